@@ -1,0 +1,79 @@
+"""Parity of the exported file with the PyTorch fake-quantized model.
+
+Both compute quantize and dequantize around float operators, so they differ only where a float sum
+falls on the other side of a rounding boundary; such a step of one code then travels on. The
+figures are reported, and an argmax that disagrees in more than a few pictures is an error of the
+export.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numerics.arrays import FloatArray, UInt8Array
+
+MIN_COSINE = 0.98
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How close two sets of logits are.
+
+    Attributes:
+        images: how many were compared.
+        max_abs_difference: in logits.
+        mean_cosine: of the logits.
+        argmax_agreement: fraction of pictures.
+    """
+
+    images: int
+    max_abs_difference: float
+    mean_cosine: float
+    argmax_agreement: float
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+def cosine(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Cosine of each pair of rows: (N, C), (N, C) -> (N,)."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    similarity: FloatArray = (a * b).sum(axis=1) / np.maximum(norms, 1e-30)
+    return similarity
+
+
+def compare(ours: FloatArray, theirs: FloatArray) -> Parity:
+    """Compare logits (N, C) with logits (N, C)."""
+    return Parity(
+        images=len(ours),
+        max_abs_difference=float(np.abs(ours - theirs).max()),
+        mean_cosine=float(cosine(ours, theirs).mean()),
+        argmax_agreement=float((ours.argmax(1) == theirs.argmax(1)).mean()),
+    )
+
+
+def run_onnx(path: Path, pixels: UInt8Array, batch: int = 8) -> FloatArray:
+    """Run an exported file in onnxruntime on the CPU.
+
+    Args:
+        path: the ``.onnx`` file.
+        pixels: (N, C, H, W) uint8.
+        batch: pictures at a time.
+
+    Returns:
+        (N, classes) float32 logits.
+    """
+    import onnxruntime  # deferred: the CLI must start fast
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    parts = [
+        session.run(None, {name: pixels[i : i + batch]})[0] for i in range(0, len(pixels), batch)
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,245 @@
+"""Write a quantized `Graph` as ONNX QDQ, opset 21.
+
+Every quantizer is a QuantizeLinear/DequantizeLinear pair, every weight an int8 initializer behind a
+DequantizeLinear, biases int32. The input is raw pixels, uint8, behind a DequantizeLinear of scale
+1/255; the batch is dynamic. The file says all that the compiler needs:
+
+* a layout operator between quantized values has a pair in front and behind, with the same
+  parameters;
+* int16 quantizers (the residual stream) are standard from opset 21 on;
+* a range narrower than its storage type is a Clip on the codes between Quantize- and
+  DequantizeLinear (QDQ alone cannot express it);
+* attention with deferred normalization is spelled out in standard operators,
+  ``Exp(Sub(x, ReduceMax(x)))`` and ``Div(MatMul(p, v), ReduceSum(p))``;
+* which integer nonlinear operators are meant (`vitq.nonlinear`), and where the model came from,
+  are metadata properties ``vitq.*``.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from numerics.errors import VitqError
+from numerics.files import write_atomically
+from numerics.qparams import PerAxis, QuantParams
+from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
+
+OPSET = 21
+IR_VERSION = 10
+INPUT_NAME = "pixels"
+OUTPUT_NAME = "logits"
+
+
+def to_onnx(graph: Graph, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """Convert a quantized graph.
+
+    Args:
+        graph: from `quantization.calibrate.quantize_graph`.
+        metadata: written as metadata properties, keys with the prefix ``vitq.``.
+
+    Returns:
+        A checked model with input ``pixels`` (N, C, H, W) uint8 and output ``logits`` (N, classes)
+        float32.
+
+    Raises:
+        VitqError: if an operator cannot be expressed.
+    """
+    model = _Writer(graph).run()
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = f"vitq.{key}", value
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model; nothing half-written stays behind."""
+    write_atomically(path, model.SerializeToString())
+
+
+class _Writer:
+    """One walk over the graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.values: dict[str, str] = {}
+        self.quantized: dict[str, QuantParams] = {}
+
+    def run(self) -> onnx.ModelProto:
+        for node in self.graph:
+            self._write(node)
+        self._emit("Identity", [self.values[self.graph.output]], OUTPUT_NAME)
+        source, target = self.graph.input, self.graph.nodes[self.graph.output]
+        proto = helper.make_graph(
+            self.nodes,
+            "vitq",
+            [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, _dims(source))],
+            [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, _dims(target))],
+            list(self.initializers.values()),
+        )
+        return helper.make_model(
+            proto,
+            producer_name="vitq",
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+        )
+
+    def _write(self, node: Node) -> None:
+        if node.op is OpKind.INPUT:
+            assert node.out is not None
+            self.values[node.name] = self._dequantize(INPUT_NAME, node.name, node.out)
+            return
+        if node.op is OpKind.CONSTANT:
+            self.values[node.name] = self._parameter(node, "value")
+            return
+        handler: Callable[[Node, list[str]], str] | None = getattr(self, f"_op_{node.op}", None)
+        if handler is None:
+            raise VitqError(f"{node.name}: operator {node.op} cannot be written as ONNX QDQ")
+        value = handler(node, [self.values[name] for name in node.inputs])
+        qparams = node.out or self._carried(node)
+        if qparams is not None:
+            value = self._quantize(value, node.name, qparams)
+            self.quantized[node.name] = qparams
+        self.values[node.name] = value
+
+    def _carried(self, node: Node) -> QuantParams | None:
+        """Parameters that a layout operator takes over from its quantized input.
+
+        Convention in QDQ files is a pair behind layout operators too; where it is missing
+        onnxruntime 1.31 inserts one itself and fails on its own int8 zero point.
+        """
+        return self.quantized.get(node.inputs[0]) if node.op in LAYOUT_OPS else None
+
+    def _emit(self, op: str, inputs: list[str], output: str, **attrs: Any) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attrs))
+        return output
+
+    def _constant(self, name: str, value: Any) -> str:
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def _qparams(self, name: str, qparams: QuantParams) -> tuple[str, str, dict[str, int]]:
+        scale = self._constant(f"{name}.scale", qparams.scale)
+        zero = self._constant(f"{name}.zero_point", qparams.zero_point.astype(qparams.dtype))
+        if isinstance(qparams.granularity, PerAxis):
+            return scale, zero, {"axis": qparams.granularity.axis}
+        return scale, zero, {}
+
+    def _quantize(self, value: str, name: str, qparams: QuantParams) -> str:
+        scale, zero, attrs = self._qparams(name, qparams)
+        codes = self._emit("QuantizeLinear", [value, scale, zero], f"{name}.q", **attrs)
+        info = np.iinfo(qparams.dtype)
+        if (qparams.qmin, qparams.qmax) != (info.min, info.max):
+            low = self._constant(f"{name}.qmin", np.asarray(qparams.qmin, qparams.dtype))
+            high = self._constant(f"{name}.qmax", np.asarray(qparams.qmax, qparams.dtype))
+            codes = self._emit("Clip", [codes, low, high], f"{name}.clipped")
+        return self._dequantize(codes, name, qparams)
+
+    def _dequantize(self, codes: str, name: str, qparams: QuantParams) -> str:
+        scale, zero, attrs = self._qparams(name, qparams)
+        return self._emit("DequantizeLinear", [codes, scale, zero], f"{name}.dq", **attrs)
+
+    def _parameter(self, node: Node, role: str) -> str:
+        """A parameter as float: an initializer, behind a DequantizeLinear if it is quantized."""
+        key = node.params[role]
+        value = self.graph.tensors[key]
+        if key not in self.graph.qparams:
+            return self._constant(key, value.astype(np.float32))
+        qparams = self.graph.qparams[key]
+        codes = self._constant(key, value.astype(qparams.dtype))
+        if f"{key}.dq" in {n.output[0] for n in self.nodes[-4:]}:
+            return f"{key}.dq"
+        return self._dequantize(codes, key, qparams)
+
+    def _op_conv2d(self, node: Node, inputs: list[str]) -> str:
+        kernel = list(self.graph.tensor(node, "weight").shape[2:])
+        operands = [inputs[0], self._parameter(node, "weight"), self._parameter(node, "bias")]
+        return self._emit("Conv", operands, node.name, kernel_shape=kernel, strides=kernel)
+
+    def _op_linear(self, node: Node, inputs: list[str]) -> str:
+        weight = self._parameter(node, "weight")
+        flipped = self._emit("Transpose", [weight], f"{node.name}.weight_t", perm=[1, 0])
+        product = self._emit("MatMul", [inputs[0], flipped], f"{node.name}.product")
+        return self._emit("Add", [product, self._parameter(node, "bias")], node.name)
+
+    def _op_matmul(self, node: Node, inputs: list[str]) -> str:
+        return self._emit("MatMul", inputs, node.name)
+
+    def _op_add(self, node: Node, inputs: list[str]) -> str:
+        return self._emit("Add", inputs, node.name)
+
+    def _op_scale(self, node: Node, inputs: list[str]) -> str:
+        factor = self._constant(f"{node.name}.factor", np.float32(node.attrs["factor"]))
+        return self._emit("Mul", [inputs[0], factor], node.name)
+
+    def _op_layer_norm(self, node: Node, inputs: list[str]) -> str:
+        operands = [inputs[0], self._parameter(node, "gamma"), self._parameter(node, "beta")]
+        eps = node.attrs["eps"]
+        return self._emit("LayerNormalization", operands, node.name, axis=-1, epsilon=eps)
+
+    def _op_softmax(self, node: Node, inputs: list[str]) -> str:
+        return self._emit("Softmax", inputs, node.name, axis=-1)
+
+    def _op_exp(self, node: Node, inputs: list[str]) -> str:
+        last = self._constant("last_axis", np.array([-1], np.int64))
+        peak = self._emit("ReduceMax", [inputs[0], last], f"{node.name}.max", keepdims=1)
+        distance = self._emit("Sub", [inputs[0], peak], f"{node.name}.distance")
+        return self._emit("Exp", [distance], node.name)
+
+    def _op_normalized_matmul(self, node: Node, inputs: list[str]) -> str:
+        last = self._constant("last_axis", np.array([-1], np.int64))
+        product = self._emit("MatMul", inputs, f"{node.name}.product")
+        total = self._emit("ReduceSum", [inputs[0], last], f"{node.name}.sum", keepdims=1)
+        return self._emit("Div", [product, total], node.name)
+
+    def _op_gelu(self, node: Node, inputs: list[str]) -> str:
+        return self._emit("Gelu", inputs, node.name, approximate=node.attrs["approximate"])
+
+    def _op_mean(self, node: Node, inputs: list[str]) -> str:
+        axes = self._constant(f"{node.name}.axes", np.array([node.attrs["axis"]], np.int64))
+        return self._emit("ReduceMean", [inputs[0], axes], node.name, keepdims=0)
+
+    def _op_requantize(self, node: Node, inputs: list[str]) -> str:
+        return inputs[0]
+
+    def _op_reshape(self, node: Node, inputs: list[str]) -> str:
+        dims = [-1 if axis == node.batch_axis else dim for axis, dim in enumerate(node.shape)]
+        shape = self._constant(f"{node.name}.shape", np.array(dims, np.int64))
+        return self._emit("Reshape", [inputs[0], shape], node.name)
+
+    def _op_permute(self, node: Node, inputs: list[str]) -> str:
+        return self._emit("Transpose", inputs, node.name, perm=node.attrs["axes"])
+
+    def _op_select(self, node: Node, inputs: list[str]) -> str:
+        index = self._constant(f"{node.name}.index", np.int64(node.attrs["index"]))
+        return self._emit("Gather", [inputs[0], index], node.name, axis=node.attrs["axis"])
+
+    def _op_slice(self, node: Node, inputs: list[str]) -> str:
+        ends = [np.array([node.attrs[key]], np.int64) for key in ("start", "stop", "axis")]
+        names = [
+            self._constant(f"{node.name}.{key}", value)
+            for key, value in zip(("start", "stop", "axis"), ends, strict=True)
+        ]
+        return self._emit("Slice", [inputs[0], *names], node.name)
+
+    def _op_concat(self, node: Node, inputs: list[str]) -> str:
+        return self._emit("Concat", inputs, node.name, axis=node.attrs["axis"])
+
+    def _op_expand(self, node: Node, inputs: list[str]) -> str:
+        if "batch" not in {n.output[0] for n in self.nodes}:
+            self._emit("Shape", [INPUT_NAME], "batch", start=0, end=1)
+        assert node.batch_axis == 0
+        rest = self._constant(f"{node.name}.rest", np.array(node.shape[1:], np.int64))
+        shape = self._emit("Concat", ["batch", rest], f"{node.name}.shape", axis=0)
+        return self._emit("Expand", [inputs[0], shape], node.name)
+
+
+def _dims(node: Node) -> list[str | int]:
+    return ["batch" if axis == node.batch_axis else dim for axis, dim in enumerate(node.shape)]

@@ -1,0 +1,17 @@
+"""The arithmetic contract: every integer operation of the project, exact, in NumPy.
+
+Nothing here knows of torch, ONNX or TVM. The PyTorch side, the exporter, the passes and every
+kernel are tested bit for bit against these functions. Each file states the paper's equation, where
+we deviate, the ranges and the error bound:
+
+    dyadic         multiplier / 2**shift; requantize with one HALF_UP rounding
+    qparams        scale, zero point, bounds; quantize and dequantize (host side only)
+    matmul         exact products, accumulator bounds
+    add            residual addition, one rounding
+    exp2           2**-f by a cubic in 16 bits
+    shiftmax       softmax; codes with deferred normalization
+    shiftgelu      GELU without division
+    int_layernorm  LayerNorm with an exact integer square root
+    ivit           the published forms of I-ViT, for models trained with them
+    rounding       the named roundings
+"""

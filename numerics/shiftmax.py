@@ -1,0 +1,184 @@
+r"""Shiftmax: softmax in integers by shifts.
+
+After I-ViT (arXiv:2207.01405, Algorithm 1; Eq. 7 to 12). For a row of integer scores x with scale
+``sigma`` (any width, accumulators included):
+
+    t = min(rescale(max(x) - x, sigma * log2(e) * 2**12), limit)          Q12, HALF_UP
+    y = exp2_fraction((t mod 2**12) << 3),  n = t >> 12
+    2**-(t / 2**12) ~= (y / 32640) >> n
+
+Two forms use it:
+
+* `shiftmax_codes`: 8-bit codes relative to the row's maximum, ``c = (y + 2**(6+n)) >> (7+n)`` with
+  scale 1/255, NOT normalized. The normalization waits until after the product with V
+  (`normalized_matmul`): one division for each row, and the row's largest code is always 255. An
+  8-bit normalized probability over 197 tokens has one or two steps for the average token.
+* `shiftmax`: normalized codes for a given quantizer, for QDQ models that carry one:
+  ``e = (y + half) >> n`` (15 bits), ``p = (e * (M // sum(e)) + half) >> s``.
+
+Deviations from I-ViT: a cubic instead of a line for the fraction (`numerics.exp2`), rounding
+instead of floor everywhere, the sum of at most 2**16 terms of 15 bits cannot overflow int32
+(I-ViT's does at
+small scales), codes keep their mass. Error against float softmax: each unnormalized code within
+0.5 + 255 * (MAX_ERROR + 2**-13) of 255 * exp(x - max).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from numerics.arrays import IntArray
+from numerics.dyadic import rescale, scalar_dyadic, to_dyadic
+from numerics.errors import RangeError
+from numerics.exp2 import ONE, exp2_fraction
+from numerics.qparams import QuantParams
+
+LOG2_FRACTION_BITS = 12
+CODE_SCALE = np.float32(1 / 255)
+CODE_MAX = 255
+SCORE_LIMIT = 2**30 - 1
+"""Scores must be within +-SCORE_LIMIT, so that a difference of two is an int32."""
+
+# Ten octaves below the maximum every 8-bit code is 0; sixteen, every 15-bit one.
+CODE_LIMIT = (10 << LOG2_FRACTION_BITS) - 1
+WIDE_LIMIT = (16 << LOG2_FRACTION_BITS) - 1
+
+NORM_BITS = 31
+
+
+class ShiftmaxParams(NamedTuple):
+    """Dyadic ``sigma * log2(e) * 2**12``, in the order in which a kernel reads it (int64 each)."""
+
+    multiplier: int
+    shift: int
+
+
+class NormalizeParams(NamedTuple):
+    """Integers that divide a row by its sum and requantize it (int64 each).
+
+    Attributes:
+        numerator: M; the row's multiplier is ``M // sum``.
+        shift: s.
+        zero_point: of the output.
+        qmin: of the output.
+        qmax: of the output.
+    """
+
+    numerator: int
+    shift: int
+    zero_point: int
+    qmin: int
+    qmax: int
+
+
+def shiftmax_params(scale: float) -> ShiftmaxParams:
+    """Integers for scores of one scale.
+
+    Args:
+        scale: real value of one score step (attention scale included), > 0.
+
+    Returns:
+        The dyadic number of Q12 octaves for each step.
+    """
+    dyadic = to_dyadic(scale * np.log2(np.e) * 2**LOG2_FRACTION_BITS)
+    return ShiftmaxParams(int(dyadic.multiplier), int(dyadic.shift))
+
+
+def normalize_params(factor: float, smallest_sum: int, out: QuantParams) -> NormalizeParams:
+    """Integers for ``clamp(round(acc * factor / sum) + zero_point)``.
+
+    Args:
+        factor: real value of (acc / sum) in steps of the output, > 0.
+        smallest_sum: the row sum's lower bound; ``M // smallest_sum`` must be an int32.
+        out: the output's parameters, per tensor.
+
+    Returns:
+        The integers, with ``M / 2**s`` within 2**-30 of `factor`.
+    """
+    if not (np.isfinite(factor) and factor > 0):
+        raise RangeError("a normalization factor is not a positive finite number")
+    _, exponent = np.frexp(factor / smallest_sum)
+    shift = min(NORM_BITS - 1 - int(exponent), 46)
+    if shift < 1:
+        raise RangeError(f"a normalization factor of {factor:.3g} is too large: check the scales")
+    numerator = int(np.rint(np.ldexp(np.float64(factor), shift)))
+    return NormalizeParams(numerator, shift, int(out.zero_point), out.qmin, out.qmax)
+
+
+def _octaves(x: IntArray, p: ShiftmaxParams, limit: int) -> tuple[IntArray, IntArray]:
+    """Mantissas (ONE-scaled) and shifts of 2**(x - max), along the last axis."""
+    x = x.astype(np.int64)
+    distance = x.max(axis=-1, keepdims=True) - x
+    t = np.minimum(rescale(distance, scalar_dyadic(p.multiplier, p.shift)), limit)
+    fraction = (t & ((1 << LOG2_FRACTION_BITS) - 1)) << (15 - LOG2_FRACTION_BITS)
+    return exp2_fraction(fraction), t >> LOG2_FRACTION_BITS
+
+
+def shiftmax_codes(x: IntArray, p: ShiftmaxParams) -> IntArray:
+    """Unnormalized 8-bit exponentials relative to the row's maximum.
+
+    Args:
+        x: (..., N) integer scores within +-SCORE_LIMIT.
+        p: the integers from `shiftmax_params`.
+
+    Returns:
+        (..., N) int64 in [0, 255], scale 1/255; each row contains 255.
+    """
+    y, n = _octaves(x, p, CODE_LIMIT)
+    return (y + (np.int64(1) << (6 + n))) >> (7 + n)
+
+
+def shiftmax(x: IntArray, p: ShiftmaxParams, norm: NormalizeParams) -> IntArray:
+    """Normalized softmax codes for a given output quantizer.
+
+    Args:
+        x: (..., N) integer scores within +-SCORE_LIMIT, N <= 2**16.
+        p: the integers from `shiftmax_params`.
+        norm: `normalize_params` with factor 1 / output scale and smallest sum ONE.
+
+    Returns:
+        (..., N) int64 in [qmin, qmax].
+    """
+    y, n = _octaves(x, p, WIDE_LIMIT)
+    e = (y + ((np.int64(1) << n) >> 1)) >> n
+    return normalize(e, e.sum(axis=-1, keepdims=True), norm)
+
+
+def normalize(acc: IntArray, total: IntArray, p: NormalizeParams) -> IntArray:
+    """``clamp(((acc * (M // total) + 2**(s-1)) >> s) + zero_point)``.
+
+    Args:
+        acc: (..., M, N), values in int32's range.
+        total: (..., M, 1), at least the `smallest_sum` given to `normalize_params`.
+        p: the integers.
+
+    Returns:
+        int64 in [qmin, qmax], the shape of `acc`.
+    """
+    multiplier = np.int64(p.numerator) // total.astype(np.int64)
+    rounded = (acc.astype(np.int64) * multiplier + (np.int64(1) << (p.shift - 1))) >> p.shift
+    return np.clip(rounded + p.zero_point, p.qmin, p.qmax)
+
+
+def normalized_matmul(
+    codes: IntArray, value: IntArray, value_zero_point: int, p: NormalizeParams
+) -> IntArray:
+    """``(codes @ value) / rowsum(codes)``, requantized: attention's second product.
+
+    Args:
+        codes: (..., M, N) from `shiftmax_codes`.
+        value: (..., N, D) int8 codes of V.
+        value_zero_point: of V.
+        p: `normalize_params` with factor V's scale / output scale and smallest sum 255.
+
+    Returns:
+        (..., M, D) int64 in [qmin, qmax].
+    """
+    centred = value.astype(np.float64) - value_zero_point
+    acc = (codes.astype(np.float64) @ centred).astype(np.int64)  # exact: below 2**53
+    total = codes.astype(np.int64).sum(axis=-1, keepdims=True)
+    return normalize(acc, total, p)
+
+
+SMALLEST_WIDE_SUM = ONE
+SMALLEST_CODE_SUM = CODE_MAX

@@ -1,0 +1,1 @@
+"""Quantization: from a PyTorch model to a quantized graph, and its integer reference."""

@@ -1,0 +1,208 @@
+"""From a float graph and pictures to a quantized graph.
+
+    trace -> rewrites -> place quantizers -> observe -> reparameterize -> quantize weights
+
+Weights are rounded last: the input's normalization, LayerScale and the reparameterized scales are
+in them by then.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+
+from numerics.errors import VitqError
+from numerics.qparams import PerAxis, QScheme, QuantParams, quantize
+from quantization.fake_quantize import GraphModule
+from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
+from quantization.methods import Method
+from quantization.observers import Observer, RangeRule, activation_qparams, weight_qparams
+from quantization.placement import Placement, Role, place_quantizers
+from quantization.recipe import Recipe
+from quantization.reparameterize import reparameterize_layernorm
+from quantization.rewrites import (
+    defer_softmax_normalization,
+    fold_channel_scales,
+    fold_normalization,
+    select_tokens_early,
+)
+
+logger = logging.getLogger(__name__)
+
+BATCH = 8
+RESIDUAL_HEADROOM = 2.0
+"""16-bit ranges are this much wider than observed: a picture beyond the calibration data then
+loses nothing, and one of sixteen bits is the price."""
+BIAS_LIMIT = 2.0**29
+INT32_MAX = 2**31 - 1
+IVIT_SOFTMAX_SCALE = 2.0**-7
+
+Progress = Callable[[Iterable[torch.Tensor], str, int], Iterable[torch.Tensor]]
+
+
+def _no_progress(items: Iterable[torch.Tensor], _: str, __: int) -> Iterable[torch.Tensor]:
+    return items
+
+
+def quantize_graph(
+    graph: Graph,
+    pixels: torch.Tensor,
+    recipe: Recipe,
+    method: Method,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    progress: Progress = _no_progress,
+) -> Graph:
+    """Post-training quantization.
+
+    Args:
+        graph: from `quantization.tracing.trace`; edited in place.
+        pixels: (N, C, H, W) uint8 calibration pictures.
+        recipe: the widths.
+        method: how ranges are found.
+        mean: of the model's input normalization, in [0, 1] units.
+        std: likewise.
+        progress: wraps the batches with a progress bar.
+
+    Returns:
+        The quantized graph (the same object).
+
+    Raises:
+        VitqError: if weights or activations are not finite, or an operator cannot be quantized.
+    """
+    graph.check_finite()
+    fold_normalization(graph, mean, std)
+    fold_channel_scales(graph)
+    select_tokens_early(graph)
+    if recipe.nonlinear == "vitq":
+        defer_softmax_normalization(graph)
+    placement = place_quantizers(graph, recipe)
+    observers = observe(graph, placement, pixels, progress)
+    _assign_activations(graph, placement, observers, method)
+    _quantize_parameters(graph, recipe)
+    graph.remove_dead()
+    return graph
+
+
+def observe(
+    graph: Graph, placement: Placement, pixels: torch.Tensor, progress: Progress = _no_progress
+) -> dict[str, Observer]:
+    """Run the float graph over the calibration pictures.
+
+    Args:
+        graph: float.
+        placement: which results to watch.
+        pixels: (N, C, H, W) uint8.
+        progress: wraps the batches.
+
+    Returns:
+        Node name -> observer.
+    """
+    if len(pixels) == 0:
+        raise VitqError("no calibration pictures: give at least one")
+    observers = {
+        name: Observer(name, channels=role is Role.POST_LAYERNORM)
+        for name, role in placement.roles.items()
+        if role in (Role.ACTIVATION, Role.POST_LAYERNORM, Role.RESIDUAL)
+    }
+    batches = list(torch.split(pixels, BATCH))
+
+    def watch(node: Node, value: torch.Tensor) -> None:
+        if node.name in observers:
+            observers[node.name].update(value, len(batches))
+
+    module = GraphModule(graph, observer=watch)
+    for batch in progress(batches, "calibrate", len(batches)):
+        module(batch)
+    return observers
+
+
+def _assign_activations(
+    graph: Graph, placement: Placement, observers: dict[str, Observer], method: Method
+) -> None:
+    """Give every placed quantizer its parameters."""
+    for name, role in placement.roles.items():
+        node, bits = graph.nodes[name], placement.bits[name]
+        if name in placement.ties:
+            continue
+        if role is Role.PIXELS:
+            node.out = QuantParams.per_tensor(1 / 255, 0, 0, 255)
+        elif role is Role.EXPONENTIAL:
+            qmax = 2**bits - 1
+            node.out = QuantParams.per_tensor(1 / qmax, 0, 0, qmax)
+        elif role is Role.PROBABILITY:
+            node.out = QuantParams.per_tensor(IVIT_SOFTMAX_SCALE, 0, 0, 255)
+        elif role is Role.RESIDUAL:
+            high = max(-observers[name].low, observers[name].high) * RESIDUAL_HEADROOM
+            node.out = activation_qparams(-high, high, bits, QScheme.SYMMETRIC)
+        else:
+            node.out = _activation(graph, node, observers[name], bits, method)
+    for name in placement.ties:
+        source = name
+        while source in placement.ties:
+            source = placement.ties[source]
+        graph.nodes[name].out = graph.nodes[source].out
+
+
+def _activation(
+    graph: Graph, node: Node, observer: Observer, bits: int, method: Method
+) -> QuantParams:
+    """Parameters of one 8-bit (or narrower) activation."""
+    if method.reparameterize and observer.channels:
+        low, high = observer.channel_range()
+        qparams = reparameterize_layernorm(graph, node, low, high, bits)
+        if qparams is not None:
+            return qparams
+    scheme = QScheme.SYMMETRIC if _feeds_product(graph, node) else QScheme.AFFINE
+    return activation_qparams(*observer.range_of(method.rule, bits, scheme), bits, scheme)
+
+
+def _feeds_product(graph: Graph, node: Node) -> bool:
+    """Whether a matrix product of two activations reads this value (directly or through layout).
+
+    Such operands are symmetric: a zero point on both sides would cost row and column sums.
+    """
+    for reader in graph.consumers(node.name):
+        if reader.op in (OpKind.MATMUL, OpKind.NORMALIZED_MATMUL, OpKind.EXP, OpKind.SOFTMAX):
+            return True
+        if (reader.op in LAYOUT_OPS or reader.op is OpKind.SCALE) and _feeds_product(graph, reader):
+            return True
+    return False
+
+
+def _quantize_parameters(graph: Graph, recipe: Recipe) -> None:
+    """Round weights, biases and constants."""
+    for node in graph:
+        if node.op in (OpKind.LINEAR, OpKind.CONV2D):
+            _quantize_layer(graph, node, recipe.weight_bits)
+        elif node.op is OpKind.CONSTANT and node.out is not None:
+            graph.set_param(node, "value", quantize(graph.real(node, "value"), node.out))
+            graph.qparams[node.params["value"]] = node.out
+
+
+def input_qparams(graph: Graph, node: Node, index: int = 0) -> QuantParams:
+    """Parameters of one input, looked up through layout."""
+    source = graph.operand(node, index)
+    while source.out is None:
+        if source.op not in LAYOUT_OPS:
+            raise VitqError(f"{node.name} reads {source.name}, which has no quantizer")
+        source = graph.operand(source)
+    return source.out
+
+
+def _quantize_layer(graph: Graph, node: Node, bits: int) -> None:
+    """Quantize weight and bias; the weight's scale is raised where the bias would overflow."""
+    weight, bias = graph.real(node, "weight"), graph.real(node, "bias").astype(np.float64)
+    x_scale = float(input_qparams(graph, node).scale)
+    qparams = weight_qparams(weight, bits, floor=np.abs(bias) / x_scale / BIAS_LIMIT)
+    graph.set_param(node, "weight", quantize(weight, qparams))
+    graph.qparams[node.params["weight"]] = qparams
+    step = x_scale * qparams.scale.astype(np.float64)
+    graph.set_param(node, "bias", np.rint(bias / step).astype(np.int32))
+    graph.qparams[node.params["bias"]] = QuantParams(
+        step.astype(np.float32), np.zeros(step.shape, np.int32), -INT32_MAX, INT32_MAX, PerAxis(0)
+    )
+
+
+__all__ = ["RangeRule", "input_qparams", "observe", "quantize_graph"]

@@ -1,0 +1,145 @@
+"""Run a `Graph` in PyTorch: in float, or with every quantizer simulated (fake quantization).
+
+In float it reproduces the traced model; with ``fake_quantize=True`` each node's result is quantized
+and dequantized with its `Node.out`, and the quantized weights are used, with float arithmetic and
+float nonlinear operators in between. That is what an ONNX QDQ file means, so it is the exporter's
+counterpart.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
+
+from numerics.qparams import QuantParams
+from quantization.graph import Graph, Node, OpKind
+
+Observer = Callable[[Node, torch.Tensor], None]
+
+
+def fake_quantize(x: torch.Tensor, qparams: QuantParams) -> torch.Tensor:
+    """Quantize and dequantize: round half to even, clamp, float32.
+
+    Args:
+        x: any shape.
+        qparams: per tensor or per axis.
+
+    Returns:
+        The nearest representable values, the shape of `x`.
+    """
+    scale, zero_point = (torch.from_numpy(np.asarray(v)) for v in qparams.along(x.ndim))
+    codes = torch.clamp(torch.round(x / scale) + zero_point, qparams.qmin, qparams.qmax)
+    return (codes - zero_point) * scale
+
+
+class GraphModule(torch.nn.Module):
+    """A `Graph` as a PyTorch module.
+
+    Args:
+        graph: float or quantized.
+        simulate: quantize the nodes that carry parameters.
+        observer: called with each node and its result, before its quantizer.
+    """
+
+    def __init__(
+        self, graph: Graph, simulate: bool = False, observer: Observer | None = None
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.simulate = simulate
+        self.observer = observer
+        self._params = {
+            (node.name, role): torch.from_numpy(np.array(graph.real(node, role)))
+            for node in graph
+            for role in node.params
+        }
+        self._last_use = {name: node.name for node in graph for name in node.inputs}
+
+    @torch.inference_mode()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the logits.
+
+        Args:
+            x: what the graph's input means: (N, C, H, W) float32, or uint8 pixels, which are
+                divided by 255.
+
+        Returns:
+            (N, classes) float32.
+        """
+        if x.dtype == torch.uint8:
+            x = x.to(torch.float32) / 255
+        values: dict[str, torch.Tensor] = {}
+        for node in self.graph:
+            value = x if node.op is OpKind.INPUT else self._compute(node, values, x.shape[0])
+            if self.observer is not None:
+                self.observer(node, value)
+            if self.simulate and node.out is not None:
+                value = fake_quantize(value, node.out)
+            values[node.name] = value
+            for name in node.inputs:
+                if self._last_use[name] == node.name and name != self.graph.output:
+                    values.pop(name, None)
+        return values[self.graph.output]
+
+    def _compute(self, node: Node, values: dict[str, torch.Tensor], batch: int) -> torch.Tensor:
+        inputs = [values[name] for name in node.inputs]
+        params = {role: self._params[node.name, role] for role in node.params}
+        return (
+            _compute_layout(node, inputs, batch)
+            if node.op in _LAYOUT
+            else _KERNELS[node.op](node, inputs, params)
+        )
+
+
+_LAYOUT = {
+    OpKind.RESHAPE,
+    OpKind.PERMUTE,
+    OpKind.SELECT,
+    OpKind.SLICE,
+    OpKind.CONCAT,
+    OpKind.EXPAND,
+}
+
+
+def _compute_layout(node: Node, inputs: list[torch.Tensor], batch: int) -> torch.Tensor:
+    x, attrs = inputs[0], node.attrs
+    if node.op is OpKind.RESHAPE:
+        return x.reshape(node.shape_at(batch))
+    if node.op is OpKind.PERMUTE:
+        return x.permute(attrs["axes"])
+    if node.op is OpKind.SELECT:
+        return x.select(attrs["axis"], attrs["index"])
+    if node.op is OpKind.SLICE:
+        return x.narrow(attrs["axis"], attrs["start"], attrs["stop"] - attrs["start"])
+    if node.op is OpKind.EXPAND:
+        return x.expand(node.shape_at(batch))
+    return torch.cat(inputs, attrs["axis"])
+
+
+Kernel = Callable[[Node, list[torch.Tensor], dict[str, torch.Tensor]], torch.Tensor]
+
+
+def _exp(node: Node, inputs: list[torch.Tensor], _: dict[str, torch.Tensor]) -> torch.Tensor:
+    x = inputs[0]
+    return torch.exp(x - x.amax(-1, keepdim=True))
+
+
+_KERNELS: dict[OpKind, Kernel] = {
+    OpKind.CONSTANT: lambda n, i, p: p["value"],
+    OpKind.CONV2D: lambda n, i, p: F.conv2d(i[0], p["weight"], p["bias"], p["weight"].shape[2:]),
+    OpKind.LINEAR: lambda n, i, p: F.linear(i[0], p["weight"], p["bias"]),
+    OpKind.MATMUL: lambda n, i, p: i[0] @ i[1],
+    OpKind.ADD: lambda n, i, p: i[0] + i[1],
+    OpKind.SCALE: lambda n, i, p: i[0] * n.attrs["factor"],
+    OpKind.CHANNEL_SCALE: lambda n, i, p: i[0] * p["value"],
+    OpKind.LAYER_NORM: lambda n, i, p: F.layer_norm(
+        i[0], i[0].shape[-1:], p["gamma"], p["beta"], n.attrs["eps"]
+    ),
+    OpKind.SOFTMAX: lambda n, i, p: torch.softmax(i[0], -1),
+    OpKind.EXP: _exp,
+    OpKind.NORMALIZED_MATMUL: lambda n, i, p: (i[0] @ i[1]) / i[0].sum(-1, keepdim=True),
+    OpKind.GELU: lambda n, i, p: F.gelu(i[0], approximate=n.attrs["approximate"]),
+    OpKind.MEAN: lambda n, i, p: i[0].mean(n.attrs["axis"]),
+    OpKind.REQUANTIZE: lambda n, i, p: i[0],
+}

@@ -1,0 +1,183 @@
+"""Pictures for calibration and evaluation: raw uint8 pixels (N, 3, H, W), labels where known.
+
+Sources: a folder of images (flat, with ``labels.csv`` or not, or one folder for each class as in
+ImageFolder), an ``.npy`` of uint8 pixels, or the embedded digits. Preprocessing for a model
+of size S: short side to round(S / 0.875) (256 for 224), centre crop to S, as in the papers.
+"""
+
+import csv
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from numerics.arrays import IntArray, UInt8Array
+from numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
+
+CROP_FRACTION = 0.875
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+EMBEDDED = "digits"
+LABELS_FILE = "labels.csv"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pixels and what is known of them.
+
+    Attributes:
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64, or None.
+        source: where they come from, for provenance.
+    """
+
+    pixels: UInt8Array
+    labels: IntArray | None
+    source: str
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.pixels)
+
+
+def load_pictures(
+    source: str, input_shape: tuple[int, int, int], limit: int | None, embedded_split: str
+) -> Pictures:
+    """Load pictures from any source.
+
+    Args:
+        source: a folder, an ``.npy`` file, or ``digits``.
+        input_shape: (C, H, W) of the model.
+        limit: how many, None for all.
+        embedded_split: ``calibration`` or ``evaluation``, for ``digits``.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        VitqError: if the source is missing, empty, unreadable, or smaller than `limit` for
+            calibration.
+    """
+    if limit is not None and limit < 1:
+        raise VitqError(f"the number of pictures is {limit}: give at least 1")
+    if source == EMBEDDED:
+        return _digits(limit, embedded_split, input_shape)
+    path = Path(source)
+    if path.suffix == ".npy":
+        return _from_npy(path, input_shape, limit)
+    if not path.is_dir():
+        raise VitqError(f"pictures {source}: no such folder (or .npy file)")
+    return _from_folder(path, input_shape, limit)
+
+
+def _digits(limit: int | None, split: str, input_shape: tuple[int, int, int]) -> Pictures:
+    from models.digits_vit import IMAGE_SIZE
+    from models.digits_vit.data import calibration_images, eval_images
+
+    if input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
+        raise VitqError(f"the embedded digits do not fit an input of {input_shape}: give pictures")
+    if split == "calibration":
+        return Pictures(np.array(calibration_images(limit or 32)), None, EMBEDDED)
+    pixels, labels = eval_images(limit)
+    return Pictures(np.array(pixels), np.array(labels), EMBEDDED)
+
+
+def read_pixels(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
+    """Read raw pixels from an ``.npy`` and check shape and dtype.
+
+    Raises:
+        VitqError: not readable, not uint8, or not (N, C, H, W) of the model's size.
+    """
+    try:
+        pixels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise VitqError(f"{path} cannot be read as an .npy array: {error}") from error
+    if pixels.ndim == 3:
+        pixels = pixels[None]
+    if pixels.ndim != 4 or pixels.shape[1:] != input_shape:
+        want = "x".join(map(str, input_shape))
+        raise VitqError(f"{path} has shape {pixels.shape}: the model takes N x {want}")
+    if pixels.dtype != np.uint8:
+        raise VitqError(f"{path} is {pixels.dtype}: the model takes raw pixels, uint8 0 to 255")
+    if len(pixels) == 0:
+        raise VitqError(f"{path} holds no pictures")
+    checked: UInt8Array = np.ascontiguousarray(pixels)
+    return checked
+
+
+def _from_npy(path: Path, input_shape: tuple[int, int, int], limit: int | None) -> Pictures:
+    return Pictures(read_pixels(path, input_shape)[:limit], None, str(path))
+
+
+def _from_folder(folder: Path, input_shape: tuple[int, int, int], limit: int | None) -> Pictures:
+    entries = _labelled_files(folder)
+    if not entries:
+        known = ", ".join(sorted(SUFFIXES))
+        raise VitqError(f"{folder} holds no pictures (looked for {known}, also in class folders)")
+    if limit is not None and len(entries) < limit:
+        logger.warning("%s holds %d pictures, %d were asked for", folder, len(entries), limit)
+    entries = entries[:limit]
+    pixels = np.stack([load_picture(path, input_shape) for path, _ in entries])
+    known_labels = [label for _, label in entries]
+    labels = None if None in known_labels else np.array(known_labels, np.int64)
+    return Pictures(pixels, labels, str(folder))
+
+
+def _labelled_files(folder: Path) -> list[tuple[Path, int | None]]:
+    """Files in a fixed order, with labels from labels.csv or from the class folders' order."""
+    table = folder / LABELS_FILE
+    if table.is_file():
+        return _read_labels(table)
+    flat = [(path, None) for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+    if flat:
+        return list(flat)
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    return [
+        (path, index)
+        for index, name in enumerate(classes)
+        for path in sorted(name.iterdir())
+        if path.suffix.lower() in SUFFIXES
+    ]
+
+
+def _read_labels(table: Path) -> list[tuple[Path, int | None]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if rows and not rows[0][1].strip().isdigit():
+        rows = rows[1:]  # a heading
+    try:
+        return [(table.parent / row[0], int(row[1])) for row in rows]
+    except (IndexError, ValueError) as error:
+        raise VitqError(f"{table}: each line needs a file name and a class number") from error
+
+
+def load_picture(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
+    """Read, resize and crop one picture.
+
+    Args:
+        path: any format that Pillow reads.
+        input_shape: (3, H, W) of the model.
+
+    Returns:
+        (3, H, W) uint8.
+
+    Raises:
+        VitqError: if the picture cannot be read.
+    """
+    _, height, width = input_shape
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise VitqError(f"{path} cannot be read as a picture: {error}") from error
+    short = round(max(height, width) / CROP_FRACTION)
+    factor = short / min(image.size)
+    if factor != 1:
+        size = (max(round(image.width * factor), width), max(round(image.height * factor), height))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    image = image.crop((left, top, left + width, top + height))
+    return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
