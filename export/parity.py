@@ -6,6 +6,7 @@ figures are reported, and an argmax that disagrees in more than a few pictures i
 export.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,22 @@ def compare(ours: FloatArray, theirs: FloatArray) -> Parity:
     )
 
 
+def onnx_runner(path: Path) -> Callable[[UInt8Array], FloatArray]:
+    """An exported file in onnxruntime on the CPU, as a function of (N, C, H, W) uint8 pixels."""
+    import onnxruntime  # deferred: the CLI must start fast
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(pixels: UInt8Array) -> FloatArray:
+        logits: FloatArray = session.run(None, {name: pixels})[0]
+        return logits
+
+    return run
+
+
 def run_onnx(path: Path, pixels: UInt8Array, batch: int = 8) -> FloatArray:
     """Run an exported file in onnxruntime on the CPU.
 
@@ -67,13 +84,6 @@ def run_onnx(path: Path, pixels: UInt8Array, batch: int = 8) -> FloatArray:
     Returns:
         (N, classes) float32 logits.
     """
-    import onnxruntime  # deferred: the CLI must start fast
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    parts = [
-        session.run(None, {name: pixels[i : i + batch]})[0] for i in range(0, len(pixels), batch)
-    ]
+    run = onnx_runner(path)
+    parts = [run(pixels[i : i + batch]) for i in range(0, len(pixels), batch)]
     return np.concatenate(parts)

@@ -85,6 +85,25 @@ def _digits(limit: int | None, split: str, input_shape: tuple[int, int, int]) ->
     return Pictures(np.array(pixels), np.array(labels), EMBEDDED)
 
 
+def picture_files(source: str, limit: int | None) -> list[Path]:
+    """The files that `load_pictures` would read, to tell whether they changed.
+
+    Raises:
+        VitqError: if there is no such source.
+    """
+    path = Path(source)
+    if path.is_dir():
+        table = path / LABELS_FILE
+        files = [file for file, _ in _labelled_files(path)[:limit]]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise VitqError(f"{table} names {missing[0].name}, which does not exist")
+        return [*files, table] if table.is_file() else files
+    if not path.is_file():
+        raise VitqError(f"pictures {source}: no such folder (or .npy file)")
+    return [path]
+
+
 def read_pixels(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
     """Read raw pixels from an ``.npy`` and check shape and dtype.
 

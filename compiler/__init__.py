@@ -1,0 +1,1 @@
+"""The pipeline: stages, targets, kernels and the command line."""

@@ -1,0 +1,75 @@
+"""CPU kernels of the ``vitq`` dialect as TIR PrimFuncs, bit-exact against `numerics`.
+
+`lower_op` gives the kernel of one operator call. Kernels depend on shapes, storage types and
+processor features only: everything numeric travels as tensors, so that layers of one shape share
+a kernel.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from compiler.kernels.attention import lower_attention
+from compiler.kernels.elementwise import lower_add, lower_lut, lower_requantize
+from compiler.kernels.gemm import lower_linear, lower_patch_embed
+from compiler.kernels.layernorm import lower_layernorm
+from compiler.kernels.matmul import lower_matmul, lower_normalized_matmul
+from compiler.kernels.pooling import lower_mean
+from compiler.kernels.shiftgelu import lower_shiftgelu
+from compiler.kernels.softmax import lower_shiftmax, lower_shiftmax_codes
+from compiler.kernels.types import CpuFeatures, KernelCall, TensorType
+from numerics.arrays import IntArray
+from numerics.errors import VitqError
+
+__all__ = ["CpuFeatures", "KernelCall", "TensorType", "lower_op", "supported_ops"]
+
+Lowering = Callable[
+    [Sequence[TensorType], Mapping[int, IntArray], TensorType, CpuFeatures], KernelCall
+]
+
+_LOWERINGS: dict[str, Lowering] = {
+    "vitq.add": lower_add,
+    "vitq.attention": lower_attention,
+    "vitq.layernorm": lower_layernorm,
+    "vitq.linear": lower_linear,
+    "vitq.lut": lower_lut,
+    "vitq.matmul": lower_matmul,
+    "vitq.mean": lower_mean,
+    "vitq.normalized_matmul": lower_normalized_matmul,
+    "vitq.patch_embed": lower_patch_embed,
+    "vitq.requantize": lower_requantize,
+    "vitq.shiftgelu": lower_shiftgelu,
+    "vitq.shiftmax": lower_shiftmax,
+    "vitq.shiftmax_codes": lower_shiftmax_codes,
+}
+
+
+def supported_ops() -> tuple[str, ...]:
+    """Names of the operators that `lower_op` accepts."""
+    return tuple(_LOWERINGS)
+
+
+def lower_op(
+    op: str,
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """The kernel of one operator call.
+
+    Args:
+        op: a name of `supported_ops`.
+        operands: types of all operands, constants included.
+        constants: values of the operands known at compile time, by index.
+        out: type of the result.
+        features: of the processor.
+
+    Returns:
+        The kernel and what it is called with.
+
+    Raises:
+        VitqError: for an operator without a kernel.
+    """
+    lowering = _LOWERINGS.get(op)
+    if lowering is None:
+        raise VitqError(f"no kernel for {op}: known are {', '.join(_LOWERINGS)}")
+    return lowering(operands, constants, out, features)

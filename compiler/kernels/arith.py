@@ -1,0 +1,156 @@
+"""Integer arithmetic of the contract as TIR expressions, elementwise on scalars or vectors.
+
+The central one is the 32 x 32 -> 64 bit multiplication. AVX-512 multiplies the even int32 lanes
+of a register (``vpmuldq``), so with `split` a product is held as two int64 vectors, the even and
+the odd lanes, and the high halves are joined again by one shift and one bitwise select. Without
+`split` (scalars, other instruction sets) it is one int64 vector in lane order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+
+from compiler.kernels.builder import (
+    Buffer,
+    Expr,
+    bind,
+    cast,
+    const,
+    lanes_of,
+    load,
+    reinterpret,
+    splat,
+)
+from numerics.arrays import IntArray
+from numerics.exp2 import COEFFICIENTS
+
+HIGH_HALF = -(1 << 32)
+LOW_HALF = (1 << 32) - 1
+
+
+@dataclass(frozen=True)
+class Wide:
+    """A vector of int64: one part in lane order, or two, the even and the odd lanes."""
+
+    parts: tuple[Expr, ...]
+
+    def map(self, function: Callable[[Expr], Expr]) -> "Wide":
+        """Apply an elementwise function to every part."""
+        return Wide(tuple(bind(function(part)) for part in self.parts))
+
+    def zip(self, other: "Wide", function: Callable[[Expr, Expr], Expr]) -> "Wide":
+        """Apply an elementwise function to corresponding parts."""
+        return Wide(
+            tuple(bind(function(a, b)) for a, b in zip(self.parts, other.parts, strict=True))
+        )
+
+    def low(self) -> Expr:
+        """The low 32 bits of each lane as int32, in lane order."""
+        if len(self.parts) == 1:
+            return bind(cast(self.parts[0], "int32"))
+        even, odd = self.parts
+        return _join((even & _mask(LOW_HALF, even)) | (odd << 32))
+
+    def high(self) -> Expr:
+        """The high 32 bits of each lane as int32, in lane order."""
+        if len(self.parts) == 1:
+            return bind(cast(self.parts[0] >> 32, "int32"))
+        even, odd = self.parts
+        return _join(_shift_down(even) | (odd & _mask(HIGH_HALF, odd)))
+
+
+def _mask(bits: int, like: Expr) -> Expr:
+    return const(bits, "int64", lanes_of(like))
+
+
+def _join(words: Expr) -> Expr:
+    return bind(reinterpret(words, f"int32x{2 * lanes_of(words)}"))
+
+
+def _shift_down(x: Expr) -> Expr:
+    lanes = lanes_of(x)
+    unsigned = reinterpret(x, f"uint64x{lanes}") >> splat(tirx.const(32, "uint64"), lanes)
+    return reinterpret(unsigned, f"int64x{lanes}")
+
+
+def widen(x: Expr, split: bool) -> Wide:
+    """int32 lanes as int64."""
+    lanes = lanes_of(x)
+    if not split or lanes == 1:
+        return Wide((bind(cast(x, "int64")),))
+    pairs = bind(reinterpret(x, f"int64x{lanes // 2}"))
+    return Wide(((pairs << 32) >> 32, pairs >> 32))
+
+
+def wide_splat(scalar: Expr, lanes: int, split: bool) -> Wide:
+    """An int64 scalar in every lane."""
+    if not split or lanes == 1:
+        return Wide((splat(scalar, lanes),))
+    half = splat(scalar, lanes // 2)
+    return Wide((half, half))
+
+
+def split_constant(values: IntArray, lanes: int, split: bool) -> IntArray:
+    """Arrange (groups, lanes) constants for `load_wide`.
+
+    Args:
+        values: (groups, lanes) integers.
+        lanes: of one register of int32.
+        split: whether even and odd lanes are held apart.
+
+    Returns:
+        (groups, lanes) int64; with `split`, each group's even lanes before its odd lanes.
+    """
+    values = np.asarray(values, np.int64)
+    if split:
+        values = np.concatenate([values[:, 0::2], values[:, 1::2]], axis=1)
+    return np.ascontiguousarray(values)
+
+
+def load_wide(buffer: Buffer, group: Expr, lanes: int, split: bool) -> Wide:
+    """Read what `split_constant` arranged."""
+    if not split:
+        return Wide((load(buffer, group, 0, lanes=lanes),))
+    half = lanes // 2
+    return Wide(tuple(load(buffer, group, part, lanes=half) for part in (0, half)))
+
+
+def multiply_add(x: Expr, multiplier: Wide, addend: Wide, split: bool) -> Wide:
+    """``x * multiplier + addend`` in 64 bits; `multiplier` within int32."""
+    product = widen(x, split).zip(multiplier, lambda a, m: a * m)
+    return product.zip(addend, lambda a, b: a + b)
+
+
+def clamp(x: Expr, low: Expr, high: Expr) -> Expr:
+    """Limit elementwise to scalars `low` and `high` of the same element type."""
+    lanes = lanes_of(x)
+    return bind(tirx.min(tirx.max(x, splat(low, lanes)), splat(high, lanes)))
+
+
+def mulhrs(a: Expr, b: Expr) -> Expr:
+    """``(a * b + 2**14) >> 15`` on int32 lanes that hold int16 values."""
+    lanes = lanes_of(b)
+    return bind((a * b + const(1 << 14, "int32", lanes)) >> const(15, "int32", lanes))
+
+
+def horner(coefficients: tuple[int, ...], x: Expr) -> Expr:
+    """``c0 + mulhrs(c1 + mulhrs(...), x)`` with the coefficients from the constant term up."""
+    lanes = lanes_of(x)
+    y = const(coefficients[-1], "int32", lanes)
+    for c in reversed(coefficients[:-1]):
+        y = const(c, "int32", lanes) + mulhrs(y, x)
+    return bind(y)
+
+
+def exp2_fraction(fraction: Expr) -> Expr:
+    """`numerics.exp2.exp2_fraction` on int32 lanes."""
+    return horner(COEFFICIENTS, fraction)
+
+
+def rounding_shift(x: Expr, shift: Expr) -> Expr:
+    """``(x + half) >> shift`` on int32 lanes with a shift for each lane, 0 allowed."""
+    lanes = lanes_of(x)
+    one = const(1, "int32", lanes)
+    return bind((x + ((one << shift) >> one)) >> shift)

@@ -1,0 +1,197 @@
+"""Products of two activations: plain int32 accumulators, and attention's normalized product.
+
+For each matrix of the batch the right operand is packed into scratch; zero points become one
+int32 for each column (from the packed sums) and one for each row.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from compiler.kernels.builder import (
+    Buffer,
+    Expr,
+    alloc,
+    bind,
+    build,
+    cast,
+    load,
+    parallel,
+    serial,
+    splat,
+    store,
+    view,
+)
+from compiler.kernels.dot import Dot, dot_for
+from compiler.kernels.microkernel import (
+    Epilogue,
+    Product,
+    emit_product,
+    stage_rows,
+    store_lanes,
+)
+from compiler.kernels.packing import (
+    emit_column_sums,
+    emit_row_sums,
+    pack_columns,
+    pack_rows,
+    stored_zero_point,
+)
+from compiler.kernels.softmax import Normalize
+from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
+from numerics.arrays import IntArray
+
+
+def _matrices(t: TensorType) -> TensorType:
+    """A stack of matrices with one batch axis."""
+    return TensorType((prod(t.shape[:-2]), *t.shape[-2:]), t.dtype)
+
+
+def lower_matmul(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """``vitq.matmul``: a (..., M, K), b (..., N, K), params (a_zp, b_zp) -> int32 (..., M, N)."""
+    return KernelCall(_matmul_kernel(tuple(operands), out, features), (0, 1, 2))
+
+
+@functools.cache
+def _matmul_kernel(inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures) -> Any:
+    dot = dot_for(features)
+    a_type, b_type = _matrices(inputs[0]), _matrices(inputs[1])
+    batch, rows, inner = a_type.shape
+    channels = b_type.shape[1]
+
+    def body(a: Buffer, b: Buffer, params: Buffer, result: Buffer) -> None:
+        left, right = view(a, a_type), view(b, b_type)
+        target = view(result, _matrices(out))
+        za, zb = (bind(cast(load(params, i), "int32")) for i in range(2))
+        a_zero = stored_zero_point(za, a_type.dtype, dot, weights=False)
+        b_zero = stored_zero_point(zb, b_type.dtype, dot, weights=True)
+        with parallel(batch) as i:
+            staged = stage_rows(
+                lambda r, k, n: load(left, i, r, k, lanes=n),
+                rows,
+                inner,
+                a_type.dtype,
+                dot,
+                serial,
+            )
+            packed = pack_rows(
+                lambda r, k, n: load(right, i, r, k, lanes=n), channels, inner, b_type.dtype, dot
+            )
+            by_row = _row_terms(staged, rows, inner, (a_zero, b_zero), dot)
+            start = _column_terms(packed, channels, inner, a_zero, dot)
+
+            def epilogue(valid: int) -> Epilogue:
+                def finish(row: Expr, group: Expr, acc: Expr) -> None:
+                    value = bind(acc + load(by_row, row, 0, lanes=dot.lanes))
+                    store_lanes(target, value, valid, i, row, group * dot.lanes)
+
+                return finish
+
+            product = Product(
+                dot,
+                staged,
+                packed,
+                dot.steps(inner),
+                lambda g: load(start, g, 0, lanes=dot.lanes),
+            )
+            emit_product(product, rows, channels, epilogue, serial)
+
+    return build("matmul", inputs, out, body)
+
+
+def _row_terms(staged: Buffer, rows: int, inner: int, zeros: tuple[Expr, Expr], dot: Dot) -> Buffer:
+    """``K a_zp b_zp - b_zp sum(a)`` for each row, in every lane."""
+    a_zero, b_zero = zeros
+    terms = alloc((rows, dot.lanes), "int32")
+    with serial(rows) as r:
+        total = emit_row_sums(staged, r, dot.steps(inner), dot)
+        constant = splat(a_zero * b_zero * inner, dot.lanes)
+        store(terms, constant - total * splat(b_zero, dot.lanes), r, 0)
+    return terms
+
+
+def _column_terms(packed: Buffer, channels: int, inner: int, a_zero: Expr, dot: Dot) -> Buffer:
+    """``-a_zp sum(b)`` for each column."""
+    groups = dot.groups(channels)
+    terms = alloc((groups, dot.lanes), "int32")
+    with serial(groups) as g:
+        total = emit_column_sums(packed, g, dot.steps(inner), dot)
+        store(terms, total * splat(0 - a_zero, dot.lanes), g, 0)
+    return terms
+
+
+def lower_normalized_matmul(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """``vitq.normalized_matmul``: codes (..., M, N), value (..., N, D), params -> (..., M, D)."""
+    params = constants[2].astype(np.int64)
+    zero, norm = params[:1].copy(), params[1:].copy()
+    inputs = (operands[0], operands[1], tensor_of(zero), tensor_of(norm))
+    return KernelCall(_normalized_kernel(inputs, out, features), (0, 1, zero, norm))
+
+
+@functools.cache
+def _normalized_kernel(
+    inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures
+) -> Any:
+    dot = dot_for(features)
+    a_type, v_type = _matrices(inputs[0]), _matrices(inputs[1])
+    batch, rows, inner = a_type.shape
+    channels = v_type.shape[2]
+
+    def body(codes: Buffer, value: Buffer, zero: Buffer, norm: Buffer, result: Buffer) -> None:
+        left, right = view(codes, a_type), view(value, v_type)
+        target = view(result, _matrices(out))
+        normalize = Normalize(norm)
+        v_zero = stored_zero_point(
+            bind(cast(load(zero, 0), "int32")), v_type.dtype, dot, weights=True
+        )
+        with parallel(batch) as i:
+            staged = stage_rows(
+                lambda r, k, n: load(left, i, r, k, lanes=n),
+                rows,
+                inner,
+                a_type.dtype,
+                dot,
+                serial,
+            )
+            packed = pack_columns(
+                lambda k, c, n: load(right, i, k, c, lanes=n), inner, channels, v_type.dtype, dot
+            )
+            totals = _row_totals(staged, rows, inner, dot)
+
+            def epilogue(valid: int) -> Epilogue:
+                def finish(row: Expr, group: Expr, acc: Expr) -> None:
+                    total = load(totals, row)
+                    centred = bind(acc - splat(total * v_zero, dot.lanes))
+                    scaled = normalize(centred, normalize.multiplier(total))
+                    store_lanes(
+                        target, bind(cast(scaled, "int32")), valid, i, row, group * dot.lanes
+                    )
+
+                return finish
+
+            product = Product(dot, staged, packed, dot.steps(inner))
+            emit_product(product, rows, channels, epilogue, serial)
+
+    return build("normalized_matmul", inputs, out, body)
+
+
+def _row_totals(staged: Buffer, rows: int, inner: int, dot: Dot) -> Buffer:
+    """The sum of each row of codes, int32 scalars."""
+    totals, lanes = alloc((rows,), "int32"), alloc((dot.lanes,), "int32")
+    with serial(rows) as r:
+        store(lanes, emit_row_sums(staged, r, dot.steps(inner), dot), 0)
+        store(totals, load(lanes, 0), r)
+    return totals

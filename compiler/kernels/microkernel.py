@@ -1,0 +1,210 @@
+"""The register tile shared by every matrix product, and the loops around it.
+
+A tile keeps ``rows x columns`` accumulator registers (a column is one group of `Dot.lanes`
+channels) over the whole inner dimension. Column tiles are the outer loop, because a column
+tile's packed weights then stay in the L1 cache while the rows stream past; the remainders of
+both loops get tiles of their own, so that nothing is padded in memory.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from compiler.kernels.builder import (
+    Buffer,
+    Expr,
+    alloc,
+    bind,
+    cast,
+    const,
+    for_chunks,
+    lanes_of,
+    load,
+    parallel,
+    serial,
+    store,
+)
+from compiler.kernels.dot import Dot
+
+Epilogue = Callable[[Expr, Expr, Expr], None]
+"""Called with (row, group, accumulators) for each finished register."""
+Loop = Callable[[int], AbstractContextManager[Expr]]
+Read = Callable[[Expr, Expr, int], Expr]
+"""Reads ``lanes`` elements of a matrix at (row, column, lanes)."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns (channel groups) whose accumulators are held in registers."""
+
+    rows: int
+    columns: int
+
+
+# Accumulators + one register for each column's weights + one for the activations fit into 32.
+WIDE_TILES = (Tile(8, 3), Tile(6, 4), Tile(14, 2), Tile(28, 1))
+NARROW_TILES = (Tile(4, 2), Tile(3, 3), Tile(8, 1))
+
+
+def choose_tile(dot: Dot, rows: int, groups: int) -> Tile:
+    """The tile that wastes the fewest register columns; earlier ones win ties.
+
+    A single row (the classifier head) has nothing to share weights with: it takes as many
+    columns as hide the latency of the dot product.
+    """
+    if rows <= 2:
+        widest = (dot.registers // 2 - 2) // rows
+        columns = [c for c in range(1, widest + 1) if groups % c == 0]
+        return Tile(rows, min(columns[-1], groups))
+    tiles = WIDE_TILES if dot.registers >= 32 else NARROW_TILES
+    fitting = [t for t in tiles if t.columns <= groups]
+    best = min(fitting, key=lambda t: -(-groups // t.columns) * t.columns)
+    return Tile(min(best.rows, rows), best.columns)
+
+
+@dataclass(frozen=True)
+class Product:
+    """One matrix product: ``rows (M, K) x packed (groups, steps, lanes * depth)``.
+
+    Attributes:
+        dot: the primitive.
+        rows: activations as stored for the primitive, at least ``steps * depth`` wide.
+        packed: weights.
+        steps: of the inner dimension.
+        start: initial accumulators of a group, or None for zeros.
+    """
+
+    dot: Dot
+    rows: Buffer
+    packed: Buffer
+    steps: int
+    start: Callable[[Expr], Expr] | None = None
+
+
+def emit_tile(p: Product, tile: Tile, row: Expr, group: Expr, epilogue: Epilogue) -> None:
+    """One tile over the whole inner dimension, then its epilogue.
+
+    Args:
+        p: the product.
+        tile: its size.
+        row: first row.
+        group: first group.
+        epilogue: what happens to the accumulators.
+    """
+    dot = p.dot
+    rows, columns = range(tile.rows), range(tile.columns)
+    acc = [[alloc((dot.lanes,), "int32") for _ in columns] for _ in rows]
+    for c in columns:
+        first = const(0, "int32", dot.lanes) if p.start is None else bind(p.start(group + c))
+        for r in rows:
+            store(acc[r][c], first, 0)
+    with serial(p.steps) as step:
+        b = [dot.weights(p.packed, group + c, step) for c in columns]
+        for r in rows:
+            a = dot.activations(p.rows, row + r, step)
+            for c in columns:
+                old = load(acc[r][c], 0, lanes=dot.lanes)
+                store(acc[r][c], dot.accumulate(old, a, b[c]), 0)
+    for r in rows:
+        for c in columns:
+            epilogue(row + r, group + c, load(acc[r][c], 0, lanes=dot.lanes))
+
+
+def emit_rows(
+    p: Product, tile: Tile, rows: int, group: Expr, epilogue: Epilogue, first: Expr = 0
+) -> None:
+    """All of `rows` rows from `first` on for one column tile."""
+    if rows // tile.rows:
+        with serial(rows // tile.rows) as i:
+            emit_tile(p, tile, first + i * tile.rows, group, epilogue)
+    if rest := rows % tile.rows:
+        emit_tile(p, Tile(rest, tile.columns), first + rows - rest, group, epilogue)
+
+
+def emit_product(
+    p: Product,
+    rows: int,
+    channels: int,
+    epilogue: Callable[[int], Epilogue],
+    loop: Loop = parallel,
+    first: Expr = 0,
+) -> None:
+    """A product of `rows` rows with all channels.
+
+    Args:
+        p: the product.
+        rows: M.
+        channels: N.
+        epilogue: called with how many channels of a tile's last group exist.
+        loop: over column tiles; `serial` inside of another parallel loop.
+        first: the first row.
+    """
+    lanes = p.dot.lanes
+    groups = p.dot.groups(channels)
+    tile = choose_tile(p.dot, rows, groups)
+    partial = channels % lanes
+    whole = (groups - 1 if partial else groups) // tile.columns
+    if whole:
+        with loop(whole) as i:
+            emit_rows(p, tile, rows, i * tile.columns, epilogue(lanes), first)
+    done = whole * tile.columns
+    full = groups - done - (1 if partial else 0)
+    if full:
+        emit_rows(p, Tile(tile.rows, full), rows, done, epilogue(lanes), first)
+    if partial:
+        emit_rows(p, Tile(tile.rows, 1), rows, groups - 1, epilogue(partial), first)
+
+
+def store_lanes(out: Buffer, value: Expr, valid: int, *index: Expr) -> None:
+    """Store the first `valid` lanes of a vector.
+
+    Args:
+        out: any integer buffer.
+        value: int32 lanes that fit into the buffer's type.
+        valid: how many lanes exist.
+        index: of the first lane.
+    """
+    lanes = lanes_of(value)
+    if valid == lanes:
+        store(out, value, *index)
+        return
+    scratch = alloc((lanes,), "int32")
+    store(scratch, value, 0)
+    with serial(valid) as i:
+        store(out, load(scratch, i), *index[:-1], index[-1] + i)
+
+
+def needs_staging(dot: Dot, inner: int, dtype: str) -> bool:
+    """Whether activations must be copied before the primitive can read them."""
+    return inner % dot.depth != 0 or (dtype == "int8" and dot.a_offset != 0)
+
+
+def stage_rows(
+    read: Read, rows: int, inner: int, dtype: str, dot: Dot, loop: Loop = parallel
+) -> Buffer:
+    """Copy activations to scratch as the primitive reads them: flipped and padded.
+
+    Args:
+        read: the (rows, inner) activations.
+        rows: M.
+        inner: K.
+        dtype: int8 or uint8.
+        dot: the primitive.
+        loop: over rows.
+
+    Returns:
+        (rows, steps * depth) of the same type.
+    """
+    width = dot.steps(inner) * dot.depth
+    flip = dtype == "int8" and dot.a_offset != 0
+    staged = alloc((rows, width), dtype)
+    with loop(rows) as r:
+
+        def copy(i: Expr, lanes: int) -> None:
+            value = read(r, i, lanes)
+            store(staged, value ^ const(-128, dtype, lanes) if flip else value, r, i)
+
+        for_chunks(inner, min(4 * dot.lanes, inner), copy)
+        for i in range(inner, width):
+            store(staged, const(0, dtype), r, i)
+    return staged

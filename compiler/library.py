@@ -1,0 +1,103 @@
+"""Build an integer module into a shared library, load it, run it."""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.compat import check_versions
+from compiler.targets import Target, find_compiler, host_flags, missing_flags
+from numerics.arrays import IntArray, UInt8Array
+from numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
+
+
+def build_library(mod: Any, target: Target, path: Path) -> None:
+    """Generate code for an integer module and link it.
+
+    Args:
+        mod: from `relay_passes.pipeline.integerize`.
+        target: what for.
+        path: of the ``.so``; written under a temporary name and renamed.
+    """
+    check_versions()
+    from tvm import relax
+    from tvm.target import Target as TvmTarget
+
+    from compiler.lower_kernels import lower_kernels
+
+    tvm_target = TvmTarget(target.tvm_config())
+    lowered = lower_kernels(mod, target.features, tvm_target)
+    with tvm_target:
+        executable = relax.build(lowered, target=tvm_target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build.") as folder:
+        temporary = Path(folder).resolve() / path.name
+        executable.export_library(str(temporary), cc=find_compiler(target))
+        os.replace(temporary, path)
+
+
+class Library:
+    """A compiled model, loaded.
+
+    Args:
+        path: of the ``.so``.
+        input_shape: (B, C, H, W) it was compiled for.
+        target: to check the processor before code runs that it cannot execute.
+        threads: of TVM's pool; None leaves its own choice.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        input_shape: tuple[int, ...],
+        target: Target,
+        threads: int | None = None,
+    ) -> None:
+        lacking = missing_flags(target, host_flags())
+        if lacking:
+            raise VitqError(
+                f"{path} was compiled for {target.name}, but this processor lacks "
+                f"{', '.join(lacking)}: compile for another target"
+            )
+        if not path.is_file():
+            raise VitqError(f"{path} does not exist: run compile first")
+        check_versions()
+        if threads is not None:
+            os.environ["TVM_NUM_THREADS"] = str(threads)
+        import tvm
+        from tvm import relax
+
+        self.batch, self.picture_shape = input_shape[0], tuple(input_shape[1:])
+        self._device = tvm.cpu()
+        self._tensor = tvm.runtime.tensor
+        try:
+            module = tvm.runtime.load_module(str(path.resolve()))
+        except (RuntimeError, OSError) as error:
+            raise VitqError(f"{path} cannot be loaded: compile it again ({error})") from error
+        machine = relax.VirtualMachine(module, self._device)
+        self._main = machine["main"]
+
+    def __call__(self, pixels: UInt8Array) -> IntArray:
+        """Integer logits of any number of pictures; the last batch is padded.
+
+        Args:
+            pixels: (N, C, H, W) uint8.
+
+        Returns:
+            (N, classes) codes.
+        """
+        parts = []
+        for start in range(0, len(pixels), self.batch):
+            part = pixels[start : start + self.batch]
+            padding = self.batch - len(part)
+            if padding:
+                zeros = np.zeros((padding, *self.picture_shape), np.uint8)
+                part = np.concatenate([part, zeros])
+            codes = self._main(self._tensor(np.ascontiguousarray(part), self._device)).numpy()
+            parts.append(codes[: self.batch - padding])
+        return np.concatenate(parts)

@@ -1,0 +1,91 @@
+"""The last step before code generation: every ``vitq.*`` call becomes a call of a TIR kernel.
+
+    x = call_pure_packed("vitq.linear", a, weight, bias, ...)
+    x = call_tir(@linear_0, (a, packed_weight, addend, ...))
+
+Which kernel, and how its constants are packed, is `compiler.kernels`' choice for the target's
+features; equal kernels are one function. Layout operators that are left are legalized by TVM.
+"""
+
+import logging
+from typing import Any
+
+from tvm import IRModule, relax
+from tvm.target import Target as TvmTarget
+
+from compiler.kernels import lower_op
+from compiler.kernels.types import CpuFeatures, TensorType
+from relay_passes import dialect
+from relay_passes.matching import Expr, constant, dtype_of, is_constant, op_name, shape_of
+from relay_passes.rewriting import MAIN, bindings_of, substitute
+
+logger = logging.getLogger(__name__)
+
+
+def lower_kernels(mod: IRModule, features: CpuFeatures, target: TvmTarget) -> IRModule:
+    """Replace all dialect calls of ``main`` by kernels.
+
+    Args:
+        mod: from `relay_passes.pipeline.integerize`.
+        features: of the target.
+        target: attached to each kernel.
+
+    Returns:
+        A new module of ``main`` and its kernels.
+    """
+    function = mod[MAIN]
+    builder = relax.BlockBuilder()
+    kernels = _Kernels(builder, features, target)
+    mapping: dict[Expr, Expr] = {}
+    with builder.function(MAIN, list(function.params), attrs={"num_input": len(function.params)}):
+        with builder.dataflow():
+            for binding in bindings_of(function):
+                value = substitute(binding.value, mapping)
+                if dialect.is_dialect(binding.value):
+                    value = kernels.call(value, binding.var)
+                mapping[binding.var] = builder.emit(value, binding.var.name)
+            out = builder.emit_output(substitute(function.body.body, mapping))
+        builder.emit_func_output(out)
+    logger.debug("%d kernels", len(kernels.functions))
+    return relax.transform.DeadCodeElimination([MAIN])(builder.finalize())
+
+
+class _Kernels:
+    """The kernels of one module, each once."""
+
+    def __init__(
+        self, builder: relax.BlockBuilder, features: CpuFeatures, target: TvmTarget
+    ) -> None:
+        self.builder = builder
+        self.features = features
+        self.target = target
+        self.functions: dict[Any, Any] = {}
+
+    def call(self, value: Expr, var: Expr) -> Expr:
+        """The ``call_tir`` for one dialect call."""
+        operands = dialect.operands(value)
+        constants = {
+            index: operand.value.numpy()
+            for index, operand in enumerate(operands)
+            if is_constant(operand)
+        }
+        types = [TensorType(shape_of(operand), dtype_of(operand)) for operand in operands]
+        out = TensorType(shape_of(var), dtype_of(var))
+        name = op_name(value).removeprefix(dialect.PREFIX)
+        kernel = lower_op(op_name(value), types, constants, out, self.features)
+        args = [
+            operands[operand] if isinstance(operand, int) else constant(operand)
+            for operand in kernel.operands
+        ]
+        return relax.call_tir(self._function(kernel.func, name), relax.Tuple(args), var.ty)
+
+    def _function(self, func: Any, name: str) -> Any:
+        """The module's global for a kernel; the same kernel is added once."""
+        if func not in self.functions:
+            symbol = f"{name}_{sum(known.startswith(name + '_') for known in self._names())}"
+            func_for_target = func.with_attr({"target": self.target, "global_symbol": symbol})
+            self.functions[func] = (self.builder.add_func(func_for_target, symbol), symbol)
+        return self.functions[func][0]
+
+    def _names(self) -> list[str]:
+        return [symbol for _, symbol in self.functions.values()]

@@ -1,0 +1,221 @@
+"""Stage 1: a float PyTorch model and pictures become ``quantize.json`` and
+``quantized.safetensors``.
+"""
+
+import importlib.util
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.artifacts import (
+    Artifact,
+    file_hash,
+    fingerprint,
+    is_current,
+    source_hash,
+    versions,
+)
+from numerics.errors import VitqError
+from quantization.methods import get_method
+from quantization.recipe import Nonlinear, Recipe
+
+if TYPE_CHECKING:
+    from quantization.models import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_PICTURES = 8
+EMBEDDED_CALIBRATION = "digits"
+PACKAGES = ("numerics", "quantization", "models")
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """Everything that decides the quantized model.
+
+    Attributes:
+        model: embedded name, timm name or ``package.module:factory``.
+        weights: file, or None.
+        random_weights: seed for random weights instead.
+        calib: folder, ``.npy`` or ``digits``; None for the embedded model's own.
+        calib_count: how many calibration pictures.
+        recipe: widths, as ``w8a8``.
+        method: see `quantization.methods`.
+        nonlinear: ``vitq`` or ``ivit``.
+        image_size: overrides the model's own.
+        mean: overrides the model's own normalization.
+        std: likewise.
+        artifacts: root folder of all artifacts.
+    """
+
+    model: str = "digits_vit"
+    weights: Path | None = None
+    random_weights: int | None = None
+    calib: str | None = None
+    calib_count: int = 32
+    recipe: str = "w8a8"
+    method: str = "repq"
+    nonlinear: Nonlinear = "vitq"
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    artifacts: Path = Path("artifacts")
+
+    def __post_init__(self) -> None:
+        """Refuse what can be refused without loading anything."""
+        get_method(self.method)
+        Recipe.parse(self.recipe, self.nonlinear)
+        if self.calib_count < 1:
+            raise VitqError(f"the number of calibration pictures is {self.calib_count}: give >= 1")
+        if (self.mean is None) != (self.std is None):
+            raise VitqError("give both --mean and --std, or neither")
+        if self.weights is not None and self.random_weights is not None:
+            raise VitqError("give --weights or --random-weights, not both")
+
+    @property
+    def artifact(self) -> Artifact:
+        """Where the result goes."""
+        suffix = "" if self.nonlinear == "vitq" else f"-{self.nonlinear}"
+        name = self.model.replace(":", ".")
+        return Artifact(self.artifacts / name / f"{self.recipe}-{self.method}{suffix}")
+
+    @property
+    def calibration_source(self) -> str:
+        """Where the calibration pictures come from.
+
+        Raises:
+            VitqError: if nothing was given and the model has none of its own.
+        """
+        if self.calib is not None:
+            return self.calib
+        if self.model == "digits_vit":
+            return EMBEDDED_CALIBRATION
+        raise VitqError(f"{self.model}: no calibration pictures: pass --calib FOLDER or FILE.npy")
+
+
+def quantize(options: QuantizeOptions) -> Artifact:
+    """Run the stage, unless its inputs did not change.
+
+    Args:
+        options: what to quantize and how.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        VitqError: for any bad input.
+    """
+    from quantization import artifact as storage
+
+    artifact = options.artifact
+    wanted = _fingerprint(options)
+    json_path = artifact.folder / storage.JSON_NAME
+    if is_current(json_path, wanted, artifact.folder / storage.TENSORS_NAME):
+        logger.info("quantize: unchanged, %s is up to date", json_path)
+        return artifact
+    started = time.perf_counter()
+    model = _quantize(options, wanted)
+    storage.save(artifact.folder, model)
+    logger.info("quantize: %s (%.1f s)", json_path, time.perf_counter() - started)
+    return artifact
+
+
+def _quantize(options: QuantizeOptions, wanted: str) -> Any:
+    import torch
+
+    from quantization.artifact import QuantizedModel
+    from quantization.calibrate import quantize_graph
+    from quantization.pictures import load_pictures
+    from quantization.tracing import trace
+
+    loaded = load_float_model(options)
+    prep = loaded.preprocessing
+    pictures = load_pictures(
+        options.calibration_source, prep.input_shape, options.calib_count, "calibration"
+    )
+    graph = trace(loaded.module, prep.input_shape)
+    recipe = Recipe.parse(options.recipe, options.nonlinear)
+    pixels = torch.from_numpy(pictures.pixels)
+    quantize_graph(
+        graph, pixels, recipe, get_method(options.method), prep.mean, prep.std, _progress
+    )
+    provenance = {
+        "fingerprint": wanted,
+        "model": options.model,
+        "weights": None if options.weights is None else str(options.weights.resolve()),
+        "random_weights": options.random_weights,
+        "calibration": {"source": pictures.source, "pictures": len(pictures)},
+        "recipe": recipe.to_json(),
+        "method": options.method,
+        "nonlinear": options.nonlinear,
+        "input_shape": list(prep.input_shape),
+        "mean": list(prep.mean),
+        "std": list(prep.std),
+        "versions": versions(("torch", "timm", "numpy")),
+        "command": " ".join(sys.argv),
+    }
+    return QuantizedModel(graph, pictures.pixels[:SAMPLE_PICTURES], provenance)
+
+
+def load_float_model(options: QuantizeOptions) -> "LoadedModel":
+    """The float model that the options name."""
+    from quantization.models import Preprocessing, load_model
+
+    preprocessing = None
+    if options.image_size is not None and options.mean is not None and options.std is not None:
+        shape = (len(options.mean), options.image_size, options.image_size)
+        preprocessing = Preprocessing(shape, options.mean, options.std)
+    elif options.image_size is not None or options.mean is not None:
+        raise VitqError("give --image-size, --mean and --std together")
+    return load_model(options.model, options.weights, options.random_weights, preprocessing)
+
+
+def _progress(items: Iterable[Any], title: str, total: int) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(items, desc=title, total=total, unit="batch", leave=False, disable=None)
+
+
+def _fingerprint(options: QuantizeOptions) -> str:
+    """Hash of all that goes in, without loading torch."""
+    return fingerprint({
+        "options": {**vars(options), "artifacts": None},
+        "weights": _content(options.weights),
+        "calibration": _calibration_content(options),
+        "factory": _factory_source(options.model),
+        "source": source_hash(PACKAGES),
+        "versions": versions(("torch", "timm", "numpy")),
+    })
+
+
+def _content(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    if not path.is_file():
+        raise VitqError(f"weights {path} do not exist")
+    return file_hash(path)
+
+
+def _calibration_content(options: QuantizeOptions) -> list[str] | str:
+    from quantization.pictures import picture_files
+
+    source = options.calibration_source
+    if source == EMBEDDED_CALIBRATION:
+        return source
+    return [file_hash(path) for path in picture_files(source, options.calib_count)]
+
+
+def _factory_source(model: str) -> str | None:
+    """Hash of the file that a factory is defined in."""
+    if ":" not in model:
+        return None
+    try:
+        spec = importlib.util.find_spec(model.partition(":")[0])
+    except (ImportError, ValueError):
+        return None
+    origin = None if spec is None else spec.origin
+    return file_hash(Path(origin)) if origin and Path(origin).is_file() else None

@@ -1,0 +1,119 @@
+"""Stage ``verify``: the library against the independent integer reference, bit for bit."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.artifacts import GOLDEN_NAME, open_artifact
+from compiler.run import Compiled, open_compiled
+from numerics.arrays import IntArray, UInt8Array
+from numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
+
+RANDOM_PICTURES = 4
+SEED = 20_220
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        name: which pictures.
+        pictures: how many.
+        values: integers compared.
+        different: how many of them differ.
+        largest_difference: in steps of the logits.
+        against: ``reference`` or ``golden``.
+    """
+
+    name: str
+    pictures: int
+    values: int
+    different: int
+    largest_difference: int
+    against: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+def verify(
+    folder: Path, pictures: str | None = None, count: int = 64, threads: int | None = None
+) -> list[Check]:
+    """Compare integer logits.
+
+    Args:
+        folder: the target's folder.
+        pictures: folder or ``.npy`` of real pictures; None for the embedded model's own, or none.
+        count: how many of them.
+        threads: of the library.
+
+    Returns:
+        One check for the golden file, real pictures, random pixels, and each extreme.
+
+    Raises:
+        VitqError: if a single integer differs; the message names the first set that does.
+    """
+    compiled = open_compiled(folder)
+    library = compiled.library(threads)
+    with np.load(compiled.folder / GOLDEN_NAME, allow_pickle=False) as golden:
+        checks = [_compare("golden", golden["pixels"], library, golden["codes"], "golden")]
+    if (open_artifact(compiled.folder).folder / "quantize.json").is_file():
+        reference = compiled.reference()
+        for name, pixels in _inputs(compiled, pictures, count):
+            checks.append(_compare(name, pixels, library, reference(pixels), "reference"))
+    bad = [check for check in checks if check.different]
+    if bad:
+        raise VitqError(
+            f"{compiled.folder}: {bad[0].different} of {bad[0].values} integers differ from the "
+            f"{bad[0].against} on {bad[0].name} pictures (by at most {bad[0].largest_difference}); "
+            "please report this with the artifact's metadata.json"
+        )
+    return checks
+
+
+def _compare(
+    name: str, pixels: UInt8Array, library: Any, expected: IntArray, against: str
+) -> Check:
+    found = library(pixels).astype(np.int64)
+    difference = np.abs(found - expected.astype(np.int64))
+    return Check(
+        name,
+        len(pixels),
+        difference.size,
+        int(np.count_nonzero(difference)),
+        int(difference.max()),
+        against,
+    )
+
+
+def _inputs(
+    compiled: Compiled, pictures: str | None, count: int
+) -> Iterator[tuple[str, UInt8Array]]:
+    """Real, random and extreme pictures."""
+    from quantization.pictures import EMBEDDED, load_pictures
+
+    channels, height, width = compiled.input_shape[1:]
+    shape = (channels, height, width)
+    props = compiled.metadata["metadata_props"]
+    if pictures is None and props.get("vitq.model") == "digits_vit":
+        pictures = EMBEDDED
+    if pictures is not None:
+        yield "real", load_pictures(pictures, shape, count, "evaluation").pixels
+    random = np.random.default_rng(SEED)
+    yield "random", random.integers(0, 256, (RANDOM_PICTURES, *shape), dtype=np.uint8)
+    checkerboard = np.indices((height, width)).sum(axis=0) % 2 * 255
+    extremes = {
+        "all 0": np.zeros(shape),
+        "all 255": np.full(shape, 255),
+        "checkerboard": np.broadcast_to(checkerboard, shape),
+    }
+    for name, picture in extremes.items():
+        yield name, picture[None].astype(np.uint8)

@@ -1,0 +1,86 @@
+"""CanonicalizeLayout: three layout operators instead of ten."""
+
+import numpy as np
+from tvm import relax
+
+from relay_passes.matching import (
+    Expr,
+    dtype_of,
+    ints,
+    is_constant,
+    normalize_axis,
+    op_name,
+    shape_of,
+)
+from relay_passes.rewriting import BindingPass, Context, DeclineError
+
+RESHAPES = ("relax.squeeze", "relax.expand_dims", "relax.flatten")
+
+
+class CanonicalizeLayout(BindingPass):
+    """Writes layout as reshape, permute_dims and strided_slice.
+
+    ==============================================  =============================================
+    before                                          after
+    ==============================================  =============================================
+    squeeze, expand_dims, flatten                   reshape
+    take(x, scalar constant i, axis)                reshape(strided_slice(x, i:i+1))
+    take(x, [i, i+1, ...], axis)                    strided_slice(x, i:i+n)
+    split(x, axis)[j]                               strided_slice(x, begin:end)
+    astype to the same type, reshape to the same    x
+    shape, broadcast_to the same shape
+    ==============================================  =============================================
+
+    Exact. Refuses a take whose indices are not constant or not consecutive.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        if isinstance(value, relax.TupleGetItem):
+            return self._split(value, ctx)
+        name = op_name(value)
+        if name in ("relax.reshape", "relax.broadcast_to") or name in RESHAPES:
+            data = value.args[0]
+            if shape_of(data) == shape_of(value):
+                return data
+            return relax.op.reshape(data, shape_of(value)) if name in RESHAPES else None
+        if name == "relax.astype":
+            return value.args[0] if dtype_of(value) == dtype_of(value.args[0]) else None
+        return self._take(value, ctx) if name == "relax.take" else None
+
+    def _take(self, call: Expr, ctx: Context) -> Expr:
+        """A take of constant, consecutive indices."""
+        data, indices = call.args
+        if not is_constant(indices):
+            raise DeclineError("the indices are not constant")
+        if call.attrs.axis is None:
+            raise DeclineError("take without an axis")
+        axis = normalize_axis(int(call.attrs.axis), len(shape_of(data)))
+        wanted = np.atleast_1d(indices.value.numpy()).astype(np.int64)
+        size = shape_of(data)[axis]
+        wanted = np.where(wanted < 0, wanted + size, wanted)
+        if wanted.ndim != 1 or np.any(np.diff(wanted) != 1):
+            raise DeclineError(f"the indices {wanted.tolist()} are not consecutive")
+        first = int(wanted[0])
+        part = relax.op.strided_slice(data, [axis], [first], [first + len(wanted)])
+        if indices.value.numpy().ndim == 1:
+            return part
+        return relax.op.reshape(ctx.emit(part), shape_of(call))
+
+    def _split(self, item: Expr, ctx: Context) -> Expr | None:
+        """One part of a split."""
+        split = ctx.call(item.tuple_value, "relax.split")
+        if split is None:
+            return None
+        axis = normalize_axis(int(split.attrs.axis), len(shape_of(split.args[0])))
+        sizes = [int(field.shape.values[axis]) for field in split.ty.fields]
+        begin = sum(sizes[: item.index])
+        return relax.op.strided_slice(split.args[0], [axis], [begin], [begin + sizes[item.index]])
+
+
+def slice_ranges(call: Expr) -> list[tuple[int, int, int]]:
+    """(axis, begin, end) of a unit-stride slice; refuses other strides."""
+    axes, begin, end = (ints(arg) for arg in call.args[1:4])
+    if len(call.args) > 4 and any(step != 1 for step in ints(call.args[4])):
+        raise DeclineError("a slice has a stride")
+    return list(zip(axes, begin, end, strict=True))

@@ -1,0 +1,202 @@
+"""CheckAccumulators: no integer can leave its range, for any input."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from tvm import IRModule
+
+from numerics.add import AddParams
+from numerics.dyadic import ACC_LIMIT
+from numerics.errors import RangeError
+from numerics.int_layernorm import MAX_CHANNELS
+from numerics.shiftgelu import GeluParams, shiftgelu_tail
+from numerics.shiftmax import CODE_MAX, SCORE_LIMIT
+from relay_passes import dialect
+from relay_passes.matching import Expr, op_name, shape_of
+from relay_passes.ranges import Ranges, gemm_bounds, magnitude, matmul_bound
+from relay_passes.rewriting import MAIN, bindings_of
+
+VARIANCE_LIMIT = 2**62 - 1
+TAIL_MAX = int(shiftgelu_tail(np.arange(2**15)).max())
+
+
+class AccumulatorBound(NamedTuple):
+    """One proven bound.
+
+    Attributes:
+        var: the result's name.
+        op: the operator.
+        what: which intermediate.
+        low: its smallest possible value.
+        high: its largest.
+        limit: the largest magnitude allowed.
+    """
+
+    var: str
+    op: str
+    what: str
+    low: int
+    high: int
+    limit: int
+
+
+Bounds = list[tuple[str, int, int, int]]
+
+
+def _gemm(call: Expr, ranges: Ranges) -> Bounds:
+    low, high = gemm_bounds(call, ranges.of(dialect.operands(call)[0]))
+    return [("accumulator", low, high, ACC_LIMIT)]
+
+
+def _matmul(call: Expr, ranges: Ranges) -> Bounds:
+    a, b, _ = dialect.operands(call)
+    bound = matmul_bound(call, ranges.of(a), ranges.of(b))
+    return [("accumulator", -bound, bound, ACC_LIMIT)]
+
+
+def _requantize(call: Expr, ranges: Ranges) -> Bounds:
+    low, high = ranges.of(dialect.operands(call)[0])
+    zero_point = dialect.scalars(call)[0]
+    return [("input minus zero point", low - zero_point, high - zero_point, ACC_LIMIT)]
+
+
+def _shiftmax_codes(call: Expr, ranges: Ranges) -> Bounds:
+    scores = dialect.operands(call)[0]
+    low, high = ranges.of(scores)
+    row = shape_of(scores)[-1] * 2**15
+    return [("score", low, high, SCORE_LIMIT), ("row sum", 0, row, ACC_LIMIT)]
+
+
+def _normalized(terms: int, value: int) -> Bounds:
+    acc = terms * CODE_MAX * value
+    return [("accumulator", -acc, acc, ACC_LIMIT), ("row sum", 0, terms * CODE_MAX, ACC_LIMIT)]
+
+
+def _normalized_matmul(call: Expr, ranges: Ranges) -> Bounds:
+    codes, value, _ = dialect.operands(call)
+    p = dialect.scalars(call)
+    bounds = _normalized(shape_of(codes)[-1], magnitude(ranges.of(value), p[0]))
+    return [*bounds, ("row multiplier", 0, p[1] // CODE_MAX, ACC_LIMIT)]
+
+
+def _attention(call: Expr, ranges: Ranges) -> Bounds:
+    qkv = dialect.operands(call)[0]
+    p = dialect.AttentionParams(*dialect.scalars(call))
+    codes = ranges.of(qkv)
+    _, length, _, _, depth = shape_of(qkv)
+    score = depth * magnitude(codes, p.q_zero_point) * magnitude(codes, p.k_zero_point)
+    return [
+        ("score", -score, score, SCORE_LIMIT),
+        *_normalized(length, magnitude(codes, p.v_zero_point)),
+        ("row multiplier", 0, p.numerator // CODE_MAX, ACC_LIMIT),
+    ]
+
+
+def _shiftgelu(call: Expr, ranges: Ranges) -> Bounds:
+    p = GeluParams(*dialect.scalars(call))
+    low, high = ranges.of(dialect.operands(call)[0])
+    positive = max(high - p.x_zero_point, 0) * p.linear_multiplier
+    tail = TAIL_MAX * p.tail_multiplier
+    half = 1 << (p.shift - 1)
+    centred = ("input minus zero point", low - p.x_zero_point, high - p.x_zero_point, 2**16 - 1)
+    return [centred, ("sum", half - tail, positive + half, ACC_LIMIT)]
+
+
+def _layernorm(call: Expr, ranges: Ranges) -> Bounds:
+    x, multiplier, addend, _ = dialect.operands(call)
+    low, high = ranges.of(x)
+    channels = shape_of(x)[-1]
+    eps_q = dialect.scalars(call)[0]
+    # The variance of values in an interval is at most a quarter of its squared width.
+    variance = channels**2 * (high - low) ** 2 // 4 + 1 + eps_q
+    squares = channels**2 * magnitude((low, high)) ** 2
+    m = np.abs(multiplier.value.numpy().astype(np.int64))
+    affine = int((m * 2**15 + np.abs(addend.value.numpy().astype(np.int64))).max())
+    return [
+        ("channels", channels, channels, MAX_CHANNELS),
+        ("sum of squares times channels", 0, squares, 2**63 - 1),
+        ("variance", 0, variance, VARIANCE_LIMIT),
+        ("affine sum", -affine, affine, ACC_LIMIT),
+    ]
+
+
+def _add(call: Expr, ranges: Ranges) -> Bounds:
+    a, b, _ = dialect.operands(call)
+    p = AddParams(*dialect.scalars(call))
+    bound = magnitude(ranges.of(a), p.a_zero_point) * abs(p.a_multiplier)
+    bound += magnitude(ranges.of(b), p.b_zero_point) * abs(p.b_multiplier)
+    half = 1 << (p.shift - 1)
+    return [("sum", half - bound, half + bound, ACC_LIMIT)]
+
+
+def _mean(call: Expr, ranges: Ranges) -> Bounds:
+    x = dialect.operands(call)[0]
+    zero_point = dialect.MeanParams(*dialect.scalars(call)).x_zero_point
+    bound = shape_of(x)[1] * magnitude(ranges.of(x), zero_point)
+    return [("sum", -bound, bound, ACC_LIMIT)]
+
+
+PROOFS: dict[str, Callable[[Expr, Ranges], Bounds]] = {
+    dialect.PATCH_EMBED: _gemm,
+    dialect.LINEAR: _gemm,
+    dialect.MATMUL: _matmul,
+    dialect.REQUANTIZE: _requantize,
+    dialect.SHIFTMAX_CODES: _shiftmax_codes,
+    dialect.SHIFTMAX: _shiftmax_codes,
+    dialect.NORMALIZED_MATMUL: _normalized_matmul,
+    dialect.ATTENTION: _attention,
+    dialect.SHIFTGELU: _shiftgelu,
+    dialect.LAYERNORM: _layernorm,
+    dialect.ADD: _add,
+    dialect.MEAN: _mean,
+    dialect.LUT: lambda call, ranges: [],
+}
+
+
+class CheckAccumulators:
+    """Proves from constants, bounds and shapes that every intermediate stays in its integer type.
+
+    Changes nothing. For each operator it bounds the accumulator (and the other intermediates that
+    ``numerics/`` limits) over all codes that the operator's input can hold: the clamp bounds
+    of what produced them, or the type's range. Weights are constants, so a linear layer's bound is
+    exact: ``max over c of sum_k max(w[c, k] qmin, w[c, k] qmax, 0) + max(bias[c], 0)``.
+    """
+
+    name = "CheckAccumulators"
+
+    def __init__(self) -> None:
+        """Begin without bounds."""
+        self.bounds: list[AccumulatorBound] = []
+
+    def __call__(self, mod: IRModule) -> IRModule:
+        """Check ``main``.
+
+        Args:
+            mod: an integer-only module.
+
+        Returns:
+            The same module; the proven bounds are in `bounds`.
+
+        Raises:
+            RangeError: naming the first operator and number that could overflow.
+        """
+        self.bounds = []
+        ranges = Ranges()
+        for binding in bindings_of(mod[MAIN]):
+            if dialect.is_dialect(binding.value):
+                self._prove(binding, ranges)
+            ranges.record(binding)
+        return mod
+
+    def _prove(self, binding: Any, ranges: Ranges) -> None:
+        """Bound one operator."""
+        name = op_name(binding.value)
+        for what, low, high, limit in PROOFS[name](binding.value, ranges):
+            bound = AccumulatorBound(binding.var.name, name, what, low, high, limit)
+            self.bounds.append(bound)
+            if low < -limit or high > limit:
+                raise RangeError(
+                    f"{name} ({bound.var}): its {what} can reach [{low}, {high}], beyond "
+                    f"+-{limit}: use fewer bits or a narrower weight range for this layer"
+                )

@@ -1,0 +1,91 @@
+"""CheckIntegerOnly: nothing but integer operators and integer layout is left."""
+
+from collections.abc import Mapping
+
+from tvm import IRModule, relax
+
+from numerics.errors import VitqError
+from relay_passes import dialect
+from relay_passes.matching import (
+    DEQUANTIZERS,
+    QUANTIZERS,
+    Expr,
+    dtype_of,
+    is_float,
+    is_tensor,
+    op_name,
+    shape_of,
+)
+from relay_passes.rewriting import MAIN, bindings_of
+
+INTEGER_LAYOUT = (
+    "relax.reshape",
+    "relax.permute_dims",
+    "relax.strided_slice",
+    "relax.concat",
+    "relax.broadcast_to",
+)
+QDQ = (*QUANTIZERS, *DEQUANTIZERS)
+
+
+class CheckIntegerOnly:
+    """Lists every operator that did not become an integer one, and why.
+
+    Changes nothing. A quantize or dequantize is listed only where no other float operator explains
+    it: repairing the operator between them removes them too.
+    """
+
+    name = "CheckIntegerOnly"
+
+    def __init__(self, declines: Mapping[str, str] | None = None) -> None:
+        """Take the reasons that earlier passes gave, by variable name."""
+        self.declines = dict(declines or {})
+
+    def __call__(self, mod: IRModule) -> IRModule:
+        """Check ``main``.
+
+        Args:
+            mod: the module at the end of the pipeline.
+
+        Returns:
+            The same module.
+
+        Raises:
+            VitqError: naming all offenders at once.
+        """
+        function = mod[MAIN]
+        problems = [
+            f"input {param.name} is {dtype_of(param)} and needs an integer type"
+            for param in function.params
+            if is_float(param)
+        ]
+        bad = [binding for binding in bindings_of(function) if not _is_integer(binding)]
+        islands = [binding for binding in bad if op_name(binding.value) not in QDQ]
+        problems += [_describe(binding) for binding in islands or bad]
+        if not problems:
+            return mod
+        alive = {binding.var.name for binding in bad}
+        reasons = [f"{var}: {why}" for var, why in self.declines.items() if var in alive]
+        because = f" | left because: {'; '.join(reasons)}" if reasons else ""
+        raise VitqError(
+            f"the network is not integer-only: {'; '.join(problems)}{because} | "
+            "quantize these operators (vitq quantize does), or use only the supported ones"
+        )
+
+
+def _is_integer(binding: Expr) -> bool:
+    """Whether one binding may stay."""
+    value = binding.value
+    if isinstance(value, (relax.Tuple, relax.TupleGetItem, relax.Var, relax.ShapeExpr)):
+        return True
+    if not is_tensor(binding.var) or is_float(binding.var):
+        return False
+    return dialect.is_dialect(value) or op_name(value) in INTEGER_LAYOUT
+
+
+def _describe(binding: Expr) -> str:
+    """One offender."""
+    name = op_name(binding.value) or type(binding.value).__name__
+    if not is_tensor(binding.var):
+        return f"{binding.var.name} = {name}"
+    return f"{binding.var.name} = {name} {shape_of(binding.var)} {dtype_of(binding.var)}"

@@ -1,0 +1,51 @@
+"""FoldConstants: evaluates what depends on constants and static shapes only."""
+
+from typing import Any
+
+from tvm import relax
+
+from relay_passes.interpreter import ELEMENTWISE, LAYOUT, evaluate
+from relay_passes.matching import Expr, constant, dtype_of, is_constant, op_name, shape_of
+from relay_passes.rewriting import BindingPass, Context
+
+FOLDABLE = frozenset(LAYOUT) | frozenset(ELEMENTWISE)
+
+
+class FoldConstants(BindingPass):
+    """Layout and arithmetic of constants become constants.
+
+    Before::
+
+        s = shape_to_tensor(shape_of(x));  i = where(less(0, 0), 0 + take(s, 0), 0);  y = take(x, i)
+
+    After::
+
+        y = take(x, 0)
+
+    (That is how the ONNX frontend writes a Gather.) ``dequantize`` and ``quantize`` of constants
+    stay: the integer codes are what later passes need. Exact: integers and layout only change
+    place, floats are computed in float64 and rounded once to their type.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        name = op_name(value)
+        if name == "relax.shape_of":
+            return relax.ShapeExpr(list(shape_of(value.args[0])))
+        if name not in FOLDABLE or name == "relax.split":
+            return None
+        if name == "relax.shape_to_tensor":
+            shape = ctx.definition(value.args[0])
+            known = isinstance(shape, relax.ShapeExpr)
+            return constant(evaluate(value, [[int(d) for d in shape.values]])) if known else None
+        arguments: list[Any] = []
+        for arg in value.args:
+            if isinstance(arg, relax.Tuple) and name == "relax.concat":
+                if not all(is_constant(field) for field in arg.fields):
+                    return None
+                arguments.append(tuple(field.value.numpy() for field in arg.fields))
+            elif isinstance(arg, relax.Var):
+                return None
+            else:
+                arguments.append(arg.value.numpy() if is_constant(arg) else None)
+        return constant(evaluate(value, arguments), dtype_of(value))

@@ -1,0 +1,165 @@
+"""FoldInputNormalization: float pixels and their quantizer become a table for uint8 pixels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from numerics.arrays import FloatArray
+from numerics.errors import VitqError
+from numerics.qparams import QuantParams, quantize
+from relay_passes import dialect
+from relay_passes.matching import (
+    Expr,
+    Quantizer,
+    constant,
+    is_constant,
+    is_float,
+    op_name,
+    read_quantize,
+    shape_of,
+)
+from relay_passes.rewriting import BindingPass, Context, uses_of
+
+LEVELS = 256
+ELEMENTWISE: dict[str, Callable[[Any, Any], Any]] = {
+    "relax.add": np.add,
+    "relax.subtract": np.subtract,
+    "relax.multiply": np.multiply,
+    "relax.divide": np.divide,
+}
+
+
+class FoldInputNormalization(BindingPass):
+    """Takes uint8 pixels where the network takes normalized floats.
+
+    Before::
+
+        main(x: float32 (B, C, H, W)):  dequantize(quantize(f(x), s, z), s, z)
+
+    After, with ``table[c][p] = quantize(f((p / 255 - mean[c]) / std[c]), s, z)``::
+
+        main(x: uint8 (B, C, H, W)):    dequantize(vitq.lut(x, table), s, z)
+
+    f: any additions, subtractions, products and quotients with constants for each channel. The
+    table is computed in float32. A signed quantizer's codes and zero point are moved up by 128, so
+    that the table is uint8 for every network. Exact for every pixel.
+
+    Refuses an input that anything but one quantizer reads, and a quantizer that is not 8-bit per
+    tensor. Raises VitqError without mean and std: no default is right.
+    """
+
+    def __init__(
+        self, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+    ) -> None:
+        """Take the normalization that the network's input has already gone through."""
+        super().__init__()
+        self._mean, self._std = mean, std
+        self._tables: dict[str, tuple[Expr, FloatArray]] = {}
+        self._folded: set[Expr] = set()
+        self._pixels: dict[Expr, Expr] = {}
+
+    def prepare(self, function: Expr) -> None:
+        """Find the float inputs whose only reader is a quantizer."""
+        uses = uses_of(function)
+        for param in function.params:
+            if not is_float(param) or len(shape_of(param)) != 4:
+                continue
+            found = _quantizer_of(param, uses)
+            if isinstance(found, str):
+                self.declines[param.name] = f"{self.name}: {found}"
+                continue
+            binding, steps = found
+            self._tables[binding.var.name] = (param, self._values(param, steps))
+            self._folded.add(param)
+
+    def parameters(self, function: Expr) -> list[Expr]:
+        """The folded inputs become uint8."""
+        return [
+            relax.Var(param.name, relax.TensorType(list(shape_of(param)), "uint8"))
+            if param in self._folded
+            else param
+            for param in function.params
+        ]
+
+    def enter(self, function: Expr, params: list[Expr], ctx: Context) -> dict[Expr, Expr]:
+        """What still reads the float input, until it is dead, reads a dequantize of the pixels."""
+        mapping = dict(zip(function.params, params, strict=True))
+        self._pixels = dict(mapping)
+        for old, new in mapping.items():
+            if old in self._folded:
+                ctx.current = new.name
+                mapping[old] = ctx.emit(dialect.dequantize(new, 1.0, 0, None), "real")
+        return mapping
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        if op_name(value) != "relax.dequantize" or not isinstance(value.args[0], relax.Var):
+            return None
+        entry = self._tables.get(value.args[0].name)
+        quantizer = ctx.quantizer(value.args[0])
+        if entry is None or quantizer is None:
+            return None
+        param, real = entry
+        table, qparams = _unsigned(quantizer, real)
+        codes = ctx.emit(dialect.lut(self._pixels[param], table), "lut")
+        zero_point = constant(qparams.zero_point.astype(np.uint8))
+        return relax.op.dequantize(codes, value.args[1], zero_point, out_dtype="float32")
+
+    def _values(self, param: Expr, steps: list[tuple[str, FloatArray]]) -> FloatArray:
+        """The real value that each pixel has at the quantizer: (C, 256) float32."""
+        channels = shape_of(param)[1]
+        if self._mean is None or self._std is None:
+            raise VitqError(
+                f"input {param.name} is float32: give the mean and std it was normalized with "
+                "(vitq.mean and vitq.std in the file's metadata, or the options mean and std)"
+            )
+        if len(self._mean) != channels or len(self._std) != channels:
+            raise VitqError(
+                f"input {param.name} has {channels} channels, mean {len(self._mean)} and std "
+                f"{len(self._std)}"
+            )
+        mean = np.array(self._mean, np.float32).reshape(-1, 1)
+        std = np.array(self._std, np.float32).reshape(-1, 1)
+        real = (np.arange(LEVELS, dtype=np.float32) / np.float32(255) - mean) / std
+        for name, operand in steps:
+            real = ELEMENTWISE[name](real, operand.astype(np.float32).reshape(-1, 1))
+        return np.asarray(real, np.float32)
+
+
+def _unsigned(quantizer: Quantizer, real: FloatArray) -> tuple[Any, QuantParams]:
+    """Table and parameters as uint8."""
+    qparams = quantizer.qparams
+    codes = quantize(real, qparams).astype(np.int64)
+    offset = -qparams.qmin
+    moved = QuantParams(qparams.scale, qparams.zero_point + offset, 0, LEVELS - 1)
+    return (codes + offset).astype(np.uint8), moved
+
+
+def _quantizer_of(
+    param: Expr, uses: dict[Expr, list[Any]]
+) -> tuple[Any, list[tuple[str, FloatArray]]] | str:
+    """The quantizer behind an input and the steps before it, or the reason why there is none."""
+    steps: list[tuple[str, FloatArray]] = []
+    current = param
+    while True:
+        readers = uses.get(current, [])
+        if len(readers) != 1:
+            return f"{len(readers)} operators read {current.name}"
+        binding = readers[0]
+        call = binding.value
+        name = op_name(call)
+        quantizer = read_quantize(call)
+        if quantizer is not None:
+            if not quantizer.is_per_tensor or quantizer.dtype not in dialect.BYTES:
+                return "the input's quantizer is not 8-bit per tensor"
+            return binding, steps
+        if name not in ELEMENTWISE or call.args[0] != current or not is_constant(call.args[1]):
+            return f"{name or 'the result'} reads the float input"
+        operand = call.args[1].value.numpy()
+        channels = shape_of(param)[1]
+        if operand.size != 1 and operand.shape[-3:] != (channels, 1, 1):
+            return f"a constant of shape {operand.shape} is not one value for each channel"
+        steps.append((name, operand))
+        current = binding.var

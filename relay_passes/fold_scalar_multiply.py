@@ -1,0 +1,54 @@
+"""FoldScalarMultiply: a factor is a change of scale."""
+
+import numpy as np
+from tvm import relax
+
+from relay_passes import dialect
+from relay_passes.matching import Expr, op_name, shape_of
+from relay_passes.rewriting import BindingPass, Context, DeclineError
+
+
+class FoldScalarMultiply(BindingPass):
+    """Folds multiplication and division by a positive constant into the scale.
+
+    Before -> after::
+
+        multiply(dequantize(x, s, z), c)              -> vitq.dequantize(x, s * c, z)
+        divide(dequantize(x, s, z), c)                -> vitq.dequantize(x, s / c, z)
+        multiply(dequantize(a) + dequantize(b), c)    -> the same with both scales times c
+
+    (the attention's 1 / sqrt(D); the mean of two heads). Exact up to float64's rounding of the
+    product. Refuses c <= 0 and a constant that is not a scalar.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        name = op_name(value)
+        if name not in ("relax.multiply", "relax.divide"):
+            return None
+        real = ctx.real(value.args[1])
+        if real is None or ctx.real(value.args[0]) is not None:
+            return None
+        if real.size != 1 or len(shape_of(value)) < real.ndim:
+            raise DeclineError("the factor is not a scalar")
+        factor = float(real.reshape(()))
+        if not (np.isfinite(factor) and factor > 0):
+            raise DeclineError(f"the factor {factor} is not positive")
+        divide = name == "relax.divide"
+        return _scaled(value.args[0], factor, divide, ctx)
+
+
+def _scaled(expr: Expr, factor: float, divide: bool, ctx: Context) -> Expr | None:
+    """The tensor times or divided by a factor, as codes with another scale."""
+    codes = ctx.codes(expr)
+    if codes is not None:
+        scale = codes.scale / factor if divide else codes.scale * factor
+        return dialect.dequantize(codes.codes, scale, codes.zero_point, codes.axis)
+    total = ctx.call(expr, "relax.add")
+    if total is None:
+        return None
+    parts = [ctx.codes(part) for part in total.args]
+    if any(part is None for part in parts):
+        return None
+    scaled = [ctx.emit(_scaled(part, factor, divide, ctx), "scaled") for part in total.args]
+    return relax.op.add(*scaled)

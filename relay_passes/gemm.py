@@ -1,0 +1,113 @@
+"""The integers of a layer with constant weights, shared by `LowerLinear` and `LowerPatchEmbed`."""
+
+import numpy as np
+
+from numerics.arrays import FloatArray, IntArray
+from numerics.dyadic import ACC_LIMIT, to_dyadic
+from numerics.errors import RangeError
+from relay_passes.dialect import Gemm
+from relay_passes.matching import Codes, Expr, Quantizer, dtype_of, op_name, shape_of
+from relay_passes.rewriting import Context, DeclineError
+
+SAME_SCALE = 2.0**-20
+"""A bias written for scale s_x * s_w carries that product rounded to float32: within 2**-23."""
+
+
+def weight_codes(codes: Codes | None, what: str) -> Codes:
+    """Check that a weight is a symmetric int8 constant."""
+    if codes is None or codes.array is None:
+        raise DeclineError(f"the {what} is not a quantized constant")
+    if codes.array.dtype != np.int8:
+        raise DeclineError(f"the {what} has {codes.array.dtype} codes: int8 is needed")
+    if np.any(codes.zero_point):
+        raise DeclineError(f"the {what} has a zero point that is not 0")
+    return codes
+
+
+def input_codes(codes: Codes | None, what: str = "input") -> Codes:
+    """Check that an activation is quantized to 8 bits, per tensor."""
+    if codes is None:
+        raise DeclineError(f"the {what} is not quantized")
+    if not codes.is_per_tensor:
+        raise DeclineError(f"the {what} has a scale for each channel: one is needed")
+    if dtype_of(codes.codes) not in ("int8", "uint8"):
+        raise DeclineError(f"the {what} has {dtype_of(codes.codes)} codes: 8 bits are needed")
+    return codes
+
+
+def split_bias(expr: Expr, ctx: Context, *names: str) -> tuple[Expr, list[Expr]]:
+    """The product and the constants added to it.
+
+    Args:
+        expr: ``product``, ``product + b`` or ``product + b1 + b2``.
+        ctx: the function.
+        names: the product's operator.
+
+    Returns:
+        The product's call and its constant addends; (None, []) where there is no product.
+    """
+    biases: list[Expr] = []
+    found = ctx.definition(expr)
+    while op_name(found) == "relax.add" and ctx.real(found.args[1]) is not None:
+        biases.append(found.args[1])
+        found = ctx.definition(found.args[0])
+    return (found, biases) if op_name(found) in names else (None, [])
+
+
+def bias_codes(bias: Expr, acc_scale: FloatArray, axis_size: int, ctx: Context) -> IntArray:
+    """A bias as integers of the accumulator.
+
+    int32 codes at the accumulator's scale are taken as they are; any other constant becomes
+    ``round_half_even(b / acc_scale)``.
+    """
+    if np.prod(shape_of(bias)) not in (1, axis_size):
+        raise DeclineError(f"a constant of shape {shape_of(bias)} is added, which is no bias")
+    codes = ctx.codes(bias)
+    if codes is not None and codes.array is not None and not np.any(codes.zero_point):
+        if np.all(np.abs(codes.scale / acc_scale - 1) <= SAME_SCALE):
+            return np.broadcast_to(codes.array.reshape(-1), (axis_size,)).astype(np.int64)
+    real = ctx.real(bias)
+    assert real is not None
+    return np.rint(np.broadcast_to(real.reshape(-1), (axis_size,)) / acc_scale).astype(np.int64)
+
+
+def build_gemm(
+    x: Codes,
+    weight: IntArray,
+    weight_scale: FloatArray,
+    biases: list[Expr],
+    out: Quantizer,
+    ctx: Context,
+) -> Gemm:
+    """Fold scales, zero points and biases into integers.
+
+    ``acc_scale = s_x * s_w``, ``bias' = bias - z_x * sum_k w``, ``dyadic = acc_scale / s_out``; in
+    float64 and in this order, as the reference does.
+
+    Args:
+        x: the input, per tensor.
+        weight: (N, ...) int8.
+        weight_scale: () or (N,) float64.
+        biases: constants added to the product.
+        out: the quantizer behind it, per tensor or per output channel.
+        ctx: the function.
+
+    Returns:
+        The operands of ``vitq.linear`` or ``vitq.patch_embed``.
+    """
+    channels = weight.shape[0]
+    acc_scale = np.broadcast_to(x.scale * weight_scale, (channels,))
+    bias = np.zeros(channels, np.int64)
+    for addend in biases:
+        bias = bias + bias_codes(addend, acc_scale, channels, ctx)
+    rows = weight.reshape(channels, -1).astype(np.int64).sum(axis=1)
+    bias = bias - int(x.zero_point) * rows
+    if np.abs(bias).max(initial=0) > ACC_LIMIT:
+        raise RangeError(
+            f"a bias of {np.abs(bias).max()} leaves int32: the input scale {float(x.scale):.3g} is "
+            "too small for it"
+        )
+    qparams = out.qparams
+    factor = acc_scale / qparams.scale.astype(np.float64)
+    zero_point = np.broadcast_to(qparams.zero_point, (channels,))
+    return Gemm(weight, bias, to_dyadic(factor), zero_point, qparams.qmin, qparams.qmax)

@@ -1,0 +1,329 @@
+"""Runs a module on NumPy: integer operators through ``numerics/``, the rest as Relax defines it.
+
+It is the second opinion on every pass (before and after must give the same integers) and on
+networks whose quantized graph this project did not write. Exact; no kernels, no TVM runtime.
+"""
+
+from collections.abc import Callable
+from math import erf
+from typing import Any
+
+import numpy as np
+from tvm import IRModule, relax
+
+from numerics.add import AddParams, int_add
+from numerics.dyadic import Dyadic, rescale
+from numerics.errors import VitqError
+from numerics.int_layernorm import LayerNormParams, int_layernorm
+from numerics.matmul import int_matmul
+from numerics.shiftgelu import GeluParams, shiftgelu
+from numerics.shiftmax import (
+    NormalizeParams,
+    ShiftmaxParams,
+    normalized_matmul,
+    shiftmax,
+    shiftmax_codes,
+)
+from relay_passes import dialect
+from relay_passes.matching import (
+    DEQUANTIZE,
+    QUANTIZE,
+    Expr,
+    dtype_of,
+    ints,
+    is_constant,
+    is_tensor,
+    op_name,
+    read_dequantize,
+    read_quantize,
+    shape_of,
+)
+from relay_passes.rewriting import MAIN, bindings_of
+
+Array = Any
+
+
+def _gemm(x: Array, call: Expr) -> Array:
+    """The shared part of linear and patch_embed, after patches became rows."""
+    weight, bias, multiplier, shift, zero_point = (dialect.array(call, i) for i in range(1, 6))
+    acc = int_matmul(x, weight.reshape(weight.shape[0], -1).T) + bias.astype(np.int64)
+    qmin, qmax = dialect.scalars(call)
+    return np.clip(rescale(acc, Dyadic(multiplier, shift)) + zero_point, qmin, qmax)
+
+
+def _patch_embed(call: Expr, args: list[Array]) -> Array:
+    pixels, patch = args[0], args[1].shape[-1]
+    batch, channels, height, width = pixels.shape
+    tiles = pixels.reshape(batch, channels, height // patch, patch, width // patch, patch)
+    rows = tiles.transpose(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)
+    return _gemm(rows, call)
+
+
+def _matmul(call: Expr, args: list[Array]) -> Array:
+    a_zero_point, b_zero_point = dialect.scalars(call)
+    a = args[0].astype(np.int64) - a_zero_point
+    b = args[1].astype(np.int64) - b_zero_point
+    return int_matmul(a, np.swapaxes(b, -1, -2))
+
+
+def _requantize(call: Expr, args: list[Array]) -> Array:
+    p = dialect.RequantizeParams(*dialect.scalars(call))
+    x = args[0].astype(np.int64) - p.x_zero_point
+    return np.clip(rescale(x, Dyadic(args[1], args[2])) + p.zero_point, p.qmin, p.qmax)
+
+
+def _shiftmax(call: Expr, args: list[Array]) -> Array:
+    values = dialect.scalars(call)
+    return shiftmax(args[0], ShiftmaxParams(*values[:2]), NormalizeParams(*values[2:]))
+
+
+def _normalized_matmul(call: Expr, args: list[Array]) -> Array:
+    zero_point, *norm = dialect.scalars(call)
+    return normalized_matmul(args[0], args[1], zero_point, NormalizeParams(*norm))
+
+
+def _layernorm(call: Expr, args: list[Array]) -> Array:
+    return int_layernorm(args[0], LayerNormParams(args[1], args[2], *dialect.scalars(call)))
+
+
+def _mean(call: Expr, args: list[Array]) -> Array:
+    p = dialect.MeanParams(*dialect.scalars(call))
+    total = (args[0].astype(np.int64) - p.x_zero_point).sum(axis=1)
+    dyadic = Dyadic(np.asarray(p.multiplier), np.asarray(p.shift))
+    return np.clip(rescale(total, dyadic) + p.zero_point, p.qmin, p.qmax)
+
+
+def _lut(_: Expr, args: list[Array]) -> Array:
+    x, table = args
+    return table[np.arange(x.shape[1]).reshape(1, -1, 1, 1), x]
+
+
+def _attention(call: Expr, args: list[Array]) -> Array:
+    p = dialect.AttentionParams(*dialect.scalars(call))
+    q, k, v = args[0].astype(np.int64).transpose(2, 0, 3, 1, 4)
+    scores = int_matmul(q - p.q_zero_point, np.swapaxes(k - p.k_zero_point, -1, -2))
+    codes = shiftmax_codes(scores, ShiftmaxParams(p.multiplier, p.shift))
+    norm = NormalizeParams(p.numerator, p.out_shift, p.zero_point, p.qmin, p.qmax)
+    return normalized_matmul(codes, v, p.v_zero_point, norm).transpose(0, 2, 1, 3)
+
+
+def _dequantize(call: Expr, args: list[Array]) -> Array:
+    found = read_dequantize(call)
+    assert found is not None
+    centred = args[0].astype(np.float64) - found.broadcast(found.zero_point)
+    return centred * found.broadcast(found.scale)
+
+
+def _quantize(call: Expr, args: list[Array]) -> Array:
+    found = read_quantize(call)
+    assert found is not None
+    scale, zero_point = found.qparams.along(args[0].ndim)
+    codes = np.rint(args[0] / scale.astype(np.float64)) + zero_point
+    return np.clip(codes, found.qparams.qmin, found.qparams.qmax)
+
+
+def _conv2d(call: Expr, args: list[Array]) -> Array:
+    weight, patch = args[1], args[1].shape[-1]
+    if ints(call.attrs.strides) != (patch, patch) or any(ints(call.attrs.padding)):
+        raise VitqError("the interpreter runs only convolutions whose stride is their kernel")
+    batch, channels, height, width = args[0].shape
+    rows, cols = height // patch, width // patch
+    x = args[0][:, :, : rows * patch, : cols * patch]
+    tiles = x.reshape(batch, channels, rows, patch, cols, patch)
+    return np.einsum("bcipjq,ncpq->bnij", tiles, weight)
+
+
+def _layer_norm(call: Expr, args: list[Array]) -> Array:
+    axes = ints(call.attrs.axes)
+    x = args[0].astype(np.float64)
+    centred = x - x.mean(axis=axes, keepdims=True)
+    variance = (centred**2).mean(axis=axes, keepdims=True)
+    return centred / np.sqrt(variance + float(call.attrs.epsilon)) * args[1] + args[2]
+
+
+def _softmax(call: Expr, args: list[Array]) -> Array:
+    axis = int(call.attrs.axis)
+    e = np.exp(args[0] - args[0].max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+_erf = np.vectorize(erf, otypes=[np.float64])
+
+
+def _gelu(_: Expr, args: list[Array]) -> Array:
+    return args[0] * 0.5 * (1 + _erf(args[0] / np.sqrt(2)))
+
+
+def _gelu_tanh(_: Expr, args: list[Array]) -> Array:
+    x = args[0]
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def _reduce(function: Callable[..., Array]) -> Callable[[Expr, list[Array]], Array]:
+    def run(call: Expr, args: list[Array]) -> Array:
+        axes = call.attrs.axis
+        axis = None if axes is None else ints(axes)
+        return function(args[0], axis=axis, keepdims=bool(call.attrs.keepdims))
+
+    return run
+
+
+def slices_of(call: Expr) -> tuple[slice, ...]:
+    """The NumPy index of a ``R.strided_slice`` call."""
+    rank = len(shape_of(call.args[0]))
+    index = [slice(None)] * rank
+    axes, begin, end = (ints(arg) for arg in call.args[1:4])
+    strides = ints(call.args[4]) if len(call.args) > 4 else (1,) * len(axes)
+    for axis, first, last, step in zip(axes, begin, end, strides, strict=True):
+        index[axis] = slice(first, last, step)
+    return tuple(index)
+
+
+def _take(call: Expr, args: list[Array]) -> Array:
+    axis = None if call.attrs.axis is None else int(call.attrs.axis)
+    return np.take(args[0], args[1].astype(np.int64), axis=axis)
+
+
+def _split(call: Expr, args: list[Array]) -> Array:
+    sections = call.attrs.indices_or_sections
+    axis = int(call.attrs.axis)
+    parts = int(sections) if not hasattr(sections, "__len__") else list(ints(sections))
+    return tuple(np.split(args[0], parts, axis=axis))
+
+
+Evaluator = Callable[[Expr, list[Array]], Array]
+
+LAYOUT: dict[str, Evaluator] = {
+    "relax.reshape": lambda call, a: a[0].reshape(shape_of(call)),
+    "relax.flatten": lambda call, a: a[0].reshape(shape_of(call)),
+    "relax.squeeze": lambda call, a: a[0].reshape(shape_of(call)),
+    "relax.expand_dims": lambda call, a: a[0].reshape(shape_of(call)),
+    "relax.permute_dims": lambda call, a: a[0].transpose(
+        None if call.attrs.axes is None else ints(call.attrs.axes)
+    ),
+    "relax.strided_slice": lambda call, a: a[0][slices_of(call)],
+    "relax.broadcast_to": lambda call, a: np.broadcast_to(a[0], shape_of(call)),
+    "relax.concat": lambda call, a: np.concatenate(a[0], axis=int(call.attrs.axis)),
+    "relax.take": _take,
+    "relax.split": _split,
+    "relax.astype": lambda call, a: a[0],
+    "relax.shape_of": lambda _, a: a[0].shape,
+    "relax.shape_to_tensor": lambda call, a: np.asarray(a[0], np.int64),
+}
+
+ELEMENTWISE: dict[str, Evaluator] = {
+    "relax.add": lambda _, a: a[0] + a[1],
+    "relax.subtract": lambda _, a: a[0] - a[1],
+    "relax.multiply": lambda _, a: a[0] * a[1],
+    "relax.divide": lambda _, a: a[0] / a[1],
+    "relax.power": lambda _, a: a[0] ** a[1],
+    "relax.maximum": lambda _, a: np.maximum(a[0], a[1]),
+    "relax.minimum": lambda _, a: np.minimum(a[0], a[1]),
+    "relax.less": lambda _, a: a[0] < a[1],
+    "relax.where": lambda _, a: np.where(a[0], a[1], a[2]),
+    "relax.isnan": lambda _, a: np.isnan(a[0]),
+    "relax.exp": lambda _, a: np.exp(a[0]),
+    "relax.sqrt": lambda _, a: np.sqrt(a[0]),
+    "relax.rsqrt": lambda _, a: 1 / np.sqrt(a[0]),
+    "relax.tanh": lambda _, a: np.tanh(a[0]),
+    "relax.erf": lambda _, a: _erf(a[0]),
+    "relax.negative": lambda _, a: -a[0],
+}
+
+FLOAT: dict[str, Evaluator] = {
+    "relax.dequantize": _dequantize,
+    "relax.quantize": _quantize,
+    "relax.matmul": lambda _, a: a[0] @ a[1],
+    "relax.nn.conv2d": _conv2d,
+    "relax.nn.layer_norm": _layer_norm,
+    "relax.nn.softmax": _softmax,
+    "relax.nn.gelu": _gelu,
+    "relax.nn.gelu_tanh": _gelu_tanh,
+    "relax.max": _reduce(np.max),
+    "relax.sum": _reduce(np.sum),
+    "relax.mean": _reduce(np.mean),
+}
+
+INTEGER: dict[str, Evaluator] = {
+    dialect.PATCH_EMBED: _patch_embed,
+    dialect.LINEAR: lambda call, a: _gemm(a[0], call),
+    dialect.MATMUL: _matmul,
+    dialect.REQUANTIZE: _requantize,
+    dialect.SHIFTMAX_CODES: lambda call, a: shiftmax_codes(
+        a[0], ShiftmaxParams(*dialect.scalars(call))
+    ),
+    dialect.SHIFTMAX: _shiftmax,
+    dialect.NORMALIZED_MATMUL: _normalized_matmul,
+    dialect.SHIFTGELU: lambda call, a: shiftgelu(a[0], GeluParams(*dialect.scalars(call))),
+    dialect.LAYERNORM: _layernorm,
+    dialect.ADD: lambda call, a: int_add(a[0], a[1], AddParams(*dialect.scalars(call))),
+    dialect.MEAN: _mean,
+    dialect.LUT: _lut,
+    dialect.ATTENTION: _attention,
+    DEQUANTIZE: _dequantize,
+    QUANTIZE: _quantize,
+}
+
+EVALUATORS = LAYOUT | ELEMENTWISE | FLOAT | INTEGER
+
+
+def evaluate(call: Expr, args: list[Array]) -> Array:
+    """One operator on NumPy arrays.
+
+    Args:
+        call: a Relax call, for its attributes and result type.
+        args: its tensor operands; a tuple operand is a tuple of arrays.
+
+    Returns:
+        The result in the call's element type; floats stay float64 inside of a network.
+
+    Raises:
+        VitqError: for an operator that is not known here.
+    """
+    evaluator = EVALUATORS.get(op_name(call))
+    if evaluator is None:
+        raise VitqError(f"the interpreter does not know {op_name(call)}")
+    result = evaluator(call, args)
+    if not is_tensor(call) or dtype_of(call).startswith("float"):
+        return result
+    return np.asarray(result).astype(dtype_of(call))
+
+
+def _argument(arg: Expr, values: dict[Expr, Array]) -> Array:
+    """The array, or tuple of arrays, of one operand; None where it holds no tensor."""
+    if is_constant(arg):
+        return arg.value.numpy()
+    if isinstance(arg, relax.Tuple):
+        return tuple(_argument(field, values) for field in arg.fields)
+    if isinstance(arg, relax.TupleGetItem):
+        return _argument(arg.tuple_value, values)[arg.index]
+    return values.get(arg) if isinstance(arg, relax.Var) else None
+
+
+def interpret(mod: IRModule, inputs: list[Array]) -> list[Array]:
+    """Run ``main``.
+
+    Args:
+        mod: a static-shape module, before, between or after the passes.
+        inputs: one array for each parameter.
+
+    Returns:
+        One array for each result. Float results are float64.
+    """
+    function = mod[MAIN]
+    values: dict[Expr, Array] = {}
+    for param, value in zip(function.params, inputs, strict=True):
+        if value.shape != shape_of(param) or str(value.dtype) != dtype_of(param):
+            raise VitqError(f"{param.name} must be {dtype_of(param)} of shape {shape_of(param)}")
+        values[param] = value
+    for binding in bindings_of(function):
+        value = binding.value
+        if isinstance(value, relax.Call):
+            args = [_argument(arg, values) for arg in value.args]
+            if op_name(value) in INTEGER:
+                args = args[1:]
+            values[binding.var] = evaluate(value, args)
+        else:
+            values[binding.var] = _argument(value, values)
+    result = _argument(function.body.body, values)
+    return list(result) if isinstance(result, tuple) else [result]

@@ -1,0 +1,52 @@
+"""LowerLinear: a linear layer and its quantizer become one integer operator."""
+
+import numpy as np
+
+from relay_passes import dialect
+from relay_passes.gemm import build_gemm, input_codes, split_bias, weight_codes
+from relay_passes.matching import Expr, shape_of
+from relay_passes.rewriting import BindingPass, Context, DeclineError
+
+
+class LowerLinear(BindingPass):
+    """Lowers quantize(linear) to ``vitq.linear``.
+
+    Before::
+
+        quantize(matmul(dequantize(x), dequantize(W)) + bias, s_out, z_out)     # W: (K, N)
+
+    After::
+
+        vitq.linear(x, W.T, bias', multiplier, shift, z_out, (qmin, qmax))
+
+    with ``multiplier / 2**shift = (s_x * s_w[c]) / s_out[c]`` and
+    ``bias' = bias - z_x * sum_k W[k, c]``. The bias may be missing, float, or quantized.
+
+    Refuses an input that is not 8-bit per tensor, weights that are not symmetric int8 per tensor
+    or per output channel, and an output quantizer along another axis.
+    Error against the float graph: a tie may round the other way, and 2**-31 relative from the
+    dyadic number.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        out = ctx.quantizer(value)
+        if out is None:
+            return None
+        product, biases = split_bias(out.data, ctx, "relax.matmul")
+        if product is None:
+            return None
+        found = ctx.codes(product.args[1])
+        if found is None or found.array is None:
+            if ctx.real(product.args[1]) is not None:
+                raise DeclineError("the weight is a float constant: it has no quantizer")
+            return None  # a product of two activations: LowerMatmul
+        weight = weight_codes(found, "weight")
+        if len(shape_of(weight.codes)) != 2 or weight.axis == 0:
+            raise DeclineError("the weight is not (K, N) with a scale for each output channel")
+        x = input_codes(ctx.codes(product.args[0]))
+        if out.axis not in (None, len(shape_of(product)) - 1):
+            raise DeclineError(f"the output's quantizer lies along axis {out.axis}")
+        matrix = np.ascontiguousarray(found.array.T)
+        gemm = build_gemm(x, matrix, weight.scale, biases, out, ctx)
+        return dialect.linear(x.codes, gemm, out.dtype)

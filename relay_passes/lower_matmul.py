@@ -1,0 +1,47 @@
+"""LowerMatmul: a product of two activations becomes its int32 accumulator."""
+
+from tvm import relax
+
+from relay_passes import dialect
+from relay_passes.gemm import input_codes
+from relay_passes.matching import Expr, op_name, shape_of
+from relay_passes.rewriting import BindingPass, Context, DeclineError
+
+
+class LowerMatmul(BindingPass):
+    """Lowers matmul of two dequantized tensors to ``vitq.matmul``.
+
+    Before -> after::
+
+        matmul(dequantize(a, s_a, z_a), dequantize(b, s_b, z_b))
+        -> vitq.dequantize(vitq.matmul(a, swap_last_two(b), (z_a, z_b)), s_a * s_b)
+
+    The accumulator is seen as real numbers with the float64 product of the scales; what reads it
+    (`FoldScalarMultiply`, `LowerShiftmax`, `LowerRequantize`) fuses that scale. Exact.
+    Refuses operands that are not 8-bit per tensor, and batch dimensions that broadcast.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        if op_name(value) != "relax.matmul":
+            return None
+        a, b = (ctx.codes(arg) for arg in value.args)
+        if a is not None and _is_exponential(a.codes, ctx):
+            return None  # LowerNormalizedMatmul
+        if ctx.real(value.args[1]) is not None or ctx.real(value.args[0]) is not None:
+            return None  # weights: LowerLinear
+        a, b = input_codes(a, "left operand"), input_codes(b, "right operand")
+        if shape_of(a.codes)[:-2] != shape_of(b.codes)[:-2]:
+            raise DeclineError("the operands' batch dimensions differ")
+        rank = len(shape_of(b.codes))
+        order = [*range(rank - 2), rank - 1, rank - 2]
+        transposed = ctx.emit(relax.op.permute_dims(b.codes, order), "transposed")
+        product = dialect.matmul(a.codes, transposed, int(a.zero_point), int(b.zero_point))
+        acc = ctx.emit(product, "acc")
+        return dialect.dequantize(acc, a.scale * b.scale, 0, None)
+
+
+def _is_exponential(codes: Expr, ctx: Context) -> bool:
+    """Whether codes are those of exp(x - max(x)), which its row sum will divide."""
+    quantizer = ctx.quantizer(codes)
+    return quantizer is not None and ctx.call(quantizer.data, "relax.exp") is not None

@@ -1,0 +1,66 @@
+"""LowerNormalizedMatmul: attention's second product divides by the row sum once."""
+
+from numerics.shiftmax import SMALLEST_CODE_SUM, normalize_params
+from relay_passes import dialect
+from relay_passes.gemm import input_codes
+from relay_passes.matching import Codes, Expr, ints, normalize_axis, shape_of
+from relay_passes.rewriting import BindingPass, Context, DeclineError
+
+
+class LowerNormalizedMatmul(BindingPass):
+    """Lowers quantize(codes @ V / sum(codes)) to ``vitq.normalized_matmul``.
+
+    Before (`LowerShiftmax` has passed)::
+
+        c = vitq.shiftmax_codes(...);  w = dequantize(c, 1/255)
+        quantize(divide(matmul(w, dequantize(v, s_v, z_v)), sum(w, -1, keepdims)), s_out, z_out)
+
+    After::
+
+        vitq.normalized_matmul(c, v, (z_v, *normalize_params(s_v / s_out)))
+
+    The codes' own scale cancels. Refuses codes that no Shiftmax made (only its rows are known to
+    sum to at least 255), another divisor, values that are not 8-bit per tensor, and a per-channel
+    output.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        out = ctx.quantizer(value)
+        divide = None if out is None else ctx.call(out.data, "relax.divide")
+        if out is None or divide is None:
+            return None
+        product = ctx.call(divide.args[0], "relax.matmul")
+        total = ctx.call(divide.args[1], "relax.sum")
+        if product is None or total is None:
+            raise DeclineError("a quotient that is not (codes @ v) / sum(codes)")
+        weights = input_codes(ctx.codes(product.args[0]), "left operand")
+        values = input_codes(ctx.codes(product.args[1]), "right operand")
+        if ctx.call(weights.codes, dialect.SHIFTMAX_CODES) is None:
+            raise DeclineError("the weights do not come from a Shiftmax")
+        if int(weights.zero_point) != 0:
+            raise DeclineError("the weights' zero point is not 0")
+        _check_row_sum(total, weights, ctx)
+        if not out.is_per_tensor:
+            raise DeclineError("the output has a scale for each channel")
+        factor = float(values.scale) / float(out.qparams.scale)
+        norm = normalize_params(factor, SMALLEST_CODE_SUM, out.qparams)
+        zero_point = int(values.zero_point)
+        return dialect.normalized_matmul(weights.codes, values.codes, zero_point, norm, out.dtype)
+
+
+def _check_row_sum(total: Expr, weights: Codes, ctx: Context) -> None:
+    """The divisor must be the sum of the same weights over the last axis."""
+    summed = ctx.codes(total.args[0])
+    rank = len(shape_of(total.args[0]))
+    axes = [] if total.attrs.axis is None else ints(total.attrs.axis)
+    if [normalize_axis(axis, rank) for axis in axes] != [rank - 1] or not total.attrs.keepdims:
+        raise DeclineError("the divisor is not summed over the last axis")
+    same = (
+        summed is not None
+        and summed.codes == weights.codes
+        and summed.scale == weights.scale
+        and summed.zero_point == weights.zero_point
+    )
+    if not same:
+        raise DeclineError("the divisor sums other values than the weights")

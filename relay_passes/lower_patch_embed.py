@@ -1,0 +1,84 @@
+"""LowerPatchEmbed: the patch projection becomes one integer operator."""
+
+from tvm import relax
+
+from numerics.qparams import QuantParams
+from relay_passes import dialect
+from relay_passes.gemm import build_gemm, input_codes, split_bias, weight_codes
+from relay_passes.matching import Codes, Expr, dtype_of, ints, quantize_call, shape_of
+from relay_passes.rewriting import BindingPass, Context, DeclineError
+
+SIGNED_OFFSET = 128
+
+
+class LowerPatchEmbed(BindingPass):
+    """Lowers quantize(conv2d) whose stride is its kernel to ``vitq.patch_embed``.
+
+    Before::
+
+        quantize(conv2d(dequantize(pixels), dequantize(W)) + bias, s, z)          # (B, N, H/P, W/P)
+
+    After::
+
+        t = vitq.patch_embed(pixels, W, bias', multiplier, shift, z, (qmin, qmax))  # (B, L, N)
+        permute_dims(reshape(t, (B, H/P, W/P, N)), (0, 3, 1, 2))
+
+    The two layout operators cancel against those that follow (`SimplifyLayout`). Integers as in
+    `LowerLinear`. Signed pixel codes move up by 128 where a quantizer makes them, for the operator
+    reads uint8. Refuses overlapping or padded convolutions, groups, other layouts, an image that
+    the patch does not divide, and signed pixels that no quantizer makes.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        out = ctx.quantizer(value)
+        if out is None:
+            return None
+        conv, biases = split_bias(out.data, ctx, "relax.nn.conv2d")
+        if conv is None:
+            return None
+        weight = weight_codes(ctx.codes(conv.args[1]), "convolution's weight")
+        pixels = input_codes(ctx.codes(conv.args[0]))
+        _check_geometry(conv)
+        if dtype_of(pixels.codes) != "uint8":
+            pixels = _unsigned(pixels, ctx)
+        if weight.axis not in (None, 0):
+            raise DeclineError("the weight's scales do not lie along the output channels")
+        if out.axis not in (None, 1):
+            raise DeclineError(f"the output's quantizer lies along axis {out.axis}")
+        array = weight.array
+        assert array is not None
+        gemm = build_gemm(pixels, array, weight.scale, biases, out, ctx)
+        tokens = ctx.emit(dialect.patch_embed(pixels.codes, gemm, out.dtype), "tokens")
+        batch, channels, rows, cols = shape_of(conv)
+        grid = ctx.emit(relax.op.reshape(tokens, (batch, rows, cols, channels)), "grid")
+        return relax.op.permute_dims(grid, [0, 3, 1, 2])
+
+
+def _unsigned(pixels: Codes, ctx: Context) -> Codes:
+    """The same values in uint8 codes: codes, zero point and bounds move together."""
+    quantizer = ctx.quantizer(pixels.codes)
+    if quantizer is None:
+        raise DeclineError("the pixels are int8 and no quantizer makes them: uint8 is needed")
+    old = quantizer.qparams
+    zero_point = old.zero_point + SIGNED_OFFSET
+    moved = QuantParams(old.scale, zero_point, old.qmin + SIGNED_OFFSET, old.qmax + SIGNED_OFFSET)
+    codes = ctx.emit(quantize_call(quantizer.data, moved, "uint8"), "pixels")
+    return Codes(codes, pixels.scale, pixels.zero_point + SIGNED_OFFSET, None)
+
+
+def _check_geometry(conv: Expr) -> None:
+    """Refuse what is not a cut into square patches."""
+    attrs = conv.attrs
+    patch = shape_of(conv.args[1])[2:]
+    height, width = shape_of(conv.args[0])[2:]
+    if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "OIHW":
+        raise DeclineError(f"layout {attrs.data_layout} / {attrs.kernel_layout}")
+    if patch[0] != patch[1] or ints(attrs.strides) != patch:
+        raise DeclineError(f"kernel {patch} and stride {ints(attrs.strides)} are no square patches")
+    if any(ints(attrs.padding)) or any(d != 1 for d in ints(attrs.dilation)):
+        raise DeclineError("the convolution is padded or dilated")
+    if int(attrs.groups) != 1:
+        raise DeclineError(f"the convolution has {attrs.groups} groups")
+    if height % patch[0] or width % patch[1]:
+        raise DeclineError(f"patches of {patch[0]} do not divide an image of {height} x {width}")

@@ -1,0 +1,53 @@
+"""LowerPooling: the mean over tokens becomes an integer mean."""
+
+from tvm import relax
+
+from numerics.dyadic import to_dyadic
+from relay_passes import dialect
+from relay_passes.matching import Expr, dtype_of, ints, normalize_axis, shape_of
+from relay_passes.rewriting import BindingPass, Context, DeclineError
+
+
+class LowerPooling(BindingPass):
+    """Lowers quantize(mean over axis 1) to ``vitq.mean``.
+
+    Before -> after::
+
+        quantize(mean(dequantize(x, s_x, z_x), axis=1), s, z)          # x: (B, L, C)
+        -> vitq.mean(x, (multiplier, shift, z_x, z, qmin, qmax))
+
+    with ``multiplier / 2**shift = s_x / (L * s)``: one rounding. Refuses other axes, other ranks,
+    codes over 16 bits and per-channel scales.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        out = ctx.quantizer(value)
+        mean = None if out is None else ctx.call(out.data, "relax.mean")
+        if out is None or mean is None:
+            return None
+        shape = shape_of(mean.args[0])
+        axes = [] if mean.attrs.axis is None else ints(mean.attrs.axis)
+        if len(shape) != 3 or [normalize_axis(axis, 3) for axis in axes] != [1]:
+            raise DeclineError("a mean that is not over axis 1 of (B, L, C)")
+        codes = ctx.codes(mean.args[0])
+        if codes is None:
+            raise DeclineError("the input is not quantized")
+        if not (codes.is_per_tensor and out.is_per_tensor):
+            raise DeclineError("a scale for each channel")
+        if not dialect.is_words(codes.codes):
+            raise DeclineError(f"the input has {dtype_of(codes.codes)} codes: 16 bits at most")
+        qparams = out.qparams
+        dyadic = to_dyadic(float(codes.scale) / (shape[1] * float(qparams.scale)))
+        params = dialect.MeanParams(
+            int(dyadic.multiplier),
+            int(dyadic.shift),
+            int(codes.zero_point),
+            int(qparams.zero_point),
+            qparams.qmin,
+            qparams.qmax,
+        )
+        pooled = dialect.mean(codes.codes, params, out.dtype)
+        if not mean.attrs.keepdims:
+            return pooled
+        return relax.op.reshape(ctx.emit(pooled, "pooled"), shape_of(mean))

@@ -1,0 +1,94 @@
+"""LowerShiftgelu: GELU becomes ShiftGELU."""
+
+import numpy as np
+
+from numerics.shiftgelu import gelu_params
+from relay_passes import dialect
+from relay_passes.matching import Expr, dtype_of
+from relay_passes.rewriting import BindingPass, Context, DeclineError
+
+SPELLING = 1e-6
+"""Relative difference allowed between a file's 0.5 or sqrt(2) and the number itself."""
+
+
+class LowerShiftgelu(BindingPass):
+    """Lowers quantize(gelu) to ``vitq.shiftgelu``.
+
+    Before -> after::
+
+        quantize(gelu(dequantize(x)), s, z)                     -> vitq.shiftgelu(x)
+        quantize(gelu_tanh(dequantize(x)), s, z)                -> vitq.shiftgelu(x)
+        quantize(x (1 + erf(x / sqrt(2))) / 2) in any order      -> vitq.shiftgelu(x)
+
+    Error: see ``numerics/shiftgelu.py``; the tanh form is itself within 5e-4 of the erf form,
+    which is what ShiftGELU approximates. Refuses codes over 16 bits and per-channel scales.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        out = ctx.quantizer(value)
+        if out is None:
+            return None
+        call = ctx.call(out.data, "relax.nn.gelu", "relax.nn.gelu_tanh")
+        data = call.args[0] if call is not None else erf_form(out.data, ctx)
+        if data is None:
+            return None
+        codes = ctx.codes(data)
+        if codes is None:
+            raise DeclineError("the input is not quantized")
+        if not (codes.is_per_tensor and out.is_per_tensor):
+            raise DeclineError("a scale for each channel")
+        if not dialect.is_words(codes.codes):
+            raise DeclineError(f"the input has {dtype_of(codes.codes)} codes: 16 bits at most")
+        params = gelu_params(float(codes.scale), int(codes.zero_point), out.qparams)
+        return dialect.shiftgelu(codes.codes, params, out.dtype)
+
+
+def _factors(expr: Expr, ctx: Context) -> tuple[float, list[Expr]]:
+    """A product's constant factor and its other factors."""
+    constant, pending = 1.0, [expr]
+    factors: list[Expr] = []
+    while pending:
+        current = pending.pop()
+        call = ctx.call(current, "relax.multiply", "relax.divide")
+        real = ctx.real(current)
+        if real is not None and real.size == 1:
+            constant *= float(real.reshape(()))
+        elif call is not None and ctx.call(current, "relax.multiply") is not None:
+            pending += list(call.args)
+        elif call is not None and (divisor := ctx.real(call.args[1])) is not None:
+            if divisor.size != 1:
+                return constant, [*factors, current]
+            constant /= float(divisor.reshape(()))
+            pending.append(call.args[0])
+        else:
+            factors.append(current)
+    return constant, factors
+
+
+def erf_form(expr: Expr, ctx: Context) -> Expr | None:
+    """The x of ``x * (1 + erf(x / sqrt(2))) * 0.5``, the factors in any order.
+
+    Args:
+        expr: the product.
+        ctx: the function.
+
+    Returns:
+        x, or None where this is another product.
+    """
+    half, factors = _factors(expr, ctx)
+    if len(factors) != 2 or not np.isclose(half, 0.5, rtol=SPELLING, atol=0):
+        return None
+    for data, other in (factors, factors[::-1]):
+        total = ctx.call(other, "relax.add")
+        one = None if total is None else ctx.real(total.args[1])
+        if total is None or one is None or one.size != 1 or float(one.reshape(())) != 1.0:
+            continue
+        erf = ctx.call(total.args[0], "relax.erf")
+        if erf is None:
+            continue
+        scale, inner = _factors(erf.args[0], ctx)
+        same = len(inner) == 1 and inner[0] == data
+        if same and np.isclose(scale, np.sqrt(0.5), rtol=SPELLING, atol=0):
+            return data
+    return None

@@ -1,0 +1,225 @@
+"""The order of the passes, and `integerize`, which runs them."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from tvm import IRModule
+
+from numerics.errors import VitqError
+from relay_passes.canonicalize_layout import CanonicalizeLayout
+from relay_passes.canonicalize_qdq import CanonicalizeQdq
+from relay_passes.check_accumulators import AccumulatorBound, CheckAccumulators
+from relay_passes.check_integer_only import CheckIntegerOnly
+from relay_passes.distribute_quantize import DistributeQuantize
+from relay_passes.fold_clip import FoldClip
+from relay_passes.fold_constants import FoldConstants
+from relay_passes.fold_input_normalization import FoldInputNormalization
+from relay_passes.fold_layernorm_scales import FoldLayernormScales
+from relay_passes.fold_scalar_multiply import FoldScalarMultiply
+from relay_passes.fuse_attention import FuseAttention
+from relay_passes.hoist_quantize import HoistQuantize
+from relay_passes.lower_add import LowerAdd
+from relay_passes.lower_layernorm import LowerLayernorm
+from relay_passes.lower_linear import LowerLinear
+from relay_passes.lower_matmul import LowerMatmul
+from relay_passes.lower_normalized_matmul import LowerNormalizedMatmul
+from relay_passes.lower_patch_embed import LowerPatchEmbed
+from relay_passes.lower_pooling import LowerPooling
+from relay_passes.lower_requantize import LowerRequantize
+from relay_passes.lower_shiftgelu import LowerShiftgelu
+from relay_passes.lower_shiftmax import LowerShiftmax
+from relay_passes.rewriting import BindingPass
+from relay_passes.select_tokens_early import SelectTokensEarly
+from relay_passes.simplify_layout import SimplifyLayout
+from relay_passes.sink_dequantize import SinkDequantize
+from relay_passes.strip_output_dequantize import OutputInfo, StripOutputDequantize
+
+log = logging.getLogger(__name__)
+
+
+class Nonlinear(StrEnum):
+    """Which integer softmax, GELU and layer normalization stand for the float ones."""
+
+    VITQ = "vitq"
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """What the graph itself cannot say.
+
+    Attributes:
+        mean: of each input channel, for networks that take normalized floats; None if unknown.
+        std: likewise.
+        nonlinear: the family of integer nonlinear operators.
+        fuse_attention: emit ``vitq.attention`` where one qkv layer feeds it.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    nonlinear: Nonlinear = Nonlinear.VITQ
+    fuse_attention: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse half a normalization and an unknown family."""
+        object.__setattr__(self, "nonlinear", Nonlinear(self.nonlinear))
+        if (self.mean is None) != (self.std is None):
+            raise VitqError("give both mean and std of the input, or neither")
+        if self.std is not None and any(value <= 0 for value in self.std):
+            raise VitqError(f"std {self.std} has a value that is not positive")
+
+
+@dataclass
+class Report:
+    """What the passes found.
+
+    Attributes:
+        outputs: each result's type and meaning.
+        bounds: proven bounds of all accumulators.
+        declines: variable name -> why a pass left it.
+        passes: (pass, seconds) in the order run.
+    """
+
+    outputs: list[OutputInfo] = field(default_factory=list)
+    bounds: list[AccumulatorBound] = field(default_factory=list)
+    declines: dict[str, str] = field(default_factory=dict)
+    passes: list[tuple[str, float]] = field(default_factory=list)
+
+
+@dataclass
+class IntegerModule:
+    """An integer-only module.
+
+    Attributes:
+        mod: ``main`` takes uint8 pixels and returns integer codes.
+        report: what they mean, and what was proven.
+    """
+
+    mod: IRModule
+    report: Report
+
+
+Pass = BindingPass | CheckIntegerOnly | CheckAccumulators
+
+
+def phases(options: PassOptions) -> list[tuple[str, list[BindingPass]]]:
+    """All rewriting passes in order.
+
+    Args:
+        options: what the graph cannot say.
+
+    Returns:
+        Named phases; the reason for each place stands beside it.
+    """
+    canonicalize: list[BindingPass] = [
+        FoldConstants(),  # Gather's index arithmetic and Clip's bounds become constants
+        FoldClip(),  # before anything looks at a quantizer and misses its bounds
+        CanonicalizeLayout(),  # a Gather of constant indices becomes a slice
+        CanonicalizeQdq(),  # constants to the right: the next pass reads them there
+        FoldInputNormalization(options.mean, options.std),  # before its quantizer can move
+        FoldLayernormScales(),  # while the weights behind are still float
+        SinkDequantize(),  # quantizers around layout operators come to lie side by side,
+        CanonicalizeQdq(),  # and cancel
+        SelectTokensEarly(),  # while layer_norm and slice are neighbours
+        SinkDequantize(),  # below the slices that the last pass moved up
+        FoldConstants(),  # layout of constant codes
+    ]
+    hoist: list[BindingPass] = [
+        DistributeQuantize(),  # first, for a concat ends a chain of layout operators
+        HoistQuantize(),  # before any lowering: a GEMM needs its quantizer right behind it
+        SinkDequantize(),  # hoisted codes come with layout operators above their dequantize
+        CanonicalizeQdq(),  # parts of a concat that already had its quantizer
+    ]
+    lower: list[BindingPass] = [
+        LowerPatchEmbed(),
+        LowerLinear(),
+        LowerMatmul(),  # scores become an accumulator with a scale,
+        SinkDequantize(),  # whose layout and
+        FoldScalarMultiply(),  # factor must be known
+        LowerShiftmax(),  # before softmax can read it
+        LowerNormalizedMatmul(),  # needs to see that a Shiftmax made the weights
+        LowerShiftgelu(),
+        LowerLayernorm(),
+        LowerAdd(),  # after the GEMMs, whose biases are additions too
+        LowerPooling(),
+        LowerRequantize(),  # last: what is now left between dequantize and quantize is nothing
+        StripOutputDequantize(),
+    ]
+    simplify: list[BindingPass] = [
+        FoldConstants(),  # class token: broadcast and requantized constants
+        SimplifyLayout(),  # so that attention's layout is in its shortest form
+    ]
+    if options.fuse_attention:
+        simplify += [
+            FuseAttention(),
+            SimplifyLayout(),  # the heads' split and merge cancel around the fused operator
+        ]
+    return [
+        ("canonicalize", canonicalize),
+        ("hoist", hoist),
+        ("lower", lower),
+        ("simplify", simplify),
+    ]
+
+
+def integerize(
+    mod: IRModule, options: PassOptions | None = None, debug_dump: Path | None = None
+) -> IntegerModule:
+    """Turn an imported QDQ network into integer operators.
+
+    Args:
+        mod: from ``tvm.relax.frontend.onnx.from_onnx`` with static shapes.
+        options: what the graph cannot say.
+        debug_dump: a folder for the IR after each pass.
+
+    Returns:
+        The integer-only module and its report.
+
+    Raises:
+        VitqError: if float operators are left, naming all of them.
+        RangeError: if an accumulator could overflow.
+    """
+    started = time.perf_counter()
+    report = Report()
+    run = _Runner(report, debug_dump)
+    run.dump("imported", mod)
+    for phase, passes in phases(options or PassOptions()):
+        for step in passes:
+            mod = run(phase, step.name, step, mod)
+            report.declines.update(step.declines)
+            if isinstance(step, StripOutputDequantize):
+                report.outputs = step.outputs
+    check = CheckAccumulators()
+    mod = run("check", CheckIntegerOnly.name, CheckIntegerOnly(report.declines), mod)
+    mod = run("check", check.name, check, mod)
+    report.bounds = check.bounds
+    log.info("integerize: %d passes, %.1f s", len(report.passes), time.perf_counter() - started)
+    return IntegerModule(mod, report)
+
+
+class _Runner:
+    """Runs one pass, times it, and writes the IR behind it."""
+
+    def __init__(self, report: Report, folder: Path | None) -> None:
+        self._report = report
+        self._folder = folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(
+        self, phase: str, name: str, step: Callable[[IRModule], IRModule], mod: IRModule
+    ) -> IRModule:
+        started = time.perf_counter()
+        mod = step(mod)
+        self._report.passes.append((name, time.perf_counter() - started))
+        self.dump(f"{phase}_{name}", mod)
+        return mod
+
+    def dump(self, name: str, mod: IRModule) -> None:
+        """Write the module as TVMScript, numbered in the order of the passes."""
+        if self._folder is not None:
+            path = self._folder / f"{len(self._report.passes):02d}_{name}.py"
+            path.write_text(mod.script())

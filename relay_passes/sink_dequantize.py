@@ -1,0 +1,130 @@
+"""SinkDequantize: layout happens on integers."""
+
+import numpy as np
+from tvm import relax
+
+from relay_passes import dialect
+from relay_passes.interpreter import slices_of
+from relay_passes.matching import (
+    LAYOUT_OPS,
+    Codes,
+    Expr,
+    ints,
+    normalize_axis,
+    op_name,
+    read_dequantize,
+    shape_of,
+)
+from relay_passes.rewriting import BindingPass, Context, DeclineError
+
+MOVABLE = (*LAYOUT_OPS, "relax.broadcast_to")
+
+
+class SinkDequantize(BindingPass):
+    """Moves dequantize below layout operators.
+
+    Before -> after::
+
+        layout(dequantize(x, s, z))                    -> dequantize(layout(x), s, z)
+        concat(dequantize(a, s, z), dequantize(b, s, z)) -> dequantize(concat(a, b), s, z)
+
+    for reshape, permute_dims, strided_slice and broadcast_to. Exact: dequantize is elementwise.
+    A per-channel scale follows its axis; refuses where the axis is merged or split, and a concat
+    of different scales.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        name = op_name(value)
+        if name in MOVABLE:
+            codes = ctx.codes(value.args[0])
+            return None if codes is None else _move(value, codes, ctx)
+        if name == "relax.concat":
+            return _concat(value, ctx)
+        return None
+
+
+def with_codes(original: Expr, codes: Codes) -> Expr:
+    """The same kind of dequantize on other codes: the file's float32 scale stays where it can."""
+    if op_name(original) == "vitq.dequantize":
+        return dialect.dequantize(codes.codes, codes.scale, codes.zero_point, codes.axis)
+    return relax.Call(
+        original.op, [codes.codes, *original.args[1:]], original.attrs, original.ty_args
+    )
+
+
+def _move(layout: Expr, codes: Codes, ctx: Context) -> Expr:
+    """One layout operator and one dequantize change places."""
+    scale, zero_point, axis = codes.scale, codes.zero_point, codes.axis
+    if axis is not None:
+        axis = moved_axis(layout, axis)
+        if op_name(layout) == "relax.strided_slice":
+            chosen = slices_of(layout)[axis]
+            scale, zero_point = scale[chosen], zero_point[chosen]
+    args = [codes.codes, *layout.args[1:]]
+    moved = ctx.emit(relax.Call(layout.op, args, layout.attrs, layout.ty_args), "codes")
+    original = ctx.definition(layout.args[0])
+    if axis is None:
+        return with_codes(original, Codes(moved, scale, zero_point, None))
+    return dialect.dequantize(moved, scale, zero_point, axis)
+
+
+def moved_axis(layout: Expr, axis: int) -> int:
+    """Where an axis is after a layout operator.
+
+    Args:
+        layout: reshape, permute_dims, strided_slice or broadcast_to.
+        axis: of its operand.
+
+    Returns:
+        The same axis of its result.
+
+    Raises:
+        DeclineError: if a reshape merges or splits it.
+    """
+    before, after = shape_of(layout.args[0]), shape_of(layout)
+    name = op_name(layout)
+    if name == "relax.strided_slice":
+        return axis
+    if name == "relax.broadcast_to":
+        if before[axis] == 1:
+            raise DeclineError("a per-channel axis of one channel is broadcast")
+        return axis + len(after) - len(before)
+    if name == "relax.permute_dims":
+        axes = layout.attrs.axes
+        order = tuple(reversed(range(len(before)))) if axes is None else ints(axes)
+        return [normalize_axis(a, len(before)) for a in order].index(axis)
+    inner = int(np.prod(before[axis + 1 :], dtype=np.int64))
+    for candidate, size in enumerate(after):
+        same_inner = int(np.prod(after[candidate + 1 :], dtype=np.int64)) == inner
+        if size == before[axis] and same_inner:
+            return candidate
+    raise DeclineError(f"reshape {before} to {after} breaks up the per-channel axis {axis}")
+
+
+def _concat(concat: Expr, ctx: Context) -> Expr | None:
+    """Concatenate codes where all parts have one scale."""
+    fields = list(ctx.definition(concat.args[0]).fields)
+    parts = [ctx.codes(field) for field in fields]
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    if len(known) < len(parts):
+        raise DeclineError("some parts of a concat are not dequantized codes")
+    first = known[0]
+    for part in known:
+        if not (part.is_per_tensor and first.is_per_tensor):
+            raise DeclineError("a concat of per-channel codes")
+        if part.scale != first.scale or part.zero_point != first.zero_point:
+            raise DeclineError("a concat of different scales without a quantizer behind it")
+    codes = relax.Tuple([part.codes for part in known])
+    joined = ctx.emit(relax.Call(concat.op, [codes], concat.attrs, concat.ty_args), "codes")
+    original = read_origin(fields[0], ctx)
+    return with_codes(original, Codes(joined, first.scale, first.zero_point, None))
+
+
+def read_origin(expr: Expr, ctx: Context) -> Expr:
+    """The dequantize call behind a tensor."""
+    found = ctx.definition(expr)
+    assert read_dequantize(found) is not None
+    return found

@@ -1,0 +1,120 @@
+"""Add, requantize, look-up, GELU, LayerNorm and mean against `numerics`."""
+
+import numpy as np
+import pytest
+
+from compiler.kernels import CpuFeatures, TensorType, lower_op, supported_ops
+from numerics.add import add_params, int_add
+from numerics.dyadic import Dyadic, requantize, rescale, to_dyadic
+from numerics.errors import VitqError
+from numerics.int_layernorm import int_layernorm, layernorm_params
+from numerics.qparams import QuantParams
+from numerics.shiftgelu import gelu_params, shiftgelu
+from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_op
+
+FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+
+
+def qparams(dtype: str, scale: float, zero_point: int = 0) -> QuantParams:
+    """A quantizer over a type's whole range."""
+    info = np.iinfo(dtype)
+    return QuantParams(np.float32(scale), np.int32(zero_point), int(info.min), int(info.max))
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("b_shape", [(2, 9, 37), (9, 37), (1, 9, 37), (37,)])
+@pytest.mark.parametrize("dtype", ["int16", "int8", "uint16"])
+def test_add(b_shape: tuple[int, ...], dtype: str, features: CpuFeatures) -> None:
+    """Broadcasting over leading axes, saturation, zero points."""
+    rng = np.random.default_rng(len(b_shape))
+    a, b = random_codes(rng, dtype, (2, 9, 37)), random_codes(rng, dtype, b_shape)
+    zero = 0 if np.iinfo(dtype).min else 30000
+    p = add_params(0.01, zero, 0.003, zero + 5, qparams(dtype, 0.011, zero))
+    operands = [a, b, np.array(p, np.int64)]
+    result = run_op("vitq.add", operands, TensorType(a.shape, dtype), features, known=2)
+    np.testing.assert_array_equal(result, int_add(a, b, p))
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("channels", [1, 45])
+@pytest.mark.parametrize("dtype", ["int32", "int16", "uint8"])
+def test_requantize(channels: int, dtype: str, features: CpuFeatures) -> None:
+    """Per tensor and per channel."""
+    rng = np.random.default_rng(channels)
+    x = random_codes(rng, dtype, (3, 7, 45))
+    x_zero = 0 if dtype == "int32" else 9
+    step = 300.0 / np.iinfo(dtype).max
+    dyadic = to_dyadic(step * rng.uniform(0.5, 1, channels))
+    operands = [x, dyadic.multiplier, dyadic.shift, np.array([x_zero, 4, -128, 127], np.int64)]
+    result = run_op("vitq.requantize", operands, TensorType(x.shape, "int8"), features)
+    expected = requantize(x.astype(np.int64) - x_zero, dyadic, 4, -128, 127)
+    np.testing.assert_array_equal(result, expected)
+
+
+@FEATURE_IDS
+def test_lut(features: CpuFeatures) -> None:
+    """A table for each channel."""
+    rng = np.random.default_rng(0)
+    x = random_codes(rng, "uint8", (2, 3, 5, 7))
+    table = random_codes(rng, "int8", (3, 256))
+    result = run_op("vitq.lut", [x, table], TensorType(x.shape, "int8"), features)
+    expected = np.stack([table[c][x[:, c]] for c in range(3)], axis=1)
+    np.testing.assert_array_equal(result, expected)
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize(
+    ("dtype", "scale", "zero"),
+    [("int16", 3e-4, 0), ("int16", 1e-5, 100), ("int8", 0.05, -20), ("uint8", 0.04, 128)],
+)
+def test_shiftgelu(dtype: str, scale: float, zero: int, features: CpuFeatures) -> None:
+    """Every code of the input type."""
+    info = np.iinfo(dtype)
+    x = np.arange(info.min, info.max + 1, dtype=np.int64).astype(dtype)
+    x = np.append(x, x[:5])
+    p = gelu_params(scale, zero, QuantParams(0.03, -100, -128, 127))
+    operands = [x, np.array(p, np.int64)]
+    result = run_op("vitq.shiftgelu", operands, TensorType(x.shape, "int8"), features)
+    np.testing.assert_array_equal(result, shiftgelu(x, p))
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("channels", [192, 48, 10, 33])
+@pytest.mark.parametrize("dtype", ["int16", "int8"])
+def test_layernorm(channels: int, dtype: str, features: CpuFeatures) -> None:
+    """Rows of all spreads, constant rows, extreme rows, negative and dead channels."""
+    rng = np.random.default_rng(channels)
+    info = np.iinfo(dtype)
+    spreads = np.array([0, 0.4, 1, 3, 20, 300, 3000, 30000, 1e9])[:, None]
+    x = rng.normal(size=(2, 9, channels)) * spreads + np.array([[[0]], [[50]]])
+    x = x.clip(info.min, info.max).astype(dtype)
+    x[0, 0], x[1, 0] = info.min, info.max
+    x[0, 1], x[0, 1, 0] = 0, info.max
+    gamma, beta = rng.normal(size=channels), rng.normal(size=channels)
+    gamma[0] = 0
+    p = layernorm_params(2e-3, 1e-6, gamma, beta, qparams("int8", 0.03, 7))
+    operands = [x, p.multiplier, p.addend, p.scalars()]
+    result = run_op("vitq.layernorm", operands, TensorType(x.shape, "int8"), features)
+    np.testing.assert_array_equal(result, int_layernorm(x, p))
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("channels", [48, 21])
+def test_mean(channels: int, features: CpuFeatures) -> None:
+    """Means over tokens with both zero points."""
+    rng = np.random.default_rng(channels)
+    x = random_codes(rng, "int8", (2, 65, channels))
+    dyadic = to_dyadic(1.3 / 65)
+    scalars = [int(dyadic.multiplier), int(dyadic.shift), 4, -6, -128, 127]
+    operands = [x, np.array(scalars, np.int64)]
+    result = run_op("vitq.mean", operands, TensorType((2, channels), "int8"), features)
+    total = (x.astype(np.int64) - 4).sum(axis=1)
+    one = Dyadic(np.int64(dyadic.multiplier), np.int64(dyadic.shift))
+    np.testing.assert_array_equal(result, np.clip(rescale(total, one) - 6, -128, 127))
+
+
+def test_unknown_operator() -> None:
+    """The error names what exists."""
+    with pytest.raises(VitqError, match=r"no kernel for vitq\.conv: known are .*vitq\.add"):
+        lower_op("vitq.conv", [], {}, TensorType((1,), "int8"), VNNI)
+    assert "vitq.attention" in supported_ops()

@@ -1,0 +1,109 @@
+"""Linear, patch embedding and the products of activations against `numerics`."""
+
+import numpy as np
+import pytest
+
+from compiler.kernels import CpuFeatures, TensorType
+from numerics.arrays import IntArray
+from numerics.dyadic import Dyadic, rescale, to_dyadic
+from numerics.matmul import int_matmul
+from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_op
+
+LinearCall = tuple[list[IntArray], IntArray]
+
+
+def linear_call(
+    rng: np.random.Generator, x: IntArray, channels: int, out_dtype: str, factor: float
+) -> LinearCall:
+    """Operands of a linear layer on rows `x`, and the contract's result."""
+    inner = x.shape[-1]
+    weight = rng.integers(-128, 128, (channels, inner), dtype=np.int8)
+    weight[0] = 127
+    weight[-1] = -128
+    bias = rng.integers(-(2**20), 2**20, channels).astype(np.int32)
+    dyadic = to_dyadic(factor * rng.uniform(0.3, 1.0, channels))
+    info = np.iinfo(out_dtype)
+    narrow = (-7, 6) if info.min else (1, 13)
+    low, high = (info.min, info.max) if info.bits > 8 or rng.random() < 0.5 else narrow
+    zero_point = rng.integers(-5, 6, channels).astype(np.int32)
+    acc = int_matmul(x, weight.T) + bias
+    expected = np.clip(rescale(acc, dyadic) + zero_point, low, high)
+    params = np.array([low, high], np.int64)
+    return [x, weight, bias, dyadic.multiplier, dyadic.shift, zero_point, params], expected
+
+
+CASES = [
+    # rows, inner, channels, x, out, factor
+    (197, 192, 192, "int8", "int8", 2e-4),
+    (197, 64, 96, "int8", "int16", 0.02),
+    (1, 192, 1000, "int8", "int16", 0.01),
+    (2, 48, 10, "uint8", "uint8", 3e-4),
+    (13, 37, 50, "int8", "int8", 1e-3),
+    (9, 5, 17, "uint8", "int32", 3.0),
+    (7, 3, 16, "int8", "int8", 0.9),
+    (33, 768, 32, "uint8", "int8", 1e-4),
+]
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: "x".join(map(str, c[:3])))
+def test_linear(case: tuple[int, int, int, str, str, float], features: CpuFeatures) -> None:
+    """Odd sizes, padding in every direction, shifts on both sides of 32."""
+    rows, inner, channels, x_dtype, out_dtype, factor = case
+    rng = np.random.default_rng(rows * 1000 + channels)
+    x = random_codes(rng, x_dtype, (1, rows, inner))
+    x[0, 0] = np.iinfo(x_dtype).min
+    x[0, -1] = np.iinfo(x_dtype).max
+    operands, expected = linear_call(rng, x, channels, out_dtype, factor)
+    out = TensorType((1, rows, channels), out_dtype)
+    np.testing.assert_array_equal(run_op("vitq.linear", operands, out, features), expected)
+
+
+@pytest.mark.parametrize("shift", [1, 31, 32, 46])
+def test_linear_rounds_ties_up(shift: int) -> None:
+    """Accumulators k + 0.5 steps from an integer, positive and negative."""
+    x = np.arange(-16, 16, dtype=np.int8).reshape(-1, 1)
+    multiplier = np.full(2, 1 << min(shift - 1, 30), np.int32)
+    weight = np.array([[1], [-1]], np.int8)
+    dyadic = Dyadic(multiplier, np.full(2, shift, np.int32))
+    zeros = np.zeros(2, np.int32)
+    params = np.array([-128, 127], np.int64)
+    operands = [x, weight, zeros, dyadic.multiplier, dyadic.shift, zeros, params]
+    expected = np.clip(rescale(int_matmul(x, weight.T), dyadic), -128, 127)
+    result = run_op("vitq.linear", operands, TensorType((32, 2), "int8"), VNNI)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+@pytest.mark.parametrize(("batch", "size", "patch"), [(1, 32, 16), (2, 12, 4), (1, 9, 3)])
+def test_patch_embed(batch: int, size: int, patch: int, features: CpuFeatures) -> None:
+    """Patches are gathered channels first."""
+    rng = np.random.default_rng(size)
+    pixels = random_codes(rng, "uint8", (batch, 3, size, size))
+    side = size // patch
+    tiles = pixels.reshape(batch, 3, side, patch, side, patch).transpose(0, 2, 4, 1, 3, 5)
+    rows = np.ascontiguousarray(tiles).reshape(batch, side * side, 3 * patch * patch)
+    operands, expected = linear_call(rng, rows, 24, "int16", 0.01)
+    operands[0] = pixels
+    operands[1] = operands[1].reshape(24, 3, patch, patch)
+    out = TensorType((batch, side * side, 24), "int16")
+    np.testing.assert_array_equal(run_op("vitq.patch_embed", operands, out, features), expected)
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+@pytest.mark.parametrize("dtypes", [("int8", "int8"), ("uint8", "int8"), ("int8", "uint8")])
+@pytest.mark.parametrize("shape", [(2, 17, 33, 64), (3, 5, 7, 9)])
+def test_matmul(
+    shape: tuple[int, int, int, int], dtypes: tuple[str, str], features: CpuFeatures
+) -> None:
+    """Both zero points, both signs."""
+    batch, rows, channels, inner = shape
+    rng = np.random.default_rng(rows)
+    a = random_codes(rng, dtypes[0], (batch, rows, inner))
+    b = random_codes(rng, dtypes[1], (batch, channels, inner))
+    params = np.array([3, -7 if dtypes[1] == "int8" else 130], np.int64)
+    centred = a.astype(np.int64) - params[0], b.astype(np.int64) - params[1]
+    expected = int_matmul(centred[0], centred[1].transpose(0, 2, 1))
+    out = TensorType((batch, rows, channels), "int32")
+    result = run_op("vitq.matmul", [a, b, params], out, features, known=2)
+    np.testing.assert_array_equal(result, expected)

@@ -1,0 +1,83 @@
+"""Atomic writing."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from numerics.files import write_atomically
+
+
+def test_bytes_and_text(tmp_path: Path) -> None:
+    """Bytes as they are, text as UTF-8."""
+    write_atomically(tmp_path / "a.bin", b"\x00\xff\r\n")
+    write_atomically(tmp_path / "a.txt", "σ²\n")
+    assert (tmp_path / "a.bin").read_bytes() == b"\x00\xff\r\n"
+    assert (tmp_path / "a.txt").read_bytes() == "σ²\n".encode()
+    assert sorted(os.listdir(tmp_path)) == ["a.bin", "a.txt"]
+
+
+def test_folders_are_made(tmp_path: Path) -> None:
+    """And existing files are replaced."""
+    path = tmp_path / "one" / "two" / "file"
+    write_atomically(path, "old")
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_mode_follows_the_umask(tmp_path: Path, umask: int) -> None:
+    """As a plain `open` would have made it; the umask itself is left alone."""
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "file", b"x")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("step", ["chmod", "replace"])
+def test_failure_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Neither a temporary file nor a changed one, whatever step fails."""
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    """The error comes from the write itself."""
+    with pytest.raises(TypeError):
+        write_atomically(tmp_path / "file", 5)  # type: ignore[arg-type]
+    assert os.listdir(tmp_path) == []
+
+
+def test_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C counts as a failure."""
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file", "new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_target_is_a_folder(tmp_path: Path) -> None:
+    """The rename's own error, and the folder stays."""
+    (tmp_path / "file").mkdir()
+    with pytest.raises(OSError, match="file"):
+        write_atomically(tmp_path / "file", "new")
+    assert os.listdir(tmp_path) == ["file"]

@@ -1,0 +1,206 @@
+"""ShiftGELU against Python integers and the exact (erf) GELU."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from numerics.arrays import FloatArray, IntArray
+from numerics.errors import RangeError
+from numerics.exp2 import ONE, mulhrs
+from numerics.qparams import QuantParams
+from numerics.shiftgelu import (
+    EXPONENT_COEFFICIENTS,
+    MAX_ERROR,
+    MULTIPLIER_BITS,
+    TAIL_LIMIT,
+    TAIL_RANGE,
+    GeluParams,
+    gelu_params,
+    shiftgelu,
+    shiftgelu_tail,
+)
+
+TAIL_CODES = np.arange(TAIL_LIMIT + 1)
+LARGEST_TAIL = 0.17
+
+
+def normal_tail(u: FloatArray) -> FloatArray:
+    """1 - Phi(u)."""
+    return np.array([math.erfc(v / math.sqrt(2)) / 2 for v in np.ravel(u)]).reshape(np.shape(u))
+
+
+def gelu(x: FloatArray) -> FloatArray:
+    """The exact GELU."""
+    return x * normal_tail(-x)
+
+
+def output(scale: float, zero_point: int = 0, bits: int = 16) -> QuantParams:
+    """Signed parameters of one width."""
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return QuantParams(np.float32(scale), np.int32(zero_point), low, high)
+
+
+def literal(x: int, p: GeluParams) -> int:
+    """The module's formula for one code, with Python integers."""
+
+    def half_up(a: int, b: int) -> int:
+        return (a * b + 16384) >> 15
+
+    centred = x - p.x_zero_point
+    v = (abs(centred) * p.in_multiplier + (1 << (p.in_shift - 1))) >> p.in_shift
+    v = min(v, 32767)
+    g = 2055 + half_up(9251 + half_up(16345 + half_up(3262, v), v), v)
+    f, n = (g % 2048) * 16, g // 2048
+    y = 32640 + half_up(-22566 + half_up(7539 + half_up(-1293, f), f), f)
+    h = half_up(v, (y + ((1 << n) >> 1)) >> n)
+    total = max(centred, 0) * p.linear_multiplier - h * p.tail_multiplier
+    rounded = (total + (1 << (p.shift - 1))) >> p.shift
+    return min(max(rounded + p.zero_point, p.qmin), p.qmax)
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.int16, hnp.array_shapes(max_dims=3, max_side=5)),
+    st.floats(2.0**-16, 0.25),
+    st.integers(-(2**15), 2**15 - 1),
+    st.floats(2.0**-14, 0.25),
+    st.integers(-128, 127),
+)
+def test_python_integers(
+    x: IntArray, scale: float, x_zero: int, out_scale: float, zero: int
+) -> None:
+    """Any shape, any zero points."""
+    p = gelu_params(scale, x_zero, output(out_scale, zero, bits=8))
+    expected = [literal(v, p) for v in x.ravel().tolist()]
+    assert shiftgelu(x, p).tolist() == np.reshape(expected, x.shape).tolist()
+
+
+def test_tail_error_for_every_code() -> None:
+    """h(u) = u (1 - Phi(u)) over the whole range; its documented bounds."""
+    u = TAIL_RANGE * TAIL_CODES / 2**15
+    tail = shiftgelu_tail(TAIL_CODES)
+    assert 0 <= tail.min()
+    assert tail.max() <= 1500
+    assert np.abs(tail * TAIL_RANGE / ONE - u * normal_tail(u)).max() < 2e-4
+
+
+def test_documented_fit() -> None:
+    """The cubic's error in h, the value held beyond 4, and the rounded coefficients."""
+    cubic = [1.00353171, 1.129246, 0.49882001, 0.02488563]
+    u = np.linspace(0, 4, 4001)
+    fitted = u * 2.0 ** -np.polyval(cubic[::-1], u)
+    assert np.abs(fitted - u * normal_tail(u)).max() <= 5.5e-5
+    assert 4 * normal_tail(np.float64(4)) < 1.3e-4
+    expected = tuple(round(c * 4**k / 16 * 2**15) for k, c in enumerate(cubic))
+    assert expected == EXPONENT_COEFFICIENTS
+
+
+def test_every_intermediate_is_int16() -> None:
+    """Horner's rule over all codes, and the shift of the power of two."""
+    g = np.full(TAIL_CODES.shape, EXPONENT_COEFFICIENTS[3])
+    for a in EXPONENT_COEFFICIENTS[2::-1]:
+        g = a + mulhrs(g, TAIL_CODES)
+        assert g.min() >= 0
+        assert g.max() <= 2**15 - 1
+    assert (g >> 11).max() <= 15
+
+
+FINE = [3e-3, 1e-3, 3e-4, 1e-4]
+OUTPUTS = [0.05, 0.01, 1e-3, 3e-4]
+
+
+def error_before_rounding(x: IntArray, scale: float, p: GeluParams, out_scale: float) -> FloatArray:
+    """Of the sum that the final shift rounds."""
+    v = (np.abs(x) * p.in_multiplier + (1 << (p.in_shift - 1))) >> p.in_shift
+    total = np.maximum(x, 0) * p.linear_multiplier
+    total = total - shiftgelu_tail(np.minimum(v, TAIL_LIMIT)) * p.tail_multiplier
+    return np.abs(total / 2.0**p.shift * float(np.float32(out_scale)) - gelu(x * scale))
+
+
+@pytest.mark.parametrize("scale", FINE)
+@pytest.mark.parametrize("out_scale", OUTPUTS)
+def test_documented_error(scale: float, out_scale: float) -> None:
+    """MAX_ERROR plus 2**-14 |x|, for the scales of 16-bit codes."""
+    step = max(1, int(0.002 / scale))
+    x = np.arange(-int(min(9 / scale, 2**15)), int(min(9 / scale, 2**15)), step)
+    p = gelu_params(scale, 0, output(out_scale))
+    error = error_before_rounding(x, scale, p, out_scale)
+    assert np.all(error <= MAX_ERROR + 2.0**-14 * np.abs(x * scale))
+    rounded = np.clip(gelu(x * scale) / float(np.float32(out_scale)), -(2**15), 2**15 - 1)
+    bound = 0.5 + (MAX_ERROR + 2.0**-14 * np.abs(x * scale)) / out_scale
+    assert np.all(np.abs(shiftgelu(x, p) - rounded) <= bound + 1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.1, 0.05, 0.02])
+@pytest.mark.parametrize("out_scale", OUTPUTS)
+def test_error_of_coarse_inputs(scale: float, out_scale: float) -> None:
+    """8-bit inputs: the shared shift leaves the tail's multiplier few bits, half a unit is lost."""
+    x = np.arange(-128, 128)
+    p = gelu_params(scale, 0, output(out_scale))
+    error = error_before_rounding(x, scale, p, out_scale)
+    tail_bits = LARGEST_TAIL * 0.5 / p.tail_multiplier
+    assert np.all(error <= MAX_ERROR + 2.0**-14 * np.abs(x * scale) + tail_bits)
+
+
+@settings(deadline=None)
+@given(st.floats(2.0**-18, 2.0), st.floats(2.0**-16, 2.0), st.sampled_from([-(2**15), 0, 2**15 - 1]))
+def test_sum_stays_in_int32(scale: float, out_scale: float, zero_point: int) -> None:
+    """Largest code distance, largest tail, rounding constant."""
+    try:
+        p = gelu_params(scale, zero_point, output(out_scale))
+    except RangeError:
+        return
+    assert 0 <= p.linear_multiplier <= 2**MULTIPLIER_BITS
+    assert 0 <= p.tail_multiplier <= 2**MULTIPLIER_BITS
+    half = 2 ** (p.shift - 1)
+    assert 65535 * p.linear_multiplier + half <= 2**31 - 1
+    assert -1500 * p.tail_multiplier >= -(2**31)
+    assert 65535 * p.in_multiplier + 2 ** (p.in_shift - 1) < 2**63
+
+
+def test_asymptotes() -> None:
+    """Zero stays zero; far to the right x, far to the left 0, clamped at the bounds."""
+    p = gelu_params(1e-3, 100, output(1e-3, 5))
+    x = np.array([100, 100 + 8000, 100 - 8000, 32767, -32768])
+    assert shiftgelu(x, p).tolist() == [5, 8005, 5, 32672, 5]
+    narrow = gelu_params(1e-3, 100, output(1e-3, 5, bits=8))
+    assert shiftgelu(x, narrow).tolist() == [5, 127, 5, 127, 5]
+
+
+@settings(deadline=None)
+@given(st.integers(-1000, 1000), st.floats(2.0**-12, 0.1))
+def test_zero_point_is_a_shift(zero_point: int, scale: float) -> None:
+    """Codes and zero point move together."""
+    x = np.arange(-500, 500, 7)
+    base = shiftgelu(x, gelu_params(scale, 0, output(0.01)))
+    moved = shiftgelu(x + zero_point, gelu_params(scale, zero_point, output(0.01)))
+    np.testing.assert_array_equal(base, moved)
+
+
+def test_order_of_the_integers() -> None:
+    """Kernels read them by position."""
+    assert GeluParams._fields == (
+        "x_zero_point",
+        "in_multiplier",
+        "in_shift",
+        "linear_multiplier",
+        "tail_multiplier",
+        "shift",
+        "zero_point",
+        "qmin",
+        "qmax",
+    )
+    p = gelu_params(1.0, 4, QuantParams(np.float32(1.0), np.int32(7), -50, 50))
+    assert (p.x_zero_point, *p[6:]) == (4, 7, -50, 50)
+
+
+def test_scale_out_of_range() -> None:
+    """An output far finer than the input, and scales that are none."""
+    with pytest.raises(RangeError, match="too large: check the scales"):
+        gelu_params(1.0, 0, output(1e-5))
+    with pytest.raises(RangeError, match="not finite: check the scales"):
+        gelu_params(math.nan, 0, output(1.0))
