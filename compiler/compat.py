@@ -1,6 +1,4 @@
-"""Work-arounds for the pinned TVM, each with the version it is for and a test that says when it
-can go.
-"""
+"""Work-arounds for the pinned TVM; the test of each says when it can go."""
 
 from importlib.metadata import PackageNotFoundError, version
 

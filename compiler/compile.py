@@ -35,7 +35,7 @@ from compiler.targets import Target, get_target
 from numerics.arrays import IntArray, UInt8Array
 from numerics.errors import VitqError
 from numerics.files import write_atomically
-from quantization.recipe import Nonlinear
+from quantization.recipe import Nonlinear as NonlinearName
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class CompileOptions:
     batch: int = 1
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    nonlinear: Nonlinear | None = None
+    nonlinear: NonlinearName | None = None
     debug_dump: Path | None = None
     artifacts: Path = Path("artifacts")
 
@@ -148,11 +148,11 @@ def _compile(
     from tvm.relax.frontend.onnx import from_onnx
 
     from compiler.library import build_library
-    from relay_passes.pipeline import PassOptions, integerize
+    from relay_passes.pipeline import Nonlinear, PassOptions, integerize
 
     model = read_onnx(artifact.onnx)
     stored = {entry.key: entry.value for entry in model.metadata_props}
-    nonlinear = options.nonlinear or stored.get("vitq.nonlinear", "vitq")
+    nonlinear = Nonlinear(options.nonlinear or stored.get("vitq.nonlinear", "vitq"))
     shape = _input_shape(model, artifact.onnx, options.batch)
     name = model.graph.input[0].name
     imported = from_onnx(model, shape_dict={name: list(shape)})
@@ -180,7 +180,7 @@ def _compile(
                 "zero_point": output.zero_point,
             }
         ],
-        "nonlinear": nonlinear,
+        "nonlinear": str(nonlinear),
         "integer_ops": _count_ops(integer.mod),
         "float_islands": [],
         "accumulators": [bound._asdict() for bound in integer.report.bounds],

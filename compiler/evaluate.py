@@ -120,31 +120,51 @@ def _backend(
 
 
 def _float_backend(compiled: Compiled) -> Callable[[UInt8Array], FloatArray]:
-    """The original model, loaded again from where the quantizer found it."""
+    """The original model with its normalization, as a function of pixels."""
     import torch
 
     from quantization import artifact as storage
 
-    facts = storage.load(open_artifact(compiled.folder).folder).provenance
-    weights = facts["weights"]
-    options = QuantizeOptions(
-        model=facts["model"],
-        weights=None if weights is None else Path(weights),
-        random_weights=facts["random_weights"],
-        image_size=facts["input_shape"][1],
-        mean=tuple(facts["mean"]),
-        std=tuple(facts["std"]),
-    )
-    loaded = load_float_model(options)
+    folder = open_artifact(compiled.folder).folder
+    facts = storage.load(folder).provenance
     mean, std = (torch.tensor(facts[key]).reshape(-1, 1, 1) for key in ("mean", "std"))
+    module, _ = float_model(folder)
 
     def run(pixels: UInt8Array) -> FloatArray:
         with torch.inference_mode():
             x = (torch.from_numpy(pixels.copy()) / 255 - mean) / std
-            logits: FloatArray = loaded.module(x).numpy()
+            logits: FloatArray = module(x).numpy()
         return logits
 
     return run
+
+
+def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
+    """The original model, loaded again from where the quantizer found it.
+
+    Args:
+        folder: of the artifact.
+
+    Returns:
+        The ``torch.nn.Module`` and its input shape (C, H, W).
+
+    Raises:
+        VitqError: if its weights or its code are not there any more.
+    """
+    from quantization import artifact as storage
+
+    facts = storage.load(folder).provenance
+    weights = facts["weights"]
+    channels, height, width = facts["input_shape"]
+    options = QuantizeOptions(
+        model=facts["model"],
+        weights=None if weights is None else Path(weights),
+        random_weights=facts["random_weights"],
+        image_size=height,
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+    )
+    return load_float_model(options).module, (channels, height, width)
 
 
 def _row(

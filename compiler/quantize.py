@@ -1,6 +1,4 @@
-"""Stage 1: a float PyTorch model and pictures become ``quantize.json`` and
-``quantized.safetensors``.
-"""
+"""Stage 1: a PyTorch model and pictures become ``quantize.json`` and its safetensors."""
 
 import importlib.util
 import logging

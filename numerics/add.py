@@ -4,9 +4,10 @@
     a' = a - a_zero_point, b' = b - b_zero_point
 
 ma / 2**s and mb / 2**s approximate the input scales over the output's scale. The multipliers have
-at most 15 bits (|m| <= 2**14) and the codes at most 17 bits signed (|a'| < 2**16), so that the sum
-stays in int32: 2 * 2**16 * 2**14 = 2**31 is reached by no sum of codes, as both
-``|a'| <= 65535``. Where an input has the output's scale, its multiplier is a power of two and
+at most 15 bits (|m| <= 2**14). With int16 codes and zero points of 0 the sum and its rounding
+constant always stay in int32 (2 * 2**15 * 2**14 + 2**29 < 2**31); for other codes
+`relay_passes.check_accumulators` proves it for the zero points and multipliers at hand, or
+refuses. Where an input has the output's scale, its multiplier is a power of two and
 that input passes exactly.
 
 I-ViT adds in int32 after two separate requantizations (two roundings); here there is one.

@@ -64,7 +64,7 @@ def to_dyadic(factor: FloatArray | float) -> Dyadic:
     """Approximate real factors by dyadic numbers with 31-bit multipliers.
 
     Args:
-        factor: () or (C,), any sign, finite, ``|factor| < 2**29``.
+        factor: () or (C,), any sign, finite, ``|factor| < 2**30``.
 
     Returns:
         The nearest dyadic number for each element (HALF_EVEN on the multiplier); a zero stays zero.
@@ -105,7 +105,7 @@ def to_shared_dyadic(factors: FloatArray, bits: int, shift_limit: int = SHIFT_MA
     if not np.isfinite(largest):
         raise RangeError("a requantization factor is not finite: check the scales")
     _, exponent = np.frexp(largest)
-    shift = min(bits - int(exponent), shift_limit) if largest > 0 else SHIFT_MIN
+    shift = min(bits - int(exponent), shift_limit) if largest > 0 else shift_limit
     if shift < SHIFT_MIN:
         raise RangeError(f"a requantization factor of {largest:.3g} is too large: check the scales")
     multiplier = np.rint(np.ldexp(factors, shift)).astype(np.int32)

@@ -94,6 +94,8 @@ def layernorm_params(
     if channels > MAX_CHANNELS:
         raise RangeError(f"LayerNorm over {channels} channels: at most {MAX_CHANNELS} are proven")
     eps_real = float(np.float32(eps)) * channels**2 / scale**2
+    if not (np.all(np.isfinite(gamma)) and np.all(np.isfinite(beta))):
+        raise RangeError("LayerNorm weights are not finite (NaN or Inf)")
     if eps_real >= 2.0**60:
         raise RangeError(f"LayerNorm eps {eps} is too large for an input scale of {scale:.3g}")
     fraction = fraction_bits(channels)
@@ -130,7 +132,7 @@ def isqrt_normalized(n: IntArray) -> IntArray:
     Returns:
         int64 in [2**30, 2**31).
     """
-    x = np.full(n.shape, np.int64(1) << 31)
+    x: IntArray = np.full(n.shape, 1 << 31, np.int64)
     for _ in range(5):
         x = (x + n // x) >> 1
     return x - (x * x > n)
@@ -162,7 +164,7 @@ def int_layernorm(x: IntArray, p: LayerNormParams) -> IntArray:
     total = x.sum(axis=-1, keepdims=True)
     squares = (x * x).sum(axis=-1, keepdims=True)
     variance = channels * squares - total * total + p.eps_q
-    k: IntArray = (62 - bit_length(variance)) >> 1
+    k = (62 - bit_length(variance)) >> 1
     root = isqrt_normalized(variance << (2 * k))
     reciprocal = ((np.int64(1) << RECIPROCAL_BITS) - 1) // root
     shift = RECIPROCAL_BITS - k - p.fraction_bits

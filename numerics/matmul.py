@@ -5,33 +5,43 @@ import numpy as np
 from numerics.arrays import IntArray
 from numerics.dyadic import ACC_LIMIT
 
+FLOAT32_EXACT = 2**24
 FLOAT64_EXACT = 2**53
 
 
 def int_matmul(a: IntArray, b: IntArray) -> IntArray:
     """``a @ b`` in exact integers.
 
-    The product runs through float64 BLAS, which is exact while every partial sum stays under
-    2**53: with codes of at most 17 bits and fewer than 2**19 terms it always does.
+    The product runs through floating point BLAS, which is exact in any order of summation as long
+    as the sum of the terms' magnitudes is: float32 where K * max|a| * max|b| <= 2**24 (8-bit codes
+    and up to 1032 terms), float64 otherwise.
 
     Args:
-        a: (..., M, K) integers, ``|a| < 2**17``.
-        b: (..., K, N) integers, ``|b| < 2**17``.
+        a: (..., M, K) integers.
+        b: (..., K, N) integers.
 
     Returns:
         (..., M, N) int64.
+
+    Raises:
+        ValueError: if not even float64 is exact (K * max|a| * max|b| > 2**53).
     """
-    if a.shape[-1] * 2**34 > FLOAT64_EXACT:
-        raise ValueError(f"an inner dimension of {a.shape[-1]} is not exact in float64")
-    product = a.astype(np.float64) @ b.astype(np.float64)
-    return product.astype(np.int64)
+    bound = product_bound(a.shape[-1], _magnitude(a), _magnitude(b))
+    if bound > FLOAT64_EXACT:
+        raise ValueError(f"a product that may reach {bound} is not exact in float64")
+    dtype = np.float32 if bound <= FLOAT32_EXACT else np.float64
+    return (a.astype(dtype) @ b.astype(dtype)).astype(np.int64)
+
+
+def _magnitude(x: IntArray) -> int:
+    return max(abs(int(x.max(initial=0))), abs(int(x.min(initial=0))))
 
 
 def weight_bounds(weight: IntArray, bias: IntArray, qmin: int, qmax: int) -> tuple[int, int]:
-    """The exact smallest and largest accumulator of a linear layer over all inputs.
+    """Bounds of all partial sums of a linear layer's accumulators, over all inputs.
 
-    Each term of ``sum_k x[k] * w[n, k] + bias[n]`` is extreme at x = qmin or x = qmax, and so are
-    all partial sums' bounds (with the bias first).
+    Each term of ``sum_k x[k] * w[n, k] + bias[n]`` is extreme at x = qmin or x = qmax; terms of one
+    sign alone bound every partial sum in any order, the bias included.
 
     Args:
         weight: (N, K) integers.

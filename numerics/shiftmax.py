@@ -31,6 +31,7 @@ from numerics.arrays import IntArray
 from numerics.dyadic import rescale, scalar_dyadic, to_dyadic
 from numerics.errors import RangeError
 from numerics.exp2 import ONE, exp2_fraction
+from numerics.matmul import int_matmul
 from numerics.qparams import QuantParams
 
 LOG2_FRACTION_BITS = 12
@@ -93,7 +94,8 @@ def normalize_params(factor: float, smallest_sum: int, out: QuantParams) -> Norm
         out: the output's parameters, per tensor.
 
     Returns:
-        The integers, with ``M / 2**s`` within 2**-30 of `factor`.
+        The integers, with ``M / 2**s`` within a relative 2**-30 of `factor` (2**-47 absolute where
+        s is capped).
     """
     if not (np.isfinite(factor) and factor > 0):
         raise RangeError("a normalization factor is not a positive finite number")
@@ -174,8 +176,7 @@ def normalized_matmul(
     Returns:
         (..., M, D) int64 in [qmin, qmax].
     """
-    centred = value.astype(np.float64) - value_zero_point
-    acc = (codes.astype(np.float64) @ centred).astype(np.int64)  # exact: below 2**53
+    acc = int_matmul(codes, value.astype(np.int64) - value_zero_point)
     total = codes.astype(np.int64).sum(axis=-1, keepdims=True)
     return normalize(acc, total, p)
 

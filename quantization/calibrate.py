@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from numerics.errors import VitqError
+from numerics.ivit import CODE_SCALE as IVIT_CODE_SCALE
 from numerics.qparams import PerAxis, QScheme, QuantParams, quantize
 from quantization.fake_quantize import GraphModule
 from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
@@ -36,7 +37,6 @@ RESIDUAL_HEADROOM = 2.0
 loses nothing, and one of sixteen bits is the price."""
 BIAS_LIMIT = 2.0**29
 INT32_MAX = 2**31 - 1
-IVIT_SOFTMAX_SCALE = 2.0**-7
 
 Progress = Callable[[Iterable[torch.Tensor], str, int], Iterable[torch.Tensor]]
 
@@ -77,12 +77,21 @@ def quantize_graph(
     select_tokens_early(graph)
     if recipe.nonlinear == "vitq":
         defer_softmax_normalization(graph)
+    else:
+        _mark_nonlinear(graph, recipe.nonlinear)
     placement = place_quantizers(graph, recipe)
     observers = observe(graph, placement, pixels, progress)
     _assign_activations(graph, placement, observers, method)
     _quantize_parameters(graph, recipe)
     graph.remove_dead()
     return graph
+
+
+def _mark_nonlinear(graph: Graph, nonlinear: str) -> None:
+    """Say on each softmax and GELU which integer form is meant, for the reference."""
+    for node in graph:
+        if node.op in (OpKind.SOFTMAX, OpKind.GELU):
+            node.attrs["nonlinear"] = nonlinear
 
 
 def observe(
@@ -132,7 +141,7 @@ def _assign_activations(
             qmax = 2**bits - 1
             node.out = QuantParams.per_tensor(1 / qmax, 0, 0, qmax)
         elif role is Role.PROBABILITY:
-            node.out = QuantParams.per_tensor(IVIT_SOFTMAX_SCALE, 0, 0, 255)
+            node.out = QuantParams.per_tensor(float(IVIT_CODE_SCALE), 0, 0, 255)
         elif role is Role.RESIDUAL:
             high = max(-observers[name].low, observers[name].high) * RESIDUAL_HEADROOM
             node.out = activation_qparams(-high, high, bits, QScheme.SYMMETRIC)

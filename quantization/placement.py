@@ -3,7 +3,8 @@
 Requirements come from the readers: a matrix product reads activations of ``activation_bits``; the
 residual stream, LayerNorm, GELU, pooling and the logits are ``residual_bits``; attention scores
 stay int32 accumulators (the exponential reads them directly, no calibrated range is needed); the
-exponentials are unsigned codes of scale 1 / qmax by construction.
+exponentials are unsigned codes of scale 1 / qmax by construction. I-ViT's published forms read
+scores and GELU inputs of ``activation_bits``, as its models were trained.
 
 A requirement climbs from the reader through layout operators to the operator that computes the
 values, as long as all readers agree; q, k and v, slices of one linear layer, keep their own.
@@ -90,6 +91,8 @@ def place_quantizers(graph: Graph, recipe: Recipe) -> Placement:
 def _required_bits(graph: Graph, node: Node, index: int, recipe: Recipe) -> int | None:
     """Width that a reader wants of one input; None where it takes what comes."""
     if node.op in ACCUMULATOR_OPS or node.op is OpKind.NORMALIZED_MATMUL:
+        return recipe.activation_bits
+    if node.op is OpKind.GELU and recipe.nonlinear == "ivit":
         return recipe.activation_bits
     if node.op in _READS_RESIDUAL:
         return recipe.residual_bits

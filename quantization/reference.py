@@ -12,12 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from numerics.add import add_params, int_add
 from numerics.arrays import FloatArray, IntArray, UInt8Array
 from numerics.dyadic import requantize, to_dyadic
 from numerics.errors import VitqError
 from numerics.int_layernorm import int_layernorm, layernorm_params
+from numerics.ivit import ivit_gelu_params, ivit_shiftgelu, ivit_shiftmax, ivit_softmax_params
 from numerics.matmul import int_matmul
 from numerics.qparams import QuantParams
 from numerics.shiftgelu import gelu_params, shiftgelu
@@ -89,6 +91,11 @@ class IntegerReference:
         Returns:
             (N, classes) int64 codes; times `output_scale` they are the logits.
         """
+        # Two BLAS threads beside another busy process spin and are 50 times slower than one.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return self._run(pixels)
+
+    def _run(self, pixels: UInt8Array) -> IntArray:
         values: dict[str, IntTensor] = {}
         last_use = {name: node.name for node in self.graph for name in node.inputs}
         for node in self.graph:
@@ -134,9 +141,14 @@ def _requantize(value: IntTensor, node: Node) -> IntTensor:
     same = value.scale.ndim == 0 and float(value.scale) == float(out.scale)
     if node.op in _LAYOUT and same and value.zero_point == int(out.zero_point):
         return value
-    dyadic = to_dyadic(value.scale / np.float64(out.scale))
+    dyadic = to_dyadic(_distinct(value.scale) / np.float64(out.scale))
     codes = requantize(value.centred, dyadic, int(out.zero_point), out.qmin, out.qmax)
     return _quantized(codes, out)
+
+
+def _distinct(scale: FloatArray) -> FloatArray:
+    """One index of each axis along which a broadcast array repeats itself (stride 0)."""
+    return scale[tuple(slice(0, 1) if step == 0 else slice(None) for step in scale.strides)]
 
 
 _LAYOUT = {
@@ -164,7 +176,7 @@ def _layout(node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
         if node.op is OpKind.PERMUTE:
             return array.transpose(attrs["axes"])
         if node.op is OpKind.SELECT:
-            return array.take(attrs["index"], axis=attrs["axis"])
+            return array[(slice(None),) * attrs["axis"] + (attrs["index"],)]
         if node.op is OpKind.SLICE:
             index = [slice(None)] * array.ndim
             index[attrs["axis"]] = slice(attrs["start"], attrs["stop"])
@@ -229,6 +241,8 @@ def _exp(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) ->
 
 
 def _softmax(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
+    if node.attrs.get("nonlinear") == "ivit":
+        return ivit_shiftmax(inputs[0].centred, ivit_softmax_params(inputs[0].one_scale))
     norm = normalize_params(1 / float(out.scale), SMALLEST_WIDE_SUM, out)
     return shiftmax(inputs[0].codes, shiftmax_params(inputs[0].one_scale), norm)
 
@@ -243,6 +257,9 @@ def _normalized_matmul(
 
 
 def _gelu(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
+    if node.attrs.get("nonlinear") == "ivit":
+        ivit = ivit_gelu_params(inputs[0].one_scale, inputs[0].zero_point, out)
+        return ivit_shiftgelu(inputs[0].codes, ivit)
     params = gelu_params(inputs[0].one_scale, inputs[0].zero_point, out)
     return shiftgelu(inputs[0].codes, params)
 

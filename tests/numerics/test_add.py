@@ -21,7 +21,7 @@ codes16 = hnp.arrays(np.int16, (7,))
 def output(scale: float, zero_point: int = 0, bits: int = 16) -> QuantParams:
     """Signed parameters of one width."""
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    return QuantParams(np.float32(scale), np.int32(zero_point), low, high)
+    return QuantParams.per_tensor(scale, zero_point, low, high)
 
 
 @settings(deadline=None)
@@ -44,9 +44,7 @@ def test_formula(
 
 @settings(deadline=None)
 @given(codes16, codes16, scales, scales)
-def test_error_against_exact_sum(
-    a: IntArray, b: IntArray, a_scale: float, b_scale: float
-) -> None:
+def test_error_against_exact_sum(a: IntArray, b: IntArray, a_scale: float, b_scale: float) -> None:
     """Half a step for the rounding, and 2**-(s+1) of each code for the multipliers."""
     out = output(4 * (a_scale + b_scale))
     p = add_params(a_scale, 0, b_scale, 0, out)
@@ -72,9 +70,7 @@ def test_input_of_the_output_scale_passes(a: IntArray, b_scale: float) -> None:
 
 @settings(deadline=None)
 @given(scales, scales, scales)
-def test_sum_of_16_bit_codes_stays_in_int32(
-    a_scale: float, b_scale: float, scale: float
-) -> None:
+def test_sum_of_16_bit_codes_stays_in_int32(a_scale: float, b_scale: float, scale: float) -> None:
     """Multipliers of 15 bits; with zero points of 0 the rounding constant fits too."""
     try:
         p = add_params(a_scale, 0, b_scale, 0, output(scale))
@@ -105,7 +101,7 @@ def test_clamp_and_broadcast() -> None:
 
 def test_order_of_the_integers() -> None:
     """Kernels read them by position."""
-    out = QuantParams(np.float32(1.0), np.int32(7), -50, 50)
+    out = QuantParams.per_tensor(1.0, 7, -50, 50)
     p = add_params(1.0, 3, 0.5, -5, out)
     assert tuple(p) == (3, -5, 8192, 4096, 13, 7, -50, 50)
     assert AddParams._fields == (

@@ -24,9 +24,10 @@ INT16 = st.integers(-(2**15), 2**15 - 1)
 def test_mulhrs_is_the_instruction(a: int, b: int) -> None:
     """HALF_UP of a b / 2**15, as vpmulhrsw and sqrdmulh compute it."""
     exact = Fraction(a * b, 2**15) + Fraction(1, 2)
-    assert int(mulhrs(np.int16(a), np.int16(b))) == exact.numerator // exact.denominator
-    assert int(mulhrs(np.int16(a), np.int16(b))) == ((a * b >> 14) + 1) >> 1  # vpmulhrsw
-    assert int(mulhrs(np.int16(a), np.int16(b))) == (2 * a * b + 2**15) >> 16  # sqrdmulh
+    result = int(mulhrs(np.array(a, np.int16), np.array(b, np.int16)))
+    assert result == exact.numerator // exact.denominator
+    assert result == ((a * b >> 14) + 1) >> 1  # vpmulhrsw
+    assert result == (2 * a * b + 2**15) >> 16  # sqrdmulh
 
 
 def test_mulhrs_ties_and_broadcast() -> None:

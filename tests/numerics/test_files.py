@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,9 +39,9 @@ def test_mode_follows_the_umask(tmp_path: Path, umask: int) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-@pytest.mark.parametrize("step", ["chmod", "replace"])
+@pytest.mark.parametrize(("owner", "step"), [(Path, "write_bytes"), (os, "replace")])
 def test_failure_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str
 ) -> None:
     """Neither a temporary file nor a changed one, whatever step fails."""
     path = tmp_path / "file"
@@ -49,7 +50,7 @@ def test_failure_leaves_nothing(
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(os, step, fail)
+    monkeypatch.setattr(owner, step, fail)
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, "new")
     assert path.read_text() == "old"

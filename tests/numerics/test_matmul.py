@@ -27,18 +27,38 @@ def test_product_is_exact(shape: tuple[int, int, int], data: st.DataObject) -> N
     assert product.tolist() == (a.astype(object) @ b.astype(object)).tolist()
 
 
+@pytest.mark.parametrize("terms", [1023, 1024, 1025, 1032, 1033])
+def test_around_the_float32_limit(terms: int) -> None:
+    """Sums near 2**24, odd ones too, and in any order of summation."""
+    a = np.full((2, terms), -128, np.int8)
+    a[1, ::2] = 127
+    a[:, -1] = 1
+    b = np.stack([np.full(terms, -128, np.int8), np.full(terms, 127, np.int8)])
+    exact = a.astype(object) @ b.T.astype(object)
+    assert int_matmul(a, b.T).tolist() == exact.tolist()
+    assert int_matmul(a[:, ::-1], b.T[::-1]).tolist() == exact.tolist()
+
+
+def test_unsigned_codes() -> None:
+    """The magnitude of uint8 and of the most negative code is not lost to a wrapping negation."""
+    a, b = np.full((1, 700), 255, np.uint8), np.full((700, 1), -128, np.int8)
+    assert int_matmul(a, b).tolist() == [[-700 * 255 * 128]]
+
+
 def test_longest_inner_dimension() -> None:
-    """The documented limit at the largest codes, where one bit more would be lost."""
+    """Half a million terms of 17 bits, where one bit more would be lost."""
     length = 2**19
     a = np.full((1, length), CODE_LIMIT)
     product = int_matmul(a, a.T)
     assert product.tolist() == [[length * CODE_LIMIT**2]]
 
 
-def test_too_long_inner_dimension() -> None:
+def test_too_large_a_product() -> None:
     """Refused, as float64 could round."""
-    with pytest.raises(ValueError, match="inner dimension of 524289 is not exact"):
-        int_matmul(np.zeros((1, 2**19 + 1), np.int8), np.zeros((2**19 + 1, 1), np.int8))
+    limit = np.array([[2**26, 2**26]])
+    assert int_matmul(limit, limit.T).tolist() == [[2**53]]
+    with pytest.raises(ValueError, match=f"may reach {2**53 + 2**27} is not exact in float64"):
+        int_matmul(limit + 1, limit.T)
 
 
 @settings(deadline=None)
@@ -74,9 +94,7 @@ def test_bounds_are_reached(weight: IntArray, codes: tuple[int, int]) -> None:
 
 def test_bounds_do_not_wrap() -> None:
     """Long rows of extreme codes leave int32 visibly."""
-    low, high = weight_bounds(
-        np.full((1, 2**17), -128, np.int8), np.array([-(2**31)]), -128, 127
-    )
+    low, high = weight_bounds(np.full((1, 2**17), -128, np.int8), np.array([-(2**31)]), -128, 127)
     assert (low, high) == (-(2**17) * 128 * 127 - 2**31, 2**17 * 128 * 128)
     assert not fits_accumulator(low, 0)
     assert not fits_accumulator(0, high)

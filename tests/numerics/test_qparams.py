@@ -56,7 +56,7 @@ def run_onnx(operator: str, name: str, x: Any, qparams: QuantParams) -> Any:
 
 def per_tensor(scale: float, zero_point: int, qmin: int, qmax: int) -> QuantParams:
     """One scale for all."""
-    return QuantParams(np.float32(scale), np.int32(zero_point), qmin, qmax)
+    return QuantParams.per_tensor(scale, zero_point, qmin, qmax)
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -101,8 +101,8 @@ def test_per_axis_is_onnx(name: str, axis: int) -> None:
     x = rng.normal(0, 40, (3, 4, 5)).astype(np.float32)
     _, qmin, qmax = TYPES[name]
     channels = x.shape[axis]
-    scale = rng.uniform(0.01, 2, channels).astype(np.float32)
-    zero_point = rng.integers(max(qmin, -100), 100, channels)
+    scale = np.array(rng.uniform(0.01, 2, channels), np.float32)
+    zero_point = np.array(rng.integers(max(qmin, -100), 100, channels))
     qparams = QuantParams(scale, zero_point, qmin, qmax, PerAxis(axis))
     codes = quantize(x, qparams)
     np.testing.assert_array_equal(codes, run_onnx("QuantizeLinear", name, x, qparams))
@@ -201,7 +201,7 @@ def test_no_storage_type() -> None:
 
 def test_normalized_types() -> None:
     """float32 and int32, whatever came in."""
-    qparams = QuantParams(np.float64(0.1), np.int64(3), 0, 255)
+    qparams = QuantParams(np.array(0.1), np.array(3), 0, 255)
     assert (qparams.scale.dtype, qparams.zero_point.dtype) == (np.float32, np.int32)
     assert isinstance(qparams.granularity, PerTensor)
 

@@ -41,7 +41,7 @@ def gelu(x: FloatArray) -> FloatArray:
 def output(scale: float, zero_point: int = 0, bits: int = 16) -> QuantParams:
     """Signed parameters of one width."""
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    return QuantParams(np.float32(scale), np.int32(zero_point), low, high)
+    return QuantParams.per_tensor(scale, zero_point, low, high)
 
 
 def literal(x: int, p: GeluParams) -> int:
@@ -79,6 +79,13 @@ def test_python_integers(
     assert shiftgelu(x, p).tolist() == np.reshape(expected, x.shape).tolist()
 
 
+def test_saturated_codes() -> None:
+    """Around 4, where the tail is held, in an output fine enough to show its last unit."""
+    p = gelu_params(2e-4, 0, output(1e-6, 200))
+    x = np.arange(-20100, -19900, 3)
+    assert shiftgelu(x, p).tolist() == [literal(v, p) for v in x.tolist()]
+
+
 def test_tail_error_for_every_code() -> None:
     """h(u) = u (1 - Phi(u)) over the whole range; its documented bounds."""
     u = TAIL_RANGE * TAIL_CODES / 2**15
@@ -94,7 +101,7 @@ def test_documented_fit() -> None:
     u = np.linspace(0, 4, 4001)
     fitted = u * 2.0 ** -np.polyval(cubic[::-1], u)
     assert np.abs(fitted - u * normal_tail(u)).max() <= 5.5e-5
-    assert 4 * normal_tail(np.float64(4)) < 1.3e-4
+    assert 4 * normal_tail(np.array(4.0)) < 1.3e-4
     expected = tuple(round(c * 4**k / 16 * 2**15) for k, c in enumerate(cubic))
     assert expected == EXPONENT_COEFFICIENTS
 
@@ -147,7 +154,9 @@ def test_error_of_coarse_inputs(scale: float, out_scale: float) -> None:
 
 
 @settings(deadline=None)
-@given(st.floats(2.0**-18, 2.0), st.floats(2.0**-16, 2.0), st.sampled_from([-(2**15), 0, 2**15 - 1]))
+@given(
+    st.floats(2.0**-18, 2.0), st.floats(2.0**-16, 2.0), st.sampled_from([-(2**15), 0, 2**15 - 1])
+)
 def test_sum_stays_in_int32(scale: float, out_scale: float, zero_point: int) -> None:
     """Largest code distance, largest tail, rounding constant."""
     try:
@@ -194,7 +203,7 @@ def test_order_of_the_integers() -> None:
         "qmin",
         "qmax",
     )
-    p = gelu_params(1.0, 4, QuantParams(np.float32(1.0), np.int32(7), -50, 50))
+    p = gelu_params(1.0, 4, QuantParams.per_tensor(1.0, 7, -50, 50))
     assert (p.x_zero_point, *p[6:]) == (4, 7, -50, 50)
 
 

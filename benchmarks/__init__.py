@@ -1,0 +1,1 @@
+"""Measurements: speed is never asserted by a test."""
