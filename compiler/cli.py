@@ -341,23 +341,22 @@ def _print_table(head: list[str], rows: list[list[str]], title: str) -> None:
 def main() -> None:
     """Entry point: user errors become one line and exit code 2."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except VitqError as error:
         line = " ".join(str(error).split())
         typer.echo(f"vitq: {line}", err=True)
         sys.exit(error.exit_code)
-    except typer.Abort:
-        typer.echo("vitq: interrupted; nothing half-written is left", err=True)
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except Exception as error:
         show = getattr(error, "show", None)
         if show is None:
             raise
-        show()  # click's own usage errors: one line, exit code 2
+        show()  # the parser's own usage errors
         sys.exit(getattr(error, "exit_code", 2))
-    except KeyboardInterrupt:
+    if code == INTERRUPTED:  # typer returns it for Ctrl-C
         typer.echo("vitq: interrupted; nothing half-written is left", err=True)
-        sys.exit(INTERRUPTED)
+    sys.exit(code or 0)
 
 
 if __name__ == "__main__":

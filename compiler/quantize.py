@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SAMPLE_PICTURES = 8
+EMBEDDED_MODEL = "digits_vit"
 EMBEDDED_CALIBRATION = "digits"
 PACKAGES = ("numerics", "quantization", "models")
 
@@ -50,7 +51,7 @@ class QuantizeOptions:
         artifacts: root folder of all artifacts.
     """
 
-    model: str = "digits_vit"
+    model: str = EMBEDDED_MODEL
     weights: Path | None = None
     random_weights: int | None = None
     calib: str | None = None
@@ -90,7 +91,7 @@ class QuantizeOptions:
         """
         if self.calib is not None:
             return self.calib
-        if self.model == "digits_vit":
+        if self.model == EMBEDDED_MODEL:
             return EMBEDDED_CALIBRATION
         raise VitqError(f"{self.model}: no calibration pictures: pass --calib FOLDER or FILE.npy")
 
@@ -198,9 +199,11 @@ def _content(path: Path | None) -> str | None:
     return file_hash(path)
 
 
-def _calibration_content(options: QuantizeOptions) -> list[str] | str:
+def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
     from quantization.pictures import picture_files
 
+    if options.calib is None and options.model != EMBEDDED_MODEL:
+        return None  # refused later, behind what may be wrong with the model itself
     source = options.calibration_source
     if source == EMBEDDED_CALIBRATION:
         return source

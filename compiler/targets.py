@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compiler.kernels.types import CpuFeatures
+from compiler.features import CpuFeatures
 from numerics.errors import VitqError
 
 

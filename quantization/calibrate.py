@@ -18,7 +18,7 @@ from numerics.qparams import PerAxis, QScheme, QuantParams, quantize
 from quantization.fake_quantize import GraphModule
 from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
 from quantization.methods import Method
-from quantization.observers import Observer, RangeRule, activation_qparams, weight_qparams
+from quantization.observers import Observer, activation_qparams, weight_qparams
 from quantization.placement import Placement, Role, place_quantizers
 from quantization.recipe import Recipe
 from quantization.reparameterize import reparameterize_layernorm
@@ -212,6 +212,3 @@ def _quantize_layer(graph: Graph, node: Node, bits: int) -> None:
     graph.qparams[node.params["bias"]] = QuantParams(
         step.astype(np.float32), np.zeros(step.shape, np.int32), -INT32_MAX, INT32_MAX, PerAxis(0)
     )
-
-
-__all__ = ["RangeRule", "input_qparams", "observe", "quantize_graph"]

@@ -1,9 +1,17 @@
 """Calibration methods as data: a rule for the ranges, and whether scales are reparameterized."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from numerics.errors import VitqError
-from quantization.observers import RangeRule
+
+
+class RangeRule(StrEnum):
+    """How the range of a tensor is cut."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    MSE = "mse"
 
 
 @dataclass(frozen=True)

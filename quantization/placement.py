@@ -156,7 +156,8 @@ def _require(
             bits_here = bits
         _place(graph, placement, spot, bits_here)
         present = bits_here
-    if present <= bits:
+    fixed = placement.roles.get(name) in (Role.PIXELS, Role.EXPONENTIAL)
+    if present <= bits or fixed:
         return
     source = graph.nodes[name]
     narrow = f"{name}.to{bits}"

@@ -102,11 +102,9 @@ def build_gemm(
         bias = bias + bias_codes(addend, acc_scale, channels, ctx)
     rows = weight.reshape(channels, -1).astype(np.int64).sum(axis=1)
     bias = bias - int(x.zero_point) * rows
-    if np.abs(bias).max(initial=0) > ACC_LIMIT:
-        raise RangeError(
-            f"a bias of {np.abs(bias).max()} leaves int32: the input scale {float(x.scale):.3g} is "
-            "too small for it"
-        )
+    largest = int(np.abs(bias).max())
+    if largest > ACC_LIMIT:
+        raise RangeError(f"a bias of {largest} leaves int32 at input scale {float(x.scale):.3g}")
     qparams = out.qparams
     factor = acc_scale / qparams.scale.astype(np.float64)
     zero_point = np.broadcast_to(qparams.zero_point, (channels,))

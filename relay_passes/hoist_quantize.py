@@ -160,7 +160,9 @@ def joined_quantizer(group: Group, axis: int) -> QuantParams:
 def _assign(scale: FloatArray, zero_point: IntArray, ids: IntArray, quantizer: Quantizer) -> None:
     """Write one quantizer into its channels' entries; refuse a second, different one."""
     if quantizer.is_per_tensor:
-        ids = np.unique(ids)
+        reached = np.zeros(len(scale), bool)
+        reached[ids.reshape(-1)] = True
+        ids = np.flatnonzero(reached)
     scales, zeros = quantizer.qparams.along(ids.ndim)
     scales, zeros = np.broadcast_to(scales, ids.shape), np.broadcast_to(zeros, ids.shape)
     free = scale[ids] == 0

@@ -31,6 +31,11 @@ class LowerShiftgelu(BindingPass):
             return None
         call = ctx.call(out.data, "relax.nn.gelu", "relax.nn.gelu_tanh")
         data = call.args[0] if call is not None else erf_form(out.data, ctx)
+        if data is None and ctx.call(out.data, "relax.erf") is not None:
+            raise DeclineError(
+                "quantizers lie between the steps of a GELU: export with opset 20 or later, whose "
+                "Gelu is one operator"
+            )
         if data is None:
             return None
         codes = ctx.codes(data)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tvm import IRModule
+from tvm.tirx import IntImm
 
 from numerics.errors import VitqError
 from relay_passes.canonicalize_layout import CanonicalizeLayout
@@ -32,7 +33,7 @@ from relay_passes.lower_pooling import LowerPooling
 from relay_passes.lower_requantize import LowerRequantize
 from relay_passes.lower_shiftgelu import LowerShiftgelu
 from relay_passes.lower_shiftmax import LowerShiftmax
-from relay_passes.rewriting import BindingPass
+from relay_passes.rewriting import MAIN, BindingPass, bindings_of
 from relay_passes.select_tokens_early import SelectTokensEarly
 from relay_passes.simplify_layout import SimplifyLayout
 from relay_passes.sink_dequantize import SinkDequantize
@@ -65,6 +66,9 @@ class PassOptions:
 
     def __post_init__(self) -> None:
         """Refuse half a normalization and an unknown family."""
+        if self.nonlinear not in list(Nonlinear):
+            choices = ", ".join(Nonlinear)
+            raise VitqError(f"nonlinear is {self.nonlinear!r}: choose {choices}")
         object.__setattr__(self, "nonlinear", Nonlinear(self.nonlinear))
         if (self.mean is None) != (self.std is None):
             raise VitqError("give both mean and std of the input, or neither")
@@ -79,7 +83,7 @@ class Report:
     Attributes:
         outputs: each result's type and meaning.
         bounds: proven bounds of all accumulators.
-        declines: variable name -> why a pass left it.
+        declines: variable left in the module -> why a pass did not rewrite it.
         passes: (pass, seconds) in the order run.
     """
 
@@ -114,7 +118,17 @@ def phases(options: PassOptions) -> list[tuple[str, list[BindingPass]]]:
     Returns:
         Named phases; the reason for each place stands beside it.
     """
-    canonicalize: list[BindingPass] = [
+    return [
+        ("canonicalize", _canonicalize(options)),
+        ("hoist", _hoist()),
+        ("lower", _lower()),
+        ("simplify", _simplify(options)),
+    ]
+
+
+def _canonicalize(options: PassOptions) -> list[BindingPass]:
+    """One form for everything that later passes match."""
+    return [
         FoldConstants(),  # Gather's index arithmetic and Clip's bounds become constants
         FoldClip(),  # before anything looks at a quantizer and misses its bounds
         CanonicalizeLayout(),  # a Gather of constant indices becomes a slice
@@ -127,13 +141,21 @@ def phases(options: PassOptions) -> list[tuple[str, list[BindingPass]]]:
         SinkDequantize(),  # below the slices that the last pass moved up
         FoldConstants(),  # layout of constant codes
     ]
-    hoist: list[BindingPass] = [
+
+
+def _hoist() -> list[BindingPass]:
+    """Each quantizer right behind the operator that computes what it quantizes."""
+    return [
         DistributeQuantize(),  # first, for a concat ends a chain of layout operators
         HoistQuantize(),  # before any lowering: a GEMM needs its quantizer right behind it
         SinkDequantize(),  # hoisted codes come with layout operators above their dequantize
         CanonicalizeQdq(),  # parts of a concat that already had its quantizer
     ]
-    lower: list[BindingPass] = [
+
+
+def _lower() -> list[BindingPass]:
+    """Float operators between dequantize and quantize become integer operators."""
+    return [
         LowerPatchEmbed(),
         LowerLinear(),
         LowerMatmul(),  # scores become an accumulator with a scale,
@@ -148,21 +170,20 @@ def phases(options: PassOptions) -> list[tuple[str, list[BindingPass]]]:
         LowerRequantize(),  # last: what is now left between dequantize and quantize is nothing
         StripOutputDequantize(),
     ]
-    simplify: list[BindingPass] = [
+
+
+def _simplify(options: PassOptions) -> list[BindingPass]:
+    """Less layout, larger operators."""
+    passes: list[BindingPass] = [
         FoldConstants(),  # class token: broadcast and requantized constants
         SimplifyLayout(),  # so that attention's layout is in its shortest form
     ]
     if options.fuse_attention:
-        simplify += [
+        passes += [
             FuseAttention(),
             SimplifyLayout(),  # the heads' split and merge cancel around the fused operator
         ]
-    return [
-        ("canonicalize", canonicalize),
-        ("hoist", hoist),
-        ("lower", lower),
-        ("simplify", simplify),
-    ]
+    return passes
 
 
 def integerize(
@@ -183,6 +204,7 @@ def integerize(
         RangeError: if an accumulator could overflow.
     """
     started = time.perf_counter()
+    _require_static_shapes(mod)
     report = Report()
     run = _Runner(report, debug_dump)
     run.dump("imported", mod)
@@ -196,8 +218,20 @@ def integerize(
     mod = run("check", CheckIntegerOnly.name, CheckIntegerOnly(report.declines), mod)
     mod = run("check", check.name, check, mod)
     report.bounds = check.bounds
+    alive = {binding.var.name for binding in bindings_of(mod[MAIN])}
+    report.declines = {var: why for var, why in report.declines.items() if var in alive}
     log.info("integerize: %d passes, %.1f s", len(report.passes), time.perf_counter() - started)
     return IntegerModule(mod, report)
+
+
+def _require_static_shapes(mod: IRModule) -> None:
+    """Refuse symbolic dimensions: the import must fix the batch."""
+    for param in mod[MAIN].params:
+        if not all(isinstance(dim, IntImm) for dim in param.ty.shape.values):
+            raise VitqError(
+                f"input {param.name} has the dynamic shape {param.ty.shape}: import the network "
+                "with a fixed batch size"
+            )
 
 
 class _Runner:

@@ -47,13 +47,13 @@ def channel_ids(root: Expr, axis: int) -> IntArray:
     shape = shape_of(root)
     dims = [1] * len(shape)
     dims[axis] = -1
-    return np.broadcast_to(np.arange(shape[axis]).reshape(dims), shape)
+    return np.broadcast_to(np.arange(shape[axis], dtype=np.int32).reshape(dims), shape)
 
 
 def element_ids(root: Expr) -> IntArray:
     """A number for each element of `root`."""
     shape = shape_of(root)
-    return np.arange(int(np.prod(shape))).reshape(shape)
+    return np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
 
 
 def element_order_kept(chain: list[Expr]) -> bool:

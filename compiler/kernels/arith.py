@@ -15,6 +15,7 @@ from tvm import tirx
 from compiler.kernels.builder import (
     Buffer,
     Expr,
+    T,
     bind,
     cast,
     const,
@@ -24,7 +25,6 @@ from compiler.kernels.builder import (
     splat,
 )
 from numerics.arrays import IntArray
-from numerics.exp2 import COEFFICIENTS
 
 HIGH_HALF = -(1 << 32)
 LOW_HALF = (1 << 32) - 1
@@ -92,6 +92,22 @@ def wide_splat(scalar: Expr, lanes: int, split: bool) -> Wide:
     return Wide((half, half))
 
 
+def wide_factor(scalar: Expr, lanes: int, split: bool) -> Wide:
+    """`wide_splat` of an int64 multiplier (within int32) for `multiply_add`.
+
+    LLVM multiplies by vpmuldq where it sees, next to the multiplication, that both factors have 32
+    bits. It moves what it knows about a scalar out of the loop and then takes three times as long
+    for a full 64-bit product. A permutation of equal lanes hides that the vector is a scalar.
+    """
+    plain = wide_splat(scalar, lanes, split)
+    if len(plain.parts) == 1:
+        return plain
+    lane = bind(plain.parts[0])
+    hidden = T.call_llvm_pure_intrin("int64x8", "llvm.x86.avx512.permvar.di.512", lane, lane)
+    factor = bind(hidden)
+    return Wide((factor, factor))
+
+
 def split_constant(values: IntArray, lanes: int, split: bool) -> IntArray:
     """Arrange (groups, lanes) constants for `load_wide`.
 
@@ -119,38 +135,15 @@ def load_wide(buffer: Buffer, group: Expr, lanes: int, split: bool) -> Wide:
 
 def multiply_add(x: Expr, multiplier: Wide, addend: Wide, split: bool) -> Wide:
     """``x * multiplier + addend`` in 64 bits; `multiplier` within int32."""
-    product = widen(x, split).zip(multiplier, lambda a, m: a * m)
-    return product.zip(addend, lambda a, b: a + b)
+
+    def product(a: Expr, m: Expr) -> Expr:
+        # The shifts only tell LLVM that 32 bits are enough: it then multiplies by vpmuldq.
+        return bind(a) * ((bind(m) << 32) >> 32)
+
+    return widen(x, split).zip(multiplier, product).zip(addend, lambda a, b: a + b)
 
 
 def clamp(x: Expr, low: Expr, high: Expr) -> Expr:
     """Limit elementwise to scalars `low` and `high` of the same element type."""
     lanes = lanes_of(x)
     return bind(tirx.min(tirx.max(x, splat(low, lanes)), splat(high, lanes)))
-
-
-def mulhrs(a: Expr, b: Expr) -> Expr:
-    """``(a * b + 2**14) >> 15`` on int32 lanes that hold int16 values."""
-    lanes = lanes_of(b)
-    return bind((a * b + const(1 << 14, "int32", lanes)) >> const(15, "int32", lanes))
-
-
-def horner(coefficients: tuple[int, ...], x: Expr) -> Expr:
-    """``c0 + mulhrs(c1 + mulhrs(...), x)`` with the coefficients from the constant term up."""
-    lanes = lanes_of(x)
-    y = const(coefficients[-1], "int32", lanes)
-    for c in reversed(coefficients[:-1]):
-        y = const(c, "int32", lanes) + mulhrs(y, x)
-    return bind(y)
-
-
-def exp2_fraction(fraction: Expr) -> Expr:
-    """`numerics.exp2.exp2_fraction` on int32 lanes."""
-    return horner(COEFFICIENTS, fraction)
-
-
-def rounding_shift(x: Expr, shift: Expr) -> Expr:
-    """``(x + half) >> shift`` on int32 lanes with a shift for each lane, 0 allowed."""
-    lanes = lanes_of(x)
-    one = const(1, "int32", lanes)
-    return bind((x + ((one << shift) >> one)) >> shift)

@@ -1,8 +1,8 @@
 """Fused attention: q k^T, Shiftmax codes, codes V and the normalization, for each head.
 
-qkv is (B, N, 3, H, D), out (B, N, H, D). For each (batch, head), in parallel: Q is staged, K and V are
-packed for the dot product primitive. Then a block of rows at a time goes through both products;
-only that block's scores (int32) and codes (uint8) are ever in memory. The result has the same bits
+qkv is (B, N, 3, H, D), out (B, N, H, D). For each (batch, head), in parallel: Q is staged, K and
+V are packed for the dot product primitive. Then a block of rows at a time goes through both
+products; only that block's scores (int32) and codes (uint8) are ever in memory. The result has the same bits
 as the separate operators: a term that is constant along a row of scores cancels in Shiftmax, so
 that K's zero point is not needed.
 """
@@ -25,11 +25,14 @@ from compiler.kernels.builder import (
     const,
     load,
     parallel,
+    reduce_lanes,
+    reinterpret,
     serial,
     splat,
     store,
 )
 from compiler.kernels.dot import Dot, dot_for
+from compiler.kernels.fixed import Halves512, halves_for
 from compiler.kernels.microkernel import (
     Epilogue,
     Product,
@@ -45,10 +48,20 @@ from compiler.kernels.packing import (
     stored_zero_point,
 )
 from compiler.kernels.scaling import Rescale, rescale_constants
-from compiler.kernels.softmax import LOWEST, Normalize, emit_codes, emit_row_maximum
+from compiler.kernels.softmax import (
+    LOWEST,
+    Normalize,
+    NormalizeSpec,
+    emit_codes,
+    emit_codes_64,
+    emit_row_maximum,
+    normalize_spec,
+)
 from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
 from numerics.arrays import IntArray
-from numerics.shiftmax import CODE_LIMIT
+from numerics.shiftmax import CODE_LIMIT, CODE_MAX
+
+WIDE_CODES = 64
 
 
 def lower_attention(
@@ -63,7 +76,8 @@ def lower_attention(
     rescale = rescale_constants(int(params[3]), int(params[4]), CODE_LIMIT)
     norm = params[5:].copy()
     inputs = (operands[0], tensor_of(zeros), tensor_of(rescale), tensor_of(norm))
-    return KernelCall(_attention_kernel(inputs, out, features), (0, zeros, rescale, norm))
+    spec = normalize_spec(norm, CODE_MAX * operands[0].shape[1])
+    return KernelCall(_attention_kernel(inputs, out, spec, features), (0, zeros, rescale, norm))
 
 
 @dataclass(frozen=True)
@@ -78,18 +92,19 @@ class _Head:
     octaves: Rescale
     normalize: Normalize
     v_zero: Expr
+    halves: Halves512 | None
 
 
 @functools.cache
 def _attention_kernel(
-    inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures
+    inputs: tuple[TensorType, ...], out: TensorType, spec: NormalizeSpec, features: CpuFeatures
 ) -> Any:
     dot = dot_for(features)
     batch, tokens, _, heads, width = inputs[0].shape
 
     def body(qkv: Buffer, zeros: Buffer, rescale: Buffer, norm: Buffer, result: Buffer) -> None:
         octaves = Rescale(rescale, dot.split)
-        normalize = Normalize(norm)
+        normalize = Normalize(norm, spec, dot.split)
         q_zero = bind(cast(load(zeros, 0), "int32"))
         v_zero = bind(cast(load(zeros, 2), "int32"))
         with parallel(batch * heads) as i:
@@ -112,6 +127,7 @@ def _attention_kernel(
                 octaves,
                 normalize,
                 stored_zero_point(v_zero, dtype, dot, weights=True),
+                halves_for(features),
             )
 
             def write(row: Expr, column: Expr, value: Expr, valid: int) -> None:
@@ -154,7 +170,7 @@ def _emit_block(head: _Head, rows: int, first: Expr, write: Any) -> None:
     dot = head.scores.dot
     lanes, groups = dot.lanes, dot.groups(head.tokens)
     scores = alloc((head.block, groups * lanes), "int32")
-    multipliers, totals = alloc((rows,), "int64"), alloc((rows,), "int32")
+    multipliers, totals = alloc((rows,), "int32"), alloc((rows,), "int32")
 
     def keep(row: Expr, group: Expr, acc: Expr) -> None:
         store(scores, acc, row - first, group * lanes)
@@ -168,7 +184,7 @@ def _emit_block(head: _Head, rows: int, first: Expr, write: Any) -> None:
     def epilogue(valid: int) -> Epilogue:
         def finish(row: Expr, group: Expr, acc: Expr) -> None:
             centred = bind(acc - splat(load(totals, row) * head.v_zero, lanes))
-            value = bind(cast(head.normalize(centred, load(multipliers, row)), "int32"))
+            value = head.normalize(centred, load(multipliers, row))
             write(first + row, group * lanes, value, valid)
 
         return finish
@@ -178,26 +194,36 @@ def _emit_block(head: _Head, rows: int, first: Expr, write: Any) -> None:
 
 def _emit_row_codes(head: _Head, scores: Buffer, row: Expr, groups: int) -> Expr:
     """Write one row's codes, 0 beyond the last token; returns their sum."""
-    lanes = head.scores.dot.lanes
-    top = emit_row_maximum(scores, row, groups * lanes, lanes)
-    acc, total = alloc((lanes,), "int32"), alloc((1,), "int32")
+    dot, lanes = head.scores.dot, head.scores.dot.lanes
+    top = splat(emit_row_maximum(scores, row, groups * lanes, lanes), lanes)
+    acc = alloc((lanes,), "int32")
     store(acc, const(0, "int32", lanes), 0)
 
     def emit(group: Expr, valid: int) -> None:
         score = load(scores, row, group * lanes, lanes=lanes)
-        codes = emit_codes(splat(top, lanes) - score, head.octaves)
+        codes = emit_codes(top - score, head.octaves)
         if valid < lanes:
             exists = tirx.Ramp(0, 1, lanes) < splat(const(valid, "int32"), lanes)
             codes = bind(tirx.Select(exists, codes, const(0, "int32", lanes)))
         store(head.values.rows, codes, row, group * lanes)
         store(acc, load(acc, 0, lanes=lanes) + codes, 0)
 
-    valid = head.tokens - (groups - 1) * lanes
-    if groups > 1:
-        with serial(groups - 1) as g:
-            emit(g, lanes)
-    emit(groups - 1, valid)
-    store(total, const(0, "int32"), 0)
-    with serial(lanes) as i:
-        store(total, load(total, 0) + load(acc, i), 0)
-    return load(total, 0)
+    def emit_wide(block: Expr, halves: Halves512) -> None:
+        at = [block * WIDE_CODES + i * lanes for i in range(WIDE_CODES // lanes)]
+        distances = [bind(top - load(scores, row, i, lanes=lanes)) for i in at]
+        codes = emit_codes_64(distances, head.octaves, halves)
+        store(head.values.rows, reinterpret(codes, "uint8x64"), row, block * WIDE_CODES)
+        store(acc, dot.accumulate(load(acc, 0, lanes=lanes), codes, dot.ones()), 0)
+
+    blocks = head.tokens // WIDE_CODES if head.halves else 0
+    if head.halves and blocks:
+        with serial(blocks) as block:
+            emit_wide(block, head.halves)
+    done = blocks * WIDE_CODES // lanes
+    full = head.tokens // lanes - done
+    if full:
+        with serial(full) as g:
+            emit(done + g, lanes)
+    if head.tokens % lanes:
+        emit(groups - 1, head.tokens % lanes)
+    return reduce_lanes(load(acc, 0, lanes=lanes), "add")

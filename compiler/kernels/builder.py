@@ -2,12 +2,12 @@
 
 The builder is used directly, not TVMScript: nothing is parsed (a kernel is built in
 milliseconds), loops over registers are Python loops, and a template takes its tile as
-arguments. Vectors are explicit: `load` and `store` move `lanes` elements along the last axis, and one
-emitting function serves the vector body and the scalar remainder of a loop (`for_chunks`).
+arguments. Vectors are explicit: `load` and `store` move `lanes` elements along the last axis, and
+one emitting function serves the vector body and the scalar remainder of a loop (`for_chunks`).
 
 Two facts of TVM that the layer hides: an allocation of at most 1024 bytes stays on the
 stack (and in registers) only in scope "global", and an expression used twice must be
-bound (`bind`), because TIR expressions are trees.
+kept (`bind`), because TIR expressions are trees.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script import builder as T
+from tvm.tirx.script import builder as T  # noqa: N812 - the name that TVM gives it
 
 from compiler.kernels.types import TensorType
 
@@ -62,8 +62,18 @@ def view(buffer: Buffer, tensor: TensorType) -> Buffer:
 
 
 def bind(value: Expr) -> Expr:
-    """Evaluate once; use the result many times."""
-    return T.Bind(value)
+    """Evaluate once; use the result many times.
+
+    TVM's simplifier inlines bound variables again, which makes long chains of arithmetic grow
+    exponentially. What is not an index therefore goes through a stack slot, which LLVM turns into
+    a register.
+    """
+    dtype, lanes = str(value.ty.dtype), lanes_of(value)
+    if dtype == "int32":
+        return T.Bind(value)
+    slot = alloc((lanes,), dtype.split("x")[0])
+    store(slot, value, 0)
+    return slot[_at((0,), lanes)]
 
 
 @contextmanager
@@ -82,7 +92,7 @@ def parallel(extent: int) -> Iterator[Expr]:
 
 def load(buffer: Buffer, *index: Expr, lanes: int = 1) -> Expr:
     """Read `lanes` elements that follow each other on the last axis, and bind them."""
-    return bind(buffer[_at(index, lanes)])
+    return T.Bind(buffer[_at(index, lanes)])
 
 
 def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
@@ -126,6 +136,17 @@ def cast(value: Expr, dtype: str) -> Expr:
 def reinterpret(value: Expr, dtype: str) -> Expr:
     """The same bits as another (vector) type."""
     return T.reinterpret(dtype, value)
+
+
+def reduce_lanes(value: Expr, operation: str) -> Expr:
+    """Combine the lanes of a vector to a scalar.
+
+    Args:
+        value: int32 or int64 lanes.
+        operation: ``add`` or ``smax``.
+    """
+    scalar = str(value.ty.dtype).split("x")[0]
+    return bind(T.call_llvm_pure_intrin(scalar, f"llvm.vector.reduce.{operation}", value))
 
 
 def for_chunks(size: int, lanes: int, body: Callable[[Expr, int], None], start: Expr = 0) -> None:

@@ -130,7 +130,7 @@ class Generic(Dot):
         return const(1, "int32", self.lanes)
 
     def accumulate(self, acc: Expr, a: Expr, b: Expr) -> Expr:
-        """acc + a * b."""
+        """One multiplication and one addition in each lane."""
         return acc + a * b
 
 

@@ -40,9 +40,10 @@ from compiler.kernels.packing import (
     pack_rows,
     stored_zero_point,
 )
-from compiler.kernels.softmax import Normalize
+from compiler.kernels.softmax import Normalize, NormalizeSpec, normalize_spec
 from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
 from numerics.arrays import IntArray
+from numerics.shiftmax import CODE_MAX
 
 
 def _matrices(t: TensorType) -> TensorType:
@@ -138,12 +139,13 @@ def lower_normalized_matmul(
     params = constants[2].astype(np.int64)
     zero, norm = params[:1].copy(), params[1:].copy()
     inputs = (operands[0], operands[1], tensor_of(zero), tensor_of(norm))
-    return KernelCall(_normalized_kernel(inputs, out, features), (0, 1, zero, norm))
+    spec = normalize_spec(norm, CODE_MAX * operands[0].shape[-1])
+    return KernelCall(_normalized_kernel(inputs, out, spec, features), (0, 1, zero, norm))
 
 
 @functools.cache
 def _normalized_kernel(
-    inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures
+    inputs: tuple[TensorType, ...], out: TensorType, spec: NormalizeSpec, features: CpuFeatures
 ) -> Any:
     dot = dot_for(features)
     a_type, v_type = _matrices(inputs[0]), _matrices(inputs[1])
@@ -153,7 +155,7 @@ def _normalized_kernel(
     def body(codes: Buffer, value: Buffer, zero: Buffer, norm: Buffer, result: Buffer) -> None:
         left, right = view(codes, a_type), view(value, v_type)
         target = view(result, _matrices(out))
-        normalize = Normalize(norm)
+        normalize = Normalize(norm, spec, dot.split)
         v_zero = stored_zero_point(
             bind(cast(load(zero, 0), "int32")), v_type.dtype, dot, weights=True
         )
@@ -173,12 +175,10 @@ def _normalized_kernel(
 
             def epilogue(valid: int) -> Epilogue:
                 def finish(row: Expr, group: Expr, acc: Expr) -> None:
-                    total = load(totals, row)
+                    total = load(totals, row, 0)
                     centred = bind(acc - splat(total * v_zero, dot.lanes))
                     scaled = normalize(centred, normalize.multiplier(total))
-                    store_lanes(
-                        target, bind(cast(scaled, "int32")), valid, i, row, group * dot.lanes
-                    )
+                    store_lanes(target, scaled, valid, i, row, group * dot.lanes)
 
                 return finish
 
@@ -189,9 +189,8 @@ def _normalized_kernel(
 
 
 def _row_totals(staged: Buffer, rows: int, inner: int, dot: Dot) -> Buffer:
-    """The sum of each row of codes, int32 scalars."""
-    totals, lanes = alloc((rows,), "int32"), alloc((dot.lanes,), "int32")
+    """The sum of each row of codes, int32, in every lane."""
+    totals = alloc((rows, dot.lanes), "int32")
     with serial(rows) as r:
-        store(lanes, emit_row_sums(staged, r, dot.steps(inner), dot), 0)
-        store(totals, load(lanes, 0), r)
+        store(totals, emit_row_sums(staged, r, dot.steps(inner), dot), r, 0)
     return totals

@@ -15,7 +15,6 @@ from compiler.kernels.builder import (
     Expr,
     alloc,
     bind,
-    cast,
     const,
     for_chunks,
     lanes_of,
@@ -41,25 +40,41 @@ class Tile:
     columns: int
 
 
-# Accumulators + one register for each column's weights + one for the activations fit into 32.
-WIDE_TILES = (Tile(8, 3), Tile(6, 4), Tile(14, 2), Tile(28, 1))
-NARROW_TILES = (Tile(4, 2), Tile(3, 3), Tile(8, 1))
+PORTS = 2
+"""Dot products, and as many loads, that start in one cycle."""
+LATENCY = 5
+"""Cycles until an accumulator can be used again."""
+MAX_COLUMNS = 14
 
 
 def choose_tile(dot: Dot, rows: int, groups: int) -> Tile:
-    """The tile that wastes the fewest register columns; earlier ones win ties.
+    """The tile with the lowest estimated cost for a product.
 
-    A single row (the classifier head) has nothing to share weights with: it takes as many
-    columns as hide the latency of the dot product.
+    A tile's registers are its accumulators, one for each column's weights and one for the
+    activations. Its step costs a slot for each product, or for each load if those are more, and
+    no less than the dot product's latency, which only matters where few accumulators exist (the
+    classifier head's single row). Remainders of rows and columns are tiles of their own.
     """
-    if rows <= 2:
-        widest = (dot.registers // 2 - 2) // rows
-        columns = [c for c in range(1, widest + 1) if groups % c == 0]
-        return Tile(rows, min(columns[-1], groups))
-    tiles = WIDE_TILES if dot.registers >= 32 else NARROW_TILES
-    fitting = [t for t in tiles if t.columns <= groups]
-    best = min(fitting, key=lambda t: -(-groups // t.columns) * t.columns)
-    return Tile(min(best.rows, rows), best.columns)
+
+    def cost(tile: Tile) -> int:
+        total = 0
+        for r, times in _pieces(rows, tile.rows):
+            for c, more in _pieces(groups, tile.columns):
+                total += times * more * max(r * c, r + c, PORTS * LATENCY)
+        return total
+
+    candidates = []
+    for columns in range(1, min(MAX_COLUMNS, groups) + 1):
+        tallest = (dot.registers - 1 - columns) // columns
+        if tallest:
+            candidates.append(Tile(min(tallest, rows), columns))
+    return min(candidates, key=lambda t: (cost(t), abs(t.columns - t.rows // 2)))
+
+
+def _pieces(size: int, step: int) -> list[tuple[int, int]]:
+    """(extent, how often) of a loop over `size` in steps and its remainder."""
+    pieces = [(step, size // step), (size % step, 1)]
+    return [(extent, times) for extent, times in pieces if extent and times]
 
 
 @dataclass(frozen=True)

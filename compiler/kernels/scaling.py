@@ -1,7 +1,7 @@
 """Rescaling of non-negative distances by one dyadic number, in 32-bit lanes where possible.
 
-``min((d * m + half) >> s, limit)`` for an int32 ``d >= 0`` needs 64 bits. With ``s >= 32`` it is the
-high half of the product, shifted by ``s - 32``; a smaller shift becomes 32 by moving ``d`` up
+``min((d * m + half) >> s, limit)`` for an int32 ``d >= 0`` needs 64 bits. With ``s >= 32`` it is
+the high half of the product, shifted by ``s - 32``; a smaller shift becomes 32 by moving ``d`` up
 first, which loses nothing when `d` is limited to what still fits: there the result is at `limit`
 anyway, because `rescale_constants` normalizes the multiplier to 31 bits.
 """
@@ -9,7 +9,7 @@ anyway, because `rescale_constants` normalizes the multiplier to 31 bits.
 import numpy as np
 from tvm import tirx
 
-from compiler.kernels.arith import multiply_add, wide_splat
+from compiler.kernels.arith import multiply_add, wide_factor, wide_splat
 from compiler.kernels.builder import Buffer, Expr, bind, cast, lanes_of, load, splat
 from compiler.kernels.types import TensorType
 from numerics.arrays import IntArray
@@ -54,15 +54,15 @@ class Rescale:
         self.largest, self.up, self.down, self.limit = small
         self.split = split
 
-    def __call__(self, distance: Expr) -> Expr:
-        """Rescale int32 lanes."""
+    def __call__(self, distance: Expr, limited: bool = True) -> Expr:
+        """Rescale int32 lanes; without `limited` results stay below 2**31 only."""
         lanes = lanes_of(distance)
         moved = bind(tirx.min(distance, splat(self.largest, lanes)) << splat(self.up, lanes))
         product = multiply_add(
             moved,
-            wide_splat(self.multiplier, lanes, self.split),
+            wide_factor(self.multiplier, lanes, self.split),
             wide_splat(self.addend, lanes, self.split),
             self.split,
         )
-        high = product.high() >> splat(self.down, lanes)
-        return bind(tirx.min(high, splat(self.limit, lanes)))
+        high = bind(product.high() >> splat(self.down, lanes))
+        return high if not limited else bind(tirx.min(high, splat(self.limit, lanes)))

@@ -6,12 +6,13 @@ divides by their sum.
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tvm import tirx
 
-from compiler.kernels.arith import clamp, exp2_fraction, rounding_shift
+from compiler.kernels.arith import clamp, multiply_add, wide_factor, wide_splat
 from compiler.kernels.builder import (
     Buffer,
     Expr,
@@ -24,20 +25,37 @@ from compiler.kernels.builder import (
     lanes_of,
     load,
     parallel,
-    serial,
+    reduce_lanes,
     splat,
     store,
     view,
 )
 from compiler.kernels.dot import dot_for
+from compiler.kernels.fixed import Fixed, Halves512, Words
 from compiler.kernels.scaling import Rescale, rescale_constants
 from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
 from numerics.arrays import IntArray
+from numerics.exp2 import ONE
 from numerics.shiftmax import CODE_LIMIT, LOG2_FRACTION_BITS, WIDE_LIMIT
 
 CODE_SHIFT = 7
 LOWEST = -(2**30)
 """Below every score; its distance from the largest score is still an int32."""
+
+
+@dataclass(frozen=True)
+class NormalizeSpec:
+    """Static facts about NormalizeParams that choose cheaper code.
+
+    Attributes:
+        high: the shift is at least 32.
+        two_steps: ``M // sum`` may be a long division by 16-bit digits, in 32-bit registers,
+            because sums are below 2**16 and M is below 2**48. A 64-bit division takes four times
+            as long.
+    """
+
+    high: bool
+    two_steps: bool
 
 
 def lower_shiftmax_codes(
@@ -84,23 +102,35 @@ def emit_row_maximum(x: Buffer, row: Expr, columns: int, lanes: int) -> Expr:
         store(acc, tirx.max(load(acc, 0, lanes=n), value), 0)
 
     for_chunks(columns, lanes, update)
-    with serial(lanes) as i:
-        store(scalar, tirx.max(load(scalar, 0), load(vector, i)), 0)
-    return load(scalar, 0)
+    return bind(tirx.max(load(scalar, 0), reduce_lanes(load(vector, 0, lanes=lanes), "smax")))
 
 
-def _mantissa_and_shift(t: Expr) -> tuple[Expr, Expr]:
-    lanes = lanes_of(t)
-    mask = const((1 << LOG2_FRACTION_BITS) - 1, "int32", lanes)
-    fraction = bind((t & mask) << const(15 - LOG2_FRACTION_BITS, "int32", lanes))
-    octave = bind(t >> const(LOG2_FRACTION_BITS, "int32", lanes))
-    return exp2_fraction(fraction), octave
+def _mantissa_and_shift(t: Expr, q: Fixed) -> tuple[Expr, Expr]:
+    """exp2_fraction of t's fraction, and its octave (t as unsigned 16-bit values)."""
+    up = 15 - LOG2_FRACTION_BITS
+    mask = ((1 << LOG2_FRACTION_BITS) - 1) << up
+    fraction = bind((t << q.const(up, t)) & q.const(mask, t))
+    return q.exp2_fraction(fraction), bind(q.shift_down(t, q.const(LOG2_FRACTION_BITS, t)))
+
+
+def _codes(t: Expr, q: Fixed) -> Expr:
+    """``(y + 2**(6 + n)) >> (7 + n)``; the sum is below 2**16."""
+    y, n = _mantissa_and_shift(t, q)
+    half = q.const(1 << (CODE_SHIFT - 1), t) << n
+    return bind(q.shift_down(bind(y + half), bind(n + q.const(CODE_SHIFT, t))))
 
 
 def emit_codes(distance: Expr, octaves: Rescale) -> Expr:
     """8-bit exponentials of the negative `distance` (int32 lanes, >= 0)."""
-    y, n = _mantissa_and_shift(octaves(bind(distance)))
-    return rounding_shift(y, bind(n + const(CODE_SHIFT, "int32", lanes_of(n))))
+    return _codes(octaves(bind(distance)), Words())
+
+
+def emit_codes_64(distances: Sequence[Expr], octaves: Rescale, q: Halves512) -> Expr:
+    """The codes of four registers of distances, in order, as int8x64."""
+    t = [octaves(d, limited=False) for d in distances]
+    halves = [q.pack_unsigned(t[i], t[i + 1]) for i in (0, 2)]
+    limited = [q.unsigned_min(h, octaves.limit) for h in halves]
+    return q.bytes_in_order(*(_codes(h, q) for h in limited))
 
 
 def lower_shiftmax(
@@ -114,25 +144,28 @@ def lower_shiftmax(
     rescale = rescale_constants(int(params[0]), int(params[1]), WIDE_LIMIT)
     norm = np.ascontiguousarray(params[2:])
     inputs = (operands[0], tensor_of(rescale), tensor_of(norm))
-    return KernelCall(_shiftmax_kernel(inputs, out, features), (0, rescale, norm))
+    spec = normalize_spec(norm, ONE * operands[0].shape[-1])
+    return KernelCall(_shiftmax_kernel(inputs, out, spec, features), (0, rescale, norm))
 
 
 @functools.cache
-def _shiftmax_kernel(inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures) -> Any:
+def _shiftmax_kernel(
+    inputs: tuple[TensorType, ...], out: TensorType, spec: NormalizeSpec, features: CpuFeatures
+) -> Any:
     rows, columns = inputs[0].rows.shape
 
     def body(x: Buffer, rescale: Buffer, norm: Buffer, result: Buffer) -> None:
         source, target = view(x, inputs[0].rows), view(result, out.rows)
         octaves = Rescale(rescale, dot_for(features).split)
-        normalize = Normalize(norm)
+        normalize = Normalize(norm, spec, dot_for(features).split)
         with parallel(rows) as r:
             top = emit_row_maximum(source, r, columns, features.lanes)
             wide = alloc((columns,), "int32")
 
             def emit(i: Expr, lanes: int) -> None:
                 score = cast(load(source, r, i, lanes=lanes), "int32")
-                y, n = _mantissa_and_shift(octaves(bind(splat(top, lanes) - score)))
-                store(wide, rounding_shift(y, n), i)
+                y, n = _mantissa_and_shift(octaves(bind(splat(top, lanes) - score)), Words())
+                store(wide, Words().rounding_shift(y, n), i)
 
             for_chunks(columns, features.lanes, emit)
             multiplier = normalize.multiplier(emit_sum(wide, columns, features.lanes))
@@ -156,26 +189,55 @@ def emit_sum(values: Buffer, columns: int, lanes: int) -> Expr:
         store(acc, load(acc, 0, lanes=n) + load(values, i, lanes=n), 0)
 
     for_chunks(columns, lanes, update)
-    with serial(lanes) as i:
-        store(scalar, load(scalar, 0) + load(vector, i), 0)
-    return load(scalar, 0)
+    return bind(load(scalar, 0) + reduce_lanes(load(vector, 0, lanes=lanes), "add"))
 
 
 class Normalize:
     """Emits `numerics.shiftmax.normalize` with parameters read from a buffer."""
 
-    def __init__(self, params: Buffer) -> None:
-        """Read int64 (5,) NormalizeParams."""
+    def __init__(self, params: Buffer, spec: NormalizeSpec, split: bool) -> None:
+        """Read the parameters.
+
+        Args:
+            params: int64 (5,) NormalizeParams.
+            spec: static facts about them.
+            split: see `compiler.kernels.arith`.
+        """
         self.numerator, self.shift, zero, self.low, self.high = (load(params, i) for i in range(5))
         one = const(1, "int64")
         self.addend = bind((one << (self.shift - 1)) + (zero << self.shift))
+        self.spec, self.split = spec, split
 
     def multiplier(self, total: Expr) -> Expr:
-        """``M // total`` for an int32 scalar."""
-        return bind(tirx.truncdiv(self.numerator, cast(total, "int64")))
+        """``M // total`` for an int32 scalar, as int32."""
+        if not self.spec.two_steps:
+            return bind(cast(tirx.truncdiv(self.numerator, cast(total, "int64")), "int32"))
+        divisor = bind(cast(total, "uint32"))
+        low_word = const(16, "uint32")
+        upper = bind(cast(self.numerator >> 16, "uint32"))
+        first = bind(tirx.truncdiv(upper, divisor))
+        lower = cast(self.numerator & const(0xFFFF, "int64"), "uint32")
+        rest = bind(((upper - first * divisor) << low_word) | lower)
+        return bind(cast((first << low_word) + tirx.truncdiv(rest, divisor), "int32"))
 
     def __call__(self, acc: Expr, multiplier: Expr) -> Expr:
-        """Scale int32 lanes by the row's multiplier, round, move and clamp."""
+        """Scale int32 lanes by the row's multiplier, round, move and clamp, as int32."""
         lanes = lanes_of(acc)
-        product = cast(acc, "int64") * splat(multiplier, lanes) + splat(self.addend, lanes)
-        return clamp(product >> splat(self.shift, lanes), self.low, self.high)
+        wide = multiply_add(
+            acc,
+            wide_factor(bind(cast(multiplier, "int64")), lanes, self.split),
+            wide_splat(self.addend, lanes, self.split),
+            self.split,
+        )
+        if self.spec.high:
+            moved = bind(wide.high() >> splat(cast(self.shift - 32, "int32"), lanes))
+            return clamp(moved, *(cast(b, "int32") for b in (self.low, self.high)))
+        moved = wide.map(lambda v: v >> splat(self.shift, lanes_of(v)))
+        return moved.map(lambda v: clamp(v, self.low, self.high)).low()
+
+
+def normalize_spec(params: IntArray, largest_sum: int) -> NormalizeSpec:
+    """Facts about the parameters (5,) for row sums up to `largest_sum`."""
+    return NormalizeSpec(
+        int(params[1]) >= 32, largest_sum < 1 << 16 and 0 <= int(params[0]) < 1 << 48
+    )

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from compiler.features import CpuFeatures
 from numerics.arrays import IntArray
 
-DOT_PRIMITIVES = ("vnni512", "generic")
+__all__ = ["CpuFeatures", "KernelCall", "TensorType", "tensor_of"]
 
 
 @dataclass(frozen=True)
@@ -33,31 +34,6 @@ class TensorType:
         """The same elements as (rows, last axis)."""
         columns = self.shape[-1] if self.shape else 1
         return TensorType((self.size // columns, columns), self.dtype)
-
-
-@dataclass(frozen=True)
-class CpuFeatures:
-    """What a kernel template may use of a processor.
-
-    Attributes:
-        dot: the 8-bit dot product primitive, one of `DOT_PRIMITIVES`.
-        vector_bits: width of one vector register.
-    """
-
-    dot: str
-    vector_bits: int
-
-    def __post_init__(self) -> None:
-        """Refuse what no template knows."""
-        if self.dot not in DOT_PRIMITIVES:
-            raise ValueError(f"dot primitive {self.dot!r}: choose from {DOT_PRIMITIVES}")
-        if self.vector_bits % 128:
-            raise ValueError(f"vector registers of {self.vector_bits} bits: a multiple of 128")
-
-    @property
-    def lanes(self) -> int:
-        """int32 values in one register."""
-        return self.vector_bits // 32
 
 
 @dataclass(frozen=True)

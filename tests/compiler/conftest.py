@@ -1,0 +1,34 @@
+"""The embedded model, taken through all stages once."""
+
+from pathlib import Path
+
+import pytest
+from compiler.artifacts import Artifact
+from compiler.compile import CompileOptions, compile_model
+from compiler.export import export
+from compiler.quantize import QuantizeOptions, quantize
+
+REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Quantized and exported."""
+    options = QuantizeOptions(artifacts=tmp_path_factory.mktemp("artifacts"))
+    result = quantize(options)
+    export(result)
+    return result
+
+
+@pytest.fixture(scope="session")
+def compiled(artifact: Artifact) -> Path:
+    """Compiled for this machine at batch 1."""
+    return compile_model(artifact.folder, CompileOptions())
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Real weights and pictures, on machines that have them."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("no ../shared/data beside the checkout: real DeiT-Tiny weights and pictures")
+    return REAL_DATA

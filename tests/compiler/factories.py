@@ -1,0 +1,83 @@
+"""Small ViTs of every structure that timm's real ones have, as `package.module:factory`."""
+
+from typing import Any
+
+import torch
+from quantization.timm_compat import import_timm
+
+SIZE = 32
+
+
+def _vit(**options: Any) -> torch.nn.Module:
+    timm = import_timm()
+    defaults = {
+        "img_size": SIZE,
+        "patch_size": 8,
+        "embed_dim": 48,
+        "depth": 2,
+        "num_heads": 3,
+        "num_classes": 7,
+    }
+    model: torch.nn.Module = timm.models.vision_transformer.VisionTransformer(**{
+        **defaults,
+        **options,
+    })
+    model.default_cfg = {  # type: ignore[assignment]
+        "input_size": (3, SIZE, SIZE),
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }
+    return model
+
+
+def plain() -> torch.nn.Module:
+    """Class token, as DeiT and ViT."""
+    return _vit()
+
+
+def pooled() -> torch.nn.Module:
+    """Mean over tokens instead of a class token's selection."""
+    return _vit(global_pool="avg", class_token=False)
+
+
+def layer_scale() -> torch.nn.Module:
+    """LayerScale behind attention and MLP, position embedding without the class token."""
+    return _vit(init_values=0.1, no_embed_class=True)
+
+
+def distilled() -> torch.nn.Module:
+    """Two heads whose logits are averaged."""
+    timm = import_timm()
+    model: torch.nn.Module = timm.models.deit.VisionTransformerDistilled(
+        img_size=SIZE, patch_size=8, embed_dim=64, depth=2, num_heads=2, num_classes=7
+    )
+    model.default_cfg = plain().default_cfg
+    return model
+
+
+class Unsupported(torch.nn.Module):
+    """Operators that nothing here can make integer."""
+
+    default_cfg = {  # noqa: RUF012 - timm's own form
+        "input_size": (3, SIZE, SIZE),
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Sine and sort."""
+        return torch.sin(self.conv(x)).flatten(1).sort().values
+
+
+def unsupported() -> torch.nn.Module:
+    """See `Unsupported`."""
+    return Unsupported()
+
+
+def not_a_module() -> int:
+    """What a factory must not return."""
+    return 5

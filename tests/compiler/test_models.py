@@ -1,0 +1,71 @@
+"""Whole models of other structures, and real DeiT-Tiny where its weights are at hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compiler.compile import CompileOptions, compile_model
+from compiler.evaluate import evaluate
+from compiler.export import export
+from compiler.quantize import QuantizeOptions, quantize
+from compiler.run import open_compiled
+from compiler.verify import verify
+
+
+@pytest.mark.parametrize("factory", ["plain", "pooled", "layer_scale", "distilled"])
+def test_structure_is_integer_only_and_exact(
+    factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2]))
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
+    np.save(tmp_path / "calib.npy", pixels)
+    options = QuantizeOptions(
+        model=f"tests.compiler.factories:{factory}",
+        random_weights=3,
+        calib=str(tmp_path / "calib.npy"),
+        artifacts=tmp_path,
+    )
+    artifact = quantize(options)
+    export(artifact)
+    for batch in (1, 3):
+        folder = compile_model(artifact.folder, CompileOptions(batch=batch))
+        assert open_compiled(folder).metadata["float_islands"] == []
+        checks = verify(folder, str(tmp_path / "calib.npy"), 6)
+        assert all(check.different == 0 for check in checks)
+    rows = {row.name: row for row in evaluate(folder, str(tmp_path / "calib.npy"))}
+    assert rows["library"].mean_cosine > 0.98
+
+
+def test_narrow_widths_are_exact_too(tmp_path: Path) -> None:
+    artifact = quantize(QuantizeOptions(recipe="w4a6", artifacts=tmp_path))
+    export(artifact)
+    folder = compile_model(artifact.folder, CompileOptions())
+    assert all(check.different == 0 for check in verify(folder, count=8))
+
+
+def test_ivit_forms_are_exact_too(tmp_path: Path) -> None:
+    artifact = quantize(QuantizeOptions(nonlinear="ivit", artifacts=tmp_path))
+    export(artifact)
+    folder = compile_model(artifact.folder, CompileOptions())
+    operators = open_compiled(folder).metadata["integer_ops"]
+    assert operators["vitq.ivit_shiftmax"] == 4 and operators["vitq.ivit_shiftgelu"] == 4
+    assert all(check.different == 0 for check in verify(folder, count=16))
+
+
+def test_real_deit_tiny(real_data: Path, tmp_path: Path) -> None:
+    pictures = real_data / "imagenet300"
+    options = QuantizeOptions(
+        model="deit_tiny_patch16_224",
+        weights=real_data / "deit_tiny_patch16_224.safetensors",
+        calib=str(pictures / "calib"),
+        artifacts=tmp_path,
+    )
+    artifact = quantize(options)
+    export(artifact)
+    folder = compile_model(artifact.folder, CompileOptions())
+    assert (folder / "model.so").stat().st_size < 8 * 2**20
+    assert all(check.different == 0 for check in verify(folder, str(pictures / "eval"), 16))
+    rows = evaluate(folder, str(pictures / "eval"), backends=("library",))
+    library = rows[-1]
+    assert library.top1 is not None and library.top1 >= 155
+    assert library.agreement >= 0.95 and library.mean_cosine >= 0.985

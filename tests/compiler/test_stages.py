@@ -1,0 +1,168 @@
+"""quantize, export, compile, verify, run, evaluate, inspect on the embedded model."""
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compiler.artifacts import Artifact, file_hash
+from compiler.compile import CompileOptions, compile_model
+from compiler.evaluate import evaluate, sqnr_db
+from compiler.export import export
+from compiler.inspection import inspect
+from compiler.quantize import QuantizeOptions, quantize
+from compiler.run import open_compiled, run
+from compiler.verify import verify
+from models.digits_vit.data import eval_images
+from numerics.errors import VitqError
+
+
+def test_artifact_has_the_promised_files(artifact: Artifact, compiled: Path) -> None:
+    names = {path.name for path in artifact.folder.iterdir()}
+    assert {"quantize.json", "quantized.safetensors", "model.onnx", "export.json", "cpu"} <= names
+    assert {path.name for path in compiled.iterdir()} == {
+        "model.so",
+        "metadata.json",
+        "golden.npz",
+    }
+
+
+def test_metadata_says_what_the_library_is(compiled: Path) -> None:
+    metadata = json.loads((compiled / "metadata.json").read_text())
+    assert metadata["inputs"] == [{"name": "pixels", "shape": [1, 3, 32, 32], "dtype": "uint8"}]
+    assert metadata["outputs"][0]["shape"] == [1, 10]
+    assert metadata["outputs"][0]["scale"] > 0
+    assert metadata["float_islands"] == []
+    assert metadata["sha256"]["model.so"] == file_hash(compiled / "model.so")
+    assert metadata["versions"]["apache-tvm"] == "0.27.0.post1"
+    assert metadata["accumulators"]
+
+
+def test_unchanged_stages_are_not_done_again(
+    artifact: Artifact, compiled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in artifact.folder.rglob("*")}
+    options = QuantizeOptions(artifacts=artifact.folder.parents[1])
+    with caplog.at_level(logging.INFO):
+        quantize(options)
+        export(artifact)
+        compile_model(artifact.folder, CompileOptions())
+    assert [record.message.split(",")[0] for record in caplog.records] == [
+        "quantize: unchanged",
+        "export: unchanged",
+        "compile: unchanged",
+    ]
+    assert {path: path.stat().st_mtime_ns for path in artifact.folder.rglob("*")} == before
+
+
+def test_other_options_are_another_artifact(artifact: Artifact) -> None:
+    options = QuantizeOptions(artifacts=artifact.folder.parents[1])
+    assert replace(options, method="minmax").artifact.folder != artifact.folder
+    assert replace(options, nonlinear="ivit").artifact.folder != artifact.folder
+
+
+def test_verify_is_exact_on_real_random_and_extreme_pictures(compiled: Path) -> None:
+    checks = verify(compiled)
+    assert {check.name for check in checks} >= {
+        "golden",
+        "real",
+        "random",
+        "all 0",
+        "all 255",
+        "checkerboard",
+    }
+    assert sum(check.pictures for check in checks) >= 64
+    assert all(check.different == 0 and check.values > 0 for check in checks)
+
+
+def test_batch_8_gives_the_same_integers(artifact: Artifact, compiled: Path) -> None:
+    folder = compile_model(artifact.folder, CompileOptions(batch=8))
+    assert folder.name == "cpu-b8"
+    assert all(check.different == 0 for check in verify(folder))
+    pixels, _ = eval_images(11)
+    one, eight = (open_compiled(f).library()(np.array(pixels)) for f in (compiled, folder))
+    assert np.array_equal(one, eight)
+
+
+def test_threads_do_not_change_the_integers(compiled: Path) -> None:
+    assert all(check.different == 0 for check in verify(compiled, threads=2))
+
+
+def test_verify_finds_a_difference(compiled: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(compiled.parent, tmp_path / "copy") / compiled.name
+    with np.load(copy / "golden.npz") as golden:
+        pixels, codes = golden["pixels"], golden["codes"].copy()
+    codes[0, 0] += 1
+    np.savez(copy / "golden.npz", pixels=pixels, codes=codes)
+    with pytest.raises(VitqError, match="1 of 80 integers differ from the golden"):
+        verify(copy)
+
+
+def test_an_exchanged_library_is_refused(compiled: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(compiled.parent, tmp_path / "copy") / compiled.name
+    with (copy / "model.so").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(VitqError, match="not the library that was compiled"):
+        verify(copy)
+
+
+def test_run_writes_logits_and_integers(compiled: Path, tmp_path: Path) -> None:
+    pixels, _ = eval_images(5)
+    np.save(tmp_path / "x.npy", pixels)
+    outputs = {}
+    for backend in ("library", "reference"):
+        for raw in (False, True):
+            path = tmp_path / f"{backend}{raw}.npy"
+            run(compiled, tmp_path / "x.npy", path, raw, backend)  # type: ignore[arg-type]
+            outputs[backend, raw] = np.load(path)
+    logits, codes = outputs["library", False], outputs["library", True]
+    assert logits.shape == codes.shape == (5, 10)
+    assert logits.dtype == np.float32 and codes.dtype == np.int16
+    assert np.array_equal(codes, outputs["reference", True])
+    assert np.array_equal(logits, outputs["reference", False])
+    scale = open_compiled(compiled).metadata["outputs"][0]["scale"]
+    np.testing.assert_allclose(logits, codes * scale, rtol=1e-6, atol=0)
+
+
+def test_integer_accuracy_is_within_half_a_point_of_float(compiled: Path) -> None:
+    rows = {row.name: row for row in evaluate(compiled)}
+    assert list(rows) == ["float", "onnxruntime", "reference", "library"]
+    floats, library = rows["float"], rows["library"]
+    assert floats.top1 is not None and library.top1 is not None
+    assert floats.top1 / floats.images >= 0.97
+    assert (floats.top1 - library.top1) / floats.images <= 0.005
+    assert library.agreement >= 0.99 and library.mean_cosine >= 0.999
+    reference = rows["reference"]
+    assert (reference.top1, reference.mean_cosine) == (library.top1, library.mean_cosine)
+
+
+def test_evaluate_refuses_an_unknown_backend(compiled: Path) -> None:
+    with pytest.raises(VitqError, match="'magic' is unknown: choose float, onnxruntime"):
+        evaluate(compiled, backends=("magic",))
+
+
+def test_sqnr_of_a_known_noise() -> None:
+    signal = np.array([[3.0, 4.0]])
+    assert sqnr_db(signal, signal + np.array([[0.5, 0.0]])) == pytest.approx(20.0)
+
+
+def test_inspect_shows_operators_scales_and_no_float(compiled: Path) -> None:
+    content = inspect(compiled)
+    target = content["targets"]["cpu"]
+    assert target["float_islands"] == []
+    assert target["integer_ops"]["vitq.layernorm"] == 9
+    assert not [op for op in target["integer_ops"] if "quantize" in op and op != "vitq.requantize"]
+    assert all(row["scale"] > 0 for row in content["quantizers"])
+    assert content["provenance"]["method"] == "repq"
+    assert target["accumulators"]["proven"] > 0
+
+
+def test_a_stage_without_the_one_before_says_so(tmp_path: Path, artifact: Artifact) -> None:
+    (tmp_path / "quantize.json").write_text("{}")
+    with pytest.raises(VitqError, match="run export first"):
+        compile_model(tmp_path, CompileOptions())
+    with pytest.raises(VitqError, match="holds no compiled library: run compile first"):
+        verify(tmp_path)

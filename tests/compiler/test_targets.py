@@ -1,0 +1,50 @@
+"""The table of targets."""
+
+import pytest
+from compiler import targets
+from compiler.targets import TARGETS, find_compiler, get_target, missing_flags, target_names
+from numerics.errors import VitqError
+
+
+def test_names_are_unique_and_resolve() -> None:
+    assert len(set(target_names())) == len(target_names())
+    for name in TARGETS:
+        assert get_target(name).name == name
+    assert get_target("cpu").name == "cpu"
+
+
+def test_unknown_target_lists_the_choices() -> None:
+    with pytest.raises(VitqError, match=r"'rpi9' does not exist: choose cpu, x86-vnni"):
+        get_target("rpi9")
+
+
+def test_cpu_is_the_best_level_that_the_flags_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets.platform, "machine", lambda: "x86_64")
+    levels = {
+        "x86-vnni": {*targets.AVX512, *targets.AVX2},
+        "x86-avx2": set(targets.AVX2),
+        "x86-64": set(),
+    }
+    for name, flags in levels.items():
+        monkeypatch.setattr(targets, "host_flags", lambda flags=flags: flags)
+        assert get_target("cpu").config == TARGETS[name].config
+    monkeypatch.setattr(targets.platform, "machine", lambda: "riscv64")
+    with pytest.raises(VitqError, match="riscv64"):
+        get_target("cpu")
+
+
+def test_missing_flags_are_named() -> None:
+    assert missing_flags(TARGETS["x86-avx2"], {"avx2", "fma"}) == ["bmi2"]
+
+
+def test_no_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets.shutil, "which", lambda name: None)
+    with pytest.raises(VitqError, match="apt-get install g"):
+        find_compiler(get_target("cpu"))
+
+
+def test_tvm_accepts_every_configuration() -> None:
+    from tvm.target import Target
+
+    for target in TARGETS.values():
+        assert Target(target.tvm_config()).kind.name == "llvm"

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from tvm import relax
+
+from numerics.add import AddParams
+from numerics.dyadic import to_dyadic
+from numerics.errors import RangeError
+from numerics.int_layernorm import layernorm_params
+from numerics.qparams import QuantParams
+from numerics.shiftgelu import gelu_params
+from numerics.shiftmax import ShiftmaxParams, normalize_params
+from relay_passes import dialect
+from relay_passes.check_accumulators import CheckAccumulators
+from tests.relay_passes.modules import module
+
+OUT = QuantParams(np.float32(0.1), np.int32(0), -128, 127)
+
+
+def gemm(weight, bias, qmin=-128, qmax=127):
+    n = len(weight)
+    dyadic = to_dyadic(np.full(n, 1e-3))
+    zeros = np.zeros(n, np.int32)
+    return dialect.Gemm(weight, bias, dyadic, zeros, qmin, qmax)
+
+
+def check(inputs, body):
+    step = CheckAccumulators()
+    step(module(inputs, body))
+    return {(bound.op.removeprefix("vitq."), bound.what): bound for bound in step.bounds}
+
+
+def one(inputs, make):
+    return check(inputs, lambda b, *tensors: b(make(*tensors)))
+
+
+def test_a_linear_bound_is_exact():
+    rng = np.random.default_rng(0)
+    weight, bias = rng.integers(-127, 128, (3, 4)).astype(np.int8), np.array([5, -7, 0], np.int32)
+    bounds = one({"x": ((2, 4), "int8")}, lambda x: dialect.linear(x, gemm(weight, bias), "int8"))
+    codes = np.array(np.meshgrid(*[[-128, 127]] * 4)).reshape(4, -1)
+    acc = weight.astype(int) @ codes + bias[:, None]
+    bound = bounds["linear", "accumulator"]
+    assert bound.low <= acc.min() and acc.max() <= bound.high
+    assert bound.high - acc.max() <= np.abs(bias).max()
+
+
+def test_the_producers_bounds_are_used():
+    weight, bias = np.full((1, 4), 100, np.int8), np.zeros(1, np.int32)
+
+    def body(b, x):
+        narrow = b(dialect.linear(x, gemm(np.ones((4, 4), np.int8), np.zeros(4), -8, 7), "int8"))
+        moved = b(relax.op.reshape(narrow, (4, 2)))
+        moved = b(relax.op.reshape(moved, (2, 4)))
+        return b(dialect.linear(moved, gemm(weight, bias), "int8"))
+
+    step = CheckAccumulators()
+    step(module({"x": ((2, 4), "int8")}, body))
+    assert (step.bounds[1].low, step.bounds[1].high) == (-4 * 100 * 8, 4 * 100 * 7)
+
+
+def test_an_overflow_names_the_operator_and_the_numbers():
+    weight = np.full((1, 150_000), 127, np.int8)
+    with pytest.raises(RangeError, match=r"vitq.linear .*accumulator can reach \[-2438400000"):
+        one(
+            {"x": ((1, 150_000), "int8")},
+            lambda x: dialect.linear(x, gemm(weight, np.zeros(1)), "int8"),
+        )
+
+
+def test_a_bias_at_the_limit_overflows():
+    weight, bias = np.ones((1, 4), np.int8), np.array([2**31 - 1], np.int32)
+    with pytest.raises(RangeError, match="accumulator"):
+        one({"x": ((1, 4), "int8")}, lambda x: dialect.linear(x, gemm(weight, bias), "int8"))
+
+
+def test_scores_are_held_to_their_own_limit():
+    inputs = {"a": ((1, 4, 70_000), "int8"), "b": ((1, 4, 70_000), "int8")}
+    params = ShiftmaxParams(2**30, 40)
+    with pytest.raises(RangeError, match=r"shiftmax_codes .*its score can reach"):
+        check(
+            inputs,
+            lambda m, a, b: m(dialect.shiftmax_codes(m(dialect.matmul(a, b, 0, 0)), params)),
+        )
+
+
+def test_zero_points_widen_products():
+    inputs = {"a": ((1, 2, 8), "int8"), "b": ((1, 3, 8), "uint8")}
+    bound = one(inputs, lambda a, b: dialect.matmul(a, b, 127, 0))["matmul", "accumulator"]
+    assert bound.high == 8 * 255 * 255
+
+
+def test_attention():
+    norm = normalize_params(1.0, 255, OUT)
+    params = dialect.AttentionParams(0, 0, -128, 2**30, 40, *norm)
+    bounds = one({"x": ((1, 5, 3, 2, 8), "int8")}, lambda x: dialect.attention(x, params, "int8"))
+    assert bounds["attention", "score"].high == 8 * 128 * 128
+    assert bounds["attention", "accumulator"].high == 5 * 255 * 255
+    long = {"x": ((1, 40_000, 3, 2, 8), "int8")}
+    with pytest.raises(RangeError, match=r"attention .*accumulator"):
+        one(long, lambda x: dialect.attention(x, params, "int8"))
+
+
+def test_add_and_mean():
+    params = AddParams(0, 0, 2**14, 2**14, 14, 0, -128, 127)
+    inputs = {"a": ((2, 4), "int16"), "b": ((2, 4), "int16")}
+    bound = one(inputs, lambda a, b: dialect.add(a, b, params, "int16"))["add", "sum"]
+    assert bound.high == 2 * 2**15 * 2**14 + 2**13
+    too_large = params._replace(a_multiplier=2**16)
+    with pytest.raises(RangeError, match=r"vitq.add"):
+        one(inputs, lambda a, b: dialect.add(a, b, too_large, "int16"))
+    mean = dialect.MeanParams(2**30, 40, 0, 0, -128, 127)
+    with pytest.raises(RangeError, match=r"vitq.mean"):
+        one({"x": ((1, 2**17, 4), "int16")}, lambda x: dialect.mean(x, mean, "int8"))
+
+
+def test_shiftgelu_and_layernorm_of_all_int16_codes():
+    x = {"x": ((2, 16), "int16")}
+    gelu = gelu_params(1e-4, 0, OUT)
+    bounds = one(x, lambda x: dialect.shiftgelu(x, gelu, "int8"))
+    assert bounds["shiftgelu", "sum"].high < 2**31
+    norm = layernorm_params(1e-4, 1e-6, np.ones(16, np.float32), np.zeros(16, np.float32), OUT)
+    bounds = one(x, lambda x: dialect.layernorm(x, norm, "int8"))
+    assert bounds["layernorm", "variance"].high < 2**62
+    wrong = norm._replace(addend=np.full(16, 2**31 - 1, np.int32))
+    with pytest.raises(RangeError, match=r"vitq.layernorm .*affine"):
+        one(x, lambda x: dialect.layernorm(x, wrong, "int8"))
+
+
+def test_requantize_with_a_zero_point_beyond_int32():
+    dyadic = to_dyadic(np.float64(0.5))
+    params = dialect.RequantizeParams(-(2**20), 0, -128, 127)
+    with pytest.raises(RangeError, match=r"vitq.requantize"):
+        one({"x": ((2,), "int32")}, lambda x: dialect.requantize(x, dyadic, params, "int8"))

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+
+from numerics.qparams import QuantParams
+from numerics.shiftmax import SMALLEST_CODE_SUM, ShiftmaxParams, normalize_params, shiftmax_params
+from relay_passes import dialect
+from relay_passes.fuse_attention import FuseAttention
+from relay_passes.simplify_layout import SimplifyLayout
+from tests.relay_passes.modules import assert_declines, assert_same_results, module
+
+B, N, H, D = 2, 5, 3, 4
+INPUT = {"qkv": ((B, N, 3 * H * D), "int8")}
+SOFTMAX = ShiftmaxParams(*shiftmax_params(3e-3))
+NORM = normalize_params(1.7, SMALLEST_CODE_SUM, QuantParams(np.float32(1), np.int32(3), -128, 127))
+
+
+def by_permute(b, qkv, index):
+    x = b(relax.op.reshape(qkv, (B, N, 3, H, D)))
+    x = b(relax.op.permute_dims(x, [2, 0, 3, 1, 4]))
+    return b(
+        relax.op.reshape(b(relax.op.strided_slice(x, [0], [index], [index + 1])), (B, H, N, D))
+    )
+
+
+def by_slice(b, qkv, index):
+    x = b(relax.op.strided_slice(qkv, [2], [index * H * D], [(index + 1) * H * D]))
+    return b(relax.op.permute_dims(b(relax.op.reshape(x, (B, N, H, D))), [0, 2, 1, 3]))
+
+
+def heads_first(b, qkv, index):
+    x = b(relax.op.reshape(qkv, (B, N, H, 3, D)))
+    x = b(relax.op.permute_dims(x, [3, 0, 2, 1, 4]))
+    return b(
+        relax.op.reshape(b(relax.op.strided_slice(x, [0], [index], [index + 1])), (B, H, N, D))
+    )
+
+
+def attention(split=by_permute, order=(0, 1, 2), inputs=INPUT):
+    def body(b, *tensors):
+        sources = tensors if len(tensors) == 3 else tensors * 3
+        q, k, v = (split(b, source, i) for source, i in zip(sources, order, strict=True))
+        codes = b(dialect.shiftmax_codes(b(dialect.matmul(q, k, 1, -2)), SOFTMAX))
+        y = b(dialect.normalized_matmul(codes, v, 5, NORM, "int8"))
+        return b(relax.op.reshape(b(relax.op.permute_dims(y, [0, 2, 1, 3])), (B, N, H * D)))
+
+    return module(inputs, body)
+
+
+@pytest.mark.parametrize("split", [by_permute, by_slice])
+def test_any_spelling_of_the_heads_fuses(split):
+    def fused(b, qkv):
+        params = dialect.AttentionParams(1, -2, 5, *SOFTMAX, *NORM)
+        x = b(relax.op.reshape(qkv, (B, N, 3, H, D)))
+        return b(relax.op.reshape(b(dialect.attention(x, params, "int8")), (B, N, H * D)))
+
+    before = attention(split)
+    after = SimplifyLayout()(FuseAttention()(before))
+    tvm.ir.assert_structural_equal(after, module(INPUT, fused))
+    assert_same_results(before, after)
+
+
+@pytest.mark.parametrize(
+    ("mod", "reason"),
+    [
+        (attention(heads_first), "not split as (B, N, 3, H, D)"),
+        (attention(order=(1, 0, 2)), "not split as (B, N, 3, H, D)"),
+        (attention(inputs={"qkv": (INPUT["qkv"][0], "uint8")}), "int8 is needed"),
+        (attention(inputs={name: INPUT["qkv"] for name in "qkv"}), "not come from one tensor"),
+    ],
+)
+def test_refusals(mod, reason):
+    assert_declines(FuseAttention(), mod, reason)

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from tvm import relax
+
+from numerics.errors import VitqError
+from relay_passes import dialect
+from relay_passes.interpreter import interpret
+from relay_passes.matching import constant
+from tests.relay_passes.modules import module
+
+
+def test_a_table_for_each_channel():
+    table = np.stack([np.arange(256), np.arange(255, -1, -1)]).astype(np.uint8)
+    mod = module({"x": ((1, 2, 2, 2), "uint8")}, lambda b, x: b(dialect.lut(x, table)))
+    x = np.arange(8, dtype=np.uint8).reshape(1, 2, 2, 2)
+    want = np.array([0, 1, 2, 3, 251, 250, 249, 248], np.uint8).reshape(x.shape)
+    np.testing.assert_array_equal(interpret(mod, [x])[0], want)
+
+
+def test_slices_with_strides():
+    mod = module(
+        {"x": ((3, 8), "int8")},
+        lambda b, x: b(relax.op.strided_slice(x, [1], [1], [8], [3])),
+    )
+    x = np.arange(24, dtype=np.int8).reshape(3, 8)
+    np.testing.assert_array_equal(interpret(mod, [x])[0], x[:, 1:8:3])
+
+
+def test_quantize_rounds_half_to_even_and_saturates():
+    mod = module({"x": ((5,), "float32")}, lambda b, x: b.q(x, 0.5, 1))
+    x = np.array([0.25, 0.75, -0.25, 1000, -1000], np.float32)
+    np.testing.assert_array_equal(interpret(mod, [x])[0], np.array([1, 3, 1, 127, -128], np.int8))
+
+
+def test_a_wrong_input_is_an_error():
+    mod = module({"x": ((5,), "int8")}, lambda b, x: b(relax.op.reshape(x, (1, 5))))
+    with pytest.raises(VitqError, match=r"x must be int8 of shape \(5,\)"):
+        interpret(mod, [np.zeros(5, np.uint8)])
+
+
+def test_an_unknown_operator_is_an_error():
+    mod = module(
+        {"x": ((5,), "int8")}, lambda b, x: b(relax.op.left_shift(x, constant(np.int8(1))))
+    )
+    with pytest.raises(VitqError, match=r"does not know relax.left_shift"):
+        interpret(mod, [np.zeros(5, np.int8)])
