@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from compiler.artifacts import Artifact
 from compiler.compile import CompileOptions, compile_model
 from compiler.export import export

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+
 from quantization.timm_compat import import_timm
 
 SIZE = 32

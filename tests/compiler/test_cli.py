@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from compiler import cli
 from onnx import TensorProto, helper
 from PIL import Image
+
+from compiler import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,8 +128,9 @@ def test_each_bad_input_is_one_line_with_exit_code_2(
 def test_non_finite_weights_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from models.digits_vit import CHECKPOINT
     from safetensors.torch import load_file, save_file
+
+    from models.digits_vit import CHECKPOINT
 
     state = load_file(CHECKPOINT)
     state["norm.weight"][3] = float("nan")

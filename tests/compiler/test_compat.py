@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from compiler import compat
 from numerics.errors import VitqError
 

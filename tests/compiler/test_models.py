@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from compiler.compile import CompileOptions, compile_model
 from compiler.evaluate import evaluate
 from compiler.export import export

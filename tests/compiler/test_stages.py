@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from compiler.artifacts import Artifact, file_hash
 from compiler.compile import CompileOptions, compile_model
 from compiler.evaluate import evaluate, sqnr_db

@@ -1,6 +1,7 @@
 """The table of targets."""
 
 import pytest
+
 from compiler import targets
 from compiler.targets import TARGETS, find_compiler, get_target, missing_flags, target_names
 from numerics.errors import VitqError
