@@ -2,13 +2,14 @@
 
     python -m benchmarks.latency artifacts/<model>/<recipe>-<method>/cpu [--json]
 
-Rounds of all contestants in turn, so that drifts of the machine hit all alike: believe the ratios of
-one run, not its absolute times. Batch and input are those of the library.
+Rounds of all contestants in turn, so that drifts of the machine hit all alike: believe the ratios
+of one run, not its absolute times. Batch and input are those of the library.
 
 Notes (what was learned):
 
 * Intel Cascade Lake class, 2.5 GHz: see the README's table for the figures.
-* onnxruntime spins its threads between calls; with one thread and one pinned core it does not matter.
+* onnxruntime spins its threads between calls; with one thread and one pinned core it does not
+  matter.
 """
 
 import argparse

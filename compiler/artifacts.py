@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY_NAME = "model.so"
 METADATA_NAME = "metadata.json"
 GOLDEN_NAME = "golden.npz"
+QUANTIZE_NAME = "quantize.json"
 ONNX_NAME = "model.onnx"
 EXPORT_NAME = "export.json"
 CHUNK = 1 << 20
@@ -49,6 +50,11 @@ class Artifact:
         return self.folder / ONNX_NAME
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether the QDQ file came from elsewhere, without a quantized graph."""
+        return not (self.folder / QUANTIZE_NAME).is_file()
+
+    @property
     def export_json(self) -> Path:
         """What export measured."""
         return self.folder / EXPORT_NAME
@@ -65,7 +71,7 @@ def open_artifact(path: Path) -> Artifact:
         VitqError: if there is none.
     """
     for folder in (path, path.parent):
-        if (folder / ONNX_NAME).is_file() or (folder / "quantize.json").is_file():
+        if (folder / ONNX_NAME).is_file() or (folder / QUANTIZE_NAME).is_file():
             return Artifact(folder)
     raise VitqError(f"{path} is no artifact: run quantize first (or give its folder)")
 

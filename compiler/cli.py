@@ -5,7 +5,6 @@ Every stage is imported when its command runs: ``quantize`` needs no TVM, ``comp
 its traceback.
 """
 
-import json
 import logging
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from compiler.report import print_artifact, print_json, print_table
 from numerics.errors import VitqError
 
 app = typer.Typer(
@@ -169,9 +169,9 @@ def verify(
 
     checks = stage(folder, pictures, count, threads)
     if as_json:
-        _print_json({"checks": [check.to_json() for check in checks]})
+        print_json({"checks": [check.to_json() for check in checks]})
         return
-    _print_table(
+    print_table(
         ["pictures", "number", "integers", "different", "against"],
         [[c.name, str(c.pictures), str(c.values), str(c.different), c.against] for c in checks],
         f"bit-exact: {folder}",
@@ -195,10 +195,10 @@ def evaluate(
 
     rows = stage(folder, pictures, count, tuple(backends.split(",")), threads)
     if as_json:
-        _print_json({"rows": [row.to_json() for row in rows]})
+        print_json({"rows": [row.to_json() for row in rows]})
         return
     head = ["backend", "top-1", "top-5", "agreement", "cosine", "SQNR dB", "seconds"]
-    _print_table(head, list(table_rows(rows)), f"{rows[0].images} pictures: {folder}")
+    print_table(head, list(table_rows(rows)), f"{rows[0].images} pictures: {folder}")
 
 
 @app.command()
@@ -227,45 +227,9 @@ def inspect(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
     content = stage(folder)
     if as_json:
-        _print_json(content)
+        print_json(content)
         return
-    for name, target in content["targets"].items():
-        _print_target(name, target)
-    if "quantizers" in content:
-        _print_table(
-            ["result", "operator", "scale", "zero point", "range"],
-            [
-                [q["name"], q["op"], f"{q['scale']:.6g}", str(q["zero_point"]),
-                 f"{q['qmin']}..{q['qmax']}"]
-                for q in content["quantizers"]
-            ],
-            "quantizers",
-        )  # fmt: skip
-    facts = content.get("provenance", {})
-    shown = ("model", "weights", "calibration", "method", "nonlinear", "versions", "command")
-    _print_table(["provenance", ""], [[key, str(facts[key])] for key in shown if key in facts], "")
-
-
-def _print_target(name: str, target: dict[str, Any]) -> None:
-    tightest = target["accumulators"]["tightest"]
-    islands = target["float_islands"]
-    rows = [
-        ["input", _tensor(target["inputs"][0])],
-        ["output", f"{_tensor(target['outputs'][0])}, scale {target['outputs'][0]['scale']:.6g}"],
-        ["library", f"{target['size_bytes'] / 2**20:.2f} MiB"],
-        ["float islands", str(len(islands)) + "".join(f" {island}" for island in islands)],
-        ["accumulators", f"{target['accumulators']['proven']} proven to fit"],
-    ]
-    if tightest:
-        reach = max(-tightest["low"], tightest["high"]) / tightest["limit"]
-        what = f"{tightest['op']} {tightest['var']}: {tightest['what']}"
-        rows.append(["tightest", f"{what}, {100 * reach:.1f} % of its limit"])
-    rows += [[op, str(count)] for op, count in target["integer_ops"].items()]
-    _print_table(["target", name], rows, "")
-
-
-def _tensor(info: dict[str, Any]) -> str:
-    return f"{info['name']} {'x'.join(map(str, info['shape']))} {info['dtype']}"
+    print_artifact(content)
 
 
 @app.command()
@@ -277,9 +241,9 @@ def targets(as_json: JsonOption = False) -> None:
     rows = [["cpu", f"this machine: {native}"]]
     rows += [[target.name, target.description] for target in TARGETS.values()]
     if as_json:
-        _print_json({"targets": [{"name": name, "description": text} for name, text in rows]})
+        print_json({"targets": [{"name": name, "description": text} for name, text in rows]})
         return
-    _print_table(["target", "description"], rows, "")
+    print_table(["target", "description"], rows, "")
 
 
 @app.command()
@@ -322,20 +286,6 @@ def build(
     else:
         evaluate(folder, pictures, count, threads=threads)
     typer.echo(folder)
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    typer.echo(json.dumps(content, indent=1))
-
-
-def _print_table(head: list[str], rows: list[list[str]], title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*head, title=title or None, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ the integer module stands in for the reference.
 """
 
 import logging
-import shutil
 import sys
 import time
 from collections import Counter
@@ -22,15 +21,18 @@ from compiler.artifacts import (
     GOLDEN_NAME,
     LIBRARY_NAME,
     METADATA_NAME,
+    QUANTIZE_NAME,
     Artifact,
     file_hash,
     fingerprint,
     is_current,
     open_artifact,
+    read_json,
     source_hash,
     versions,
     write_json,
 )
+from compiler.importing import ImportedModel, Meaning, import_model, interpreter_runner, read_onnx
 from compiler.targets import Target, get_target
 from numerics.arrays import IntArray, UInt8Array
 from numerics.errors import VitqError
@@ -41,12 +43,6 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("numerics", "quantization", "relay_passes", "compiler")
 FOREIGN_SAMPLE = 4
-SUPPORTED_ONNX_OPS = frozenset(
-    "Add Cast Clip Concat Constant ConstantOfShape Conv DequantizeLinear Div Equal Erf Exp Expand "
-    "Flatten Gather Gelu Gemm Identity LayerNormalization MatMul Mul Pow QuantizeLinear ReduceMax "
-    "ReduceMean ReduceSum Reshape Shape Slice Softmax Split Sqrt Squeeze Sub Tanh Transpose "
-    "Unsqueeze Where".split()
-)
 
 
 @dataclass(frozen=True)
@@ -109,87 +105,35 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
 
 def _foreign_artifact(path: Path, options: CompileOptions) -> Artifact:
     """An artifact around a QDQ file from elsewhere."""
-    read_onnx(path)
+    model = read_onnx(path)
     artifact = Artifact(options.artifacts / path.stem / "onnx")
     if artifact.onnx.resolve() != path.resolve():
         artifact.folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, artifact.onnx)
+        write_atomically(artifact.onnx, model.SerializeToString())  # external data is now inside
     return artifact
-
-
-def read_onnx(path: Path) -> Any:
-    """Read and check an ONNX file.
-
-    Raises:
-        VitqError: not ONNX, damaged, or with operators that no pass understands (all listed).
-    """
-    import onnx
-
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except Exception as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise VitqError(f"{path} is not a readable ONNX file (truncated?): {line}") from error
-    ops = Counter(
-        node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        for node in model.graph.node
-    )
-    unknown = sorted((op, count) for op, count in ops.items() if op not in SUPPORTED_ONNX_OPS)
-    if unknown:
-        listed = ", ".join(f"{op} (x{count})" for op, count in unknown)
-        raise VitqError(f"{path} uses operators that are not supported: {listed}")
-    return model
 
 
 def _compile(
     artifact: Artifact, target: Target, options: CompileOptions, folder: Path, wanted: str
 ) -> None:
-    from tvm.relax.frontend.onnx import from_onnx
-
+    """Write the library and its golden file, and last the metadata."""
     from compiler.library import build_library
-    from relay_passes.pipeline import Nonlinear, PassOptions, integerize
 
-    model = read_onnx(artifact.onnx)
-    stored = {entry.key: entry.value for entry in model.metadata_props}
-    nonlinear = Nonlinear(options.nonlinear or stored.get("vitq.nonlinear", "vitq"))
-    shape = _input_shape(model, artifact.onnx, options.batch)
-    name = model.graph.input[0].name
-    imported = from_onnx(model, shape_dict={name: list(shape)})
-    passes = PassOptions(mean=options.mean, std=options.std, nonlinear=nonlinear)
-    integer = integerize(imported, passes, options.debug_dump)
-    library = folder / LIBRARY_NAME
-    build_library(integer.mod, target, library)
-    pixels, codes = _golden(artifact, integer.mod, shape)
+    _require_own_nonlinear(artifact, options.nonlinear)
+    given = Meaning(options.batch, options.mean, options.std, options.nonlinear)
+    model = import_model(artifact.onnx, given, options.debug_dump)
+    library, golden = folder / LIBRARY_NAME, folder / GOLDEN_NAME
+    build_library(model.integer.mod, target, library)
+    pixels, codes = _golden(artifact, model)
     buffer = BytesIO()
     np.savez_compressed(buffer, pixels=pixels, codes=codes)
-    write_atomically(folder / GOLDEN_NAME, buffer.getvalue())
-    output = integer.report.outputs[0]
+    write_atomically(golden, buffer.getvalue())
     content = {
         "fingerprint": wanted,
         "target": target.name,
         "target_config": target.tvm_config(),
-        "batch": options.batch,
-        "inputs": [{"name": name, "shape": list(shape), "dtype": "uint8"}],
-        "outputs": [
-            {
-                "name": model.graph.output[0].name,
-                "shape": list(output.shape),
-                "dtype": output.dtype,
-                "scale": output.scale,
-                "zero_point": output.zero_point,
-            }
-        ],
-        "nonlinear": str(nonlinear),
-        "integer_ops": _count_ops(integer.mod),
-        "float_islands": [],
-        "accumulators": [bound._asdict() for bound in integer.report.bounds],
-        "metadata_props": stored,
-        "sha256": {
-            artifact.onnx.name: file_hash(artifact.onnx),
-            LIBRARY_NAME: file_hash(library),
-            GOLDEN_NAME: file_hash(folder / GOLDEN_NAME),
-        },
+        **_describe(model),
+        "sha256": {path.name: file_hash(path) for path in (artifact.onnx, library, golden)},
         "size_bytes": library.stat().st_size,
         "versions": versions(("apache-tvm", "apache-tvm-ffi", "numpy", "onnx")),
         "command": " ".join(sys.argv),
@@ -197,34 +141,55 @@ def _compile(
     write_json(folder / METADATA_NAME, content)
 
 
-def _input_shape(model: Any, path: Path, batch: int) -> tuple[int, ...]:
-    """(batch, C, H, W) of the one input."""
-    if len(model.graph.input) != 1 or len(model.graph.output) != 1:
-        raise VitqError(f"{path} must have one input (pictures) and one output (logits)")
-    dims = model.graph.input[0].type.tensor_type.shape.dim
-    sizes = [dim.dim_value for dim in dims]
-    if len(sizes) != 4 or any(size < 1 for size in sizes[1:]):
-        raise VitqError(f"{path}: the input must be (N, C, H, W) with fixed C, H and W")
-    if sizes[0] not in (0, batch):
-        raise VitqError(f"{path} has a fixed batch of {sizes[0]}: compile with --batch {sizes[0]}")
-    return (batch, *sizes[1:])
+def _require_own_nonlinear(artifact: Artifact, wanted: str | None) -> None:
+    """An artifact with a reference is bound to the operators that it was quantized for."""
+    if artifact.is_foreign or wanted is None:
+        return
+    own = read_json(artifact.folder / QUANTIZE_NAME)["provenance"]["nonlinear"]
+    if wanted != own:
+        raise VitqError(
+            f"{artifact.folder} was quantized for nonlinear = {own}: quantize again for {wanted}"
+        )
 
 
-def _golden(artifact: Artifact, mod: Any, shape: tuple[int, ...]) -> tuple[UInt8Array, IntArray]:
+def _describe(model: ImportedModel) -> dict[str, Any]:
+    """The part of the metadata that does not depend on the target."""
+    from relay_passes.check_integer_only import float_islands
+
+    output, meaning = model.integer.report.outputs[0], model.meaning
+    return {
+        "batch": meaning.batch,
+        "inputs": [{"name": model.input_name, "shape": list(model.shape), "dtype": "uint8"}],
+        "outputs": [
+            {
+                "name": model.output_name,
+                "shape": list(output.shape),
+                "dtype": output.dtype,
+                "scale": output.scale,
+                "zero_point": output.zero_point,
+            }
+        ],
+        "mean": meaning.mean,
+        "std": meaning.std,
+        "nonlinear": meaning.nonlinear,
+        "integer_ops": _count_ops(model.integer.mod),
+        "float_islands": float_islands(model.integer.mod),
+        "accumulators": [bound._asdict() for bound in model.integer.report.bounds],
+        "metadata_props": model.properties,
+    }
+
+
+def _golden(artifact: Artifact, model: ImportedModel) -> tuple[UInt8Array, IntArray]:
     """Raw input and integer output, from the reference where there is one."""
-    from quantization import artifact as storage
-    from quantization.reference import IntegerReference
+    if not artifact.is_foreign:
+        from quantization import artifact as storage
+        from quantization.reference import IntegerReference
 
-    if (artifact.folder / storage.JSON_NAME).is_file():
-        model = storage.load(artifact.folder)
-        return model.sample, IntegerReference(model.graph)(model.sample).astype(np.int32)
-    from relay_passes.interpreter import interpret
-
-    batch = shape[0]
-    count = -(-FOREIGN_SAMPLE // batch) * batch
-    pixels = np.random.default_rng(0).integers(0, 256, (count, *shape[1:]), dtype=np.uint8)
-    parts = [interpret(mod, [pixels[i : i + batch]])[0] for i in range(0, count, batch)]
-    return pixels, np.concatenate(parts).astype(np.int32)
+        own = storage.load(artifact.folder)
+        return own.sample, IntegerReference(own.graph)(own.sample).astype(np.int32)
+    shape = (FOREIGN_SAMPLE, *model.shape[1:])
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return pixels, interpreter_runner(model)(pixels).astype(np.int32)
 
 
 def _count_ops(mod: Any) -> dict[str, int]:

@@ -126,6 +126,8 @@ def _float_backend(compiled: Compiled) -> Callable[[UInt8Array], FloatArray]:
     from quantization import artifact as storage
 
     folder = open_artifact(compiled.folder).folder
+    if compiled.is_foreign:
+        raise VitqError(f"{folder}: the float model behind a foreign file is unknown: use run")
     facts = storage.load(folder).provenance
     mean, std = (torch.tensor(facts[key]).reshape(-1, 1, 1) for key in ("mean", "std"))
     module, _ = float_model(folder)

@@ -7,13 +7,12 @@ from compiler.artifacts import (
     EXPORT_NAME,
     METADATA_NAME,
     ONNX_NAME,
+    QUANTIZE_NAME,
     Artifact,
     open_artifact,
     read_json,
 )
 from numerics.errors import VitqError
-
-QUANTIZE_JSON = "quantize.json"
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def inspect(path: Path) -> dict[str, Any]:
         [only] if only else sorted(p.parent for p in artifact.folder.glob(f"*/{METADATA_NAME}"))
     )
     content: dict[str, Any] = {"artifact": str(artifact.folder)}
-    quantized = artifact.folder / QUANTIZE_JSON
+    quantized = artifact.folder / QUANTIZE_NAME
     if quantized.is_file():
         stored = read_json(quantized)
         content["provenance"] = stored["provenance"]

@@ -6,8 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from compiler.batching import run_in_batches
 from compiler.compat import check_versions
 from compiler.targets import Target, find_compiler, host_flags, missing_flags
 from numerics.arrays import IntArray, UInt8Array
@@ -91,13 +90,8 @@ class Library:
         Returns:
             (N, classes) codes.
         """
-        parts = []
-        for start in range(0, len(pixels), self.batch):
-            part = pixels[start : start + self.batch]
-            padding = self.batch - len(part)
-            if padding:
-                zeros = np.zeros((padding, *self.picture_shape), np.uint8)
-                part = np.concatenate([part, zeros])
-            codes = self._main(self._tensor(np.ascontiguousarray(part), self._device)).numpy()
-            parts.append(codes[: self.batch - padding])
-        return np.concatenate(parts)
+        return run_in_batches(self._one_batch, pixels, self.batch)
+
+    def _one_batch(self, pixels: UInt8Array) -> IntArray:
+        codes: IntArray = self._main(self._tensor(pixels, self._device)).numpy()
+        return codes

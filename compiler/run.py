@@ -39,6 +39,11 @@ class Compiled:
         return tuple(self.metadata["inputs"][0]["shape"])
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether the model was quantized elsewhere."""
+        return open_artifact(self.folder).is_foreign
+
+    @property
     def batch(self) -> int:
         """Static batch size."""
         return self.input_shape[0]
@@ -76,24 +81,27 @@ class Compiled:
         return Library(path, self.input_shape, self.target, threads)
 
     def reference(self) -> Callable[[UInt8Array], IntArray]:
-        """The independent integer reference.
-
-        Raises:
-            VitqError: for a foreign model, which has none.
-        """
+        """The independent integer reference; for a foreign model the interpreter of its passes."""
+        if self.is_foreign:
+            return self._interpreter()
         from quantization import artifact as storage
         from quantization.reference import IntegerReference
 
-        folder = open_artifact(self.folder).folder
-        if not (folder / storage.JSON_NAME).is_file():
-            raise VitqError(f"{folder} comes from a foreign ONNX file: it has no reference")
-        reference = IntegerReference(storage.load(folder).graph)
+        reference = IntegerReference(storage.load(open_artifact(self.folder).folder).graph)
 
         def run(pixels: UInt8Array) -> IntArray:
             starts = range(0, len(pixels), REFERENCE_BATCH)
             return np.concatenate([reference(pixels[i : i + REFERENCE_BATCH]) for i in starts])
 
         return run
+
+    def _interpreter(self) -> Callable[[UInt8Array], IntArray]:
+        """The integer operators on NumPy, imported and lowered again."""
+        from compiler.importing import Meaning, import_model, interpreter_runner
+
+        mean, std = (self.metadata[key] and tuple(self.metadata[key]) for key in ("mean", "std"))
+        meaning = Meaning(self.batch, mean, std, self.metadata["nonlinear"])
+        return interpreter_runner(import_model(open_artifact(self.folder).onnx, meaning))
 
     def backend(
         self, name: Backend, threads: int | None = None

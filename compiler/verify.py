@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.artifacts import GOLDEN_NAME, open_artifact
+from compiler.artifacts import GOLDEN_NAME
 from compiler.run import Compiled, open_compiled
 from numerics.arrays import IntArray, UInt8Array
 from numerics.errors import VitqError
@@ -29,7 +29,7 @@ class Check:
         values: integers compared.
         different: how many of them differ.
         largest_difference: in steps of the logits.
-        against: ``reference`` or ``golden``.
+        against: ``reference``, ``golden``, or ``interpreter`` for a foreign model.
     """
 
     name: str
@@ -65,10 +65,11 @@ def verify(
     library = compiled.library(threads)
     with np.load(compiled.folder / GOLDEN_NAME, allow_pickle=False) as golden:
         checks = [_compare("golden", golden["pixels"], library, golden["codes"], "golden")]
-    if (open_artifact(compiled.folder).folder / "quantize.json").is_file():
-        reference = compiled.reference()
-        for name, pixels in _inputs(compiled, pictures, count):
-            checks.append(_compare(name, pixels, library, reference(pixels), "reference"))
+    reference, against = compiled.reference(), "reference"
+    if compiled.is_foreign:
+        against = "interpreter"
+    for name, pixels in _inputs(compiled, pictures, count):
+        checks.append(_compare(name, pixels, library, reference(pixels), against))
     bad = [check for check in checks if check.different]
     if bad:
         raise VitqError(

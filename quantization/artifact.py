@@ -69,10 +69,18 @@ def load(folder: Path) -> QuantizedModel:
     try:
         content = json.loads((folder / JSON_NAME).read_text())
         tensors = safetensors.numpy.load_file(folder / TENSORS_NAME)
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise VitqError(f"{folder} is no quantized model (run quantize first): {error}") from error
-    if content.get("format") != FORMAT:
-        raise VitqError(f"{folder} was written in format {content.get('format')}: quantize again")
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise VitqError(f"{folder} was written in format {found}: quantize again")
+    try:
+        return _restore(content, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise VitqError(f"{folder} is damaged ({error}): quantize again") from error
+
+
+def _restore(content: dict[str, Any], tensors: dict[str, Any]) -> QuantizedModel:
     qparams = {
         name: _qparams_from(name, limits, tensors) for name, limits in content["qparams"].items()
     }

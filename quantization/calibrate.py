@@ -143,15 +143,36 @@ def _assign_activations(
         elif role is Role.PROBABILITY:
             node.out = QuantParams.per_tensor(float(IVIT_CODE_SCALE), 0, 0, 255)
         elif role is Role.RESIDUAL:
-            high = max(-observers[name].low, observers[name].high) * RESIDUAL_HEADROOM
-            node.out = activation_qparams(-high, high, bits, QScheme.SYMMETRIC)
+            node.out = _residual(observers[name], bits)
         else:
             node.out = _activation(graph, node, observers[name], bits, method)
     for name in placement.ties:
-        source = name
-        while source in placement.ties:
-            source = placement.ties[source]
-        graph.nodes[name].out = graph.nodes[source].out
+        _share(graph, placement, observers, name)
+    for node in graph:
+        for index in range(len(node.inputs) if node.op is OpKind.ADD else 0):
+            source, _ = _quantized_source(graph, node, index)
+            if source.name in observers and observers[source.name].reach == 0:
+                source.out = node.out  # zero at any scale; 1 would overflow the addition's factors
+
+
+def _share(graph: Graph, placement: Placement, observers: dict[str, Observer], name: str) -> None:
+    """Take over a sum's parameters, unless that would clip a branch that the sum cancels."""
+    source = name
+    while source in placement.ties:
+        source = placement.ties[source]
+    node, shared = graph.nodes[name], graph.nodes[source].out
+    assert shared is not None
+    node.out = shared
+    low, high = observers[name].low, observers[name].high
+    zero, scale = int(shared.zero_point), float(shared.scale)
+    if low < scale * (shared.qmin - zero - 1) or high > scale * (shared.qmax - zero + 1):
+        node.out = _residual(observers[name], placement.bits[name])
+
+
+def _residual(observer: Observer, bits: int) -> QuantParams:
+    """Parameters of a 16-bit value."""
+    high = observer.reach * RESIDUAL_HEADROOM
+    return activation_qparams(-high, high, bits, QScheme.SYMMETRIC)
 
 
 def _activation(
@@ -190,20 +211,28 @@ def _quantize_parameters(graph: Graph, recipe: Recipe) -> None:
             graph.qparams[node.params["value"]] = node.out
 
 
-def input_qparams(graph: Graph, node: Node, index: int = 0) -> QuantParams:
-    """Parameters of one input, looked up through layout."""
-    source = graph.operand(node, index)
+def _quantized_source(graph: Graph, node: Node, index: int = 0) -> tuple[Node, float]:
+    """What quantizes one input, looked up through layout, and the factor on the way."""
+    source, factor = graph.operand(node, index), 1.0
     while source.out is None:
-        if source.op not in LAYOUT_OPS:
+        if source.op not in LAYOUT_OPS and source.op is not OpKind.SCALE:
             raise VitqError(f"{node.name} reads {source.name}, which has no quantizer")
+        factor *= source.attrs.get("factor", 1.0)
         source = graph.operand(source)
-    return source.out
+    return source, factor
+
+
+def input_scale(graph: Graph, node: Node, index: int = 0) -> float:
+    """Real value of one step of an input."""
+    source, factor = _quantized_source(graph, node, index)
+    assert source.out is not None
+    return float(source.out.scale) * factor
 
 
 def _quantize_layer(graph: Graph, node: Node, bits: int) -> None:
     """Quantize weight and bias; the weight's scale is raised where the bias would overflow."""
     weight, bias = graph.real(node, "weight"), graph.real(node, "bias").astype(np.float64)
-    x_scale = float(input_qparams(graph, node).scale)
+    x_scale = input_scale(graph, node)
     qparams = weight_qparams(weight, bits, floor=np.abs(bias) / x_scale / BIAS_LIMIT)
     graph.set_param(node, "weight", quantize(weight, qparams))
     graph.qparams[node.params["weight"]] = qparams

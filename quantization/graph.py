@@ -150,8 +150,14 @@ class Graph:
         return self.tensors[key]
 
     def set_param(self, node: Node, role: str, value: FloatArray) -> None:
-        """Give a node a parameter of its own (shared tensors stay as they are)."""
+        """Give a node a parameter of its own (shared tensors stay as they are).
+
+        A module of the traced model may be called like a node: its tensor is not overwritten.
+        """
         key = f"{node.name}.{role}"
+        taken = {k for other in self if other is not node for k in other.params.values()}
+        while key in taken:
+            key += "_"
         node.params[role] = key
         self.tensors[key] = np.ascontiguousarray(value)
 

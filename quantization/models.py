@@ -6,12 +6,10 @@ a callable that returns a ``torch.nn.Module``. Weights are never unpickled.
 
 import importlib
 import logging
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 
@@ -117,7 +115,7 @@ def _from_factory(name: str) -> torch.nn.Module:
     module_name, _, attribute = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise VitqError(f"model {name!r} cannot be imported: {error}") from error
     module = factory()
     if not isinstance(module, torch.nn.Module):
@@ -160,7 +158,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged file also leads torch.load to KeyError, OSError, ...
         line = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
         raise VitqError(f"weights {path} cannot be read safely: {line}") from error
     for key in STATE_DICT_KEYS:

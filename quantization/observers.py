@@ -4,6 +4,8 @@ A method (`quantization.methods`) chooses how a range is cut: by the extremes, b
 by the smallest squared error. The observer keeps enough for any of them.
 """
 
+import math
+
 import numpy as np
 import torch
 
@@ -40,6 +42,7 @@ class Observer:
         self.channel_low: FloatArray | None = None
         self.channel_high: FloatArray | None = None
         self._samples: list[FloatArray] = []
+        self._period = 1
 
     def update(self, x: torch.Tensor, batches: int) -> None:
         """Take in one batch.
@@ -60,12 +63,14 @@ class Observer:
         self.low, self.high = min(self.low, low), max(self.high, high)
         if self.channels:
             rows = x.reshape(-1, x.shape[-1])
+            self._period = x.shape[-1]
             self._update_channels(rows)
             step = max(1, rows.shape[0] * batches // ROW_LIMIT)
             self._samples.append(rows[::step].numpy().copy())
             return
         flat = x.reshape(-1)
-        step = max(1, flat.shape[0] * batches // SAMPLE_LIMIT)
+        self._period = x.shape[-1] if x.ndim else 1
+        step = _stride(flat.shape[0] * batches, SAMPLE_LIMIT, self._period)
         self._samples.append(flat[::step].numpy().copy())
 
     def _update_channels(self, rows: torch.Tensor) -> None:
@@ -74,6 +79,11 @@ class Observer:
             low = np.minimum(low, self.channel_low)
             high = np.maximum(high, self.channel_high)
         self.channel_low, self.channel_high = low, high
+
+    @property
+    def reach(self) -> float:
+        """Largest magnitude."""
+        return max(-self.low, self.high)
 
     def channel_range(self) -> tuple[FloatArray, FloatArray]:
         """Extremes of each channel, (C,) and (C,).
@@ -102,7 +112,19 @@ class Observer:
         values = self.samples.reshape(-1)
         if rule is RangeRule.PERCENTILE:
             return _quantile_range(values, PERCENTILE)
+        values = values[:: _stride(values.size, MSE_SAMPLES, self._period)]
         return _mse_range(values, self.low, self.high, bits, scheme)
+
+
+def _stride(size: int, limit: int, period: int) -> int:
+    """A step that leaves about `limit` of `size` values and visits every channel.
+
+    A step that shares a factor with the number of channels would see only some of them.
+    """
+    step = max(1, size // limit)
+    while math.gcd(step, period) != 1:
+        step += 1
+    return step
 
 
 def _quantile_range(values: FloatArray, quantile: float) -> tuple[float, float]:
@@ -117,7 +139,6 @@ def _mse_range(
 
     RepQ-ViT's search (arXiv:2212.08254, Sec. 4.1, "percentiles") extended by uniform shrinking.
     """
-    values = values[:: max(1, values.size // MSE_SAMPLES)]
     ranges = [(low, high), *(_quantile_range(values, q) for q in MSE_CANDIDATES[1:])]
     ranges += [(low * f, high * f) for f in MSE_SHRINK[1:]]
     errors = []

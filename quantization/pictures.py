@@ -22,6 +22,13 @@ CROP_FRACTION = 0.875
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 EMBEDDED = "digits"
 LABELS_FILE = "labels.csv"
+_UNREADABLE = (
+    OSError,
+    UnidentifiedImageError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,8 @@ def load_pictures(
         The pictures.
 
     Raises:
-        VitqError: if the source is missing, empty, unreadable, or smaller than `limit` for
-            calibration.
+        VitqError: if the source is missing, empty or unreadable, or the digits are fewer than
+            `limit` (a folder that holds fewer is only warned about).
     """
     if limit is not None and limit < 1:
         raise VitqError(f"the number of pictures is {limit}: give at least 1")
@@ -79,9 +86,12 @@ def _digits(limit: int | None, split: str, input_shape: tuple[int, int, int]) ->
 
     if input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
         raise VitqError(f"the embedded digits do not fit an input of {input_shape}: give pictures")
-    if split == "calibration":
-        return Pictures(np.array(calibration_images(limit or 32)), None, EMBEDDED)
-    pixels, labels = eval_images(limit)
+    try:
+        if split == "calibration":
+            return Pictures(np.array(calibration_images(limit or 32)), None, EMBEDDED)
+        pixels, labels = eval_images(limit)
+    except ValueError as error:
+        raise VitqError(f"the embedded digits: {error}") from error
     return Pictures(np.array(pixels), np.array(labels), EMBEDDED)
 
 
@@ -111,7 +121,8 @@ def read_pixels(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
         VitqError: not readable, not uint8, or not (N, C, H, W) of the model's size.
     """
     try:
-        pixels = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            pixels = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise VitqError(f"{path} cannot be read as an .npy array: {error}") from error
     if pixels.ndim == 3:
@@ -163,11 +174,11 @@ def _labelled_files(folder: Path) -> list[tuple[Path, int | None]]:
 
 
 def _read_labels(table: Path) -> list[tuple[Path, int | None]]:
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if rows and not rows[0][1].strip().isdigit():
-        rows = rows[1:]  # a heading
     try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+        if rows and not rows[0][1].strip().isdigit():
+            rows = rows[1:]  # a heading
         return [(table.parent / row[0], int(row[1])) for row in rows]
     except (IndexError, ValueError) as error:
         raise VitqError(f"{table}: each line needs a file name and a class number") from error
@@ -190,7 +201,7 @@ def load_picture(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except _UNREADABLE as error:
         raise VitqError(f"{path} cannot be read as a picture: {error}") from error
     short = round(max(height, width) / CROP_FRACTION)
     factor = short / min(image.size)

@@ -13,7 +13,6 @@ values, as long as all readers agree; q, k and v, slices of one linear layer, ke
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from numerics.errors import VitqError
 from quantization.graph import ACCUMULATOR_OPS, LAYOUT_OPS, Graph, Node, OpKind
 from quantization.recipe import Recipe
 
@@ -70,9 +69,6 @@ def place_quantizers(graph: Graph, recipe: Recipe) -> Placement:
 
     Returns:
         The placement.
-
-    Raises:
-        VitqError: if a quantizer cannot be placed.
     """
     placement = Placement({graph.input.name: Role.PIXELS}, {graph.input.name: 8})
     for node in graph:
@@ -150,10 +146,8 @@ def _require(
         if spot.op in LAYOUT_OPS and graph.nodes[_origin(graph, name)].op in _MUST_QUANTIZE:
             spot = graph.nodes[_origin(graph, name)]
         others = [r for r in graph.consumers(spot.name) if r.op in _READS_RESIDUAL]
-        if others and reader not in others:
-            bits_here = recipe.residual_bits
-        else:
-            bits_here = bits
+        wide = spot.op is OpKind.CONCAT or (others and reader not in others)
+        bits_here = recipe.residual_bits if wide else bits
         _place(graph, placement, spot, bits_here)
         present = bits_here
     fixed = placement.roles.get(name) in (Role.PIXELS, Role.EXPONENTIAL)
@@ -190,23 +184,33 @@ def _tie(graph: Graph, placement: Placement) -> None:
 
     A branch that goes into one addition at residual width gains nothing from a scale of its own,
     and an addition whose branch has the output's scale multiplies only the other operand. The
-    inputs of a concatenation must agree, as it moves codes only.
+    inputs of a concatenation must agree, as it moves codes only: one that has other readers is
+    requantized for it.
     """
     for node in graph:
-        if node.op not in (OpKind.ADD, OpKind.CONCAT) or placement.roles[node.name] != "residual":
+        wide = node.op is OpKind.ADD and placement.roles[node.name] is Role.RESIDUAL
+        if not wide and node.op is not OpKind.CONCAT:
             continue
-        for name in node.inputs:
+        for index, name in enumerate(node.inputs):
             source = graph.nodes[name]
             while source.name not in placement.roles:
                 source = graph.operand(source)
             if node.op is OpKind.CONCAT:
                 if len(graph.consumers(source.name)) != 1:
-                    _refuse_concat(node, source)
+                    source = _part(graph, placement, node, index)
                 placement.ties[source.name] = node.name
             elif source.op in ACCUMULATOR_OPS and len(graph.consumers(source.name)) == 1:
                 placement.ties[source.name] = node.name
 
 
-def _refuse_concat(node: Node, source: Node) -> None:
-    """Refuse a concatenation whose parts cannot share one scale."""
-    raise VitqError(f"{node.name}: {source.name} has another reader beside the concatenation")
+def _part(graph: Graph, placement: Placement, concat: Node, index: int) -> Node:
+    """Requantize one input of a concatenation that has other readers, for its scale alone."""
+    source = graph.operand(concat, index)
+    name = f"{concat.name}.part{index}"
+    part = Node(name, OpKind.REQUANTIZE, (source.name,), source.shape, source.batch_axis)
+    graph.insert_after(source.name, part)
+    _place(graph, placement, part, placement.bits[concat.name])
+    names = list(concat.inputs)
+    names[index] = name
+    concat.inputs = tuple(names)
+    return part

@@ -23,7 +23,8 @@ def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, 
     1/255 is exact. Only an unpadded convolution can absorb the mean.
 
     Raises:
-        VitqError: if something other than one convolution reads the input.
+        VitqError: if something other than one convolution reads the input, or mean and std are
+            no normalization.
     """
     readers = graph.consumers(graph.input.name)
     if len(readers) != 1 or readers[0].op is not OpKind.CONV2D:
@@ -32,6 +33,8 @@ def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, 
     channels = graph.input.shape[1]
     if len(mean) != channels or len(std) != channels:
         raise VitqError(f"mean and std need {channels} values, one for each input channel")
+    if not (np.all(np.isfinite([*mean, *std])) and min(std) > 0):
+        raise VitqError("mean and std must be finite, and std positive")
     conv = readers[0]
     weight = graph.real(conv, "weight").astype(np.float64)
     bias = graph.real(conv, "bias").astype(np.float64)

@@ -82,10 +82,12 @@ class _Tracer:
                     self.alias[node.name] = named[node.name]
                 else:
                     self._emit(node, OpKind.INPUT, ())
-            elif node.op == "output":
+            elif node.op != "output":
+                self._convert(node)
+            elif len(node.args[0]) == 1:
                 output = self._name(node.args[0][0])
             else:
-                self._convert(node)
+                self._refuse(f"a result of {len(node.args[0])} tensors")
         if self.unsupported:
             listed = ", ".join(f"{op} (x{n})" for op, n in sorted(self.unsupported.items()))
             raise VitqError(f"the model uses operators that are not supported: {listed}")
@@ -101,13 +103,20 @@ class _Tracer:
             return
         handler: Callable[[FxNode], None] | None = getattr(self, f"_op_{op}", None)
         if op in _IDENTITY:
-            self.alias[node.name] = self._name(node.args[0])
+            self._identity(node, op)
         elif op in _RESHAPE:
             self._emit(node, OpKind.RESHAPE, (node.args[0],))
         elif handler is not None:
             handler(node)
         else:
             self._refuse(op)
+
+    def _identity(self, node: FxNode, op: str) -> None:
+        if not node.meta["val"].dtype.is_floating_point:
+            self._refuse(f"{op} to {node.meta['val'].dtype}")
+        elif op == "dropout" and node.args[2]:
+            self._refuse("dropout that is on in eval mode")
+        self.alias[node.name] = self._name(node.args[0])
 
     def _refuse(self, what: str) -> None:
         self.unsupported[what] = self.unsupported.get(what, 0) + 1
@@ -152,14 +161,17 @@ class _Tracer:
 
     def _op_conv2d(self, node: FxNode) -> None:
         params = self._affine(node, ("weight", "bias"), 1)
+        if not params["weight"]:
+            return
         kernel = list(self.tensors[params["weight"]].shape[2:])
-        stride, padding, dilation, groups = (
-            *node.args[3:],
-            *([1, 1], [0, 0], [1, 1], 1)[len(node.args) - 3 :],
-        )[:4]
+        size = tuple(node.args[0].meta["val"].shape[2:])
+        defaults = (None, [1, 1], [0, 0], [1, 1], 1)
+        stride, padding, dilation, groups = (*node.args[2:], *defaults[len(node.args) - 2 :])[1:]
         plain = padding in ([0, 0], "valid") and dilation == [1, 1] and groups == 1
-        if list(stride) != kernel or not plain:
-            self._refuse(f"conv2d with kernel {kernel}, stride {stride}, padding {padding}")
+        square = kernel[0] == kernel[1] and not any(side % kernel[0] for side in size)
+        if list(stride) != kernel or not plain or not square:
+            what = f"kernel {kernel}, stride {stride}, padding {padding}"
+            self._refuse(f"conv2d of {size} with {what}")
         self._emit(node, OpKind.CONV2D, (node.args[0],), params=params)
 
     def _op_linear(self, node: FxNode) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tvm import IRModule
 
+from numerics import ivit
 from numerics.add import AddParams
 from numerics.dyadic import ACC_LIMIT
 from numerics.errors import RangeError
@@ -18,6 +19,7 @@ from relay_passes.ranges import Ranges, gemm_bounds, magnitude, matmul_bound
 from relay_passes.rewriting import MAIN, bindings_of
 
 VARIANCE_LIMIT = 2**62 - 1
+RECIPROCAL_LIMIT = 2**ivit.RECIPROCAL_BITS - 1
 TAIL_MAX = int(shiftgelu_tail(np.arange(2**15)).max())
 
 
@@ -103,6 +105,28 @@ def _shiftgelu(call: Expr, ranges: Ranges) -> Bounds:
     return [centred, ("sum", half - tail, positive + half, ACC_LIMIT)]
 
 
+def _ivit_shiftmax(call: Expr, ranges: Ranges) -> Bounds:
+    scores = dialect.operands(call)[0]
+    i0 = ivit.IvitSoftmaxParams(*dialect.scalars(call)).i0
+    row = shape_of(scores)[-1] * (i0 << ivit.SOFTMAX_OCTAVES)
+    return [
+        ("score", *ranges.of(scores), SCORE_LIMIT),
+        ("unit", i0, i0, ivit.UNIT_LIMIT),
+        ("row sum", 0, row, RECIPROCAL_LIMIT),
+    ]
+
+
+def _ivit_shiftgelu(call: Expr, ranges: Ranges) -> Bounds:
+    p = ivit.IvitGeluParams(*dialect.scalars(call))
+    low, high = (end - p.x_zero_point for end in ranges.of(dialect.operands(call)[0]))
+    return [
+        ("input minus zero point", low, high, 2**16 - 1),
+        ("unit", p.i0, p.i0, ivit.UNIT_LIMIT),
+        ("sum of two exponentials", 0, 2 * (p.i0 << ivit.GELU_OCTAVES), RECIPROCAL_LIMIT),
+        ("product", low * ivit.CODE_MAX, high * ivit.CODE_MAX, ACC_LIMIT),
+    ]
+
+
 def _layernorm(call: Expr, ranges: Ranges) -> Bounds:
     x, multiplier, addend, _ = dialect.operands(call)
     low, high = ranges.of(x)
@@ -144,9 +168,11 @@ PROOFS: dict[str, Callable[[Expr, Ranges], Bounds]] = {
     dialect.REQUANTIZE: _requantize,
     dialect.SHIFTMAX_CODES: _shiftmax_codes,
     dialect.SHIFTMAX: _shiftmax_codes,
+    dialect.IVIT_SHIFTMAX: _ivit_shiftmax,
     dialect.NORMALIZED_MATMUL: _normalized_matmul,
     dialect.ATTENTION: _attention,
     dialect.SHIFTGELU: _shiftgelu,
+    dialect.IVIT_SHIFTGELU: _ivit_shiftgelu,
     dialect.LAYERNORM: _layernorm,
     dialect.ADD: _add,
     dialect.MEAN: _mean,

@@ -53,17 +53,10 @@ class CheckIntegerOnly:
         Raises:
             VitqError: naming all offenders at once.
         """
-        function = mod[MAIN]
-        problems = [
-            f"input {param.name} is {dtype_of(param)} and needs an integer type"
-            for param in function.params
-            if is_float(param)
-        ]
-        bad = [binding for binding in bindings_of(function) if not _is_integer(binding)]
-        islands = [binding for binding in bad if op_name(binding.value) not in QDQ]
-        problems += [_describe(binding) for binding in islands or bad]
+        problems = float_islands(mod)
         if not problems:
             return mod
+        bad = [binding for binding in bindings_of(mod[MAIN]) if not _is_integer(binding)]
         alive = {binding.var.name for binding in bad}
         reasons = [f"{var}: {why}" for var, why in self.declines.items() if var in alive]
         because = f" | left because: {'; '.join(reasons)}" if reasons else ""
@@ -71,6 +64,19 @@ class CheckIntegerOnly:
             f"the network is not integer-only: {'; '.join(problems)}{because} | "
             "quantize these operators (vitq quantize does), or use only the supported ones"
         )
+
+
+def float_islands(mod: IRModule) -> list[str]:
+    """Everything in ``main`` that is not integer, one text each; empty for an integer-only
+    module.""" function = mod[MAIN]
+    problems = [
+        f"input {param.name} is {dtype_of(param)} and needs an integer type"
+        for param in function.params
+        if is_float(param)
+    ]
+    bad = [binding for binding in bindings_of(function) if not _is_integer(binding)]
+    islands = [binding for binding in bad if op_name(binding.value) not in QDQ]
+    return problems + [_describe(binding) for binding in islands or bad]
 
 
 def _is_integer(binding: Expr) -> bool:

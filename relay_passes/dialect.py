@@ -18,7 +18,9 @@ shiftmax_codes     x (..., N); params ShiftmaxParams                            
 shiftmax           x (..., N); params ShiftmaxParams + NormalizeParams                  as x
 normalized_matmul  codes u8 (..., M, N); value i8/u8 (..., N, D);                       (..., M, D)
                    params (value_zp,) + NormalizeParams
+ivit_shiftmax      x (..., N); params IvitSoftmaxParams                                 u8
 shiftgelu          x; params GeluParams                                                 as x
+ivit_shiftgelu     x (..., C); params IvitGeluParams                                    as x
 layernorm          x (..., C); multiplier, addend i32 (C,); params LayerNormParams      as x
 add                a; b, broadcastable to a; params AddParams                           as a
 mean               x (B, L, C); params MeanParams                                       (B, C)
@@ -43,6 +45,7 @@ from numerics.add import AddParams
 from numerics.arrays import FloatArray, IntArray
 from numerics.dyadic import Dyadic
 from numerics.int_layernorm import LayerNormParams
+from numerics.ivit import IvitGeluParams, IvitSoftmaxParams
 from numerics.shiftgelu import GeluParams
 from numerics.shiftmax import NormalizeParams, ShiftmaxParams
 from relay_passes.matching import DEQUANTIZE, Expr, constant, dtype_of, op_name, shape_of
@@ -55,7 +58,9 @@ REQUANTIZE = PREFIX + "requantize"
 SHIFTMAX_CODES = PREFIX + "shiftmax_codes"
 SHIFTMAX = PREFIX + "shiftmax"
 NORMALIZED_MATMUL = PREFIX + "normalized_matmul"
+IVIT_SHIFTMAX = PREFIX + "ivit_shiftmax"
 SHIFTGELU = PREFIX + "shiftgelu"
+IVIT_SHIFTGELU = PREFIX + "ivit_shiftgelu"
 LAYERNORM = PREFIX + "layernorm"
 ADD = PREFIX + "add"
 MEAN = PREFIX + "mean"
@@ -69,8 +74,10 @@ INTEGER_OPS = (
     REQUANTIZE,
     SHIFTMAX_CODES,
     SHIFTMAX,
+    IVIT_SHIFTMAX,
     NORMALIZED_MATMUL,
     SHIFTGELU,
+    IVIT_SHIFTGELU,
     LAYERNORM,
     ADD,
     MEAN,
@@ -218,6 +225,11 @@ def shiftmax(x: Expr, params: ShiftmaxParams, norm: NormalizeParams, dtype: str)
     return make(SHIFTMAX, [x, params_constant((*params, *norm))], shape_of(x), dtype)
 
 
+def ivit_shiftmax(x: Expr, params: IvitSoftmaxParams) -> Expr:
+    """I-ViT's softmax, in steps of 1/128."""
+    return make(IVIT_SHIFTMAX, [x, params_constant(params)], shape_of(x), "uint8")
+
+
 def normalized_matmul(
     codes: Expr, value: Expr, value_zero_point: int, norm: NormalizeParams, dtype: str
 ) -> Expr:
@@ -230,6 +242,11 @@ def normalized_matmul(
 def shiftgelu(x: Expr, params: GeluParams, dtype: str) -> Expr:
     """GELU."""
     return make(SHIFTGELU, [x, params_constant(params)], shape_of(x), dtype)
+
+
+def ivit_shiftgelu(x: Expr, params: IvitGeluParams, dtype: str) -> Expr:
+    """I-ViT's GELU, relative to the maximum of the last axis."""
+    return make(IVIT_SHIFTGELU, [x, params_constant(params)], shape_of(x), dtype)
 
 
 def layernorm(x: Expr, params: LayerNormParams, dtype: str) -> Expr:

@@ -15,6 +15,12 @@ from numerics.add import AddParams, int_add
 from numerics.dyadic import Dyadic, rescale
 from numerics.errors import VitqError
 from numerics.int_layernorm import LayerNormParams, int_layernorm
+from numerics.ivit import (
+    IvitGeluParams,
+    IvitSoftmaxParams,
+    ivit_shiftgelu,
+    ivit_shiftmax,
+)
 from numerics.matmul import int_matmul
 from numerics.shiftgelu import GeluParams, shiftgelu
 from numerics.shiftmax import (
@@ -253,8 +259,14 @@ INTEGER: dict[str, Evaluator] = {
         a[0], ShiftmaxParams(*dialect.scalars(call))
     ),
     dialect.SHIFTMAX: _shiftmax,
+    dialect.IVIT_SHIFTMAX: lambda call, a: ivit_shiftmax(
+        a[0], IvitSoftmaxParams(*dialect.scalars(call))
+    ),
     dialect.NORMALIZED_MATMUL: _normalized_matmul,
     dialect.SHIFTGELU: lambda call, a: shiftgelu(a[0], GeluParams(*dialect.scalars(call))),
+    dialect.IVIT_SHIFTGELU: lambda call, a: ivit_shiftgelu(
+        a[0], IvitGeluParams(*dialect.scalars(call))
+    ),
     dialect.LAYERNORM: _layernorm,
     dialect.ADD: lambda call, a: int_add(a[0], a[1], AddParams(*dialect.scalars(call))),
     dialect.MEAN: _mean,

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from numerics.ivit import ivit_gelu_params
 from numerics.shiftgelu import gelu_params
 from relay_passes import dialect
-from relay_passes.matching import Expr, dtype_of
+from relay_passes.matching import Codes, Expr, Quantizer, dtype_of
+from relay_passes.nonlinear import Nonlinear
 from relay_passes.rewriting import BindingPass, Context, DeclineError
 
 SPELLING = 1e-6
@@ -20,9 +22,17 @@ class LowerShiftgelu(BindingPass):
         quantize(gelu_tanh(dequantize(x)), s, z)                -> vitq.shiftgelu(x)
         quantize(x (1 + erf(x / sqrt(2))) / 2) in any order      -> vitq.shiftgelu(x)
 
+    With nonlinear = ivit the result is ``vitq.ivit_shiftgelu(x)``, which depends on the maximum of
+    the last axis: no pass may move a reshape or a transposition across a GELU.
+
     Error: see ``numerics/shiftgelu.py``; the tanh form is itself within 5e-4 of the erf form,
     which is what ShiftGELU approximates. Refuses codes over 16 bits and per-channel scales.
     """
+
+    def __init__(self, nonlinear: Nonlinear = Nonlinear.VITQ) -> None:
+        """Choose the family."""
+        super().__init__()
+        self._nonlinear = nonlinear
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""
@@ -45,8 +55,14 @@ class LowerShiftgelu(BindingPass):
             raise DeclineError("a scale for each channel")
         if not dialect.is_words(codes.codes):
             raise DeclineError(f"the input has {dtype_of(codes.codes)} codes: 16 bits at most")
-        params = gelu_params(float(codes.scale), int(codes.zero_point), out.qparams)
-        return dialect.shiftgelu(codes.codes, params, out.dtype)
+        return self._lowered(codes, out)
+
+    def _lowered(self, codes: Codes, out: Quantizer) -> Expr:
+        """The integer operator of the family."""
+        meaning = float(codes.scale), int(codes.zero_point), out.qparams
+        if self._nonlinear is Nonlinear.IVIT:
+            return dialect.ivit_shiftgelu(codes.codes, ivit_gelu_params(*meaning), out.dtype)
+        return dialect.shiftgelu(codes.codes, gelu_params(*meaning), out.dtype)
 
 
 def _factors(expr: Expr, ctx: Context) -> tuple[float, list[Expr]]:

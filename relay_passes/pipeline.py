@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from tvm import IRModule
@@ -33,6 +32,7 @@ from relay_passes.lower_pooling import LowerPooling
 from relay_passes.lower_requantize import LowerRequantize
 from relay_passes.lower_shiftgelu import LowerShiftgelu
 from relay_passes.lower_shiftmax import LowerShiftmax
+from relay_passes.nonlinear import Nonlinear
 from relay_passes.rewriting import MAIN, BindingPass, bindings_of
 from relay_passes.select_tokens_early import SelectTokensEarly
 from relay_passes.simplify_layout import SimplifyLayout
@@ -40,12 +40,6 @@ from relay_passes.sink_dequantize import SinkDequantize
 from relay_passes.strip_output_dequantize import OutputInfo, StripOutputDequantize
 
 log = logging.getLogger(__name__)
-
-
-class Nonlinear(StrEnum):
-    """Which integer softmax, GELU and layer normalization stand for the float ones."""
-
-    VITQ = "vitq"
 
 
 @dataclass(frozen=True)
@@ -121,7 +115,7 @@ def phases(options: PassOptions) -> list[tuple[str, list[BindingPass]]]:
     return [
         ("canonicalize", _canonicalize(options)),
         ("hoist", _hoist()),
-        ("lower", _lower()),
+        ("lower", _lower(options)),
         ("simplify", _simplify(options)),
     ]
 
@@ -153,7 +147,7 @@ def _hoist() -> list[BindingPass]:
     ]
 
 
-def _lower() -> list[BindingPass]:
+def _lower(options: PassOptions) -> list[BindingPass]:
     """Float operators between dequantize and quantize become integer operators."""
     return [
         LowerPatchEmbed(),
@@ -161,9 +155,9 @@ def _lower() -> list[BindingPass]:
         LowerMatmul(),  # scores become an accumulator with a scale,
         SinkDequantize(),  # whose layout and
         FoldScalarMultiply(),  # factor must be known
-        LowerShiftmax(),  # before softmax can read it
+        LowerShiftmax(options.nonlinear),  # before softmax can read it
         LowerNormalizedMatmul(),  # needs to see that a Shiftmax made the weights
-        LowerShiftgelu(),
+        LowerShiftgelu(options.nonlinear),
         LowerLayernorm(),
         LowerAdd(),  # after the GEMMs, whose biases are additions too
         LowerPooling(),

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from numerics.ivit import CODE_MAX as IVIT_CODE_MAX
 from numerics.matmul import weight_bounds
 from relay_passes import dialect
 from relay_passes.matching import Expr, dtype_of, is_constant, op_name, shape_of
@@ -73,6 +74,8 @@ class Ranges:
             return -bound, bound
         if name == dialect.SHIFTMAX_CODES:
             return 0, 255
+        if name == dialect.IVIT_SHIFTMAX:
+            return 0, IVIT_CODE_MAX
         if name == dialect.LUT:
             return constant_range(dialect.array(call, 1))
         if name in dialect.INTEGER_OPS:  # all others end their params with (qmin, qmax)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from compiler.kernels.attention import lower_attention
 from compiler.kernels.elementwise import lower_add, lower_lut, lower_requantize
 from compiler.kernels.gemm import lower_linear, lower_patch_embed
+from compiler.kernels.ivit import lower_ivit_shiftgelu, lower_ivit_shiftmax
 from compiler.kernels.layernorm import lower_layernorm
 from compiler.kernels.matmul import lower_matmul, lower_normalized_matmul
 from compiler.kernels.pooling import lower_mean
@@ -28,6 +29,8 @@ Lowering = Callable[
 _LOWERINGS: dict[str, Lowering] = {
     "vitq.add": lower_add,
     "vitq.attention": lower_attention,
+    "vitq.ivit_shiftgelu": lower_ivit_shiftgelu,
+    "vitq.ivit_shiftmax": lower_ivit_shiftmax,
     "vitq.layernorm": lower_layernorm,
     "vitq.linear": lower_linear,
     "vitq.lut": lower_lut,

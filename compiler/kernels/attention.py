@@ -2,9 +2,9 @@
 
 qkv is (B, N, 3, H, D), out (B, N, H, D). For each (batch, head), in parallel: Q is staged, K and
 V are packed for the dot product primitive. Then a block of rows at a time goes through both
-products; only that block's scores (int32) and codes (uint8) are ever in memory. The result has the same bits
-as the separate operators: a term that is constant along a row of scores cancels in Shiftmax, so
-that K's zero point is not needed.
+products; only that block's scores (int32) and codes (uint8) are ever in memory. The result has
+the same bits as the separate operators: a term that is constant along a row of scores cancels in
+Shiftmax, so that K's zero point is not needed.
 """
 
 import functools

@@ -153,7 +153,7 @@ class _Layer:
         return bind(total), bind(load(single, 0) + reduce_lanes(both, "add"))
 
     def _normalize(self, row: Expr, total: Expr, reciprocal: Expr, moves: Expr) -> None:
-        """``t = (d r + half) >> moves``, with d moved up where the shift is under 32; then int32."""
+        """``(d r + half) >> moves``, d moved up where that shift is under 32; then int32."""
         up = bind(tirx.max(32 - moves, 0))
         down = bind(moves + up - 32)
         factor = bind(cast(reciprocal, "int64"))

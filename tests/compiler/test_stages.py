@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,3 +169,19 @@ def test_a_stage_without_the_one_before_says_so(tmp_path: Path, artifact: Artifa
         compile_model(tmp_path, CompileOptions())
     with pytest.raises(VitqError, match="holds no compiled library: run compile first"):
         verify(tmp_path)
+
+
+def test_the_machine_code_computes_with_integers_only(compiled: Path) -> None:
+    objdump = shutil.which("objdump")
+    if objdump is None:
+        pytest.skip("no objdump: install binutils")
+    command = [objdump, "-d", "--no-show-raw-insn", str(compiled / "model.so")]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    opcodes = {
+        line.split()[1] for line in listing.splitlines() if re.match(r"\s+[0-9a-f]+:\t\S", line)
+    }
+    assert len(opcodes) > 50
+    arithmetic = re.compile(
+        r"v?(add|sub|mul|div|sqrt|min|max|round|rcp|rsqrt|fn?m(add|sub)\d*)(ps|pd|ss|sd)|v?cvt\w+|f\w+"
+    )
+    assert [code for code in sorted(opcodes) if arithmetic.fullmatch(code)] == []

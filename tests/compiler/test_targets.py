@@ -3,7 +3,10 @@
 import pytest
 
 from compiler import targets
+from compiler.artifacts import Artifact
+from compiler.compile import CompileOptions, compile_model
 from compiler.targets import TARGETS, find_compiler, get_target, missing_flags, target_names
+from compiler.verify import verify
 from numerics.errors import VitqError
 
 
@@ -49,3 +52,11 @@ def test_tvm_accepts_every_configuration() -> None:
 
     for target in TARGETS.values():
         assert Target(target.tvm_config()).kind.name == "llvm"
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_every_target_gives_the_same_integers(name: str, artifact: Artifact) -> None:
+    if missing_flags(TARGETS[name], targets.host_flags()):
+        pytest.skip(f"this processor cannot run {name}")
+    folder = compile_model(artifact.folder, CompileOptions(target=name))
+    assert all(check.different == 0 for check in verify(folder, count=8))

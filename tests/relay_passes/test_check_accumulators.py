@@ -6,6 +6,7 @@ from numerics.add import AddParams
 from numerics.dyadic import to_dyadic
 from numerics.errors import RangeError
 from numerics.int_layernorm import layernorm_params
+from numerics.ivit import IvitSoftmaxParams, ivit_gelu_params
 from numerics.qparams import QuantParams
 from numerics.shiftgelu import gelu_params
 from numerics.shiftmax import ShiftmaxParams, normalize_params
@@ -131,3 +132,37 @@ def test_requantize_with_a_zero_point_beyond_int32():
     params = dialect.RequantizeParams(-(2**20), 0, -128, 127)
     with pytest.raises(RangeError, match=r"vitq.requantize"):
         one({"x": ((2,), "int32")}, lambda x: dialect.requantize(x, dyadic, params, "int8"))
+
+
+def test_ivit_shiftmax():
+    params = IvitSoftmaxParams(2**20)
+    inputs = {"x": ((2, 197), "int8")}
+    bounds = one(inputs, lambda x: dialect.ivit_shiftmax(x, params))
+    assert bounds["ivit_shiftmax", "row sum"].high == 197 * 2**35
+    assert bounds["ivit_shiftmax", "score"].low == -128
+    with pytest.raises(RangeError, match=r"ivit_shiftmax .*its score can reach"):
+        one({"x": ((2, 197), "int32")}, lambda x: dialect.ivit_shiftmax(x, params))
+    with pytest.raises(RangeError, match=r"ivit_shiftmax .*its unit can reach"):
+        one(inputs, lambda x: dialect.ivit_shiftmax(x, IvitSoftmaxParams(2**20 + 1)))
+    with pytest.raises(RangeError, match=r"ivit_shiftmax .*its row sum can reach"):
+        one({"x": ((1, 2**27), "int8")}, lambda x: dialect.ivit_shiftmax(x, params))
+
+
+def test_the_second_product_knows_that_ivit_probabilities_end_at_128():
+    inputs = {"x": ((1, 2, 8), "int8"), "v": ((1, 4, 8), "int8")}
+
+    def body(b, x, v):
+        codes = b(dialect.ivit_shiftmax(x, IvitSoftmaxParams(10)))
+        return b(dialect.matmul(codes, v, 0, 0))
+
+    assert check(inputs, body)["matmul", "accumulator"].high == 8 * 128 * 128
+
+
+def test_ivit_shiftgelu_of_all_codes():
+    params = ivit_gelu_params(2.0**-20, 0, OUT)
+    bounds = one({"x": ((2, 16), "int16")}, lambda x: dialect.ivit_shiftgelu(x, params, "int8"))
+    assert bounds["ivit_shiftgelu", "sum of two exponentials"].high == 2**44
+    assert bounds["ivit_shiftgelu", "product"].low == -(2**22)
+    moved = params._replace(x_zero_point=-(2**15) - 1)
+    with pytest.raises(RangeError, match=r"ivit_shiftgelu .*input minus zero point"):
+        one({"x": ((2, 16), "uint16")}, lambda x: dialect.ivit_shiftgelu(x, moved, "int8"))

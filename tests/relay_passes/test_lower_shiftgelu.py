@@ -2,13 +2,21 @@ import numpy as np
 import pytest
 from tvm import relax
 
+from numerics.ivit import ivit_gelu_params, ivit_shiftgelu
 from numerics.qparams import QuantParams
 from numerics.shiftgelu import gelu_params, shiftgelu
 from relay_passes import dialect
 from relay_passes.interpreter import interpret
 from relay_passes.lower_shiftgelu import LowerShiftgelu
 from relay_passes.matching import constant
-from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
+from relay_passes.nonlinear import Nonlinear
+from tests.relay_passes.modules import (
+    assert_declines,
+    assert_rewrites,
+    module,
+    ops,
+    random_inputs,
+)
 
 INPUT = {"x": ((4, 6), "int16")}
 
@@ -63,3 +71,22 @@ def test_refusals():
     assert_declines(LowerShiftgelu(), wide, "16 bits at most")
     channels = gelu(SPELLINGS["gelu"], out=(np.full(6, 0.1),))
     assert_declines(LowerShiftgelu(), channels, "a scale for each channel")
+
+
+def test_ivit():
+    before = gelu(SPELLINGS["gelu"])
+    out = QuantParams(np.float32(0.01), np.int32(-90), -128, 127)
+    params = ivit_gelu_params(float(np.float32(1.5e-4)), 40, out)
+    expected = module(INPUT, lambda b, x: b(dialect.ivit_shiftgelu(x, params, "int8")))
+    after = assert_rewrites(LowerShiftgelu(Nonlinear.IVIT), before, expected)
+    x = random_inputs(before)[0]
+    want = ivit_shiftgelu(x, params)
+    np.testing.assert_array_equal(interpret(after, [x])[0], want)
+    # SHIFTGELU_MAX_ERROR + |x| / 128 of numerics/ivit.py at |x| <= 4.9, in steps of 0.01
+    assert np.abs(want - interpret(before, [x])[0]).max() <= 8
+
+
+def test_ivit_refusals():
+    wide = gelu(SPELLINGS["gelu"], {"x": ((4, 6), "int32")})
+    assert_declines(LowerShiftgelu(Nonlinear.IVIT), wide, "16 bits at most")
+    assert_declines(LowerShiftgelu(Nonlinear.IVIT), gelu(lambda b, x: b(relax.op.nn.relu(x))))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from tvm import relax
 
+from numerics.ivit import ivit_shiftmax, ivit_softmax_params
 from numerics.qparams import QuantParams
 from numerics.shiftmax import (
     SMALLEST_WIDE_SUM,
@@ -13,7 +14,8 @@ from numerics.shiftmax import (
 from relay_passes import dialect
 from relay_passes.interpreter import interpret
 from relay_passes.lower_shiftmax import LowerShiftmax
-from tests.relay_passes.modules import assert_declines, module, ops
+from relay_passes.nonlinear import Nonlinear
+from tests.relay_passes.modules import assert_declines, assert_rewrites, module, ops
 
 INPUT = {"x": ((2, 3, 7), "int32")}
 SCALE = 0.0123456789
@@ -79,3 +81,34 @@ def test_float_scores_stay():
 def test_an_exponential_without_its_maximum_stays():
     mod = module(INPUT, lambda b, x: b.q(b(relax.op.exp(b.real(x, SCALE))), 1 / 255, 0, "uint8"))
     assert_declines(LowerShiftmax(), mod, "exp(x - max(x))")
+
+
+IVIT_OUT = (1 / 128, 0, "uint8")
+
+
+@pytest.mark.parametrize("bounds", [None, (0, 128)])
+def test_ivit_probabilities(bounds):
+    before = normalized(out=IVIT_OUT, bounds=bounds)
+    params = ivit_softmax_params(SCALE)
+    expected = module(INPUT, lambda b, x: b(dialect.ivit_shiftmax(x, params)))
+    after = assert_rewrites(LowerShiftmax(Nonlinear.IVIT), before, expected)
+    want = ivit_shiftmax(SCORES, params)
+    np.testing.assert_array_equal(interpret(after, [SCORES])[0], want)
+    # SHIFTMAX_MAX_ERROR of numerics/ivit.py is 0.07, 9 codes
+    assert np.abs(want - interpret(before, [SCORES])[0].astype(int)).max() <= 9
+
+
+@pytest.mark.parametrize(
+    ("mod", "reason"),
+    [
+        (normalized(out=(1 / 127, 0, "uint8")), "1/128 and zero point 0"),
+        (normalized(out=(1 / 128, 1, "uint8")), "1/128 and zero point 0"),
+        (normalized(out=(1 / 128, 0, "int8")), "not uint8"),
+        (normalized(out=(np.full(7, 1 / 128), 0, "uint8")), "not uint8 with one scale"),
+        (normalized(out=IVIT_OUT, bounds=(0, 127)), "reach 128, not 127"),
+        (normalized(axis=1, out=IVIT_OUT), "not over the last axis"),
+        (deferred(), "no unnormalized form"),
+    ],
+)
+def test_ivit_refusals(mod, reason):
+    assert_declines(LowerShiftmax(Nonlinear.IVIT), mod, reason)

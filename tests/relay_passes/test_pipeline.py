@@ -82,6 +82,6 @@ def test_options_refuse_what_cannot_be_meant():
         PassOptions(mean=(0.5,))
     with pytest.raises(VitqError, match="not positive"):
         PassOptions(mean=(0.5,), std=(0.0,))
-    with pytest.raises(VitqError, match="nonlinear is 'other': choose vitq"):
+    with pytest.raises(VitqError, match="nonlinear is 'other': choose vitq, ivit"):
         PassOptions(nonlinear="other")
-    assert PassOptions(nonlinear="vitq").nonlinear is Nonlinear.VITQ
+    assert PassOptions(nonlinear="ivit").nonlinear is Nonlinear.IVIT

@@ -1,0 +1,64 @@
+"""What the command line prints: tables for a person, JSON for a program."""
+
+import json
+import sys
+from typing import Any
+
+WIDTH = 120
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    print(json.dumps(content, indent=1))
+
+
+def print_table(head: list[str], rows: list[list[str]], title: str) -> None:
+    """Print a table; to a file or pipe at a fixed width."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head, title=title or None, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+
+
+def print_artifact(content: dict[str, Any]) -> None:
+    """Print what `compiler.inspection.inspect` found."""
+    for name, target in content["targets"].items():
+        _print_target(name, target)
+    if "quantizers" in content:
+        print_table(
+            ["result", "operator", "scale", "zero point", "range"],
+            [
+                [q["name"], q["op"], f"{q['scale']:.6g}", str(q["zero_point"]),
+                 f"{q['qmin']}..{q['qmax']}"]
+                for q in content["quantizers"]
+            ],
+            "quantizers",
+        )  # fmt: skip
+    facts = content.get("provenance", {})
+    shown = ("model", "weights", "calibration", "method", "nonlinear", "versions", "command")
+    print_table(["provenance", ""], [[key, str(facts[key])] for key in shown if key in facts], "")
+
+
+def _print_target(name: str, target: dict[str, Any]) -> None:
+    tightest = target["accumulators"]["tightest"]
+    islands = target["float_islands"]
+    rows = [
+        ["input", _tensor(target["inputs"][0])],
+        ["output", f"{_tensor(target['outputs'][0])}, scale {target['outputs'][0]['scale']:.6g}"],
+        ["library", f"{target['size_bytes'] / 2**20:.2f} MiB"],
+        ["float islands", str(len(islands)) + "".join(f" {island}" for island in islands)],
+        ["accumulators", f"{target['accumulators']['proven']} proven to fit"],
+    ]
+    if tightest:
+        reach = max(-tightest["low"], tightest["high"]) / tightest["limit"]
+        what = f"{tightest['op']} {tightest['var']}: {tightest['what']}"
+        rows.append(["tightest", f"{what}, {100 * reach:.1f} % of its limit"])
+    rows += [[op, str(count)] for op, count in target["integer_ops"].items()]
+    print_table(["target", name], rows, "")
+
+
+def _tensor(info: dict[str, Any]) -> str:
+    return f"{info['name']} {'x'.join(map(str, info['shape']))} {info['dtype']}"

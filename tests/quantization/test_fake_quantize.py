@@ -1,0 +1,61 @@
+"""The graph in PyTorch, in float and simulated."""
+
+import numpy as np
+import pytest
+import torch
+
+from numerics.qparams import PerAxis, QuantParams, dequantize, quantize
+from quantization.fake_quantize import GraphModule, fake_quantize
+from quantization.graph import Graph
+from tests.quantization.vits import float_logits, pixels, quantized, traced, vit
+
+
+@pytest.mark.parametrize(
+    "qparams",
+    [
+        QuantParams.per_tensor(0.07, 3, -128, 127),
+        QuantParams.per_tensor(0.5, 0, -7, 7),
+        QuantParams.per_tensor(0.001, 0, -(2**15), 2**15 - 1),
+        QuantParams(
+            np.array([0.1, 0.5, 2.0], np.float32), np.array([0, -4, 3]), -128, 127, PerAxis(1)
+        ),
+    ],
+)
+def test_fake_quantize_equals_the_contract(qparams: QuantParams) -> None:
+    x = np.random.RandomState(0).uniform(-20, 20, (50, 3, 7)).astype(np.float32)
+    x[0, 0, :4] = [0.25, -0.25, 0.75, 1.25]
+    expected = dequantize(quantize(x, qparams), qparams)
+    np.testing.assert_array_equal(fake_quantize(torch.from_numpy(x), qparams).numpy(), expected)
+
+
+def test_halves_go_to_even() -> None:
+    x = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5])
+    real = fake_quantize(x, QuantParams.per_tensor(1, 0, -128, 127))
+    np.testing.assert_array_equal(real.numpy(), [-2, -2, 0, 0, 2, 2])
+
+
+def test_uint8_pictures_are_divided_by_255() -> None:
+    module, pictures = GraphModule(traced("class_token")), pixels(2)
+    expected = module(pictures.float() / 255)
+    np.testing.assert_array_equal(module(pictures).numpy(), expected.numpy())
+
+
+def test_simulation_is_near_the_float_model_and_not_it() -> None:
+    pictures = pixels(4)
+    simulated = GraphModule(quantized("class_token"), simulate=True)(pictures).numpy()
+    error = np.abs(simulated - float_logits(vit(), pictures)).max()
+    assert 1e-4 < error < 0.2
+
+
+def test_results_are_codes_times_scale(digits_graph: Graph) -> None:
+    out = digits_graph.nodes[digits_graph.output].out
+    assert out is not None
+    simulated = GraphModule(digits_graph, simulate=True)(pixels(2)).numpy()
+    np.testing.assert_allclose(simulated / out.scale, np.rint(simulated / out.scale), atol=1e-2)
+
+
+def test_the_observer_sees_each_node_once_before_its_quantizer() -> None:
+    graph = quantized("class_token")
+    seen: list[str] = []
+    GraphModule(graph, simulate=True, observer=lambda node, x: seen.append(node.name))(pixels(1))
+    assert seen == list(graph.nodes)
