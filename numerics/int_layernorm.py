@@ -91,13 +91,9 @@ def layernorm_params(
         RangeError: if C exceeds 4096 or an integer leaves its range.
     """
     channels = gamma.shape[0]
-    if channels > MAX_CHANNELS:
-        raise RangeError(f"LayerNorm over {channels} channels: at most {MAX_CHANNELS} are proven")
-    eps_real = float(np.float32(eps)) * channels**2 / scale**2
+    eps_q = _quantized_eps(scale, eps, channels)
     if not (np.all(np.isfinite(gamma)) and np.all(np.isfinite(beta))):
         raise RangeError("LayerNorm weights are not finite (NaN or Inf)")
-    if eps_real >= 2.0**60:
-        raise RangeError(f"LayerNorm eps {eps} is too large for an input scale of {scale:.3g}")
     fraction = fraction_bits(channels)
     out_scale = float(out.scale)
     factor = gamma.astype(np.float64) / out_scale * 2.0**-fraction
@@ -110,14 +106,18 @@ def layernorm_params(
     shift = int(dyadic.shift[0])
     addend = np.rint(np.ldexp(offset, shift)).astype(np.int64) + (1 << (shift - 1))
     return LayerNormParams(
-        dyadic.multiplier,
-        addend.astype(np.int32),
-        max(int(np.rint(eps_real)), 1),
-        fraction,
-        shift,
-        out.qmin,
-        out.qmax,
+        dyadic.multiplier, addend.astype(np.int32), eps_q, fraction, shift, out.qmin, out.qmax
     )
+
+
+def _quantized_eps(scale: float, eps: float, channels: int) -> int:
+    """The eps in the units of V: C**2 eps / sigma**2, at least 1."""
+    if channels > MAX_CHANNELS:
+        raise RangeError(f"LayerNorm over {channels} channels: at most {MAX_CHANNELS} are proven")
+    eps_real = float(np.float32(eps)) * channels**2 / scale**2
+    if eps_real >= 2.0**60:
+        raise RangeError(f"LayerNorm eps {eps} is too large for an input scale of {scale:.3g}")
+    return max(int(np.rint(eps_real)), 1)
 
 
 def isqrt_normalized(n: IntArray) -> IntArray:

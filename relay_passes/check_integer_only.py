@@ -67,8 +67,8 @@ class CheckIntegerOnly:
 
 
 def float_islands(mod: IRModule) -> list[str]:
-    """Everything in ``main`` that is not integer, one text each; empty for an integer-only
-    module.""" function = mod[MAIN]
+    """Everything in ``main`` that is not integer, one text each."""
+    function = mod[MAIN]
     problems = [
         f"input {param.name} is {dtype_of(param)} and needs an integer type"
         for param in function.params
