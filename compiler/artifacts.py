@@ -131,6 +131,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
+def begin_stage(json_path: Path) -> None:
+    """Take back the sign of completeness before a stage writes its files.
+
+    Otherwise a stage that is killed between two files would leave a mixture of two runs that
+    looks complete.
+    """
+    json_path.unlink(missing_ok=True)
+
+
 def is_current(path: Path, wanted: str, *files: Path) -> bool:
     """Whether a stage's JSON has the wanted fingerprint and its files are there."""
     if not path.is_file() or not all(file.is_file() for file in files):

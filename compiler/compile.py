@@ -23,6 +23,7 @@ from compiler.artifacts import (
     METADATA_NAME,
     QUANTIZE_NAME,
     Artifact,
+    begin_stage,
     file_hash,
     fingerprint,
     is_current,
@@ -123,6 +124,7 @@ def _compile(
     given = Meaning(options.batch, options.mean, options.std, options.nonlinear)
     model = import_model(artifact.onnx, given, options.debug_dump)
     library, golden = folder / LIBRARY_NAME, folder / GOLDEN_NAME
+    begin_stage(folder / METADATA_NAME)
     build_library(model.integer.mod, target, library)
     pixels, codes = _golden(artifact, model)
     buffer = BytesIO()

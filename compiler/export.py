@@ -6,6 +6,7 @@ from typing import Any
 
 from compiler.artifacts import (
     Artifact,
+    begin_stage,
     file_hash,
     fingerprint,
     is_current,
@@ -50,6 +51,7 @@ def export(artifact: Artifact) -> dict[str, Any]:
         logger.info("export: unchanged, %s is up to date", artifact.onnx)
         return read_json(artifact.export_json)
     started = time.perf_counter()
+    begin_stage(artifact.export_json)
     content = {"fingerprint": wanted, "parity": _export(artifact), "versions": packages}
     content["sha256"] = file_hash(artifact.onnx)
     write_json(artifact.export_json, content)

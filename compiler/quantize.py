@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.artifacts import (
     Artifact,
+    begin_stage,
     file_hash,
     fingerprint,
     is_current,
@@ -118,6 +119,7 @@ def quantize(options: QuantizeOptions) -> Artifact:
         return artifact
     started = time.perf_counter()
     model = _quantize(options, wanted)
+    begin_stage(json_path)
     storage.save(artifact.folder, model)
     logger.info("quantize: %s (%.1f s)", json_path, time.perf_counter() - started)
     return artifact

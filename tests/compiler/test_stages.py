@@ -21,6 +21,7 @@ from compiler.run import open_compiled, run
 from compiler.verify import verify
 from models.digits_vit.data import eval_images
 from numerics.errors import VitqError
+from quantization import artifact as artifact_storage
 
 
 def test_artifact_has_the_promised_files(artifact: Artifact, compiled: Path) -> None:
@@ -185,3 +186,26 @@ def test_the_machine_code_computes_with_integers_only(compiled: Path) -> None:
         r"v?(add|sub|mul|div|sqrt|min|max|round|rcp|rsqrt|fn?m(add|sub)\d*)(ps|pd|ss|sd)|v?cvt\w+|f\w+"
     )
     assert [code for code in sorted(opcodes) if arithmetic.fullmatch(code)] == []
+
+
+def test_a_stage_killed_between_its_files_is_not_taken_for_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = QuantizeOptions(calib_count=2, artifacts=tmp_path)
+    folder = quantize(options).folder
+    assert (folder / "quantize.json").is_file()
+    write = artifact_storage.write_atomically
+
+    def killed_before_the_json(path: Path, content: bytes | str) -> None:
+        if path.name == "quantize.json":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(artifact_storage, "write_atomically", killed_before_the_json)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(replace(options, calib_count=3))
+    assert not (folder / "quantize.json").exists()
+    monkeypatch.undo()
+    before = (folder / "quantized.safetensors").read_bytes()
+    quantize(options)
+    assert (folder / "quantized.safetensors").read_bytes() != before
