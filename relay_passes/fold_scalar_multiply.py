@@ -5,7 +5,8 @@ from tvm import relax
 
 from relay_passes import dialect
 from relay_passes.matching import Expr, op_name, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from relay_passes.rewriting import BindingPass, Context, DeclineError, bindings_of, uses_of
+from relay_passes.scaling import SCALINGS, constant_factor
 
 
 class FoldScalarMultiply(BindingPass):
@@ -18,13 +19,26 @@ class FoldScalarMultiply(BindingPass):
         multiply(dequantize(a) + dequantize(b), c)    -> the same with both scales times c
 
     (the attention's 1 / sqrt(D); the mean of two heads). Exact up to float64's rounding of the
-    product. Refuses c <= 0 and a constant that is not a scalar.
+    product. Refuses c <= 0, a constant that is not a scalar, and the steps of a GELU,
+    ``x / sqrt(2)`` before erf and ``x / 2`` before a product: `LowerShiftgelu` reads them.
     """
+
+    def __init__(self) -> None:
+        """Begin without knowledge of uses."""
+        super().__init__()
+        self._gelu_steps: set[Expr] = set()
+
+    def prepare(self, function: Expr) -> None:
+        """Find what erf and products of two activations read."""
+        definitions = {b.var: b.value for b in bindings_of(function)}
+        for var, uses in uses_of(function).items():
+            if any(_is_gelu_step(use.value, definitions) for use in uses):
+                self._gelu_steps.add(var)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""
         name = op_name(value)
-        if name not in ("relax.multiply", "relax.divide"):
+        if name not in SCALINGS or var in self._gelu_steps:
             return None
         real = ctx.real(value.args[1])
         if real is None or ctx.real(value.args[0]) is not None:
@@ -36,6 +50,13 @@ class FoldScalarMultiply(BindingPass):
             raise DeclineError(f"the factor {factor} is not positive")
         divide = name == "relax.divide"
         return _scaled(value.args[0], factor, divide, ctx)
+
+
+def _is_gelu_step(reader: Expr, definitions: dict[Expr, Expr]) -> bool:
+    """Whether a reader is an erf or a product without a constant factor."""
+    if op_name(reader) == "relax.multiply":
+        return constant_factor(reader, lambda arg: definitions.get(arg, arg)) is None
+    return op_name(reader) == "relax.erf"
 
 
 def _scaled(expr: Expr, factor: float, divide: bool, ctx: Context) -> Expr | None:

@@ -1,5 +1,7 @@
 """The integers of a layer with constant weights, shared by `LowerLinear` and `LowerPatchEmbed`."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from numerics.arrays import FloatArray, IntArray
@@ -8,9 +10,29 @@ from numerics.errors import RangeError
 from relay_passes.dialect import Gemm
 from relay_passes.matching import Codes, Expr, Quantizer, dtype_of, op_name, shape_of
 from relay_passes.rewriting import Context, DeclineError
+from relay_passes.scaling import Factor, channel_factor, constant_factor
 
 SAME_SCALE = 2.0**-20
 """A bias written for scale s_x * s_w carries that product rounded to float32: within 2**-23."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product with constant weights, and what stands between it and its quantizer.
+
+    Attributes:
+        call: the matmul or convolution.
+        biases: constants added to it.
+        scalings: then, in order, multiplications and divisions by constants.
+    """
+
+    call: Expr
+    biases: list[Expr]
+    scalings: list[tuple[Expr, Factor]]
+
+    def factors(self, axis: int) -> list[Factor]:
+        """The scalings, checked to be one positive number or one for each index of `axis`."""
+        return [channel_factor(call, found, axis) for call, found in self.scalings]
 
 
 def weight_codes(codes: Codes | None, what: str) -> Codes:
@@ -35,23 +57,27 @@ def input_codes(codes: Codes | None, what: str = "input") -> Codes:
     return codes
 
 
-def split_bias(expr: Expr, ctx: Context, *names: str) -> tuple[Expr, list[Expr]]:
-    """The product and the constants added to it.
+def split_product(expr: Expr, ctx: Context, *names: str) -> Product | None:
+    """The product behind constant addends and factors.
 
     Args:
-        expr: ``product``, ``product + b`` or ``product + b1 + b2``.
+        expr: ``product``, ``product + b1 + b2``, ``(product + b) * c``.
         ctx: the function.
         names: the product's operator.
 
     Returns:
-        The product's call and its constant addends; (None, []) where there is no product.
+        Its parts; None where there is no product.
     """
+    scalings: list[tuple[Expr, Factor]] = []
     biases: list[Expr] = []
     found = ctx.definition(expr)
+    while (factor := constant_factor(found, ctx.definition)) is not None:
+        scalings.append((found, factor))
+        found = ctx.definition(found.args[0])
     while op_name(found) == "relax.add" and ctx.real(found.args[1]) is not None:
         biases.append(found.args[1])
         found = ctx.definition(found.args[0])
-    return (found, biases) if op_name(found) in names else (None, [])
+    return Product(found, biases, scalings[::-1]) if op_name(found) in names else None
 
 
 def bias_codes(bias: Expr, acc_scale: FloatArray, axis_size: int, ctx: Context) -> IntArray:
@@ -75,20 +101,22 @@ def build_gemm(
     x: Codes,
     weight: IntArray,
     weight_scale: FloatArray,
-    biases: list[Expr],
+    product: Product,
+    axis: int,
     out: Quantizer,
     ctx: Context,
 ) -> Gemm:
     """Fold scales, zero points and biases into integers.
 
-    ``acc_scale = s_x * s_w``, ``bias' = bias - z_x * sum_k w``, ``dyadic = acc_scale / s_out``; in
-    float64 and in this order, as the reference does.
+    ``acc_scale = s_x * s_w``, ``bias' = bias - z_x * sum_k w``, ``dyadic = acc_scale * c / s_out``
+    with the factors c, if any; in float64 and in this order, as the reference does.
 
     Args:
         x: the input, per tensor.
         weight: (N, ...) int8.
         weight_scale: () or (N,) float64.
-        biases: constants added to the product.
+        product: where biases and factors come from.
+        axis: of the output channels in the product.
         out: the quantizer behind it, per tensor or per output channel.
         ctx: the function.
 
@@ -98,7 +126,7 @@ def build_gemm(
     channels = weight.shape[0]
     acc_scale = np.broadcast_to(x.scale * weight_scale, (channels,))
     bias = np.zeros(channels, np.int64)
-    for addend in biases:
+    for addend in product.biases:
         bias = bias + bias_codes(addend, acc_scale, channels, ctx)
     rows = weight.reshape(channels, -1).astype(np.int64).sum(axis=1)
     bias = bias - int(x.zero_point) * rows
@@ -106,6 +134,8 @@ def build_gemm(
     if largest > ACC_LIMIT:
         raise RangeError(f"a bias of {largest} leaves int32 at input scale {float(x.scale):.3g}")
     qparams = out.qparams
+    for scaling in product.factors(axis):
+        acc_scale = scaling.apply(acc_scale)
     factor = acc_scale / qparams.scale.astype(np.float64)
     zero_point = np.broadcast_to(qparams.zero_point, (channels,))
     return Gemm(weight, bias, to_dyadic(factor), zero_point, qparams.qmin, qparams.qmax)

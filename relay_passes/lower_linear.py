@@ -3,7 +3,7 @@
 import numpy as np
 
 from relay_passes import dialect
-from relay_passes.gemm import build_gemm, input_codes, split_bias, weight_codes
+from relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
 from relay_passes.matching import Expr, shape_of
 from relay_passes.rewriting import BindingPass, Context, DeclineError
 
@@ -20,10 +20,12 @@ class LowerLinear(BindingPass):
         vitq.linear(x, W.T, bias', multiplier, shift, z_out, (qmin, qmax))
 
     with ``multiplier / 2**shift = (s_x * s_w[c]) / s_out[c]`` and
-    ``bias' = bias - z_x * sum_k W[k, c]``. The bias may be missing, float, or quantized.
+    ``bias' = bias - z_x * sum_k W[k, c]``. The bias may be missing, float, or quantized. A factor
+    behind the bias, ``c`` or one for each channel, makes it ``(s_x * s_w[c]) * c / s_out[c]``.
 
     Refuses an input that is not 8-bit per tensor, weights that are not symmetric int8 per tensor
-    or per output channel, and an output quantizer along another axis.
+    or per output channel, an output quantizer along another axis, and factors that are not
+    positive or not one for each output channel.
     Error against the float graph: a tie may round the other way, and 2**-31 relative from the
     dyadic number.
     """
@@ -33,9 +35,10 @@ class LowerLinear(BindingPass):
         out = ctx.quantizer(value)
         if out is None:
             return None
-        product, biases = split_bias(out.data, ctx, "relax.matmul")
-        if product is None:
+        parts = split_product(out.data, ctx, "relax.matmul")
+        if parts is None:
             return None
+        product = parts.call
         found = ctx.codes(product.args[1])
         if found is None or found.array is None:
             if ctx.real(product.args[1]) is not None:
@@ -45,8 +48,9 @@ class LowerLinear(BindingPass):
         if len(shape_of(weight.codes)) != 2 or weight.axis == 0:
             raise DeclineError("the weight is not (K, N) with a scale for each output channel")
         x = input_codes(ctx.codes(product.args[0]))
-        if out.axis not in (None, len(shape_of(product)) - 1):
+        axis = len(shape_of(product)) - 1
+        if out.axis not in (None, axis):
             raise DeclineError(f"the output's quantizer lies along axis {out.axis}")
         matrix = np.ascontiguousarray(found.array.T)
-        gemm = build_gemm(x, matrix, weight.scale, biases, out, ctx)
+        gemm = build_gemm(x, matrix, weight.scale, parts, axis, out, ctx)
         return dialect.linear(x.codes, gemm, out.dtype)

@@ -4,11 +4,12 @@ from tvm import relax
 
 from numerics.qparams import QuantParams
 from relay_passes import dialect
-from relay_passes.gemm import build_gemm, input_codes, split_bias, weight_codes
+from relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
 from relay_passes.matching import Codes, Expr, dtype_of, ints, quantize_call, shape_of
 from relay_passes.rewriting import BindingPass, Context, DeclineError
 
 SIGNED_OFFSET = 128
+CHANNEL_AXIS = 1
 
 
 class LowerPatchEmbed(BindingPass):
@@ -34,9 +35,10 @@ class LowerPatchEmbed(BindingPass):
         out = ctx.quantizer(value)
         if out is None:
             return None
-        conv, biases = split_bias(out.data, ctx, "relax.nn.conv2d")
-        if conv is None:
+        product = split_product(out.data, ctx, "relax.nn.conv2d")
+        if product is None:
             return None
+        conv = product.call
         weight = weight_codes(ctx.codes(conv.args[1]), "convolution's weight")
         pixels = input_codes(ctx.codes(conv.args[0]))
         _check_geometry(conv)
@@ -44,11 +46,11 @@ class LowerPatchEmbed(BindingPass):
             pixels = _unsigned(pixels, ctx)
         if weight.axis not in (None, 0):
             raise DeclineError("the weight's scales do not lie along the output channels")
-        if out.axis not in (None, 1):
+        if out.axis not in (None, CHANNEL_AXIS):
             raise DeclineError(f"the output's quantizer lies along axis {out.axis}")
         array = weight.array
         assert array is not None
-        gemm = build_gemm(pixels, array, weight.scale, biases, out, ctx)
+        gemm = build_gemm(pixels, array, weight.scale, product, CHANNEL_AXIS, out, ctx)
         tokens = ctx.emit(dialect.patch_embed(pixels.codes, gemm, out.dtype), "tokens")
         batch, channels, rows, cols = shape_of(conv)
         grid = ctx.emit(relax.op.reshape(tokens, (batch, rows, cols, channels)), "grid")

@@ -187,6 +187,14 @@ def read_dequantize(call: Expr) -> Codes | None:
     return Codes(call.args[0], scale.astype(np.float64), zero_point, axis)
 
 
+def real_constant(definition: Expr) -> FloatArray | None:
+    """The real values of a float constant or of dequantized constant codes, float64."""
+    if is_constant(definition):
+        return np.asarray(definition.value.numpy(), np.float64)
+    codes = read_dequantize(definition)
+    return codes.real() if codes is not None and codes.array is not None else None
+
+
 def read_quantize(call: Expr) -> Quantizer | None:
     """Read ``R.quantize`` or ``vitq.quantize`` with constant parameters; None for anything else."""
     if op_name(call) == QUANTIZE:

@@ -131,6 +131,7 @@ def _canonicalize(options: PassOptions) -> list[BindingPass]:
         FoldLayernormScales(),  # while the weights behind are still float
         SinkDequantize(),  # quantizers around layout operators come to lie side by side,
         CanonicalizeQdq(),  # and cancel
+        FoldScalarMultiply(),  # a GEMM reads codes, not their product with a number
         SelectTokensEarly(),  # while layer_norm and slice are neighbours
         SinkDequantize(),  # below the slices that the last pass moved up
         FoldConstants(),  # layout of constant codes

@@ -8,7 +8,6 @@ import logging
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-import numpy as np
 from tvm import IRModule, relax
 
 from numerics.arrays import FloatArray
@@ -21,6 +20,7 @@ from relay_passes.matching import (
     op_name,
     read_dequantize,
     read_quantize,
+    real_constant,
 )
 
 log = logging.getLogger(__name__)
@@ -126,11 +126,7 @@ class Context:
 
     def real(self, expr: Expr) -> FloatArray | None:
         """The real values of a float constant or of dequantized constant codes, float64."""
-        found = self.definition(expr)
-        if is_constant(found):
-            return np.asarray(found.value.numpy(), np.float64)
-        codes = read_dequantize(found)
-        return codes.real() if codes is not None and codes.array is not None else None
+        return real_constant(self.definition(expr))
 
 
 class BindingPass(ABC):

@@ -59,6 +59,30 @@ def test_the_mean_of_two_heads():
     assert_same_results(before, assert_rewrites(FoldScalarMultiply(), before, expected))
 
 
+def test_a_factor_of_constant_codes_is_a_factor():
+    before = module(
+        {"x": ((3, 4), "int8")},
+        lambda b, x: b(
+            relax.op.multiply(
+                b(relax.op.multiply(b.dq(x, 0.5), constant(FACTOR))),
+                b.dq(np.array(3, np.int8), 0.25),
+            )
+        ),
+    )
+    expected = module({"x": ((3, 4), "int8")}, lambda b, x: b.real(x, 0.5 * float(FACTOR) * 0.75))
+    assert_rewrites(FoldScalarMultiply(), before, expected)
+
+
+def test_the_steps_of_a_gelu_stay():
+    def gelu(b, x):
+        x = b.dq(x, 0.5)
+        erf = b(relax.op.erf(b(relax.op.divide(x, constant(np.float32(2**0.5))))))
+        half = b(relax.op.multiply(x, constant(np.float32(0.5))))
+        return b(relax.op.multiply(half, b(relax.op.add(erf, constant(np.float32(1))))))
+
+    assert_declines(FoldScalarMultiply(), module({"x": ((3, 4), "int8")}, gelu))
+
+
 @pytest.mark.parametrize(
     ("factor", "reason"),
     [(np.float32(-1), "not positive"), (np.ones(4, np.float32), "not a scalar")],

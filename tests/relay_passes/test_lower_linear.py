@@ -25,8 +25,18 @@ X_SCALE, X_ZERO = np.float32(0.02), 7
 CODES = {"x": ((2, 5, K), "int8")}
 
 
+FACTORS = RNG.uniform(0.2, 2, N).astype(np.float32)
+
+
 def linear(
-    bias="codes", x_dtype="int8", weight=WEIGHT, w_zero=0, w_axis=1, out=(0.05, 3), **kwargs
+    bias="codes",
+    x_dtype="int8",
+    weight=WEIGHT,
+    w_zero=0,
+    w_axis=1,
+    out=(0.05, 3),
+    scalings=(),
+    **kwargs,
 ):
     def body(b, x):
         w = b.dq(weight, SCALE if w_axis == 1 else np.ones(K), w_zero, axis=w_axis)
@@ -35,14 +45,17 @@ def linear(
             y = b(relax.op.add(y, b.dq(BIAS, X_SCALE * SCALE, 0, axis=0)))
         elif bias is not None:
             y = b(relax.op.add(y, constant(bias)))
+        for operator, factor in scalings:
+            y = b(operator(y, constant(np.asarray(factor, np.float32))))
         return b.q(y, *out, **kwargs)
 
     return module({"x": ((2, 5, K), x_dtype)}, body)
 
 
-def expected(x, bias, out_scale, zero_point, low=-128, high=127):
+def expected(x, bias, out_scale, zero_point, low=-128, high=127, scaled=lambda scale: scale):
     acc = (x.astype(np.int64) - X_ZERO) @ WEIGHT.astype(np.int64) + bias
-    factor = float(X_SCALE) * SCALE.astype(np.float64) / np.float64(np.float32(out_scale))
+    acc_scale = scaled(float(X_SCALE) * SCALE.astype(np.float64))
+    factor = acc_scale / np.float64(np.float32(out_scale))
     return np.clip(rescale(acc, to_dyadic(factor)) + zero_point, low, high)
 
 
@@ -80,6 +93,21 @@ def test_per_channel_output_bounds_and_type():
     np.testing.assert_array_equal(got, expected(x, BIAS, scale, zero, -100, 90))
 
 
+def test_factors_between_the_bias_and_the_quantizer():
+    scalings = [(relax.op.multiply, FACTORS), (relax.op.divide, 0.3), (relax.op.multiply, [[1.7]])]
+    before = linear(scalings=scalings)
+    after = LowerLinear()(before)
+    assert ops(after) == [dialect.LINEAR]
+    x = random_inputs(before)[0]
+    third, last = float(np.float32(0.3)), float(np.float32(1.7))
+    want = expected(
+        x, BIAS, 0.05, 3, scaled=lambda scale: scale * FACTORS.astype(np.float64) / third * last
+    )
+    np.testing.assert_array_equal(interpret(after, [x])[0], want)
+    # a float product on a tie may round the other way
+    assert_same_results(before, after, atol=1)
+
+
 @pytest.mark.parametrize(
     ("mod", "reason"),
     [
@@ -88,6 +116,9 @@ def test_per_channel_output_bounds_and_type():
         (linear(w_axis=0), "a scale for each output channel"),
         (linear(weight=WEIGHT.astype(np.int16)), "int8 is needed"),
         (linear(bias=np.ones((5, N), np.float32)), "no bias"),
+        (linear(scalings=[(relax.op.multiply, -FACTORS)]), "not positive"),
+        (linear(scalings=[(relax.op.divide, 0.0)]), "not positive"),
+        (linear(scalings=[(relax.op.multiply, np.ones((5, 1)))]), "not one for each channel"),
     ],
 )
 def test_refusals(mod, reason):

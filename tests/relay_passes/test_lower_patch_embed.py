@@ -6,6 +6,7 @@ from numerics.dyadic import rescale, to_dyadic
 from relay_passes import dialect
 from relay_passes.interpreter import interpret
 from relay_passes.lower_patch_embed import LowerPatchEmbed
+from relay_passes.matching import constant
 from tests.relay_passes.modules import (
     assert_declines,
     assert_same_results,
@@ -22,7 +23,10 @@ BIAS = RNG.integers(-900, 900, (1, N, 1, 1)).astype(np.int32)
 X_SCALE, X_ZERO = np.float32(1 / 255), 9
 
 
-def patches(x_dtype="uint8", height=8, quantized_here=False, **attrs):
+FACTORS = RNG.uniform(0.2, 2, (N, 1, 1)).astype(np.float32)
+
+
+def patches(x_dtype="uint8", height=8, quantized_here=False, factor=None, **attrs):
     options = {"strides": PATCH, **attrs}
 
     def body(b, x):
@@ -30,19 +34,25 @@ def patches(x_dtype="uint8", height=8, quantized_here=False, **attrs):
         real = b.dq(codes, X_SCALE * 2 if quantized_here else X_SCALE, X_ZERO)
         y = b(relax.op.nn.conv2d(real, b.dq(WEIGHT, SCALE, axis=0), **options))
         y = b(relax.op.add(y, b.dq(BIAS, X_SCALE * SCALE, axis=1)))
+        if factor is not None:
+            y = b(relax.op.multiply(y, constant(factor)))
         return b.q(y, 0.01, -4, "int16")
 
     return module({"x": ((2, 3, height, 12), "uint8" if quantized_here else x_dtype)}, body)
 
 
-def test_integers_and_structure():
-    before = patches()
+@pytest.mark.parametrize("factor", [None, np.float32(0.7), FACTORS])
+def test_integers_and_structure(factor):
+    before = patches(factor=factor)
     after = LowerPatchEmbed()(before)
     assert ops(after) == [dialect.PATCH_EMBED, "reshape", "permute_dims"]
     x = random_inputs(before)[0]
     tiles = (x.astype(np.int64) - X_ZERO).reshape(2, 3, 2, PATCH, 3, PATCH)
     acc = np.einsum("bcipjq,ncpq->bnij", tiles, WEIGHT.astype(np.int64)) + BIAS
-    dyadic = to_dyadic(float(X_SCALE) * SCALE.astype(np.float64) / float(np.float32(0.01)))
+    acc_scale = float(X_SCALE) * SCALE.astype(np.float64)
+    if factor is not None:
+        acc_scale = acc_scale * factor.reshape(-1).astype(np.float64)
+    dyadic = to_dyadic(acc_scale / float(np.float32(0.01)))
     codes = rescale(acc.transpose(0, 2, 3, 1), dyadic).transpose(0, 3, 1, 2) - 4
     np.testing.assert_array_equal(interpret(after, [x])[0], np.clip(codes, -(2**15), 2**15 - 1))
     # a float product on a tie may round the other way
@@ -64,6 +74,7 @@ def test_signed_pixels_move_to_uint8():
         (patches(strides=2), "no square patches"),
         (patches(padding=1), "padded"),
         (patches(height=10), "do not divide"),
+        (patches(factor=np.ones((2, 3), np.float32)), "not one for each channel"),
     ],
 )
 def test_refusals(mod, reason):

@@ -1,0 +1,54 @@
+"""Attention as timm spells it, from PyTorch through the pipeline, against the integer reference."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from torch import nn
+from tvm.relax.frontend.onnx import from_onnx
+
+from export.qdq import to_onnx
+from quantization.reference import IntegerReference
+from quantization.tracing import trace
+from relay_passes import dialect
+from relay_passes.interpreter import interpret
+from relay_passes.pipeline import PassOptions, integerize
+from tests.quantization.vits import SHAPE, pixels, quantize, toy, unfused, vit
+from tests.relay_passes.modules import ops
+
+BLOCKS = 2
+CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
+    # q * scale before the product: one qkv layer still, and attention still fuses
+    "scaled query": (unfused, {dialect.LINEAR: 4 * BLOCKS + 1, dialect.ATTENTION: BLOCKS}),
+    # q and k in 16 bits, v in 8: one qkv layer, v is clamped
+    "normalized query and key": (
+        lambda: vit(qk_norm=True),
+        {dialect.LINEAR: 4 * BLOCKS + 1, dialect.LAYERNORM: 4 * BLOCKS + 1},
+    ),
+    "factor before a linear layer": (
+        lambda: toy(body=lambda self, x: x + self.fc(self.norm(x) * 0.3)),
+        {dialect.LINEAR: 2},
+    ),
+    "factors behind a linear layer and a convolution": (
+        lambda: toy(
+            tokens=lambda self, x: (self.conv(x) * 0.7).flatten(2).transpose(1, 2),
+            body=lambda self, x: x + self.fc(self.norm(x)) / 3,
+        ),
+        {dialect.LINEAR: 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("recipe", ["w8a8", "w4a6"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_integer_is_the_references(case: str, recipe: str) -> None:
+    build, expected = CASES[case]
+    graph = quantize(trace(build(), SHAPE), recipe)
+    pictures = pixels(3).numpy()
+    mod = from_onnx(to_onnx(graph, {}), shape_dict={"pixels": list(pictures.shape)})
+    want = IntegerReference(graph)(pictures)
+    for fuse in (False, True):
+        result = integerize(mod, PassOptions(fuse_attention=fuse))
+        np.testing.assert_array_equal(interpret(result.mod, [pictures])[0], want)
+    names = ops(result.mod)
+    assert {name: names.count(name) for name in expected} == expected
