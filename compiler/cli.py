@@ -270,6 +270,7 @@ def build(
     from compiler.compile import CompileOptions, compile_model
     from compiler.export import export as export_stage
     from compiler.quantize import quantize as quantize_stage
+    from compiler.run import open_compiled
     from compiler.targets import get_target
 
     get_target(target)  # a typo should not cost a calibration
@@ -281,7 +282,7 @@ def build(
     export_stage(artifact)
     folder = compile_model(artifact.folder, CompileOptions(target, batch))
     verify(folder, pictures, threads=threads)
-    if pictures is None and model != "digits_vit":
+    if pictures is None and open_compiled(folder).own_pictures is None:
         typer.echo("evaluate: skipped, no --pictures to evaluate on", err=True)
     else:
         evaluate(folder, pictures, count, threads=threads)

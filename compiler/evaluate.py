@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from compiler.artifacts import open_artifact
-from compiler.quantize import EMBEDDED_CALIBRATION, QuantizeOptions, load_float_model
+from compiler.quantize import QuantizeOptions, load_float_model
 from compiler.run import Compiled, open_compiled
 from numerics.arrays import FloatArray, IntArray, UInt8Array
 from numerics.errors import VitqError
@@ -79,7 +79,9 @@ def evaluate(
         raise VitqError(f"backend {unknown[0]!r} is unknown: choose {', '.join(BACKENDS)}")
     compiled = open_compiled(folder)
     channels, height, width = compiled.input_shape[1:]
-    source = pictures or _own_pictures(compiled)
+    source = pictures or compiled.own_pictures
+    if source is None:
+        raise VitqError("no pictures to evaluate on: pass --pictures FOLDER (with labels.csv)")
     data = load_pictures(source, (channels, height, width), count, "evaluation")
     names = ["float", *(name for name in BACKENDS[1:] if name in backends)]
     rows: list[Row] = []
@@ -91,12 +93,6 @@ def evaluate(
         float_logits = logits if float_logits is None else float_logits
         rows.append(_row(name, logits, float_logits, data.labels, seconds))
     return rows
-
-
-def _own_pictures(compiled: Compiled) -> str:
-    if compiled.metadata["metadata_props"].get("vitq.model") == "digits_vit":
-        return EMBEDDED_CALIBRATION
-    raise VitqError("no pictures to evaluate on: pass --pictures FOLDER (with labels.csv)")
 
 
 def _run(backend: Callable[[UInt8Array], FloatArray], pixels: UInt8Array, name: str) -> FloatArray:

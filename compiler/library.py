@@ -71,7 +71,7 @@ class Library:
         import tvm
         from tvm import relax
 
-        self.batch, self.picture_shape = input_shape[0], tuple(input_shape[1:])
+        self.batch = input_shape[0]
         self._device = tvm.cpu()
         self._tensor = tvm.runtime.tensor
         try:

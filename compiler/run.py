@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compiler.artifacts import LIBRARY_NAME, METADATA_NAME, file_hash, open_artifact, read_json
+from compiler.quantize import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from compiler.targets import NATIVE, Target, get_target, target_names
 from numerics.arrays import FloatArray, IntArray, UInt8Array
 from numerics.errors import VitqError
@@ -42,6 +43,12 @@ class Compiled:
     def is_foreign(self) -> bool:
         """Whether the model was quantized elsewhere."""
         return open_artifact(self.folder).is_foreign
+
+    @property
+    def own_pictures(self) -> str | None:
+        """Source of the pictures that come with the model: the embedded one has some."""
+        name = self.metadata["metadata_props"].get("vitq.model")
+        return EMBEDDED_CALIBRATION if name == EMBEDDED_MODEL else None
 
     @property
     def batch(self) -> int:

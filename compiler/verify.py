@@ -99,13 +99,11 @@ def _inputs(
     compiled: Compiled, pictures: str | None, count: int
 ) -> Iterator[tuple[str, UInt8Array]]:
     """Real, random and extreme pictures."""
-    from quantization.pictures import EMBEDDED, load_pictures
+    from quantization.pictures import load_pictures
 
     channels, height, width = compiled.input_shape[1:]
     shape = (channels, height, width)
-    props = compiled.metadata["metadata_props"]
-    if pictures is None and props.get("vitq.model") == "digits_vit":
-        pictures = EMBEDDED
+    pictures = pictures or compiled.own_pictures
     if pictures is not None:
         yield "real", load_pictures(pictures, shape, count, "evaluation").pixels
     random = np.random.default_rng(SEED)
