@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-DOT_PRIMITIVES = ("vnni512", "generic")
+ARM_PRIMITIVES = ("smmla", "sdot", "neon", "neon-pairs")
+DOT_PRIMITIVES = ("vnni512", "vnni256", "madd256", "madd128", *ARM_PRIMITIVES, "generic")
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,8 @@ class CpuFeatures:
 
     Attributes:
         dot: the 8-bit dot product primitive, one of `DOT_PRIMITIVES`.
-        vector_bits: width of one vector register.
+        vector_bits: width of the vectors in kernels: one register; on ARM four, because then a
+            load of bytes fills a register.
     """
 
     dot: str

@@ -8,34 +8,46 @@ features; equal kernels are one function. Layout operators that are left are leg
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from tvm import IRModule, relax
 from tvm.target import Target as TvmTarget
 
 from compiler.kernels import lower_op
-from compiler.kernels.types import CpuFeatures, TensorType
+from compiler.kernels.types import CpuFeatures, Kernel, KernelCall, Schedule, TensorType
 from relay_passes import dialect
 from relay_passes.matching import Expr, constant, dtype_of, is_constant, op_name, shape_of
 from relay_passes.rewriting import MAIN, bindings_of, substitute
 
 logger = logging.getLogger(__name__)
 
+Choose = Callable[[Kernel], Schedule]
+"""The schedule of a kernel, as far as it differs from the default."""
 
-def lower_kernels(mod: IRModule, features: CpuFeatures, target: TvmTarget) -> IRModule:
+
+def untuned(_: Kernel) -> Schedule:
+    """Every kernel's default schedule."""
+    return {}
+
+
+def lower_kernels(
+    mod: IRModule, features: CpuFeatures, target: TvmTarget, choose: Choose = untuned
+) -> IRModule:
     """Replace all dialect calls of ``main`` by kernels.
 
     Args:
         mod: from `relay_passes.pipeline.integerize`.
         features: of the target.
         target: attached to each kernel.
+        choose: the schedules.
 
     Returns:
         A new module of ``main`` and its kernels.
     """
     function = mod[MAIN]
     builder = relax.BlockBuilder()
-    kernels = _Kernels(builder, features, target)
+    kernels = _Kernels(builder, features, target, choose)
     mapping: dict[Expr, Expr] = {}
     with builder.function(MAIN, list(function.params), attrs={"num_input": len(function.params)}):
         with builder.dataflow():
@@ -50,42 +62,64 @@ def lower_kernels(mod: IRModule, features: CpuFeatures, target: TvmTarget) -> IR
     return relax.transform.DeadCodeElimination([MAIN])(builder.finalize())
 
 
+def kernel_calls(mod: IRModule, features: CpuFeatures) -> list[KernelCall]:
+    """The kernels that `lower_kernels` would call, one for each call.
+
+    Args:
+        mod: from `relay_passes.pipeline.integerize`.
+        features: of the target.
+    """
+    return [
+        _kernel_call(binding.value, binding.var, features)
+        for binding in bindings_of(mod[MAIN])
+        if dialect.is_dialect(binding.value)
+    ]
+
+
+def _kernel_call(value: Expr, var: Expr, features: CpuFeatures) -> KernelCall:
+    operands = dialect.operands(value)
+    constants = {
+        index: operand.value.numpy()
+        for index, operand in enumerate(operands)
+        if is_constant(operand)
+    }
+    types = [TensorType(shape_of(operand), dtype_of(operand)) for operand in operands]
+    out = TensorType(shape_of(var), dtype_of(var))
+    return lower_op(op_name(value), types, constants, out, features)
+
+
 class _Kernels:
     """The kernels of one module, each once."""
 
     def __init__(
-        self, builder: relax.BlockBuilder, features: CpuFeatures, target: TvmTarget
+        self,
+        builder: relax.BlockBuilder,
+        features: CpuFeatures,
+        target: TvmTarget,
+        choose: Choose,
     ) -> None:
         self.builder = builder
         self.features = features
         self.target = target
-        self.functions: dict[Any, Any] = {}
+        self.choose = choose
+        self.functions: dict[Kernel, Any] = {}
 
     def call(self, value: Expr, var: Expr) -> Expr:
         """The ``call_tir`` for one dialect call."""
         operands = dialect.operands(value)
-        constants = {
-            index: operand.value.numpy()
-            for index, operand in enumerate(operands)
-            if is_constant(operand)
-        }
-        types = [TensorType(shape_of(operand), dtype_of(operand)) for operand in operands]
-        out = TensorType(shape_of(var), dtype_of(var))
-        name = op_name(value).removeprefix(dialect.PREFIX)
-        kernel = lower_op(op_name(value), types, constants, out, self.features)
+        call = _kernel_call(value, var, self.features)
         args = [
             operands[operand] if isinstance(operand, int) else constant(operand)
-            for operand in kernel.operands
+            for operand in call.operands
         ]
-        return relax.call_tir(self._function(kernel.func, name), relax.Tuple(args), var.ty)
+        return relax.call_tir(self._function(call.kernel), relax.Tuple(args), var.ty)
 
-    def _function(self, func: Any, name: str) -> Any:
+    def _function(self, kernel: Kernel) -> Any:
         """The module's global for a kernel; the same kernel is added once."""
-        if func not in self.functions:
-            symbol = f"{name}_{sum(known.startswith(name + '_') for known in self._names())}"
-            func_for_target = func.with_attr({"target": self.target, "global_symbol": symbol})
-            self.functions[func] = (self.builder.add_func(func_for_target, symbol), symbol)
-        return self.functions[func][0]
-
-    def _names(self) -> list[str]:
-        return [symbol for _, symbol in self.functions.values()]
+        if kernel not in self.functions:
+            same = sum(known.name == kernel.name for known in self.functions)
+            symbol = f"{kernel.name}_{same}"
+            func = kernel.build(self.choose(kernel))
+            func = func.with_attr({"target": self.target, "global_symbol": symbol})
+            self.functions[kernel] = self.builder.add_func(func, symbol)
+        return self.functions[kernel]

@@ -5,14 +5,54 @@ processor flags a machine must have to run the result. ``cpu`` is the best level
 has.
 """
 
+import importlib.util
+import os
 import platform
 import shutil
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from compiler.features import CpuFeatures
 from numerics.errors import VitqError
+from numerics.files import write_atomically
+
+EXECUTABLE = 0o755
+
+
+@dataclass(frozen=True)
+class Cross:
+    """How libraries are linked on a machine of another kind.
+
+    Attributes:
+        compiler: a C++ compiler.
+        packages: the Debian packages that bring it and its libraries.
+        zig: what the compiler of pip's ``ziglang`` calls the target; used where `compiler` lacks.
+    """
+
+    compiler: str
+    packages: str
+    zig: str
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """What stands in for a processor (`compiler.emulation`).
+
+    Attributes:
+        cpu: model of ``qemu -cpu``; it has the processor's instructions, not its speed.
+        width: instructions started in one cycle.
+        vector: vector instructions started in one cycle.
+        multiply: vector multiplications, dot products apart.
+        memory: loads and stores.
+    """
+
+    cpu: str
+    width: int
+    vector: int
+    multiply: int
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -26,7 +66,9 @@ class Target:
         config: TVM's target dictionary.
         features: what the kernels may use.
         needs: processor flags (as in /proc/cpuinfo) that the code requires.
-        compilers: C++ compilers that link for it, the first one found is used.
+        compilers: C++ compilers that link for it on such a machine; the first one found is used.
+        cross: what links for it on other machines, or None.
+        emulation: what stands in for the processor on other machines, or None.
     """
 
     name: str
@@ -36,6 +78,8 @@ class Target:
     features: CpuFeatures
     needs: tuple[str, ...] = ()
     compilers: tuple[str, ...] = ("g++", "clang++", "c++")
+    cross: Cross | None = None
+    emulation: Emulation | None = None
 
     def tvm_config(self) -> dict[str, Any]:
         """The dictionary that ``tvm.target.Target`` takes."""
@@ -45,6 +89,27 @@ class Target:
 X86 = ("x86_64", "AMD64")
 AVX512 = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni")
 AVX2 = ("avx2", "fma", "bmi2")
+AVX_VNNI = (*AVX2, "avx_vnni")
+
+ARM = ("aarch64", "arm64")
+ARM_CROSS = Cross(
+    "aarch64-linux-gnu-g++",
+    "g++-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "aarch64-linux-gnu.2.28",
+)
+
+
+def _arm(
+    name: str, description: str, mcpu: str, dot: str, needs: tuple[str, ...], emulation: Emulation
+) -> Target:
+    """An entry for 64-bit ARM on Linux; kernels work on four registers at once."""
+    config = (("kind", "llvm"), ("mtriple", "aarch64-linux-gnu"), ("mcpu", mcpu))
+    features = CpuFeatures(dot, 512)
+    needs = ("aarch64", *needs)
+    return Target(
+        name, description, ARM, config, features, needs, cross=ARM_CROSS, emulation=emulation
+    )
+
 
 _ENTRIES = (
     Target(
@@ -56,11 +121,24 @@ _ENTRIES = (
         AVX512,
     ),
     Target(
+        "x86-avxvnni",
+        "x86-64 with AVX-VNNI (Alder Lake and later client processors)",
+        X86,
+        (
+            ("kind", "llvm"),
+            ("mtriple", "x86_64-linux-gnu"),
+            ("mcpu", "haswell"),
+            ("mattr", ("+avxvnni",)),
+        ),
+        CpuFeatures("vnni256", 256),
+        AVX_VNNI,
+    ),
+    Target(
         "x86-avx2",
         "x86-64 with AVX2 (Haswell, Zen and later)",
         X86,
         (("kind", "llvm"), ("mtriple", "x86_64-linux-gnu"), ("mcpu", "haswell")),
-        CpuFeatures("generic", 256),
+        CpuFeatures("madd256", 256),
         AVX2,
     ),
     Target(
@@ -68,7 +146,47 @@ _ENTRIES = (
         "any x86-64",
         X86,
         (("kind", "llvm"), ("mtriple", "x86_64-linux-gnu"), ("mcpu", "x86-64")),
-        CpuFeatures("generic", 128),
+        CpuFeatures("madd128", 128),
+    ),
+    _arm(
+        "graviton3",
+        "ARM Neoverse V1 (AWS Graviton3): int8 matrix products",
+        "neoverse-v1",
+        "smmla",
+        ("asimddp", "i8mm", "sve"),
+        Emulation("max", width=8, vector=4, multiply=2, memory=3),
+    ),
+    _arm(
+        "rpi5",
+        "ARM Cortex-A76 (Raspberry Pi 5): int8 dot products",
+        "cortex-a76",
+        "sdot",
+        ("asimddp",),
+        Emulation("cortex-a76", width=4, vector=2, multiply=1, memory=2),
+    ),
+    _arm(
+        "jetson-orin-cpu",
+        "ARM Cortex-A78AE (processor of NVIDIA Jetson Orin): int8 dot products",
+        "cortex-a78ae",
+        "sdot",
+        ("asimddp",),
+        Emulation("cortex-a76", width=4, vector=2, multiply=1, memory=2),
+    ),
+    _arm(
+        "arm64",
+        "any 64-bit ARM (armv8-a)",
+        "generic",
+        "neon",
+        (),
+        Emulation("cortex-a53", width=2, vector=1, multiply=1, memory=1),
+    ),
+    _arm(
+        "rpi4",
+        "ARM Cortex-A72 (Raspberry Pi 4)",
+        "cortex-a72",
+        "neon",
+        (),
+        Emulation("cortex-a72", width=3, vector=2, multiply=1, memory=2),
     ),
 )
 TARGETS = {target.name: target for target in _ENTRIES}
@@ -104,14 +222,15 @@ def get_target(name: str) -> Target:
 
 
 def host_flags() -> set[str]:
-    """Processor flags of this machine; empty where the system does not tell."""
+    """Processor flags of this machine, as far as the system tells, and its kind."""
+    kind = {platform.machine()}
     path = Path("/proc/cpuinfo")
     if not path.is_file():
-        return set()
+        return kind
     for line in path.read_text().splitlines():
         if line.startswith(("flags", "Features")):
-            return set(line.partition(":")[2].split())
-    return set()
+            return kind | set(line.partition(":")[2].split())
+    return kind
 
 
 def missing_flags(target: Target, flags: set[str]) -> list[str]:
@@ -125,6 +244,8 @@ def find_compiler(target: Target) -> str:
     Raises:
         VitqError: if none is installed.
     """
+    if target.cross and platform.machine() not in target.machine:
+        return _find_cross_compiler(target.name, target.cross)
     for name in target.compilers:
         path = shutil.which(name)
         if path:
@@ -133,3 +254,27 @@ def find_compiler(target: Target) -> str:
         f"target {target.name} needs a C++ compiler to link ({', '.join(target.compilers)}): "
         "install one, on Debian with: apt-get install g++"
     )
+
+
+def _find_cross_compiler(name: str, cross: Cross) -> str:
+    """A compiler for another kind of machine: the system's, else that of pip's ``ziglang``."""
+    path = shutil.which(cross.compiler)
+    if path:
+        return path
+    if importlib.util.find_spec("ziglang"):
+        return str(_zig_compiler(cross))
+    raise VitqError(
+        f"target {name} needs {cross.compiler} to link: on Debian apt-get install "
+        f"{cross.packages}, elsewhere pip install ziglang"
+    )
+
+
+def _zig_compiler(cross: Cross) -> Path:
+    """An executable that starts zig for the target, because linkers are called by one name."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitq"
+    path = folder / f"zig-{cross.zig}-c++"
+    command = f'#!/bin/sh\nexec "{sys.executable}" -m ziglang c++ -target {cross.zig} "$@"\n'
+    if not path.is_file() or path.read_text() != command:
+        write_atomically(path, command)
+        path.chmod(EXECUTABLE)
+    return path

@@ -9,7 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from compiler.kernels.attention import lower_attention
 from compiler.kernels.elementwise import lower_add, lower_lut, lower_requantize
-from compiler.kernels.gemm import lower_linear, lower_patch_embed
+from compiler.kernels.gemm import (
+    lower_linear,
+    lower_linear_add,
+    lower_linear_gelu,
+    lower_patch_embed,
+)
 from compiler.kernels.ivit import lower_ivit_shiftgelu, lower_ivit_shiftmax
 from compiler.kernels.layernorm import lower_layernorm
 from compiler.kernels.matmul import lower_matmul, lower_normalized_matmul
@@ -33,6 +38,8 @@ _LOWERINGS: dict[str, Lowering] = {
     "vitq.ivit_shiftmax": lower_ivit_shiftmax,
     "vitq.layernorm": lower_layernorm,
     "vitq.linear": lower_linear,
+    "vitq.linear_add": lower_linear_add,
+    "vitq.linear_gelu": lower_linear_gelu,
     "vitq.lut": lower_lut,
     "vitq.matmul": lower_matmul,
     "vitq.mean": lower_mean,

@@ -1,8 +1,8 @@
 """Integer arithmetic of the contract as TIR expressions, elementwise on scalars or vectors.
 
-The central one is the 32 x 32 -> 64 bit multiplication. AVX-512 multiplies the even int32 lanes
-of a register (``vpmuldq``), so with `split` a product is held as two int64 vectors, the even and
-the odd lanes, and the high halves are joined again by one shift and one bitwise select. Without
+The central one is the 32 x 32 -> 64 bit multiplication. AVX-512 and AVX2 multiply the even int32
+lanes of a register (``vpmuldq``), so with `split` a product is held as two int64 vectors, the even
+and the odd lanes, and the high halves are joined again by one shift and one bitwise select. Without
 `split` (scalars, other instruction sets) it is one int64 vector in lane order.
 """
 
@@ -26,6 +26,7 @@ from compiler.kernels.builder import (
 )
 from numerics.arrays import IntArray
 
+PERMUTE = {16: "llvm.x86.avx512.permvar.si.512", 8: "llvm.x86.avx2.permd"}
 HIGH_HALF = -(1 << 32)
 LOW_HALF = (1 << 32) - 1
 
@@ -102,33 +103,35 @@ def wide_factor(scalar: Expr, lanes: int, split: bool) -> Wide:
     plain = wide_splat(scalar, lanes, split)
     if len(plain.parts) == 1:
         return plain
-    lane = bind(plain.parts[0])
-    hidden = T.call_llvm_pure_intrin("int64x8", "llvm.x86.avx512.permvar.di.512", lane, lane)
-    factor = bind(hidden)
+    words = bind(splat(bind(cast(scalar, "int32")), lanes))
+    hidden = T.call_llvm_pure_intrin(f"int32x{lanes}", PERMUTE[lanes], words, words)
+    factor = bind(reinterpret(bind(hidden), f"int64x{lanes // 2}"))
     return Wide((factor, factor))
 
 
-def split_constant(values: IntArray, lanes: int, split: bool) -> IntArray:
+def split_constant(values: IntArray, lanes: int, split: bool, dtype: str = "int64") -> IntArray:
     """Arrange (groups, lanes) constants for `load_wide`.
 
     Args:
         values: (groups, lanes) integers.
         lanes: of one register of int32.
         split: whether even and odd lanes are held apart.
+        dtype: that the values fit.
 
     Returns:
-        (groups, lanes) int64; with `split`, each group's even lanes before its odd lanes.
+        (groups, lanes) of that type; with `split` int64, each group's even lanes before its odd
+        ones.
     """
     values = np.asarray(values, np.int64)
     if split:
-        values = np.concatenate([values[:, 0::2], values[:, 1::2]], axis=1)
-    return np.ascontiguousarray(values)
+        return np.concatenate([values[:, 0::2], values[:, 1::2]], axis=1)
+    return np.ascontiguousarray(values.astype(dtype))
 
 
 def load_wide(buffer: Buffer, group: Expr, lanes: int, split: bool) -> Wide:
     """Read what `split_constant` arranged."""
     if not split:
-        return Wide((load(buffer, group, 0, lanes=lanes),))
+        return Wide((cast(load(buffer, group, 0, lanes=lanes), "int64"),))
     half = lanes // 2
     return Wide(tuple(load(buffer, group, part, lanes=half) for part in (0, half)))
 

@@ -1,13 +1,15 @@
 """Fused attention: q k^T, Shiftmax codes, codes V and the normalization, for each head.
 
-qkv is (B, N, 3, H, D), out (B, N, H, D). For each (batch, head), in parallel: Q is staged, K and
-V are packed for the dot product primitive. Then a block of rows at a time goes through both
-products; only that block's scores (int32) and codes (uint8) are ever in memory. The result has
-the same bits as the separate operators: a term that is constant along a row of scores cancels in
-Shiftmax, so that K's zero point is not needed.
+qkv is (B, N, 3, H, D), out (B, N, H, D). For each (batch, head), in parallel: K and V are packed
+for the dot product primitive. Then a block of rows at a time goes through both products
+(`compiler.kernels.attention_rows`); only that block's scores (int32) and codes are in memory.
+The result has the same bits as the separate operators: a term that is constant along a row of
+scores cancels in Shiftmax, so that K's zero point is not needed.
+
+All blocks have the same number of rows: the last one begins earlier and repeats some rows of the
+one before it.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,53 +17,72 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from compiler.kernels.attention_rows import (
+    Block,
+    Operands,
+    PackedCodes,
+    PlainCodes,
+    RowCodes,
+    largest_columns,
+)
 from compiler.kernels.builder import (
     Buffer,
     Expr,
+    T,
     alloc,
     bind,
-    build,
     cast,
     const,
+    for_chunks,
     load,
     parallel,
-    reduce_lanes,
-    reinterpret,
     serial,
     splat,
     store,
 )
-from compiler.kernels.dot import Dot, dot_for
-from compiler.kernels.fixed import Halves512, halves_for
-from compiler.kernels.microkernel import (
-    Epilogue,
-    Product,
-    choose_tile,
-    emit_product,
-    stage_rows,
-    store_lanes,
-)
+from compiler.kernels.dot import Dot, Vnni, dot_for
+from compiler.kernels.fixed import Halves, halves_for
+from compiler.kernels.microkernel import Tile, alloc_staged, pad_staged, store_staged
+from compiler.kernels.octaves import LAST_OCTAVE, HalfOctaves, half_constants
 from compiler.kernels.packing import (
     emit_column_sums,
+    offset_sums,
     pack_columns,
     pack_rows,
     stored_zero_point,
 )
 from compiler.kernels.scaling import Rescale, rescale_constants
-from compiler.kernels.softmax import (
-    LOWEST,
-    Normalize,
-    NormalizeSpec,
-    emit_codes,
-    emit_codes_64,
-    emit_row_maximum,
-    normalize_spec,
+from compiler.kernels.softmax import LOWEST, Normalize, NormalizeSpec, normalize_spec
+from compiler.kernels.transpose import can_transpose, pack_transposed
+from compiler.kernels.types import (
+    CpuFeatures,
+    Kernel,
+    KernelCall,
+    Knob,
+    Schedule,
+    Template,
+    TensorType,
+    tensor_of,
 )
-from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
 from numerics.arrays import IntArray
-from numerics.shiftmax import CODE_LIMIT, CODE_MAX
+from numerics.dyadic import rescale as rescaled
+from numerics.dyadic import scalar_dyadic
+from numerics.shiftmax import CODE_LIMIT, CODE_MAX, LOG2_FRACTION_BITS
 
-WIDE_CODES = 64
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """Static facts about the constants.
+
+    Attributes:
+        normalize: about the division.
+        half: octaves are made in 16 bits; otherwise in 64.
+        far: a missing token's score is so low that its code is 0 without a mask.
+    """
+
+    normalize: NormalizeSpec
+    half: bool
+    far: bool
 
 
 def lower_attention(
@@ -72,158 +93,194 @@ def lower_attention(
 ) -> KernelCall:
     """``vitq.attention``: qkv (B, N, 3, H, D), params -> (B, N, H, D)."""
     params = constants[1].astype(np.int64)
-    zeros = params[:3].copy()
-    rescale = rescale_constants(int(params[3]), int(params[4]), CODE_LIMIT)
+    zeros, multiplier, shift = params[:3].copy(), int(params[3]), int(params[4])
+    far = _is_far(multiplier, shift, operands[0].shape[-1])
+    half = half_constants(multiplier, shift) if halves_for(features) and far else None
+    octaves = rescale_constants(multiplier, shift, CODE_LIMIT) if half is None else half
     norm = params[5:].copy()
-    inputs = (operands[0], tensor_of(zeros), tensor_of(rescale), tensor_of(norm))
-    spec = normalize_spec(norm, CODE_MAX * operands[0].shape[1])
-    return KernelCall(_attention_kernel(inputs, out, spec, features), (0, zeros, rescale, norm))
+    inputs = (operands[0], tensor_of(zeros), tensor_of(octaves), tensor_of(norm))
+    spec = AttentionSpec(
+        normalize_spec(norm, CODE_MAX * operands[0].shape[1]),
+        half is not None,
+        far,
+    )
+    return KernelCall(Kernel(ATTENTION, inputs, out, features, spec), (0, zeros, octaves, norm))
 
 
-@dataclass(frozen=True)
-class _Head:
-    """What the row blocks of one head share."""
-
-    scores: Product
-    values: Product
-    tokens: int
-    width: int
-    block: int
-    octaves: Rescale
-    normalize: Normalize
-    v_zero: Expr
-    halves: Halves512 | None
+def _is_far(multiplier: int, shift: int, width: int) -> bool:
+    """Whether `LOWEST` is 9 octaves below every score of `width` products of two codes."""
+    nearest = np.asarray(-LOWEST - width * 2**16, np.int64)
+    octaves = rescaled(nearest, scalar_dyadic(multiplier, shift))
+    return bool(octaves >= LAST_OCTAVE << LOG2_FRACTION_BITS)
 
 
-@functools.cache
-def _attention_kernel(
-    inputs: tuple[TensorType, ...], out: TensorType, spec: NormalizeSpec, features: CpuFeatures
-) -> Any:
-    dot = dot_for(features)
-    batch, tokens, _, heads, width = inputs[0].shape
+def _knobs(kernel: Kernel) -> dict[str, Knob]:
+    """Rows of both tiles, value tiles in a block, and parts of one head's rows.
 
-    def body(qkv: Buffer, zeros: Buffer, rescale: Buffer, norm: Buffer, result: Buffer) -> None:
-        octaves = Rescale(rescale, dot.split)
-        normalize = Normalize(norm, spec, dot.split)
-        q_zero = bind(cast(load(zeros, 0), "int32"))
-        v_zero = bind(cast(load(zeros, 2), "int32"))
-        with parallel(batch * heads) as i:
-            b, h = bind(i // heads), bind(i % heads)
-
-            def part(index: int) -> Any:
-                return lambda n, d, lanes: load(qkv, b, n, index, h, d, lanes=lanes)
-
-            dtype = inputs[0].dtype
-            scores = _score_product(part, (tokens, width), dtype, q_zero, dot)
-            packed = pack_columns(part(2), tokens, width, dtype, dot)
-            block = choose_tile(dot, tokens, dot.groups(width)).rows
-            codes = alloc((block, dot.groups(tokens) * dot.lanes), "uint8")
-            head = _Head(
-                scores,
-                Product(dot, codes, packed, dot.steps(tokens)),
-                tokens,
-                width,
-                block,
-                octaves,
-                normalize,
-                stored_zero_point(v_zero, dtype, dot, weights=True),
-                halves_for(features),
-            )
-
-            def write(row: Expr, column: Expr, value: Expr, valid: int) -> None:
-                store_lanes(result, value, valid, b, row, h, column)
-
-            _emit_blocks(head, write)
-
-    return build("attention", inputs, out, body)
+    A score tile as wide as the row (few rows) takes the maximum in registers. Each part of a head
+    packs K and V again, which pays only where the heads do not occupy all threads.
+    """
+    dot = dot_for(kernel.features)
+    batch, tokens, _, heads, width = kernel.inputs[0].shape
+    tall = tuple(r for r in (1, 2, 3, 4, 5, 6, 8) if r <= tokens and largest_columns(dot, r))
+    parts = tuple(p for p in (1, 2, 4, 8) if p == 1 or p * 16 <= tokens)
+    return {
+        "score_rows": Knob(tall, _best_rows(dot, tall, dot.groups(tokens))),
+        "value_rows": Knob(tall, _best_rows(dot, tall, dot.groups(width))),
+        "value_tiles": Knob((1, 2, 4, 8), 1),
+        "parts": Knob(parts, parts[batch * heads % 2 if len(parts) > 1 else 0]),
+    }
 
 
-def _score_product(
-    part: Any, shape: tuple[int, int], dtype: str, q_zero: Expr, dot: Dot
-) -> Product:
-    """Stage Q and pack K; accumulators start at -q_zp sum(k), at `LOWEST` in missing lanes."""
-    tokens, width = shape
-    staged = stage_rows(part(0), tokens, width, dtype, dot, serial)
-    packed = pack_rows(part(1), tokens, width, dtype, dot)
-    groups, lanes, steps = dot.groups(tokens), dot.lanes, dot.steps(width)
-    start = alloc((groups, lanes), "int32")
-    zero = stored_zero_point(q_zero, dtype, dot, weights=False)
-    with serial(groups) as g:
-        total = emit_column_sums(packed, g, steps, dot)
-        store(start, total * splat(0 - zero, lanes), g, 0)
-    for lane in range(tokens - (groups - 1) * lanes, lanes):
-        store(start, const(LOWEST, "int32"), groups - 1, lane)
-    return Product(dot, staged, packed, steps, lambda g: load(start, g, 0, lanes=lanes))
+def _best_rows(dot: Dot, choices: tuple[int, ...], groups: int) -> int:
+    """The most rows with the fewest slots for each row: products, loads, and their latency."""
+
+    def cost(rows: int) -> tuple[float, int, int]:
+        pieces = -(-groups // largest_columns(dot, rows))
+        columns = -(-groups // pieces)
+        step = max(rows * columns, rows + columns, 2 * dot.latency)
+        return pieces * step / rows, pieces, -rows
+
+    return min(choices, key=cost)
 
 
-def _emit_blocks(head: _Head, write: Any) -> None:
-    rows = head.block
-    if head.tokens // rows:
-        with serial(head.tokens // rows) as i:
-            _emit_block(head, rows, i * rows, write)
-    if rest := head.tokens % rows:
-        _emit_block(head, rest, head.tokens - rest, write)
+def _attention_body(
+    kernel: Kernel,
+    schedule: Schedule,
+    qkv: Buffer,
+    zeros: Buffer,
+    octaves: Buffer,
+    norm: Buffer,
+    result: Buffer,
+) -> None:
+    batch, _, _, heads, _ = kernel.inputs[0].shape
+    work = _Attention(kernel, schedule)
+    q_zero, v_zero = (bind(cast(load(zeros, i), "int32")) for i in (0, 2))
+    codes = work.row_codes(octaves)
+    normalize = Normalize(norm, kernel.spec.normalize, work.dot.split)
+    parts = schedule["parts"]
+    with parallel(batch * heads * parts) as i:
+        b, h = bind(i // (heads * parts)), bind(i // parts % heads)
+
+        def part(index: int) -> Any:
+            return lambda n, d, lanes: load(qkv, b, n, index, h, d, lanes=lanes)
+
+        head = work.prepare(part, codes, normalize, (q_zero, v_zero))
+
+        def write(row: Expr, group: Expr, value: Expr) -> None:
+            work.write(value, group, lambda c, part: store(result, part, b, row, h, c))
+
+        work.emit_part(head, part(0), bind(i % parts), write)
 
 
-def _emit_block(head: _Head, rows: int, first: Expr, write: Any) -> None:
-    """One block of rows through both products."""
-    dot = head.scores.dot
-    lanes, groups = dot.lanes, dot.groups(head.tokens)
-    scores = alloc((head.block, groups * lanes), "int32")
-    multipliers, totals = alloc((rows,), "int32"), alloc((rows,), "int32")
-
-    def keep(row: Expr, group: Expr, acc: Expr) -> None:
-        store(scores, acc, row - first, group * lanes)
-
-    emit_product(head.scores, rows, groups * lanes, lambda _: keep, serial, first)
-    with serial(rows) as r:
-        total = _emit_row_codes(head, scores, r, groups)
-        store(totals, total, r)
-        store(multipliers, head.normalize.multiplier(total), r)
-
-    def epilogue(valid: int) -> Epilogue:
-        def finish(row: Expr, group: Expr, acc: Expr) -> None:
-            centred = bind(acc - splat(load(totals, row) * head.v_zero, lanes))
-            value = head.normalize(centred, load(multipliers, row))
-            write(first + row, group * lanes, value, valid)
-
-        return finish
-
-    emit_product(head.values, rows, head.width, epilogue, serial)
+ATTENTION = Template("attention", _attention_body, _knobs)
 
 
-def _emit_row_codes(head: _Head, scores: Buffer, row: Expr, groups: int) -> Expr:
-    """Write one row's codes, 0 beyond the last token; returns their sum."""
-    dot, lanes = head.scores.dot, head.scores.dot.lanes
-    top = splat(emit_row_maximum(scores, row, groups * lanes, lanes), lanes)
-    acc = alloc((lanes,), "int32")
-    store(acc, const(0, "int32", lanes), 0)
+class _Attention:
+    """Static sizes of one kernel, and the code around its blocks."""
 
-    def emit(group: Expr, valid: int) -> None:
-        score = load(scores, row, group * lanes, lanes=lanes)
-        codes = emit_codes(top - score, head.octaves)
-        if valid < lanes:
-            exists = tirx.Ramp(0, 1, lanes) < splat(const(valid, "int32"), lanes)
-            codes = bind(tirx.Select(exists, codes, const(0, "int32", lanes)))
-        store(head.values.rows, codes, row, group * lanes)
-        store(acc, load(acc, 0, lanes=lanes) + codes, 0)
+    def __init__(self, kernel: Kernel, schedule: Schedule) -> None:
+        self.dot = dot = dot_for(kernel.features)
+        self.kernel, self.parts = kernel, schedule["parts"]
+        self.dtype = kernel.inputs[0].dtype
+        _, self.tokens, _, _, self.width = kernel.inputs[0].shape
+        rows = schedule["score_rows"], schedule["value_rows"]
+        self.tiles = tuple(Tile(r, largest_columns(dot, r)) for r in rows)
+        self.rows = min(self.tokens, schedule["value_rows"] * schedule["value_tiles"])
 
-    def emit_wide(block: Expr, halves: Halves512) -> None:
-        at = [block * WIDE_CODES + i * lanes for i in range(WIDE_CODES // lanes)]
-        distances = [bind(top - load(scores, row, i, lanes=lanes)) for i in at]
-        codes = emit_codes_64(distances, head.octaves, halves)
-        store(head.values.rows, reinterpret(codes, "uint8x64"), row, block * WIDE_CODES)
-        store(acc, dot.accumulate(load(acc, 0, lanes=lanes), codes, dot.ones()), 0)
+    def row_codes(self, octaves: Buffer) -> RowCodes:
+        """How codes are made."""
+        spec, dot = self.kernel.spec, self.dot
+        halves = halves_for(self.kernel.features)
+        if halves and spec.far:
+            kind = HalfOctaves(octaves, halves) if spec.half else Rescale(octaves, dot.split)
+            return PackedCodes(dot, self.tokens, kind, halves)
+        return PlainCodes(dot, self.tokens, Rescale(octaves, dot.split))
 
-    blocks = head.tokens // WIDE_CODES if head.halves else 0
-    if head.halves and blocks:
-        with serial(blocks) as block:
-            emit_wide(block, head.halves)
-    done = blocks * WIDE_CODES // lanes
-    full = head.tokens // lanes - done
-    if full:
-        with serial(full) as g:
-            emit(done + g, lanes)
-    if head.tokens % lanes:
-        emit(groups - 1, head.tokens % lanes)
-    return reduce_lanes(load(acc, 0, lanes=lanes), "add")
+    def prepare(
+        self, part: Any, codes: RowCodes, normalize: Normalize, zeros: tuple[Expr, Expr]
+    ) -> Block:
+        """Pack K and V of a head.
+
+        Args:
+            part: reads q, k or v.
+            codes: makes codes.
+            normalize: divides.
+            zeros: zero points of q and v.
+        """
+        dot, tokens, width = self.dot, self.tokens, self.width
+        if can_transpose(dot, width, self.dtype):
+            keys = pack_transposed(part(1), tokens, width, dot)
+        else:
+            keys = pack_rows(part(1), tokens, width, self.dtype, dot)
+        start = self._start(keys, stored_zero_point(zeros[0], self.dtype, dot, weights=False))
+        values = pack_columns(part(2), tokens, width, self.dtype, dot)
+        steps = dot.steps(width)
+        staged = alloc_staged(self.rows, width, self.dtype, dot)
+        stored = alloc_staged(self.rows, codes.width, "uint8", dot)
+        return Block(
+            dot,
+            Operands(staged, keys, steps, start),
+            Operands(stored, values, dot.steps(tokens), offset_sums(values, "uint8", dot)),
+            (self.tiles[0], self.tiles[1]),
+            self.rows,
+            codes,
+            normalize,
+            stored_zero_point(zeros[1], self.dtype, dot, weights=True),
+            dot.groups(width),
+            self.packs_bytes(),
+        )
+
+    def _start(self, keys: Buffer, zero: Expr) -> Buffer:
+        """Where scores start: at -q_zp sum(k), at `LOWEST` in missing lanes."""
+        dot = self.dot
+        groups, lanes = dot.groups(self.tokens), dot.lanes
+        start = alloc((groups, lanes), "int32")
+        with serial(groups) as g:
+            total = emit_column_sums(keys, g, dot.steps(self.width), dot)
+            store(start, total * splat(0 - zero, lanes), g, 0)
+        for lane in range(self.tokens - (groups - 1) * lanes, lanes):
+            store(start, const(LOWEST, "int32"), groups - 1, lane)
+        return start
+
+    def emit_part(self, head: Block, query: Any, part: Expr, write: Any) -> None:
+        """Every block of one part of a head's rows."""
+        blocks = -(-self.tokens // self.rows)
+        each = -(-blocks // self.parts)
+        count = each if blocks == each * self.parts else tirx.min(each, blocks - part * each)
+        scores = head.scratch()
+        with T.serial(0, tirx.max(count, 0)) as i:
+            at = (part * each + i) * self.rows
+            first = bind(tirx.min(at, self.tokens - self.rows))
+            self._stage(query, first, head.scores.rows)
+            head.emit(scores, lambda row, group, value: write(first + row, group, value))
+
+    def _stage(self, query: Any, first: Expr, staged: Buffer) -> None:
+        """Copy a block of Q as the primitive reads it: flipped or widened, and padded."""
+        dot, width = self.dot, self.width
+        with serial(self.rows) as r:
+
+            def copy(i: Expr, lanes: int) -> None:
+                store_staged(staged, query(first + r, i, lanes), self.dtype, dot, r, i)
+
+            for_chunks(width, min(4 * dot.lanes, width), copy)
+            pad_staged(staged, r, width, dot)
+
+    def write(self, value: Expr, group: Expr, put: Any) -> None:
+        """Hand over a register of channels, one by one where some register is not full."""
+        lanes = self.dot.lanes
+        first = group * lanes
+        if self.width % lanes == 0:
+            put(first, value)
+            return
+        scratch = alloc((lanes,), "int32")
+        store(scratch, value, 0)
+        with T.serial(0, tirx.min(lanes, self.width - first)) as i:
+            put(first + i, load(scratch, i))
+
+    def packs_bytes(self) -> Halves | None:
+        """16-bit lanes for whole registers of results, as x86 packs them."""
+        whole = self.width % self.dot.lanes == 0 and self.kernel.out.dtype == "int8"
+        if not whole or not self.kernel.spec.normalize.high or not isinstance(self.dot, Vnni):
+            return None
+        return halves_for(self.kernel.features)

@@ -90,6 +90,36 @@ def parallel(extent: int) -> Iterator[Expr]:
         yield index
 
 
+@contextmanager
+def when(condition: Expr) -> Iterator[None]:
+    """Code that runs only where a condition holds."""
+    with T.If(condition), T.Then():
+        yield
+
+
+@contextmanager
+def region() -> Iterator[None]:
+    """One launch of the thread pool for all `parallel` loops inside, which do not nest.
+
+    A loop that reads what the loop before wrote needs that one inside of `finished`.
+    """
+    with T.attr(0, "pragma_parallel_launch_point", 1):
+        yield
+
+
+@contextmanager
+def finished() -> Iterator[None]:
+    """Inside of `region`: all threads wait for each other at the end."""
+    with T.attr(0, "pragma_parallel_barrier_when_finish", 1):
+        yield
+
+
+def prefetch(buffer: Buffer, *index: Expr) -> None:
+    """Ask for the cache line of an element that is read later, for the second-level cache."""
+    address = T.address_of(buffer[index])
+    T.evaluate(tirx.call_intrin("", "tirx.prefetch", address, 0, 2, 1))
+
+
 def load(buffer: Buffer, *index: Expr, lanes: int = 1) -> Expr:
     """Read `lanes` elements that follow each other on the last axis, and bind them."""
     return T.Bind(buffer[_at(index, lanes)])
@@ -136,6 +166,19 @@ def cast(value: Expr, dtype: str) -> Expr:
 def reinterpret(value: Expr, dtype: str) -> Expr:
     """The same bits as another (vector) type."""
     return T.reinterpret(dtype, value)
+
+
+def piece(value: Expr, index: int, lanes: int) -> Expr:
+    """Lanes ``[index * lanes, (index + 1) * lanes)`` of a vector."""
+    if lanes_of(value) == lanes:
+        return value
+    return bind(tirx.Shuffle([value], list(range(index * lanes, (index + 1) * lanes))))
+
+
+def join(pieces: Sequence[Expr]) -> Expr:
+    """Vectors after each other."""
+    total = sum(lanes_of(p) for p in pieces)
+    return bind(tirx.Shuffle(list(pieces), list(range(total))))
 
 
 def reduce_lanes(value: Expr, operation: str) -> Expr:

@@ -4,19 +4,23 @@ A primitive turns a register of int32 accumulators (one output channel in each l
 next `depth` activations and the same `depth` weights of each lane into new accumulators. All that
 depends on the instruction set is here:
 
-* ``vnni512``: AVX512-VNNI ``vpdpbusd``, unsigned x signed, depth 4. Signed activations are
-  stored with their top bit flipped, which adds 128 to each; the product is then too large by
-  128 * sum(weights), which the kernels fold into a constant of the channel.
+* ``vnni512``, ``vnni256``: ``vpdpbusd`` of AVX512-VNNI and AVX-VNNI, unsigned x signed, depth 4.
+  Signed activations are stored with their top bit flipped, which adds 128 to each; the product is
+  then too large by 128 * sum(weights), which the kernels fold into a constant of the channel.
+* ``madd256``, ``madd128``: ``vpmaddwd`` of AVX2 and SSE2, depth 2, on values widened to 16 bits.
+  AVX2's 8-bit ``vpmaddubsw`` saturates, 255 * 127 * 2 is beyond 16 bits.
 * ``generic``: widening multiply-add in int32, depth 1, which LLVM vectorizes for any target.
 
 Packed weights are ``(groups, steps, lanes * depth)`` int8, see `Dot.pack`.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from compiler.features import ARM_PRIMITIVES
 from compiler.kernels.builder import (
     Buffer,
     Expr,
@@ -27,9 +31,14 @@ from compiler.kernels.builder import (
     load,
     reinterpret,
     splat,
+    store,
+    typed,
 )
 from compiler.kernels.types import CpuFeatures
 from numerics.arrays import IntArray
+
+PORTS = 2
+"""Dot products, and as many loads, that start in one cycle."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,9 @@ class Dot(ABC):
         a_offset: added to signed activations when they are stored for this primitive.
         b_signed: whether weights must be signed (unsigned ones are stored minus 128).
         split: how `compiler.kernels.arith` holds 64-bit products.
+        spare: registers of a tile besides its accumulators and weights.
+        latency: cycles until an accumulator can be used again.
+        rows: rows that share accumulators; a tile has a multiple of them, or all rows.
     """
 
     lanes: int
@@ -50,7 +62,14 @@ class Dot(ABC):
     registers: int
     a_offset: int
     b_signed: bool
-    split: bool
+    split: bool = False
+    spare: int = 1
+    latency: int = 1
+    rows: int = 1
+
+    @abstractmethod
+    def stored(self, dtype: str, weights: bool) -> str:
+        """The type of staged activations, or of weights packed at run time."""
 
     @abstractmethod
     def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
@@ -67,6 +86,61 @@ class Dot(ABC):
     @abstractmethod
     def accumulate(self, acc: Expr, a: Expr, b: Expr) -> Expr:
         """Accumulators plus products."""
+
+    def rows_shape(self, rows: int, inner: int) -> tuple[int, int]:
+        """Shape of activations as stored for this primitive."""
+        return rows, self.steps(inner) * self.depth
+
+    def store_row(self, rows: Buffer, value: Expr, row: Expr, column: Expr) -> None:
+        """Store elements of one row; `column` is a multiple of their number."""
+        store(rows, value, row, column)
+
+    def slots(self, rows: int, columns: int) -> float:
+        """Estimated cost of one step of a tile: products, loads if more, an accumulator's latency.
+
+        Args:
+            rows: of the tile, in units of `Dot.rows`.
+            columns: groups of the tile.
+        """
+        return max(rows * columns, rows + columns, PORTS * self.latency)
+
+    def own_tile(
+        self,
+        rows: Buffer,
+        packed: Buffer,
+        steps: int,
+        size: tuple[int, int],
+        at: tuple[Expr, Expr],
+        start: Callable[[Expr], Expr] | None,
+    ) -> list[list[Expr]] | None:
+        """The accumulators of a register tile, of primitives that have a loop of their own.
+
+        Args:
+            rows: activations as stored.
+            packed: weights.
+            steps: of the inner dimension.
+            size: rows and groups of the tile.
+            at: its first row (even if the tile's rows are) and group.
+            start: initial accumulators of a group, or None for zeros.
+
+        Returns:
+            Accumulators by row and group; None for the ordinary loop.
+        """
+        return None
+
+    def sum_codes(self, acc: Expr, codes: Expr) -> Expr:
+        """Lanes that add up to those of `acc` and a vector of unsigned codes."""
+        signed = "int8" if self.depth == 4 else "int16"
+        operand = bind(reinterpret(codes, typed(signed, self.depth * self.lanes)))
+        return self.accumulate(acc, operand, self.ones())
+
+    def offset(self, dtype: str) -> int:
+        """What is added to activations of a type when they are stored for this primitive."""
+        return self.a_offset if dtype == "int8" else 0
+
+    def ones_row(self) -> Expr:
+        """Activations of 1: with them weights add up to the column's sum."""
+        return self.ones()
 
     def groups(self, channels: int) -> int:
         """Registers that hold this many channels."""
@@ -93,29 +167,64 @@ class Dot(ABC):
         return np.ascontiguousarray(tiles).reshape(groups, steps, self.lanes * self.depth)
 
 
-class Vnni512(Dot):
-    """AVX512-VNNI."""
+class Vnni(Dot):
+    """AVX512-VNNI, or AVX-VNNI in half as many lanes."""
+
+    def stored(self, dtype: str, weights: bool) -> str:
+        """Bytes."""
+        return "int8" if weights else dtype
 
     def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
         """Four bytes as one int32, broadcast."""
         word = reinterpret(load(rows, row, step * 4, lanes=4), "int32")
-        return bind(reinterpret(splat(word, 16), "int8x64"))
+        return bind(reinterpret(splat(word, self.lanes), f"int8x{4 * self.lanes}"))
 
     def weights(self, packed: Buffer, group: Expr, step: Expr) -> Expr:
-        """64 bytes."""
-        return load(packed, group, step, 0, lanes=64)
+        """A register of bytes."""
+        return load(packed, group, step, 0, lanes=4 * self.lanes)
 
     def ones(self) -> Expr:
-        """64 bytes."""
-        return const(1, "int8", 64)
+        """A register of bytes."""
+        return const(1, "int8", 4 * self.lanes)
 
     def accumulate(self, acc: Expr, a: Expr, b: Expr) -> Expr:
         """One vpdpbusd; LLVM 22 declares its operands as vectors of bytes."""
-        return T.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", acc, a, b)
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
+        return T.call_llvm_pure_intrin(f"int32x{self.lanes}", name, acc, a, b)
+
+
+class Madd(Dot):
+    """Multiply-add of 16-bit pairs, AVX2's or SSE2's."""
+
+    def stored(self, dtype: str, weights: bool) -> str:
+        """Words; constant weights stay bytes."""
+        return "int16"
+
+    def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
+        """Two words as one int32, broadcast."""
+        word = reinterpret(load(rows, row, step * 2, lanes=2), "int32")
+        return bind(reinterpret(splat(word, self.lanes), f"int16x{2 * self.lanes}"))
+
+    def weights(self, packed: Buffer, group: Expr, step: Expr) -> Expr:
+        """A register of words, widened where they are constants."""
+        return bind(cast(load(packed, group, step, 0, lanes=2 * self.lanes), "int16"))
+
+    def ones(self) -> Expr:
+        """A register of words."""
+        return const(1, "int16", 2 * self.lanes)
+
+    def accumulate(self, acc: Expr, a: Expr, b: Expr) -> Expr:
+        """One vpmaddwd, exact for 8-bit values of any sign, and one addition."""
+        name = "llvm.x86.avx2.pmadd.wd" if self.lanes == 8 else "llvm.x86.sse2.pmadd.wd"
+        return acc + bind(T.call_llvm_pure_intrin(f"int32x{self.lanes}", name, a, b))
 
 
 class Generic(Dot):
     """Plain multiply-add."""
+
+    def stored(self, dtype: str, weights: bool) -> str:
+        """As they are."""
+        return dtype
 
     def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
         """One value, widened and broadcast."""
@@ -134,8 +243,27 @@ class Generic(Dot):
         return acc + a * b
 
 
+def features_for_weights(features: CpuFeatures, packed: IntArray) -> CpuFeatures:
+    """The primitive that constant weights allow: ``neon-pairs`` instead of ``neon``."""
+    if features.dot != "neon":
+        return features
+    from compiler.kernels.dot_arm import pairs_fit
+
+    return replace(features, dot="neon-pairs") if pairs_fit(packed) else features
+
+
 def dot_for(features: CpuFeatures) -> Dot:
     """The primitive for a processor."""
-    if features.dot == "vnni512":
-        return Vnni512(16, 4, 32, a_offset=128, b_signed=True, split=True)
-    return Generic(features.lanes, 1, 16, a_offset=0, b_signed=False, split=False)
+    if features.dot in ARM_PRIMITIVES:
+        from compiler.kernels.dot_arm import arm_dot
+
+        return arm_dot(features)
+    return _DOTS.get(features.dot) or Generic(features.lanes, 1, 16, a_offset=0, b_signed=False)
+
+
+_DOTS = {
+    "vnni512": Vnni(16, 4, 32, 128, True, split=True, spare=1, latency=5),
+    "vnni256": Vnni(8, 4, 16, 128, True, split=True, spare=1, latency=5),
+    "madd256": Madd(8, 2, 16, 0, False, split=True, spare=2),
+    "madd128": Madd(4, 2, 16, 0, False, spare=2),
+}

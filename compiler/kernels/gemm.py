@@ -1,67 +1,75 @@
 """Linear layers and the patch embedding: int8 products with a fused requantization.
 
-Weights are packed on the host (`Dot.pack`). Bias, rounding, zero points and the primitive's
-activation offset fold into one int64 addend for each channel, so that the epilogue is
-
-    out = clamp((acc * multiplier + addend) >> shift)
-
-If every shift is at least 32 the result is the product's high half, shifted by the rest: that form
-stays in 32-bit lanes. The patch embedding first gathers each patch into a row (a copy of pixels,
-0.15 MB for 224 x 224) and then is a linear layer.
+Weights are packed on the host (`Dot.pack`). One template makes all of the family: what happens to
+the accumulators is `compiler.kernels.epilogue`'s matter, and a residual addition or a GELU may
+follow in registers. One launch of the thread pool does all: first each row is brought into the
+form that the dot product reads (patches of pixels are gathered), then come the products.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import prod
 
 import numpy as np
-from tvm import tirx
 
-from compiler.kernels.arith import Wide, clamp, load_wide, multiply_add, split_constant
+from compiler.kernels.blocking import TileEpilogue, blocking, emit_blocked
+from compiler.kernels.blocking import knobs as blocking_knobs
 from compiler.kernels.builder import (
     Buffer,
     Expr,
     alloc,
     bind,
-    build,
-    cast,
     const,
+    finished,
     for_chunks,
+    lanes_of,
     load,
     parallel,
+    region,
     serial,
-    store,
     view,
 )
-from compiler.kernels.dot import Dot, dot_for
-from compiler.kernels.microkernel import (
-    Epilogue,
-    Product,
-    emit_product,
-    needs_staging,
-    stage_rows,
-    store_lanes,
+from compiler.kernels.dot import Dot, dot_for, features_for_weights
+from compiler.kernels.elementwise import add_fits_halves
+from compiler.kernels.epilogue import AddStep, Finish, GeluStep, SecondStep
+from compiler.kernels.fixed import halves_for
+from compiler.kernels.microkernel import Product, needs_staging
+from compiler.kernels.requantizing import Requantize, RequantizeSpec, pack_requantize
+from compiler.kernels.shiftgelu import gelu_constants
+from compiler.kernels.types import (
+    CpuFeatures,
+    Kernel,
+    KernelCall,
+    Knob,
+    Schedule,
+    Template,
+    TensorType,
+    tensor_of,
 )
-from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
+from numerics.add import AddParams
 from numerics.arrays import IntArray
-from numerics.dyadic import Dyadic, addend
 
-NO_SHIFT = 32
-"""Shift of channels that exist only as padding."""
+GEMM_OPERANDS = 7
+"""Input, weight, bias, multiplier, shift, zero point, bounds; a fused step's operands follow."""
+GEMM_BUFFERS = 5
+"""Packed weight, multiplier, addend, shift, bounds."""
+HALF_LIMIT = 2**15
+HALF_TYPES = ("int8", "uint8", "int16")
 
 
 @dataclass(frozen=True)
-class EpilogueSpec:
-    """What the epilogue's code depends on.
+class LinearSpec:
+    """What the code depends on.
 
     Attributes:
-        high: every shift is at least 32.
-        saturate: the bounds are the output type's own.
+        requantize: form of the first step.
+        halves: whether codes are in 16-bit lanes until they are stored.
+        patch: edge of a patch; 0 for a linear layer.
     """
 
-    high: bool
-    saturate: bool
+    requantize: RequantizeSpec
+    halves: bool
+    patch: int = 0
 
 
 def lower_linear(
@@ -71,9 +79,40 @@ def lower_linear(
     features: CpuFeatures,
 ) -> KernelCall:
     """``vitq.linear``: x (..., K), weight (N, K) -> (..., N)."""
-    spec, packed = _prepare(constants, operands[0].dtype, out, dot_for(features))
-    inputs = (operands[0], *(tensor_of(c) for c in packed))
-    return KernelCall(_linear_kernel(inputs, out, spec, features), (0, *packed))
+    spec, packed = _prepare(operands[0], constants, out, features)
+    return _call(LINEAR, operands, (0, *packed), out, features, spec)
+
+
+def lower_linear_add(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """``vitq.linear_add``: the codes of ``vitq.linear`` plus a residual (..., N)."""
+    spec, packed = _prepare(operands[0], constants, out, features)
+    params = constants[GEMM_OPERANDS + 1].astype(np.int64)
+    info = np.iinfo(operands[GEMM_OPERANDS].dtype)
+    limits = int(constants[6][0]), int(constants[6][1])
+    residual = int(info.min), int(info.max)
+    fits = add_fits_halves(AddParams(*(int(v) for v in params)), limits, residual, out.dtype)
+    spec = LinearSpec(spec.requantize, spec.halves and fits)
+    order: tuple[int | IntArray, ...] = (0, *packed, GEMM_OPERANDS, params)
+    return _call(LINEAR_ADD, operands, order, out, features, spec)
+
+
+def lower_linear_gelu(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """``vitq.linear_gelu``: GELU of the codes of ``vitq.linear``."""
+    spec, packed = _prepare(operands[0], constants, out, features)
+    limits = int(constants[6][0]), int(constants[6][1])
+    fits, gelu = gelu_constants(constants[GEMM_OPERANDS], limits, out.dtype, features)
+    spec = LinearSpec(spec.requantize, spec.halves and fits)
+    return _call(LINEAR_GELU, operands, (0, *packed, *gelu), out, features, spec)
 
 
 def lower_patch_embed(
@@ -83,147 +122,150 @@ def lower_patch_embed(
     features: CpuFeatures,
 ) -> KernelCall:
     """``vitq.patch_embed``: pixels (B, Cin, H, W), weight (N, Cin, P, P) -> (B, L, N)."""
-    patch = operands[1].shape[-1]
-    spec, packed = _prepare(constants, operands[0].dtype, out, dot_for(features))
-    inputs = (operands[0], *(tensor_of(c) for c in packed))
-    return KernelCall(_patch_kernel(inputs, out, patch, spec, features), (0, *packed))
+    spec, packed = _prepare(operands[0], constants, out, features)
+    spec = LinearSpec(spec.requantize, spec.halves, operands[1].shape[-1])
+    return _call(PATCH_EMBED, operands, (0, *packed), out, features, spec)
 
 
 def _prepare(
-    constants: Mapping[int, IntArray], x_dtype: str, out: TensorType, dot: Dot
-) -> tuple[EpilogueSpec, tuple[IntArray, ...]]:
-    """Pack what the kernel reads: weights, multiplier, addend, shift, bounds."""
-    weight, bias, multiplier, shift, zero_point, params = (constants[i] for i in range(1, 7))
-    weight = weight.reshape(weight.shape[0], -1)
-    offset = dot.a_offset if x_dtype == "int8" else 0
-    correction = offset * weight.astype(np.int64).sum(axis=1)
-    dyadic = Dyadic(multiplier.astype(np.int64), shift.astype(np.int64))
-    add = addend(bias.astype(np.int64) - correction, dyadic, 0)
-    add = add + (zero_point.astype(np.int64) << dyadic.shift)
-    info = np.iinfo(out.dtype)
-    spec = EpilogueSpec(
-        bool(np.all(shift >= 32)), (int(params[0]), int(params[1])) == (info.min, info.max)
-    )
-    moves = _grouped(dyadic.shift, dot, NO_SHIFT)
-    return spec, (
-        dot.pack(weight),
-        split_constant(_grouped(dyadic.multiplier, dot), dot.lanes, dot.split),
-        split_constant(_grouped(add, dot), dot.lanes, dot.split),
-        (moves - 32).astype(np.int32) if spec.high else split_constant(moves, dot.lanes, dot.split),
-        params.astype(np.int64),
-    )
+    x: TensorType, constants: Mapping[int, IntArray], out: TensorType, features: CpuFeatures
+) -> tuple[LinearSpec, tuple[IntArray, ...]]:
+    """The form of the first step, and what the kernel reads of `GEMM_BUFFERS`."""
+    dot, halves = dot_for(features), halves_for(features)
+    spec, packed = pack_requantize(constants, dot.offset(x.dtype), dot)
+    low, high = constants[6]
+    fits = halves is not None and halves.lanes == 2 * dot.lanes and out.dtype in HALF_TYPES
+    fits = fits and int(low) >= -HALF_LIMIT and int(high) < HALF_LIMIT
+    weight = constants[1].reshape(constants[1].shape[0], -1)
+    return LinearSpec(spec, fits), (dot.pack(weight), *packed)
 
 
-def _grouped(values: IntArray, dot: Dot, fill: int = 0) -> IntArray:
-    """(N,) as (groups, lanes), padded."""
-    groups = dot.groups(values.size)
-    padded = np.full(groups * dot.lanes, fill, np.int64)
-    padded[: values.size] = values
-    return padded.reshape(groups, dot.lanes)
-
-
-@functools.cache
-def _linear_kernel(
-    inputs: tuple[TensorType, ...], out: TensorType, spec: EpilogueSpec, features: CpuFeatures
-) -> Any:
-    x_type = inputs[0]
-    rows, inner = x_type.rows.shape
-    dot = dot_for(features)
-
-    def body(x: Buffer, *rest: Buffer) -> None:
-        flat = view(x, x_type.rows)
-        _emit_linear(_staged(flat, x_type.rows, dot), rows, inner, rest, out, spec, dot)
-
-    return build("linear", inputs, out, body)
-
-
-@functools.cache
-def _patch_kernel(
-    inputs: tuple[TensorType, ...],
+def _call(
+    template: Template,
+    operands: Sequence[TensorType],
+    order: tuple[int | IntArray, ...],
     out: TensorType,
-    patch: int,
-    spec: EpilogueSpec,
     features: CpuFeatures,
-) -> Any:
-    dot = dot_for(features)
-    batch, channels, height, width = inputs[0].shape
-    inner = channels * patch * patch
-    rows = batch * (height // patch) * (width // patch)
-
-    def body(pixels: Buffer, *rest: Buffer) -> None:
-        gathered = alloc((rows, inner), inputs[0].dtype)
-        _emit_gather(pixels, gathered, inputs[0].shape, patch)
-        rows_type = TensorType((rows, inner), inputs[0].dtype)
-        _emit_linear(_staged(gathered, rows_type, dot), rows, inner, rest, out, spec, dot)
-
-    return build("patch_embed", inputs, out, body)
+    spec: LinearSpec,
+) -> KernelCall:
+    inputs = tuple(operands[o] if isinstance(o, int) else tensor_of(o) for o in order)
+    if not isinstance(order[1], int):
+        features = features_for_weights(features, order[1])
+    return KernelCall(Kernel(template, inputs, out, features, spec), order)
 
 
-def _staged(x: Buffer, x_type: TensorType, dot: Dot) -> Buffer:
-    rows, inner = x_type.shape
-    if not needs_staging(dot, inner, x_type.dtype):
-        return x
-    return stage_rows(lambda r, i, n: load(x, r, i, lanes=n), rows, inner, x_type.dtype, dot)
+def _shape(kernel: Kernel) -> tuple[int, int]:
+    """Rows and inner dimension of the product."""
+    x, patch = kernel.inputs[0], kernel.spec.patch
+    if not patch:
+        return x.rows.shape[0], x.rows.shape[1]
+    batch, channels, height, width = x.shape
+    return batch * (height // patch) * (width // patch), channels * patch * patch
 
 
-def _emit_gather(pixels: Buffer, rows: Buffer, shape: tuple[int, ...], patch: int) -> None:
-    """Copy each patch to a row, channels first."""
-    batch, channels, height, width = shape
+def _knobs(kernel: Kernel) -> dict[str, Knob]:
+    rows, groups = _shape(kernel)[0], kernel.inputs[1].shape[0]
+    dot, halves = dot_for(kernel.features), halves_for(kernel.features)
+    in_pairs = halves is not None and halves.for_group(dot.lanes).lanes > dot.lanes
+    return blocking_knobs(dot, rows, groups, kernel.spec.halves and in_pairs)
+
+
+def _body(kernel: Kernel, schedule: Schedule, x: Buffer, *rest: Buffer) -> None:
+    dot = dot_for(kernel.features)
+    rows, inner = _shape(kernel)
+    dtype = kernel.inputs[0].dtype
+    *constants, result = rest
+    how = blocking(schedule, dot, rows, kernel.inputs[1].shape[0])
+    target = view(result, kernel.out.rows)
+
+    def multiply(left: Buffer) -> None:
+        product = Product(dot, left, constants[0], dot.steps(inner))
+        channels = kernel.out.shape[-1]
+        emit_blocked(product, rows, channels, how, lambda: _finish(kernel, constants, target, dot))
+
+    if not kernel.spec.patch and not needs_staging(dot, inner, dtype):
+        multiply(view(x, kernel.inputs[0].rows))
+        return
+    staged = alloc(dot.rows_shape(rows, inner), dot.stored(dtype, weights=False))
+    stage = _stage_line if kernel.spec.patch else _stage_row
+    across = kernel.inputs[0].shape[-1] // kernel.spec.patch if kernel.spec.patch else 1
+    count = rows // across
+    if count == 1 or prod(how.items(rows, kernel.inputs[1].shape[0])) == 1:
+        with serial(count) as i:
+            stage(kernel, x, staged, i)
+        multiply(staged)
+        return
+    with region():
+        with finished(), parallel(count) as i:
+            stage(kernel, x, staged, i)
+        multiply(staged)
+
+
+def _finish(kernel: Kernel, constants: Sequence[Buffer], target: Buffer, dot: Dot) -> TileEpilogue:
+    """What happens to a tile's accumulators."""
+    spec: LinearSpec = kernel.spec
+    halves = halves_for(kernel.features) if spec.halves else None
+    halves = halves.for_group(dot.lanes) if halves else None
+    first = Requantize(spec.requantize, dot, tuple(constants[1:GEMM_BUFFERS]))
+    more = tuple(constants[GEMM_BUFFERS:])
+    second: SecondStep
+    if kernel.template is LINEAR_ADD:
+        rows = TensorType(kernel.out.shape, kernel.inputs[GEMM_BUFFERS + 1].dtype).rows
+        second = AddStep(view(more[0], rows), more[1], halves)
+    elif kernel.template is LINEAR_GELU:
+        second = GeluStep(more, dot.split, halves)
+    else:
+        second = SecondStep()
+    return Finish(first, second, halves, target)
+
+
+LINEAR = Template("linear", _body, _knobs)
+LINEAR_ADD = Template("linear_add", _body, _knobs)
+LINEAR_GELU = Template("linear_gelu", _body, _knobs)
+PATCH_EMBED = Template("patch_embed", _body, _knobs)
+
+
+def _stage_row(kernel: Kernel, x: Buffer, staged: Buffer, row: Expr) -> None:
+    """One row of a linear layer's input."""
+    flat = view(x, kernel.inputs[0].rows)
+    inner, dot = kernel.inputs[0].shape[-1], dot_for(kernel.features)
+
+    def copy(i: Expr, lanes: int) -> None:
+        _store_staged(kernel, staged, load(flat, row, i, lanes=lanes), row, i)
+
+    for_chunks(inner, min(4 * dot.lanes, inner), copy)
+    _pad(kernel, staged, row)
+
+
+def _stage_line(kernel: Kernel, x: Buffer, staged: Buffer, line: Expr) -> None:
+    """One line of patches: each becomes a row, channels first; pixels are read as they lie."""
+    patch = kernel.spec.patch
+    _, channels, height, width = kernel.inputs[0].shape
     down, across = height // patch, width // patch
-    with parallel(batch * down) as line, serial(channels * patch) as i:
-        image, y = bind(line // down), bind(line % down)
-        channel, py = bind(i // patch), bind(i % patch)
-        with serial(across) as x:
+    image, top = bind(line // down), bind(line % down * patch)
+    with serial(channels) as channel, serial(patch) as y, serial(across) as place:
 
-            def copy(px: Expr, lanes: int) -> None:
-                value = load(pixels, image, channel, y * patch + py, x * patch + px, lanes=lanes)
-                store(rows, value, line * across + x, i * patch + px)
+        def copy(i: Expr, lanes: int) -> None:
+            at = image, channel, top + y, place * patch + i
+            column = (channel * patch + y) * patch + i
+            value = load(x, *at, lanes=lanes)
+            _store_staged(kernel, staged, value, line * across + place, column)
 
-            for_chunks(patch, min(patch, 16), copy)
-
-
-def _emit_linear(
-    x: Buffer,
-    rows: int,
-    inner: int,
-    rest: tuple[Buffer, ...],
-    out: TensorType,
-    spec: EpilogueSpec,
-    dot: Dot,
-) -> None:
-    packed, multiplier, add, shift, bounds, result = rest
-    target = view(result, out.rows)
-    low, high = _bounds(bounds, out.dtype, spec)
-
-    def epilogue(valid: int) -> Epilogue:
-        def finish(row: Expr, group: Expr, acc: Expr) -> None:
-            wide = multiply_add(
-                acc,
-                load_wide(multiplier, group, dot.lanes, dot.split),
-                load_wide(add, group, dot.lanes, dot.split),
-                dot.split,
-            )
-            value = _shifted(wide, shift, group, spec, dot, (low, high))
-            store_lanes(target, value, valid, row, group * dot.lanes)
-
-        return finish
-
-    product = Product(dot, x, packed, dot.steps(inner))
-    emit_product(product, rows, out.shape[-1], epilogue)
+        for_chunks(patch, min(patch, 16), copy)
+    with serial(across) as place:
+        _pad(kernel, staged, line * across + place)
 
 
-def _shifted(
-    wide: Wide, shift: Buffer, group: Expr, spec: EpilogueSpec, dot: Dot, bounds: tuple[Expr, Expr]
-) -> Expr:
-    if spec.high:
-        value = bind(wide.high() >> load(shift, group, 0, lanes=dot.lanes))
-        return clamp(value, *(cast(b, "int32") for b in bounds))
-    moved = wide.zip(load_wide(shift, group, dot.lanes, dot.split), lambda v, s: v >> s)
-    return moved.map(lambda v: clamp(v, *bounds)).low()
+def _store_staged(kernel: Kernel, staged: Buffer, value: Expr, row: Expr, column: Expr) -> None:
+    """Store activations as the primitive reads them: flipped or widened, padded with zeros."""
+    dot, dtype = dot_for(kernel.features), kernel.inputs[0].dtype
+    offset = dot.offset(dtype)
+    flipped = value ^ const(-offset, dtype, lanes_of(value)) if offset else value
+    dot.store_row(staged, bind(flipped), row, column)
 
 
-def _bounds(bounds: Buffer, dtype: str, spec: EpilogueSpec) -> tuple[Expr, Expr]:
-    if spec.saturate:
-        info = tirx.min_value(dtype), tirx.max_value(dtype)
-        return const(int(info[0]), "int64"), const(int(info[1]), "int64")
-    return load(bounds, 0), load(bounds, 1)
+def _pad(kernel: Kernel, staged: Buffer, row: Expr) -> None:
+    """Zeros behind a row's last activation."""
+    dot, inner = dot_for(kernel.features), _shape(kernel)[1]
+    for i in range(inner, dot.steps(inner) * dot.depth):
+        dot.store_row(staged, const(0, kernel.inputs[0].dtype), row, i)

@@ -13,7 +13,6 @@ ShiftGELU of 8-bit codes depends on two codes only, the row's maximum and the el
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -24,7 +23,6 @@ from compiler.kernels.builder import (
     Expr,
     alloc,
     bind,
-    build,
     cast,
     const,
     for_chunks,
@@ -36,7 +34,15 @@ from compiler.kernels.builder import (
     view,
 )
 from compiler.kernels.softmax import emit_row_maximum
-from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
+from compiler.kernels.types import (
+    CpuFeatures,
+    Kernel,
+    KernelCall,
+    Schedule,
+    Template,
+    TensorType,
+    tensor_of,
+)
 from numerics.arrays import IntArray
 from numerics.dyadic import addend, scalar_dyadic
 from numerics.ivit import (
@@ -67,39 +73,40 @@ def lower_ivit_shiftmax(
     p = IvitSoftmaxParams(*(int(v) for v in constants[1]))
     packed = np.array(_unit_constants(p.i0), np.int64)
     inputs = (operands[0], tensor_of(packed))
-    return KernelCall(_shiftmax_kernel(inputs, out, features), (0, packed))
+    return KernelCall(Kernel(IVIT_SHIFTMAX, inputs, out, features), (0, packed))
 
 
-@functools.cache
-def _shiftmax_kernel(inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures) -> Any:
-    rows, columns = inputs[0].rows.shape
-    wide_lanes = features.lanes // 2
+def _shiftmax_body(
+    kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, result: Buffer
+) -> None:
+    rows, columns = kernel.inputs[0].rows.shape
+    wide_lanes = kernel.features.lanes // 2
 
-    def body(x: Buffer, params: Buffer, result: Buffer) -> None:
-        source, target = view(x, inputs[0].rows), view(result, out.rows)
-        unit = _Unit(params)
-        with parallel(rows) as r:
-            top = emit_row_maximum(source, r, columns, features.lanes)
-            row, sums = alloc((columns,), "int64"), alloc((wide_lanes,), "int64")
-            store(sums, const(0, "int64", wide_lanes), 0)
+    source, target = view(x, kernel.inputs[0].rows), view(result, kernel.out.rows)
+    unit = _Unit(params)
+    with parallel(rows) as r:
+        top = emit_row_maximum(source, r, columns, kernel.features.lanes)
+        row, sums = alloc((columns,), "int64"), alloc((wide_lanes,), "int64")
+        store(sums, const(0, "int64", wide_lanes), 0)
 
-            def exponential(i: Expr, lanes: int) -> None:
-                e = unit.exp(_distance(source, r, i, top, lanes), SOFTMAX_OCTAVES)
-                store(row, e, i)
-                store(sums, load(sums, 0, lanes=lanes) + e, 0)
+        def exponential(i: Expr, lanes: int) -> None:
+            e = unit.exp(_distance(source, r, i, top, lanes), SOFTMAX_OCTAVES)
+            store(row, e, i)
+            store(sums, load(sums, 0, lanes=lanes) + e, 0)
 
-            for_chunks(columns, wide_lanes, exponential)
-            total = functools.reduce(lambda a, b: a + b, (load(sums, i) for i in range(wide_lanes)))
-            one = const(1 << RECIPROCAL_BITS, "int64")
-            reciprocal = bind(tirx.truncdiv(one, bind(total)))
+        for_chunks(columns, wide_lanes, exponential)
+        total = functools.reduce(lambda a, b: a + b, (load(sums, i) for i in range(wide_lanes)))
+        one = const(1 << RECIPROCAL_BITS, "int64")
+        reciprocal = bind(tirx.truncdiv(one, bind(total)))
 
-            def divide(i: Expr, lanes: int) -> None:
-                product = load(row, i, lanes=lanes) * splat(reciprocal, lanes)
-                store(target, _to_code(product), r, i)
+        def divide(i: Expr, lanes: int) -> None:
+            product = load(row, i, lanes=lanes) * splat(reciprocal, lanes)
+            store(target, _to_code(product), r, i)
 
-            for_chunks(columns, wide_lanes, divide)
+        for_chunks(columns, wide_lanes, divide)
 
-    return build("ivit_shiftmax", inputs, out, body)
+
+IVIT_SHIFTMAX = Template("ivit_shiftmax", _shiftmax_body)
 
 
 def lower_ivit_shiftgelu(
@@ -112,13 +119,13 @@ def lower_ivit_shiftgelu(
     p = IvitGeluParams(*(int(v) for v in constants[1]))
     if np.iinfo(operands[0].dtype).bits == 8:
         table = _gelu_table(p, operands[0].dtype, out.dtype)
-        kernel = _table_kernel((operands[0], tensor_of(table)), out, features)
+        kernel = Kernel(IVIT_TABLE, (operands[0], tensor_of(table)), out, features)
         return KernelCall(kernel, (0, table))
     add = int(addend(np.asarray(0), scalar_dyadic(p.multiplier, p.shift), p.zero_point))
     rest = (p.x_zero_point, p.multiplier, add, p.shift, p.qmin, p.qmax)
     packed = np.array([*_unit_constants(p.i0), *rest], np.int64)
     inputs = (operands[0], tensor_of(packed))
-    return KernelCall(_gelu_kernel(inputs, out, features), (0, packed))
+    return KernelCall(Kernel(IVIT_SHIFTGELU, inputs, out, features), (0, packed))
 
 
 def _gelu_table(p: IvitGeluParams, dtype: str, out_dtype: str) -> IntArray:
@@ -132,54 +139,56 @@ def _gelu_table(p: IvitGeluParams, dtype: str, out_dtype: str) -> IntArray:
     return ivit_shiftgelu(np.minimum(codes, maxima), p).astype(out_dtype)
 
 
-@functools.cache
-def _table_kernel(inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures) -> Any:
-    x_type, table_type = inputs
+def _table_body(
+    kernel: Kernel, schedule: Schedule, x: Buffer, table: Buffer, result: Buffer
+) -> None:
+    x_type, table_type = kernel.inputs
     rows, columns = x_type.rows.shape
     info = np.iinfo(x_type.dtype)
     first = int(info.max) + 1 - table_type.shape[0]
 
-    def body(x: Buffer, table: Buffer, result: Buffer) -> None:
-        source, target = view(x, x_type.rows), view(result, out.rows)
-        with parallel(rows) as r:
-            top = emit_row_maximum(source, r, columns, features.lanes)
-            line = bind(tirx.max(top, const(first, "int32")) - first)
+    source, target = view(x, x_type.rows), view(result, kernel.out.rows)
+    with parallel(rows) as r:
+        top = emit_row_maximum(source, r, columns, kernel.features.lanes)
+        line = bind(tirx.max(top, const(first, "int32")) - first)
 
-            def emit(i: Expr, lanes: int) -> None:
-                code = bind(cast(load(source, r, i, lanes=lanes), "int32") - int(info.min))
-                store(target, load(table, line, code), r, i)
+        def emit(i: Expr, lanes: int) -> None:
+            code = bind(cast(load(source, r, i, lanes=lanes), "int32") - int(info.min))
+            store(target, load(table, line, code), r, i)
 
-            for_chunks(columns, 1, emit)
-
-    return build("ivit_shiftgelu", inputs, out, body)
+        for_chunks(columns, 1, emit)
 
 
-@functools.cache
-def _gelu_kernel(inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures) -> Any:
-    rows, columns = inputs[0].rows.shape
+IVIT_TABLE = Template("ivit_shiftgelu", _table_body)
 
-    def body(x: Buffer, params: Buffer, result: Buffer) -> None:
-        source, target = view(x, inputs[0].rows), view(result, out.rows)
-        unit = _Unit(params)
-        x_zero, multiplier, add, shift, low, high = (load(params, i) for i in range(2, 8))
-        with parallel(rows) as r:
-            top = emit_row_maximum(source, r, columns, features.lanes)
-            # The power rises with x, so that the largest x has the largest power.
-            largest = bind(_power(bind(cast(top, "int64") - x_zero)))
-            largest = bind(tirx.max(largest, const(0, "int64")))
-            other = unit.exp(bind(const(0, "int64") - largest), GELU_OCTAVES)
 
-            def emit(i: Expr, lanes: int) -> None:
-                codes = cast(load(source, r, i, lanes=lanes), "int64")
-                centred = bind(codes - splat(x_zero, lanes))
-                distance = bind(_power(centred) - splat(largest, lanes))
-                sigmoid = _sigmoid(unit.exp(distance, GELU_OCTAVES), other)
-                scaled = centred * sigmoid * splat(multiplier, lanes) + splat(add, lanes)
-                store(target, clamp(scaled >> splat(shift, lanes), low, high), r, i)
+def _gelu_body(
+    kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, result: Buffer
+) -> None:
+    rows, columns = kernel.inputs[0].rows.shape
 
-            for_chunks(columns, features.lanes // 2, emit)
+    source, target = view(x, kernel.inputs[0].rows), view(result, kernel.out.rows)
+    unit = _Unit(params)
+    x_zero, multiplier, add, shift, low, high = (load(params, i) for i in range(2, 8))
+    with parallel(rows) as r:
+        top = emit_row_maximum(source, r, columns, kernel.features.lanes)
+        # The power rises with x, so that the largest x has the largest power.
+        largest = bind(_power(bind(cast(top, "int64") - x_zero)))
+        largest = bind(tirx.max(largest, const(0, "int64")))
+        other = unit.exp(bind(const(0, "int64") - largest), GELU_OCTAVES)
 
-    return build("ivit_shiftgelu", inputs, out, body)
+        def emit(i: Expr, lanes: int) -> None:
+            codes = cast(load(source, r, i, lanes=lanes), "int64")
+            centred = bind(codes - splat(x_zero, lanes))
+            distance = bind(_power(centred) - splat(largest, lanes))
+            sigmoid = _sigmoid(unit.exp(distance, GELU_OCTAVES), other)
+            scaled = centred * sigmoid * splat(multiplier, lanes) + splat(add, lanes)
+            store(target, clamp(scaled >> splat(shift, lanes), low, high), r, i)
+
+        for_chunks(columns, kernel.features.lanes // 2, emit)
+
+
+IVIT_SHIFTGELU = Template("ivit_shiftgelu", _gelu_body)
 
 
 class _Unit:

@@ -1,27 +1,33 @@
-"""I-LayerNorm: `numerics.int_layernorm` in blocks of `BLOCK` rows.
+"""I-LayerNorm: `numerics.int_layernorm` in blocks of rows.
 
 A block takes three steps: each row's sums and its radicand; the square roots and reciprocals of
-all of its rows at once, in int64 lanes; each row's normalization, a 64-bit product for each
-element, brought to a shift of at least 32 so that its high half is enough, then int32.
+all of its rows at once (`compiler.kernels.roots`); each row's normalization, a 64-bit product for
+each element of which the high half is enough,
 
-There is no vector division, and a scalar one takes 40 to 90 cycles, six for each row in the
-contract's Newton form. Root and reciprocal are therefore found bit by bit (31 compare-and-select
-steps for all rows of the block): both are floors, so that every exact method gives the same bits.
+    (d r + half) >> (32 + down)  =  high(C x r + (half - S r)) >> down
+
+Where the shift is under 32 (a row of almost equal values), d = C x - S is moved up first.
+
+16-bit rows take `vpmaddwd`, where the processor has it: with (1, 1) for the sums, with x itself for
+the squares (a pair's sum is an unsigned 32-bit value), with (C, 0) and (0, C) for C times the even
+and the odd elements, with (m, 0) for the channel's multiplier. m and b are arranged for that.
+
+All blocks have the same number of rows: the last one begins earlier and repeats some rows.
 """
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 
 from compiler.kernels.arith import clamp, multiply_add, wide_factor, wide_splat
 from compiler.kernels.builder import (
     Buffer,
     Expr,
+    T,
     alloc,
     bind,
-    build,
     cast,
     const,
     for_chunks,
@@ -37,13 +43,36 @@ from compiler.kernels.builder import (
 )
 from compiler.kernels.dot import dot_for
 from compiler.kernels.elementwise import scalars
-from compiler.kernels.types import CpuFeatures, KernelCall, TensorType
+from compiler.kernels.fixed import Halves, halves_for
+from compiler.kernels.roots import SMALLEST_RADICAND, emit_reciprocals
+from compiler.kernels.types import (
+    CpuFeatures,
+    Kernel,
+    KernelCall,
+    Knob,
+    Schedule,
+    Template,
+    TensorType,
+    tensor_of,
+)
 from numerics.arrays import IntArray
 from numerics.int_layernorm import RECIPROCAL_BITS
 
-BLOCK = 32
-ROOT_BITS = 31
-SMALLEST_RADICAND = 1 << 60
+ROOTS = 8
+"""Rows whose roots share a vector."""
+
+
+@dataclass(frozen=True)
+class LayerNormSpec:
+    """Static facts.
+
+    Attributes:
+        packed: how many channels, from the first, are taken in 16-bit lanes.
+        full: the output's bounds are int8's.
+    """
+
+    packed: int
+    full: bool
 
 
 def lower_layernorm(
@@ -53,127 +82,234 @@ def lower_layernorm(
     features: CpuFeatures,
 ) -> KernelCall:
     """``vitq.layernorm``: x (..., C), multiplier (C,), addend (C,), params."""
-    return KernelCall(_layernorm_kernel(tuple(operands), out, features), (0, 1, 2, 3))
+    halves, channels = halves_for(features), operands[0].shape[-1]
+    packed = 0
+    if halves and operands[0].dtype == "int16" and out.dtype == "int8":
+        packed = channels - channels % (2 * halves.lanes)
+    lanes = halves.lanes if halves else 1
+    multiplier = _even_odd(constants[1], packed, lanes)
+    multiplier[:packed] &= 0xFFFF
+    arranged = (multiplier, _even_odd(constants[2], packed, lanes))
+    low, high = (int(v) for v in constants[3][3:5])
+    spec = LayerNormSpec(packed, (low, high) == (-128, 127))
+    inputs = (operands[0], *(tensor_of(c) for c in arranged), operands[3])
+    return KernelCall(Kernel(LAYERNORM, inputs, out, features, spec), (0, *arranged, 3))
 
 
-@functools.cache
-def _layernorm_kernel(
-    inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures
-) -> Any:
-    x_type = inputs[0].rows
-    rows = x_type.shape[0]
+def _even_odd(values: IntArray, packed: int, lanes: int) -> IntArray:
+    """In each `lanes` of the first `packed` values, the even ones before the odd ones."""
+    result = np.array(values, np.int32)
+    pairs = result[:packed].reshape(-1, lanes // 2, 2) if packed else result[:0]
+    result[:packed] = pairs.swapaxes(1, 2).reshape(-1) if packed else pairs
+    return result
 
-    def body(x: Buffer, multiplier: Buffer, add: Buffer, params: Buffer, result: Buffer) -> None:
-        layer = _Layer(
-            view(x, x_type),
-            x_type.shape[1],
-            multiplier,
-            add,
-            params,
-            view(result, out.rows),
-            features,
-        )
-        if rows // BLOCK:
-            with parallel(rows // BLOCK) as i:
-                layer.emit_block(i * BLOCK, BLOCK)
-        if rows % BLOCK:
-            layer.emit_block(rows - rows % BLOCK, rows % BLOCK)
 
-    return build("layernorm", inputs, out, body)
+def _knobs(kernel: Kernel) -> dict[str, Knob]:
+    """Rows of a block: more share the roots' latency, fewer balance the threads."""
+    rows = kernel.inputs[0].rows.shape[0]
+    choices = tuple(b for b in (8, 16, 32, 64) if b <= rows) or (rows,)
+    return {"block": Knob(choices, max(b for b in choices if b <= 32 or b == rows))}
+
+
+def _layernorm_body(
+    kernel: Kernel,
+    schedule: Schedule,
+    x: Buffer,
+    multiplier: Buffer,
+    add: Buffer,
+    params: Buffer,
+    result: Buffer,
+) -> None:
+    rows = kernel.inputs[0].rows.shape[0]
+    block = schedule["block"]
+    layer = _Layer(kernel, view(x, kernel.inputs[0].rows), (multiplier, add), params)
+    out = view(result, kernel.out.rows)
+    with parallel(-(-rows // block)) as i:
+        first = bind(tirx.min(i * block, rows - block))
+        layer.emit_block(first, block, out)
+
+
+LAYERNORM = Template("layernorm", _layernorm_body, _knobs)
 
 
 class _Layer:
     """The buffers and scalars of one call."""
 
     def __init__(
-        self,
-        x: Buffer,
-        channels: int,
-        multiplier: Buffer,
-        add: Buffer,
-        params: Buffer,
-        out: Buffer,
-        features: CpuFeatures,
+        self, kernel: Kernel, x: Buffer, constants: tuple[Buffer, Buffer], params: Buffer
     ) -> None:
         """Read the parameters.
 
         Args:
+            kernel: its features and facts.
             x: (rows, channels).
-            channels: C.
-            multiplier: (C,) int32.
-            add: (C,) int32.
+            constants: (C,) int32 each, multipliers and addends.
             params: int64 (5,) of `LayerNormParams.scalars`.
-            out: (rows, channels).
-            features: of the processor.
         """
-        self.x, self.channels, self.out = x, channels, out
-        self.multiplier, self.add = multiplier, add
+        self.x, self.channels = x, kernel.inputs[0].shape[-1]
+        self.multiplier, self.add = constants
         self.epsilon = load(params, 0)
         self.fraction, self.shift, self.low, self.high = scalars(params, 5)[1:]
-        self.lanes, self.split = features.lanes, dot_for(features).split
+        self.lanes, self.split = kernel.features.lanes, dot_for(kernel.features).split
+        self.spec: LayerNormSpec = kernel.spec
+        self.halves = halves_for(kernel.features) if self.spec.packed else None
 
-    def emit_block(self, first: Expr, rows: int) -> None:
-        """Normalize up to `BLOCK` rows."""
-        totals, moves = alloc((BLOCK,), "int32"), alloc((BLOCK,), "int32")
-        radicands, reciprocals = alloc((BLOCK,), "int64"), alloc((BLOCK,), "int32")
-        for r in range(rows, BLOCK):
+    def emit_block(self, first: Expr, rows: int, out: Buffer) -> None:
+        """Normalize some rows."""
+        count = -(-rows // ROOTS) * ROOTS
+        totals, moves = alloc((rows,), "int32"), alloc((rows,), "int32")
+        radicands, reciprocals = alloc((count,), "int64"), alloc((count,), "int32")
+        for r in range(rows, count):
             store(radicands, const(SMALLEST_RADICAND, "int64"), r)
         with serial(rows) as r:
-            total, squares = self._sums(first + r)
+            total, squares = _Sums(self).emit(first + r)
             total64 = bind(cast(total, "int64"))
             variance = bind(squares * self.channels - total64 * total64 + self.epsilon)
             k = bind((cast(tirx.clz(variance), "int32") - 2) >> 1)
             store(totals, total, r)
             store(radicands, variance << cast(2 * k, "int64"), r)
             store(moves, RECIPROCAL_BITS - k - self.fraction, r)
-        emit_reciprocals(radicands, reciprocals)
+        emit_reciprocals(radicands, reciprocals, count)
         with serial(rows) as r:
-            self._normalize(first + r, load(totals, r), load(reciprocals, r), load(moves, r))
+            scale = load(totals, r), load(reciprocals, r), load(moves, r)
+            self._emit_row(out, first + r, scale)
 
-    def _sums(self, row: Expr) -> tuple[Expr, Expr]:
-        """Sum (int32) and sum of squares (int64) of a row; a square is an unsigned 32-bit value."""
-        lanes, half = self.lanes, self.lanes // 2
-        totals = {n: zeros(n, "int32") for n in (1, lanes)}
-        single = zeros(1, "int64")
-        even, odd = zeros(half, "int64"), zeros(half, "int64")
+    def _emit_row(self, out: Buffer, row: Expr, scale: tuple[Expr, Expr, Expr]) -> None:
+        """Two forms where a processor has 16-bit lanes: code that is worth its size."""
+        if self.halves is None:
+            _Row(self, out, row, scale, shifted=True).emit()
+            return
+        with T.If(scale[2] >= 32):
+            with T.Then():
+                _Row(self, out, row, scale, shifted=False).emit()
+            with T.Else():
+                _Row(self, out, row, scale, shifted=True).emit()
+
+
+class _Sums:
+    """Sum and sum of squares of rows."""
+
+    def __init__(self, layer: _Layer) -> None:
+        self.layer = layer
+        lanes = layer.lanes
+        self.totals = {n: zeros(n, "int32") for n in (1, lanes)}
+        self.single = zeros(1, "int64")
+        self.even, self.odd = zeros(lanes // 2, "int64"), zeros(lanes // 2, "int64")
+
+    def emit(self, row: Expr) -> tuple[Expr, Expr]:
+        """The sum (int32) and the sum of squares (int64) of a row."""
+        layer, lanes = self.layer, self.layer.lanes
+        packed = layer.spec.packed
 
         def add(i: Expr, n: int) -> None:
-            value = bind(cast(load(self.x, row, i, lanes=n), "int32"))
-            accumulate(totals[n], value)
+            value = bind(cast(load(layer.x, row, i, lanes=n), "int32"))
+            accumulate(self.totals[n], value)
             if n == 1:
-                accumulate(single, cast(cast(value * value, "uint32"), "int64"))
-                return
-            pairs = bind(reinterpret(bind(value * value), f"uint64x{half}"))
-            accumulate(even, cast(pairs & const(0xFFFFFFFF, "uint64", half), "int64"))
-            accumulate(odd, cast(pairs >> const(32, "uint64", half), "int64"))
+                accumulate(self.single, cast(cast(value * value, "uint32"), "int64"))
+            else:
+                self._add_squares(bind(value * value))
 
-        for_chunks(self.channels, lanes, add)
-        total = load(totals[1], 0) + reduce_lanes(load(totals[lanes], 0, lanes=lanes), "add")
-        both = bind(load(even, 0, lanes=half) + load(odd, 0, lanes=half))
-        return bind(total), bind(load(single, 0) + reduce_lanes(both, "add"))
+        def add_words(i: Expr, n: int) -> None:
+            assert layer.halves is not None
+            words = load(layer.x, row, i, lanes=n)
+            ones = const(1, "int16", n)
+            accumulate(self.totals[lanes], layer.halves.multiply_pairs(words, ones))
+            self._add_squares(layer.halves.multiply_pairs(words, words))
 
-    def _normalize(self, row: Expr, total: Expr, reciprocal: Expr, moves: Expr) -> None:
-        """``(d r + half) >> moves``, d moved up where that shift is under 32; then int32."""
-        up = bind(tirx.max(32 - moves, 0))
-        down = bind(moves + up - 32)
-        factor = bind(cast(reciprocal, "int64"))
-        half = bind(const(1, "int64") << (cast(down, "int64") + 31))
+        if layer.halves:
+            for_chunks(packed, layer.halves.lanes, add_words)
+        for_chunks(layer.channels - packed, lanes, add, packed)
+        vector = load(self.totals[lanes], 0, lanes=lanes)
+        total = load(self.totals[1], 0) + reduce_lanes(vector, "add")
+        both = bind(load(self.even, 0, lanes=lanes // 2) + load(self.odd, 0, lanes=lanes // 2))
+        return bind(total), bind(load(self.single, 0) + reduce_lanes(both, "add"))
 
-        def emit(i: Expr, lanes: int) -> None:
-            d = cast(load(self.x, row, i, lanes=lanes), "int32") * self.channels
-            d = bind((d - splat(total, lanes)) << splat(up, lanes))
-            wide = multiply_add(
-                d,
-                wide_factor(factor, lanes, self.split),
-                wide_splat(half, lanes, self.split),
-                self.split,
-            )
-            t = wide.high() >> splat(down, lanes)
-            scaled = t * load(self.multiplier, i, lanes=lanes) + load(self.add, i, lanes=lanes)
-            value = clamp(scaled >> splat(self.shift, lanes), self.low, self.high)
-            store(self.out, value, row, i)
+    def _add_squares(self, squares: Expr) -> None:
+        """Add lanes of unsigned 32-bit values."""
+        half = self.layer.lanes // 2
+        pairs = bind(reinterpret(squares, f"uint64x{half}"))
+        accumulate(self.even, cast(pairs & const(0xFFFFFFFF, "uint64", half), "int64"))
+        accumulate(self.odd, cast(pairs >> const(32, "uint64", half), "int64"))
 
-        for_chunks(self.channels, self.lanes, emit)
+
+class _Row:
+    """Emits one row's normalization."""
+
+    def __init__(
+        self,
+        layer: _Layer,
+        out: Buffer,
+        row: Expr,
+        scale: tuple[Expr, Expr, Expr],
+        *,
+        shifted: bool,
+    ) -> None:
+        """Prepare the row's scalars.
+
+        Args:
+            layer: what all rows share.
+            out: (rows, channels).
+            row: which.
+            scale: S, r, and the shift of ``d r``.
+            shifted: for any shift; otherwise it is at least 32.
+        """
+        total, reciprocal, moves = scale
+        self.layer, self.out, self.row, self.total = layer, out, row, total
+        self.shifted = shifted
+        self.up = bind(tirx.max(32 - moves, 0)) if shifted else None
+        self.down = bind(tirx.max(moves - 32, 0)) if shifted else bind(moves - 32)
+        self.factor = bind(cast(reciprocal, "int64"))
+        half = const(1, "int64") << (cast(self.down, "int64") + 31)
+        self.addend = bind(half if shifted else half - cast(total, "int64") * self.factor)
+
+    def emit(self) -> None:
+        """The packed channels, then the rest."""
+        layer, packed = self.layer, self.layer.spec.packed
+        if layer.halves:
+            for_chunks(packed, 2 * layer.halves.lanes, self._packed)
+        for_chunks(layer.channels - packed, layer.lanes, self._plain, packed)
+
+    def _fraction(self, products: Expr) -> Expr:
+        """T for lanes of C x."""
+        lanes, split = lanes_of(products), self.layer.split
+        if self.shifted:
+            products = bind((products - splat(self.total, lanes)) << splat(self.up, lanes))
+        factor = wide_factor(self.factor, lanes, split)
+        wide = multiply_add(products, factor, wide_splat(self.addend, lanes, split), split)
+        return bind(wide.high() >> splat(self.down, lanes))
+
+    def _plain(self, i: Expr, lanes: int) -> None:
+        layer = self.layer
+        x = cast(load(layer.x, self.row, i, lanes=lanes), "int32")
+        t = self._fraction(bind(x * layer.channels))
+        scaled = t * load(layer.multiplier, i, lanes=lanes) + load(layer.add, i, lanes=lanes)
+        value = clamp(scaled >> splat(layer.shift, lanes), layer.low, layer.high)
+        store(self.out, value, self.row, i)
+
+    def _packed(self, i: Expr, lanes: int) -> None:
+        if lanes == 1:
+            return
+        q = self.layer.halves
+        assert q is not None
+        words = [self._words(i + part * q.lanes, q) for part in range(2)]
+        store(self.out, q.bytes_of_pairs(*words), self.row, i)
+
+    def _words(self, i: Expr, q: Halves) -> Expr:
+        """One register of x as one register of results, even before odd in each block."""
+        layer, lanes = self.layer, self.layer.lanes
+        x = load(layer.x, self.row, i, lanes=q.lanes)
+        values = []
+        for odd in range(2):
+            factor = reinterpret(const(layer.channels << (16 * odd), "int32", lanes), x.ty.dtype)
+            t = self._fraction(q.multiply_pairs(x, bind(factor)))
+            m = load(layer.multiplier, i + odd * lanes, lanes=lanes)
+            pairs = (bind(reinterpret(v, f"int16x{q.lanes}")) for v in (t, m))
+            scaled = q.multiply_pairs(*pairs) + load(layer.add, i + odd * lanes, lanes=lanes)
+            values.append(bind(scaled >> splat(layer.shift, lanes)))
+        packed = q.pack(*values)
+        if layer.spec.full:
+            return packed
+        return clamp(packed, *(bind(cast(b, "int16")) for b in (layer.low, layer.high)))
 
 
 def zeros(lanes: int, dtype: str) -> Buffer:
@@ -186,27 +322,3 @@ def zeros(lanes: int, dtype: str) -> Buffer:
 def accumulate(register: Buffer, value: Expr) -> None:
     """Add to a register."""
     store(register, load(register, 0, lanes=lanes_of(value)) + value, 0)
-
-
-def emit_reciprocals(radicands: Buffer, reciprocals: Buffer) -> None:
-    """``(2**61 - 1) // floor(sqrt(n))`` for each n in [2**60, 2**62), bit by bit."""
-    n = load(radicands, 0, lanes=BLOCK)
-    root = _largest(lambda t: t * t <= n)
-    limit = const((1 << RECIPROCAL_BITS) - 1, "int64", BLOCK)
-    wide_root = bind(cast(root, "int64"))
-    store(reciprocals, _largest(lambda t: t * wide_root <= limit), 0)
-
-
-def _largest(fits: Callable[[Expr], Expr]) -> Expr:
-    """The largest value below 2**31 that fits, if all smaller ones do, in int32 lanes.
-
-    Args:
-        fits: called with int64 lanes that LLVM knows to be 32-bit, which makes a product cheap.
-    """
-    value = zeros(BLOCK, "int32")
-    with serial(ROOT_BITS) as i:
-        bit = bind(const(1 << (ROOT_BITS - 1), "int32") >> i)
-        old = load(value, 0, lanes=BLOCK)
-        trial = bind(old | splat(bit, BLOCK))
-        store(value, tirx.Select(fits(bind(cast(trial, "int64"))), trial, old), 0)
-    return load(value, 0, lanes=BLOCK)

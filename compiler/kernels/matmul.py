@@ -4,10 +4,8 @@ For each matrix of the batch the right operand is packed into scratch; zero poin
 int32 for each column (from the packed sums) and one for each row.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +14,8 @@ from compiler.kernels.builder import (
     Expr,
     alloc,
     bind,
-    build,
     cast,
+    const,
     load,
     parallel,
     serial,
@@ -36,12 +34,21 @@ from compiler.kernels.microkernel import (
 from compiler.kernels.packing import (
     emit_column_sums,
     emit_row_sums,
+    offset_sums,
     pack_columns,
     pack_rows,
     stored_zero_point,
 )
-from compiler.kernels.softmax import Normalize, NormalizeSpec, normalize_spec
-from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
+from compiler.kernels.softmax import Normalize, normalize_spec
+from compiler.kernels.types import (
+    CpuFeatures,
+    Kernel,
+    KernelCall,
+    Schedule,
+    Template,
+    TensorType,
+    tensor_of,
+)
 from numerics.arrays import IntArray
 from numerics.shiftmax import CODE_MAX
 
@@ -58,54 +65,55 @@ def lower_matmul(
     features: CpuFeatures,
 ) -> KernelCall:
     """``vitq.matmul``: a (..., M, K), b (..., N, K), params (a_zp, b_zp) -> int32 (..., M, N)."""
-    return KernelCall(_matmul_kernel(tuple(operands), out, features), (0, 1, 2))
+    return KernelCall(Kernel(MATMUL, tuple(operands), out, features), (0, 1, 2))
 
 
-@functools.cache
-def _matmul_kernel(inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures) -> Any:
-    dot = dot_for(features)
-    a_type, b_type = _matrices(inputs[0]), _matrices(inputs[1])
+def _matmul_body(
+    kernel: Kernel, schedule: Schedule, a: Buffer, b: Buffer, params: Buffer, result: Buffer
+) -> None:
+    dot = dot_for(kernel.features)
+    a_type, b_type = _matrices(kernel.inputs[0]), _matrices(kernel.inputs[1])
     batch, rows, inner = a_type.shape
     channels = b_type.shape[1]
 
-    def body(a: Buffer, b: Buffer, params: Buffer, result: Buffer) -> None:
-        left, right = view(a, a_type), view(b, b_type)
-        target = view(result, _matrices(out))
-        za, zb = (bind(cast(load(params, i), "int32")) for i in range(2))
-        a_zero = stored_zero_point(za, a_type.dtype, dot, weights=False)
-        b_zero = stored_zero_point(zb, b_type.dtype, dot, weights=True)
-        with parallel(batch) as i:
-            staged = stage_rows(
-                lambda r, k, n: load(left, i, r, k, lanes=n),
-                rows,
-                inner,
-                a_type.dtype,
-                dot,
-                serial,
-            )
-            packed = pack_rows(
-                lambda r, k, n: load(right, i, r, k, lanes=n), channels, inner, b_type.dtype, dot
-            )
-            by_row = _row_terms(staged, rows, inner, (a_zero, b_zero), dot)
-            start = _column_terms(packed, channels, inner, a_zero, dot)
+    left, right = view(a, a_type), view(b, b_type)
+    target = view(result, _matrices(kernel.out))
+    za, zb = (bind(cast(load(params, i), "int32")) for i in range(2))
+    a_zero = stored_zero_point(za, a_type.dtype, dot, weights=False)
+    b_zero = stored_zero_point(zb, b_type.dtype, dot, weights=True)
+    with parallel(batch) as i:
+        staged = stage_rows(
+            lambda r, k, n: load(left, i, r, k, lanes=n),
+            rows,
+            inner,
+            a_type.dtype,
+            dot,
+            serial,
+        )
+        packed = pack_rows(
+            lambda r, k, n: load(right, i, r, k, lanes=n), channels, inner, b_type.dtype, dot
+        )
+        by_row = _row_terms(staged, rows, inner, (a_zero, b_zero), dot)
+        start = _column_terms(packed, channels, inner, a_zero, dot)
 
-            def epilogue(valid: int) -> Epilogue:
-                def finish(row: Expr, group: Expr, acc: Expr) -> None:
-                    value = bind(acc + load(by_row, row, 0, lanes=dot.lanes))
-                    store_lanes(target, value, valid, i, row, group * dot.lanes)
+        def epilogue(valid: int) -> Epilogue:
+            def finish(row: Expr, group: Expr, acc: Expr) -> None:
+                value = bind(acc + load(by_row, row, 0, lanes=dot.lanes))
+                store_lanes(target, value, valid, i, row, group * dot.lanes)
 
-                return finish
+            return finish
 
-            product = Product(
-                dot,
-                staged,
-                packed,
-                dot.steps(inner),
-                lambda g: load(start, g, 0, lanes=dot.lanes),
-            )
-            emit_product(product, rows, channels, epilogue, serial)
+        product = Product(
+            dot,
+            staged,
+            packed,
+            dot.steps(inner),
+            lambda g: load(start, g, 0, lanes=dot.lanes),
+        )
+        emit_product(product, rows, channels, epilogue, serial)
 
-    return build("matmul", inputs, out, body)
+
+MATMUL = Template("matmul", _matmul_body)
 
 
 def _row_terms(staged: Buffer, rows: int, inner: int, zeros: tuple[Expr, Expr], dot: Dot) -> Buffer:
@@ -140,57 +148,64 @@ def lower_normalized_matmul(
     zero, norm = params[:1].copy(), params[1:].copy()
     inputs = (operands[0], operands[1], tensor_of(zero), tensor_of(norm))
     spec = normalize_spec(norm, CODE_MAX * operands[0].shape[-1])
-    return KernelCall(_normalized_kernel(inputs, out, spec, features), (0, 1, zero, norm))
+    return KernelCall(Kernel(NORMALIZED_MATMUL, inputs, out, features, spec), (0, 1, zero, norm))
 
 
-@functools.cache
-def _normalized_kernel(
-    inputs: tuple[TensorType, ...], out: TensorType, spec: NormalizeSpec, features: CpuFeatures
-) -> Any:
-    dot = dot_for(features)
-    a_type, v_type = _matrices(inputs[0]), _matrices(inputs[1])
+def _normalized_body(
+    kernel: Kernel,
+    schedule: Schedule,
+    codes: Buffer,
+    value: Buffer,
+    zero: Buffer,
+    norm: Buffer,
+    result: Buffer,
+) -> None:
+    dot = dot_for(kernel.features)
+    a_type, v_type = _matrices(kernel.inputs[0]), _matrices(kernel.inputs[1])
     batch, rows, inner = a_type.shape
     channels = v_type.shape[2]
 
-    def body(codes: Buffer, value: Buffer, zero: Buffer, norm: Buffer, result: Buffer) -> None:
-        left, right = view(codes, a_type), view(value, v_type)
-        target = view(result, _matrices(out))
-        normalize = Normalize(norm, spec, dot.split)
-        v_zero = stored_zero_point(
-            bind(cast(load(zero, 0), "int32")), v_type.dtype, dot, weights=True
+    left, right = view(codes, a_type), view(value, v_type)
+    target = view(result, _matrices(kernel.out))
+    normalize = Normalize(norm, kernel.spec, dot.split)
+    v_zero = stored_zero_point(bind(cast(load(zero, 0), "int32")), v_type.dtype, dot, weights=True)
+    with parallel(batch) as i:
+        staged = stage_rows(
+            lambda r, k, n: load(left, i, r, k, lanes=n),
+            rows,
+            inner,
+            a_type.dtype,
+            dot,
+            serial,
         )
-        with parallel(batch) as i:
-            staged = stage_rows(
-                lambda r, k, n: load(left, i, r, k, lanes=n),
-                rows,
-                inner,
-                a_type.dtype,
-                dot,
-                serial,
-            )
-            packed = pack_columns(
-                lambda k, c, n: load(right, i, k, c, lanes=n), inner, channels, v_type.dtype, dot
-            )
-            totals = _row_totals(staged, rows, inner, dot)
+        packed = pack_columns(
+            lambda k, c, n: load(right, i, k, c, lanes=n), inner, channels, v_type.dtype, dot
+        )
+        totals = _row_totals(staged, rows, (inner, a_type.dtype), dot)
 
-            def epilogue(valid: int) -> Epilogue:
-                def finish(row: Expr, group: Expr, acc: Expr) -> None:
-                    total = load(totals, row, 0)
-                    centred = bind(acc - splat(total * v_zero, dot.lanes))
-                    scaled = normalize(centred, normalize.multiplier(total))
-                    store_lanes(target, scaled, valid, i, row, group * dot.lanes)
+        def epilogue(valid: int) -> Epilogue:
+            def finish(row: Expr, group: Expr, acc: Expr) -> None:
+                total = load(totals, row, 0)
+                centred = bind(acc - splat(total * v_zero, dot.lanes))
+                scaled = normalize(centred, normalize.multiplier(total))
+                store_lanes(target, scaled, valid, i, row, group * dot.lanes)
 
-                return finish
+            return finish
 
-            product = Product(dot, staged, packed, dot.steps(inner))
-            emit_product(product, rows, channels, epilogue, serial)
-
-    return build("normalized_matmul", inputs, out, body)
+        sums = offset_sums(packed, a_type.dtype, dot)
+        start = None if sums is None else lambda g: load(sums, g, 0, lanes=dot.lanes)
+        product = Product(dot, staged, packed, dot.steps(inner), start)
+        emit_product(product, rows, channels, epilogue, serial)
 
 
-def _row_totals(staged: Buffer, rows: int, inner: int, dot: Dot) -> Buffer:
-    """The sum of each row of codes, int32, in every lane."""
+NORMALIZED_MATMUL = Template("normalized_matmul", _normalized_body)
+
+
+def _row_totals(staged: Buffer, rows: int, row: tuple[int, str], dot: Dot) -> Buffer:
+    """The sum of each row of codes (their number and type), int32, in every lane."""
+    inner, dtype = row
     totals = alloc((rows, dot.lanes), "int32")
+    added = const(inner * dot.offset(dtype), "int32", dot.lanes)
     with serial(rows) as r:
-        store(totals, emit_row_sums(staged, r, dot.steps(inner), dot), r, 0)
+        store(totals, emit_row_sums(staged, r, dot.steps(inner), dot) - added, r, 0)
     return totals

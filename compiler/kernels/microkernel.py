@@ -8,7 +8,7 @@ both loops get tiles of their own, so that nothing is padded in memory.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.kernels.builder import (
     Buffer,
@@ -28,6 +28,8 @@ from compiler.kernels.dot import Dot
 Epilogue = Callable[[Expr, Expr, Expr], None]
 """Called with (row, group, accumulators) for each finished register."""
 Loop = Callable[[int], AbstractContextManager[Expr]]
+Start = Callable[[Expr], Expr]
+"""The initial accumulators of a group."""
 Read = Callable[[Expr, Expr, int], Expr]
 """Reads ``lanes`` elements of a matrix at (row, column, lanes)."""
 
@@ -40,34 +42,33 @@ class Tile:
     columns: int
 
 
-PORTS = 2
-"""Dot products, and as many loads, that start in one cycle."""
-LATENCY = 5
-"""Cycles until an accumulator can be used again."""
 MAX_COLUMNS = 14
+WIDENED_ROWS = 16
+"""With fewer rows weights are widened as they are multiplied."""
 
 
 def choose_tile(dot: Dot, rows: int, groups: int) -> Tile:
     """The tile with the lowest estimated cost for a product.
 
-    A tile's registers are its accumulators, one for each column's weights and one for the
-    activations. Its step costs a slot for each product, or for each load if those are more, and
-    no less than the dot product's latency, which only matters where few accumulators exist (the
-    classifier head's single row). Remainders of rows and columns are tiles of their own.
+    A tile's registers are its accumulators, one for each column's weights and `Dot.spare`. Its step
+    costs a slot for each product, or for each load if those are more, and no less than the dot
+    product's latency, which only matters where few accumulators exist (the classifier head's single
+    row). Remainders of rows and columns are tiles of their own.
     """
 
-    def cost(tile: Tile) -> int:
-        total = 0
+    def cost(tile: Tile) -> float:
+        total = 0.0
         for r, times in _pieces(rows, tile.rows):
             for c, more in _pieces(groups, tile.columns):
-                total += times * more * max(r * c, r + c, PORTS * LATENCY)
+                r = -(-r // dot.rows)
+                total += times * more * dot.slots(r, c)
         return total
 
     candidates = []
     for columns in range(1, min(MAX_COLUMNS, groups) + 1):
-        tallest = (dot.registers - 1 - columns) // columns
-        if tallest:
-            candidates.append(Tile(min(tallest, rows), columns))
+        tallest = (dot.registers - dot.spare - columns) // columns
+        if tallest > 0:
+            candidates.append(Tile(min(tallest * dot.rows, rows), columns))
     return min(candidates, key=lambda t: (cost(t), abs(t.columns - t.rows // 2)))
 
 
@@ -87,13 +88,15 @@ class Product:
         packed: weights.
         steps: of the inner dimension.
         start: initial accumulators of a group, or None for zeros.
+        origin: the group that `packed` begins with.
     """
 
     dot: Dot
     rows: Buffer
     packed: Buffer
     steps: int
-    start: Callable[[Expr], Expr] | None = None
+    start: Start | None = None
+    origin: Expr = 0
 
 
 def emit_tile(p: Product, tile: Tile, row: Expr, group: Expr, epilogue: Epilogue) -> None:
@@ -106,7 +109,35 @@ def emit_tile(p: Product, tile: Tile, row: Expr, group: Expr, epilogue: Epilogue
         group: first group.
         epilogue: what happens to the accumulators.
     """
+    for r, registers in enumerate(emit_accumulators(p, tile, row, group)):
+        for c, acc in enumerate(registers):
+            epilogue(row + r, group + c, acc)
+
+
+def emit_accumulators(
+    p: Product,
+    tile: Tile,
+    row: Expr,
+    group: Expr,
+    each_step: Callable[[Expr], None] | None = None,
+) -> list[list[Expr]]:
+    """One tile over the whole inner dimension.
+
+    Args:
+        p: the product.
+        tile: its size.
+        row: first row.
+        group: first group.
+        each_step: emits what else a step of the inner loop does.
+
+    Returns:
+        The accumulators by row and column.
+    """
     dot = p.dot
+    size = tile.rows, tile.columns
+    own = dot.own_tile(p.rows, p.packed, p.steps, size, (row, group), p.start)
+    if own is not None:
+        return own
     rows, columns = range(tile.rows), range(tile.columns)
     acc = [[alloc((dot.lanes,), "int32") for _ in columns] for _ in rows]
     for c in columns:
@@ -114,26 +145,44 @@ def emit_tile(p: Product, tile: Tile, row: Expr, group: Expr, epilogue: Epilogue
         for r in rows:
             store(acc[r][c], first, 0)
     with serial(p.steps) as step:
-        b = [dot.weights(p.packed, group + c, step) for c in columns]
+        if each_step is not None:
+            each_step(step)
+        b = [dot.weights(p.packed, group - p.origin + c, step) for c in columns]
         for r in rows:
             a = dot.activations(p.rows, row + r, step)
             for c in columns:
                 old = load(acc[r][c], 0, lanes=dot.lanes)
                 store(acc[r][c], dot.accumulate(old, a, b[c]), 0)
-    for r in rows:
-        for c in columns:
-            epilogue(row + r, group + c, load(acc[r][c], 0, lanes=dot.lanes))
+    return [[load(acc[r][c], 0, lanes=dot.lanes) for c in columns] for r in rows]
 
 
 def emit_rows(
     p: Product, tile: Tile, rows: int, group: Expr, epilogue: Epilogue, first: Expr = 0
 ) -> None:
     """All of `rows` rows from `first` on for one column tile."""
+    if rows >= WIDENED_ROWS:
+        p = widened(p, tile.columns, group)
     if rows // tile.rows:
         with serial(rows // tile.rows) as i:
             emit_tile(p, tile, first + i * tile.rows, group, epilogue)
     if rest := rows % tile.rows:
         emit_tile(p, Tile(rest, tile.columns), first + rows - rest, group, epilogue)
+
+
+def widened(p: Product, columns: int, group: Expr) -> Product:
+    """The product with a column tile's weights as its primitive multiplies them, in scratch.
+
+    Widening them once is cheaper than in each row tile's loop, and constants stay small.
+    """
+    dot, dtype = p.dot, str(p.packed.ty.dtype)
+    stored = dot.stored(dtype, weights=True)
+    if dtype == stored:
+        return p
+    scratch = alloc((columns, p.steps, dot.lanes * dot.depth), stored)
+    for c in range(columns):
+        with serial(p.steps) as step:
+            store(scratch, dot.weights(p.packed, group + c, step), c, step, 0)
+    return replace(p, packed=scratch, origin=group)
 
 
 def emit_product(
@@ -191,13 +240,14 @@ def store_lanes(out: Buffer, value: Expr, valid: int, *index: Expr) -> None:
 
 def needs_staging(dot: Dot, inner: int, dtype: str) -> bool:
     """Whether activations must be copied before the primitive can read them."""
-    return inner % dot.depth != 0 or (dtype == "int8" and dot.a_offset != 0)
+    changed = dot.offset(dtype) != 0 or dot.stored(dtype, weights=False) != dtype
+    return changed or dot.rows_shape(2, inner) != (2, inner)
 
 
 def stage_rows(
     read: Read, rows: int, inner: int, dtype: str, dot: Dot, loop: Loop = parallel
 ) -> Buffer:
-    """Copy activations to scratch as the primitive reads them: flipped and padded.
+    """Copy activations to scratch as the primitive reads them: flipped or widened, and padded.
 
     Args:
         read: the (rows, inner) activations.
@@ -208,18 +258,32 @@ def stage_rows(
         loop: over rows.
 
     Returns:
-        (rows, steps * depth) of the same type.
+        `Dot.rows_shape` of type `Dot.stored`.
     """
-    width = dot.steps(inner) * dot.depth
-    flip = dtype == "int8" and dot.a_offset != 0
-    staged = alloc((rows, width), dtype)
+    staged = alloc_staged(rows, inner, dtype, dot)
     with loop(rows) as r:
 
         def copy(i: Expr, lanes: int) -> None:
-            value = read(r, i, lanes)
-            store(staged, value ^ const(-128, dtype, lanes) if flip else value, r, i)
+            store_staged(staged, read(r, i, lanes), dtype, dot, r, i)
 
         for_chunks(inner, min(4 * dot.lanes, inner), copy)
-        for i in range(inner, width):
-            store(staged, const(0, dtype), r, i)
+        pad_staged(staged, r, inner, dot)
     return staged
+
+
+def alloc_staged(rows: int, inner: int, dtype: str, dot: Dot) -> Buffer:
+    """Memory for `rows` activations as the primitive reads them."""
+    return alloc(dot.rows_shape(rows, inner), dot.stored(dtype, weights=False))
+
+
+def store_staged(staged: Buffer, value: Expr, dtype: str, dot: Dot, row: Expr, i: Expr) -> None:
+    """Store activations of type `dtype` as the primitive reads them."""
+    if offset := dot.offset(dtype):  # 128 or -128: the top bit
+        value = bind(value ^ const(-offset, dtype, lanes_of(value)))
+    dot.store_row(staged, value, row, i)
+
+
+def pad_staged(staged: Buffer, row: Expr, inner: int, dot: Dot) -> None:
+    """Zeros behind the last activation of a row."""
+    for i in range(inner, dot.steps(inner) * dot.depth):
+        dot.store_row(staged, const(0, str(staged.ty.dtype)), row, i)

@@ -1,5 +1,7 @@
 """Packing at run time: operands that are weights of a product but not constants (K, V)."""
 
+from tvm import tirx
+
 from compiler.kernels.builder import (
     Buffer,
     Expr,
@@ -9,7 +11,6 @@ from compiler.kernels.builder import (
     const,
     for_chunks,
     load,
-    reinterpret,
     serial,
     store,
     view,
@@ -17,6 +18,8 @@ from compiler.kernels.builder import (
 from compiler.kernels.dot import Dot
 from compiler.kernels.microkernel import Read
 from compiler.kernels.types import TensorType
+
+WORD_BYTES = 4
 
 
 def pack_rows(read: Read, channels: int, inner: int, dtype: str, dot: Dot) -> Buffer:
@@ -73,7 +76,8 @@ def pack_columns(read: Read, inner: int, channels: int, dtype: str, dot: Dot) ->
     """
     groups, steps, depth = dot.groups(channels), dot.steps(inner), dot.depth
     packed = _packed(groups, steps, dtype, dot)
-    words = view(packed, TensorType((groups, steps, dot.lanes), "int32")) if depth == 4 else None
+    width = dot.lanes * max(depth // 4, 1)
+    words = view(packed, TensorType((groups, steps, width), "int32")) if depth > 1 else None
 
     def step_rows(step: Expr, rows: int) -> None:
         def copy(c: Expr, lanes: int) -> None:
@@ -98,7 +102,7 @@ def pack_columns(read: Read, inner: int, channels: int, dtype: str, dot: Dot) ->
 
 
 def _packed(groups: int, steps: int, dtype: str, dot: Dot) -> Buffer:
-    return alloc((groups, steps, dot.lanes * dot.depth), "int8" if dot.b_signed else dtype)
+    return alloc((groups, steps, dot.lanes * dot.depth), dot.stored(dtype, weights=True))
 
 
 def _stored(value: Expr, dtype: str, dot: Dot) -> Expr:
@@ -109,11 +113,15 @@ def _stored(value: Expr, dtype: str, dot: Dot) -> Expr:
 
 
 def _interleave(values: list[Expr], lanes: int) -> Expr:
-    """Byte d of each int32 lane from the d-th vector."""
+    """Byte or word d of each int32 lane, or byte d of each two, from the d-th vector."""
+    if len(values) == 2 * WORD_BYTES:
+        parts = [_interleave(values[i : i + WORD_BYTES], lanes) for i in (0, WORD_BYTES)]
+        return bind(tirx.Shuffle(parts, [j for i in range(lanes) for j in (i, lanes + i)]))
+    bits = 32 // len(values)
     total = const(0, "int32", lanes)
     for d, value in enumerate(values):
-        byte = cast(reinterpret(value, f"uint8x{lanes}"), "int32")
-        total = total | bind(byte << const(8 * d, "int32", lanes))
+        part = cast(value, "int32") & const((1 << bits) - 1, "int32", lanes)
+        total = total | bind(part << const(bits * d, "int32", lanes))
     return bind(total)
 
 
@@ -122,7 +130,7 @@ def stored_zero_point(zero_point: Expr, dtype: str, dot: Dot, weights: bool) -> 
     if weights:
         offset = -128 if dtype == "uint8" and dot.b_signed else 0
     else:
-        offset = dot.a_offset if dtype == "int8" else 0
+        offset = dot.offset(dtype)
     return bind(zero_point + offset)
 
 
@@ -132,8 +140,30 @@ def emit_column_sums(packed: Buffer, group: Expr, steps: int, dot: Dot) -> Expr:
     store(acc, const(0, "int32", dot.lanes), 0)
     with serial(steps) as step:
         weights = dot.weights(packed, group, step)
-        store(acc, dot.accumulate(load(acc, 0, lanes=dot.lanes), dot.ones(), weights), 0)
+        store(acc, dot.accumulate(load(acc, 0, lanes=dot.lanes), dot.ones_row(), weights), 0)
     return load(acc, 0, lanes=dot.lanes)
+
+
+def offset_sums(packed: Buffer, dtype: str, dot: Dot) -> Buffer | None:
+    """Accumulators that undo what `Dot.offset` adds to activations that have no zero point.
+
+    Args:
+        packed: (groups, steps, lanes * depth) weights.
+        dtype: of the activations.
+        dot: the primitive.
+
+    Returns:
+        ``-offset * sum(weights)`` as (groups, lanes), or None where nothing is added.
+    """
+    offset = dot.offset(dtype)
+    if not offset:
+        return None
+    groups, steps = (int(extent) for extent in packed.shape[:2])
+    start = alloc((groups, dot.lanes), "int32")
+    with serial(groups) as g:
+        total = emit_column_sums(packed, g, steps, dot)
+        store(start, total * const(-offset, "int32", dot.lanes), g, 0)
+    return start
 
 
 def emit_row_sums(rows: Buffer, row: Expr, steps: int, dot: Dot) -> Expr:

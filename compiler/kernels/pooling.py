@@ -1,8 +1,6 @@
 """Mean over the tokens: exact int32 sums for each channel, then one requantization."""
 
-import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +9,6 @@ from compiler.kernels.builder import (
     Buffer,
     Expr,
     alloc,
-    build,
     cast,
     const,
     for_chunks,
@@ -21,7 +18,15 @@ from compiler.kernels.builder import (
     splat,
     store,
 )
-from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
+from compiler.kernels.types import (
+    CpuFeatures,
+    Kernel,
+    KernelCall,
+    Schedule,
+    Template,
+    TensorType,
+    tensor_of,
+)
 from numerics.arrays import IntArray
 from numerics.dyadic import Dyadic, addend
 
@@ -39,27 +44,28 @@ def lower_mean(
     add = int(addend(bias, dyadic, zero)[0])
     packed = np.array([multiplier, add, shift, low, high], np.int64)
     inputs = (operands[0], tensor_of(packed))
-    return KernelCall(_mean_kernel(inputs, out, features), (0, packed))
+    return KernelCall(Kernel(MEAN, inputs, out, features), (0, packed))
 
 
-@functools.cache
-def _mean_kernel(inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures) -> Any:
-    batch, tokens, channels = inputs[0].shape
+def _mean_body(
+    kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, result: Buffer
+) -> None:
+    batch, tokens, channels = kernel.inputs[0].shape
 
-    def body(x: Buffer, params: Buffer, result: Buffer) -> None:
-        multiplier, add, shift, low, high = (load(params, i) for i in range(5))
-        with parallel(batch) as b:
+    multiplier, add, shift, low, high = (load(params, i) for i in range(5))
+    with parallel(batch) as b:
 
-            def emit(c: Expr, lanes: int) -> None:
-                acc = alloc((lanes,), "int32")
-                store(acc, const(0, "int32", lanes), 0)
-                with serial(tokens) as t:
-                    value = cast(load(x, b, t, c, lanes=lanes), "int32")
-                    store(acc, load(acc, 0, lanes=lanes) + value, 0)
-                wide = cast(load(acc, 0, lanes=lanes), "int64") * splat(multiplier, lanes)
-                moved = (wide + splat(add, lanes)) >> splat(shift, lanes)
-                store(result, clamp(moved, low, high), b, c)
+        def emit(c: Expr, lanes: int) -> None:
+            acc = alloc((lanes,), "int32")
+            store(acc, const(0, "int32", lanes), 0)
+            with serial(tokens) as t:
+                value = cast(load(x, b, t, c, lanes=lanes), "int32")
+                store(acc, load(acc, 0, lanes=lanes) + value, 0)
+            wide = cast(load(acc, 0, lanes=lanes), "int64") * splat(multiplier, lanes)
+            moved = (wide + splat(add, lanes)) >> splat(shift, lanes)
+            store(result, clamp(moved, low, high), b, c)
 
-            for_chunks(channels, features.lanes, emit)
+        for_chunks(channels, kernel.features.lanes, emit)
 
-    return build("mean", inputs, out, body)
+
+MEAN = Template("mean", _mean_body)

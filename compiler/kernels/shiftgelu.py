@@ -1,6 +1,6 @@
 """ShiftGELU: `numerics.shiftgelu` elementwise.
 
-The plain form takes one int32 lane for each element. The 16-bit form (`Halves512`) needs
+The plain form takes one int32 lane for each element. The 16-bit form (`Halves`) needs
 ``|x - zero_point| <= 2**15`` and 8-bit outputs, the case of every model of this project:
 rescaling to the tail's Q15 multiplies the negative magnitude ``-d`` by both halves of the
 multiplier,
@@ -12,9 +12,7 @@ so that every product is one of ``vpmaddwd`` (with -mh and -ml, which makes d = 
 the saturating pack is the limit at 32767.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -24,7 +22,6 @@ from compiler.kernels.builder import (
     Buffer,
     Expr,
     bind,
-    build,
     cast,
     const,
     lanes_of,
@@ -36,9 +33,17 @@ from compiler.kernels.builder import (
 )
 from compiler.kernels.dot import dot_for
 from compiler.kernels.elementwise import for_flat, scalars
-from compiler.kernels.fixed import Fixed, Halves512, Words, halves_for
+from compiler.kernels.fixed import Fixed, Halves, Words, halves_for
 from compiler.kernels.scaling import Rescale, rescale_constants
-from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
+from compiler.kernels.types import (
+    CpuFeatures,
+    Kernel,
+    KernelCall,
+    Schedule,
+    Template,
+    TensorType,
+    tensor_of,
+)
 from numerics.arrays import IntArray
 from numerics.shiftgelu import EXPONENT_COEFFICIENTS, TAIL_LIMIT, GeluParams
 
@@ -53,26 +58,41 @@ def lower_shiftgelu(
     features: CpuFeatures,
 ) -> KernelCall:
     """``vitq.shiftgelu``: x, params."""
-    p = GeluParams(*(int(v) for v in constants[1]))
+    info = np.iinfo(operands[0].dtype)
+    codes = int(info.min), int(info.max)
+    halves, packed = gelu_constants(constants[1], codes, out.dtype, features)
+    inputs = (operands[0], *(tensor_of(c) for c in packed))
+    return KernelCall(Kernel(SHIFTGELU, inputs, out, features, halves), (0, *packed))
+
+
+def gelu_constants(
+    params: IntArray, codes: tuple[int, int], out_dtype: str, features: CpuFeatures
+) -> tuple[bool, tuple[IntArray, ...]]:
+    """What `GeluWords` and `GeluHalves` read.
+
+    Args:
+        params: GeluParams.
+        codes: the smallest and the largest one.
+        out_dtype: of the result.
+        features: of the processor.
+
+    Returns:
+        Whether the 16-bit form computes the contract's bits, and three int64 tensors: rescaling,
+        scalars, multiplier pairs.
+    """
+    p = GeluParams(*(int(v) for v in params))
     rescale = rescale_constants(p.in_multiplier, p.in_shift, TAIL_LIMIT)
     rest = np.array([p.x_zero_point, *p[3:]], np.int64)
-    halves = halves_for(features)
-    if halves is None or not _fits_halves(p, operands[0].dtype, out.dtype):
-        halves = None
-        pairs = np.zeros((3, 2), np.int64)
-    else:
-        pairs = _pair_constants(p)
-    packed = (rescale, rest, pairs)
-    inputs = (operands[0], *(tensor_of(c) for c in packed))
-    kernel = _gelu_kernel(inputs, out, features, halves is not None)
-    return KernelCall(kernel, (0, *packed))
+    halves = halves_for(features) is not None and _fits_halves(p, codes, out_dtype)
+    pairs = _pair_constants(p) if halves else np.zeros((3, 2), np.int64)
+    return halves, (rescale, rest, pairs)
 
 
-def _fits_halves(p: GeluParams, x_dtype: str, out_dtype: str) -> bool:
+def _fits_halves(p: GeluParams, codes: tuple[int, int], out_dtype: str) -> bool:
     """Whether the 16-bit form computes the contract's bits."""
-    info = np.iinfo(x_dtype)
-    largest = max(info.max - p.x_zero_point, p.x_zero_point - info.min)
-    positive = info.max - p.x_zero_point < HALF_LIMIT
+    low, high = codes
+    largest = max(high - p.x_zero_point, p.x_zero_point - low)
+    positive = high - p.x_zero_point < HALF_LIMIT
     small = max(p.linear_multiplier, p.tail_multiplier) < HALF_LIMIT
     return (
         largest <= HALF_LIMIT
@@ -90,38 +110,47 @@ def _pair_constants(p: GeluParams) -> IntArray:
     return np.array([[-high, 0], [-low, 0], [p.linear_multiplier, -p.tail_multiplier]], np.int64)
 
 
-@functools.cache
-def _gelu_kernel(
-    inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures, use_halves: bool
-) -> Any:
-    x_type = inputs[0]
-    halves = halves_for(features) if use_halves else None
+def _gelu_body(
+    kernel: Kernel,
+    schedule: Schedule,
+    x: Buffer,
+    rescale: Buffer,
+    params: Buffer,
+    pairs: Buffer,
+    result: Buffer,
+) -> None:
+    x_type = kernel.inputs[0]
+    halves = halves_for(kernel.features) if kernel.spec else None
 
-    def body(x: Buffer, rescale: Buffer, params: Buffer, pairs: Buffer, result: Buffer) -> None:
-        source, target = view(x, x_type.flat), view(result, out.flat)
-        plain = _Plain(params, Rescale(rescale, dot_for(features).split))
-        wide = _Wide(halves, params, pairs, rescale) if halves else None
-        lanes = features.lanes if wide is None else 2 * features.lanes
+    source, target = view(x, x_type.flat), view(result, kernel.out.flat)
+    constants = (rescale, params, pairs)
+    plain = GeluWords(constants, dot_for(kernel.features).split)
+    wide = GeluHalves(constants, halves) if halves else None
+    lanes = kernel.features.lanes if wide is None else 2 * kernel.features.lanes
 
-        def emit(i: Expr, n: int) -> None:
-            codes = load(source, i, lanes=n)
-            store(target, wide(codes) if wide is not None and n == lanes else plain(codes), i)
+    def emit(i: Expr, n: int) -> None:
+        codes = load(source, i, lanes=n)
+        store(target, wide(codes) if wide is not None and n == lanes else plain(codes), i)
 
-        for_flat(x_type.size, lanes, emit)
-
-    return build("shiftgelu", inputs, out, body)
+    for_flat(x_type.size, lanes, emit)
 
 
-class _Plain:
-    """GELU of any codes in int32 lanes."""
+SHIFTGELU = Template("shiftgelu", _gelu_body)
 
-    def __init__(self, params: Buffer, to_tail: Rescale) -> None:
-        self.to_tail = to_tail
+
+class GeluWords:
+    """GELU of any codes in int32 lanes: takes and returns registers."""
+
+    def __init__(self, constants: tuple[Buffer, Buffer, Buffer], split: bool) -> None:
+        """Read the tensors of `gelu_constants`; `split`: see `compiler.kernels.arith`."""
+        rescale, params, _ = constants
+        self.to_tail = Rescale(rescale, split)
         scalar = scalars(params, 7)
         self.x_zero, self.linear, self.tail, self.shift, self.zero, self.low, self.high = scalar
         self.half = bind(1 << (self.shift - 1))
 
     def __call__(self, codes: Expr) -> Expr:
+        """Codes of any integer type to int32."""
         lanes = lanes_of(codes)
         none = const(0, "int32", lanes)
         centred = bind(cast(codes, "int32") - splat(self.x_zero, lanes))
@@ -132,23 +161,26 @@ class _Plain:
         return clamp(rounded + splat(self.zero, lanes), self.low, self.high)
 
 
-class _Wide:
-    """GELU of 32 codes in 16-bit lanes (module docstring)."""
+class GeluHalves:
+    """GELU of a register of codes in 16-bit lanes (module docstring)."""
 
-    def __init__(self, halves: Halves512, params: Buffer, pairs: Buffer, rescale: Buffer) -> None:
-        self.halves = halves
+    def __init__(self, constants: tuple[Buffer, Buffer, Buffer], halves: Halves) -> None:
+        """Read the tensors of `gelu_constants`."""
+        rescale, params, pairs = constants
+        self.halves, self.lanes = halves, halves.lanes // 2
         x_zero, _, _, shift, zero, low, high = scalars(params, 7)
         self.shift = shift
         self.half = bind(1 << (shift - 1))
         words = (bind(cast(v, "int16")) for v in (x_zero, zero, low, high))
         self.x_zero, self.zero, self.low, self.high = words
-        self.pairs = [_pair(pairs, i) for i in range(3)]
+        self.pairs = [_pair(pairs, i, self.lanes) for i in range(3)]
         # The addend of `Rescale` is half << up; its shift is 32 - up or 32 + down.
         in_shift = bind(cast(32 - load(rescale, 3) + load(rescale, 4), "int32"))
         self.in_half = bind(1 << (in_shift - 17))
         self.in_shift = bind(in_shift - 16)
 
     def __call__(self, codes: Expr) -> Expr:
+        """Codes that fit into int16, in any order of lanes, to int16."""
         q, lanes = self.halves, self.halves.lanes
         none = const(0, "int16", lanes)
         centred = bind(cast(codes, "int16") - splat(self.x_zero, lanes))
@@ -161,18 +193,20 @@ class _Wide:
 
     def _to_tail(self, pairs: Expr) -> Expr:
         product = self.halves.multiply_pairs(pairs, self.pairs[0])
-        rest = self.halves.multiply_pairs(pairs, self.pairs[1]) >> const(16, "int32", 16)
-        return bind((product + rest + splat(self.in_half, 16)) >> splat(self.in_shift, 16))
+        rest = self.halves.multiply_pairs(pairs, self.pairs[1]) >> const(16, "int32", self.lanes)
+        total = product + rest + splat(self.in_half, self.lanes)
+        return bind(total >> splat(self.in_shift, self.lanes))
 
     def _combine(self, pairs: Expr) -> Expr:
-        total = self.halves.multiply_pairs(pairs, self.pairs[2]) + splat(self.half, 16)
-        return bind(total >> splat(self.shift, 16))
+        total = self.halves.multiply_pairs(pairs, self.pairs[2])
+        return bind((total + splat(self.half, self.lanes)) >> splat(self.shift, self.lanes))
 
 
-def _pair(pairs: Buffer, index: int) -> Expr:
+def _pair(pairs: Buffer, index: int, lanes: int) -> Expr:
     """Two multipliers as int16 words, in every int32 lane."""
     low, high = (cast(load(pairs, index, i), "int32") for i in range(2))
-    return bind(reinterpret(splat(bind((low & 0xFFFF) | (high << 16)), 16), "int16x32"))
+    words = splat(bind((low & 0xFFFF) | (high << 16)), lanes)
+    return bind(reinterpret(words, f"int16x{2 * lanes}"))
 
 
 def emit_tail(v: Expr, q: Fixed) -> Expr:

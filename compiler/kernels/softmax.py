@@ -4,21 +4,18 @@ A row takes two passes, its maximum and its exponentials; the normalized form a 
 divides by their sum.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm import tirx
 
-from compiler.kernels.arith import clamp, multiply_add, wide_factor, wide_splat
+from compiler.kernels.arith import Wide, clamp, multiply_add, wide_factor, wide_splat
 from compiler.kernels.builder import (
     Buffer,
     Expr,
     alloc,
     bind,
-    build,
     cast,
     const,
     for_chunks,
@@ -31,9 +28,17 @@ from compiler.kernels.builder import (
     view,
 )
 from compiler.kernels.dot import dot_for
-from compiler.kernels.fixed import Fixed, Halves512, Words
+from compiler.kernels.fixed import Fixed, Halves, Words
 from compiler.kernels.scaling import Rescale, rescale_constants
-from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, tensor_of
+from compiler.kernels.types import (
+    CpuFeatures,
+    Kernel,
+    KernelCall,
+    Schedule,
+    Template,
+    TensorType,
+    tensor_of,
+)
 from numerics.arrays import IntArray
 from numerics.exp2 import ONE
 from numerics.shiftmax import CODE_LIMIT, LOG2_FRACTION_BITS, WIDE_LIMIT
@@ -67,26 +72,27 @@ def lower_shiftmax_codes(
     """``vitq.shiftmax_codes``: x (..., N), params -> u8."""
     rescale = rescale_constants(int(constants[1][0]), int(constants[1][1]), CODE_LIMIT)
     inputs = (operands[0], tensor_of(rescale))
-    return KernelCall(_codes_kernel(inputs, out, features), (0, rescale))
+    return KernelCall(Kernel(SHIFTMAX_CODES, inputs, out, features), (0, rescale))
 
 
-@functools.cache
-def _codes_kernel(inputs: tuple[TensorType, ...], out: TensorType, features: CpuFeatures) -> Any:
-    rows, columns = inputs[0].rows.shape
+def _codes_body(
+    kernel: Kernel, schedule: Schedule, x: Buffer, rescale: Buffer, result: Buffer
+) -> None:
+    rows, columns = kernel.inputs[0].rows.shape
 
-    def body(x: Buffer, rescale: Buffer, result: Buffer) -> None:
-        source, target = view(x, inputs[0].rows), view(result, out.rows)
-        octaves = Rescale(rescale, dot_for(features).split)
-        with parallel(rows) as r:
-            top = emit_row_maximum(source, r, columns, features.lanes)
+    source, target = view(x, kernel.inputs[0].rows), view(result, kernel.out.rows)
+    octaves = Rescale(rescale, dot_for(kernel.features).split)
+    with parallel(rows) as r:
+        top = emit_row_maximum(source, r, columns, kernel.features.lanes)
 
-            def emit(i: Expr, lanes: int) -> None:
-                score = cast(load(source, r, i, lanes=lanes), "int32")
-                store(target, emit_codes(splat(top, lanes) - score, octaves), r, i)
+        def emit(i: Expr, lanes: int) -> None:
+            score = cast(load(source, r, i, lanes=lanes), "int32")
+            store(target, emit_codes(splat(top, lanes) - score, octaves), r, i)
 
-            for_chunks(columns, features.lanes, emit)
+        for_chunks(columns, kernel.features.lanes, emit)
 
-    return build("shiftmax_codes", inputs, out, body)
+
+SHIFTMAX_CODES = Template("shiftmax_codes", _codes_body)
 
 
 def emit_row_maximum(x: Buffer, row: Expr, columns: int, lanes: int) -> Expr:
@@ -110,14 +116,13 @@ def _mantissa_and_shift(t: Expr, q: Fixed) -> tuple[Expr, Expr]:
     up = 15 - LOG2_FRACTION_BITS
     mask = ((1 << LOG2_FRACTION_BITS) - 1) << up
     fraction = bind((t << q.const(up, t)) & q.const(mask, t))
-    return q.exp2_fraction(fraction), bind(q.shift_down(t, q.const(LOG2_FRACTION_BITS, t)))
+    return q.exp2_fraction(fraction), q.shift_down(t, LOG2_FRACTION_BITS)
 
 
 def _codes(t: Expr, q: Fixed) -> Expr:
-    """``(y + 2**(6 + n)) >> (7 + n)``; the sum is below 2**16."""
+    """``(y + 2**(6 + n)) >> (7 + n)``."""
     y, n = _mantissa_and_shift(t, q)
-    half = q.const(1 << (CODE_SHIFT - 1), t) << n
-    return bind(q.shift_down(bind(y + half), bind(n + q.const(CODE_SHIFT, t))))
+    return q.rounding_shift(y, n, CODE_SHIFT)
 
 
 def emit_codes(distance: Expr, octaves: Rescale) -> Expr:
@@ -125,12 +130,15 @@ def emit_codes(distance: Expr, octaves: Rescale) -> Expr:
     return _codes(octaves(bind(distance)), Words())
 
 
-def emit_codes_64(distances: Sequence[Expr], octaves: Rescale, q: Halves512) -> Expr:
-    """The codes of four registers of distances, in order, as int8x64."""
-    t = [octaves(d, limited=False) for d in distances]
-    halves = [q.pack_unsigned(t[i], t[i + 1]) for i in (0, 2)]
-    limited = [q.unsigned_min(h, octaves.limit) for h in halves]
-    return q.bytes_in_order(*(_codes(h, q) for h in limited))
+def emit_half_codes(t: Expr, q: Halves) -> Expr:
+    """The codes of 16-bit octaves, unsigned: from 9 octaves on they are 0, no limit is needed."""
+    return _codes(t, q)
+
+
+def emit_packed_octaves(distances: Sequence[Expr], octaves: Rescale, q: Halves) -> Expr:
+    """Octaves of two registers of distances in 64 bits, as `Halves.pack_unsigned` arranges them."""
+    first, second = (octaves(d, limited=False) for d in distances)
+    return q.pack_unsigned(first, second)
 
 
 def lower_shiftmax(
@@ -145,37 +153,36 @@ def lower_shiftmax(
     norm = np.ascontiguousarray(params[2:])
     inputs = (operands[0], tensor_of(rescale), tensor_of(norm))
     spec = normalize_spec(norm, ONE * operands[0].shape[-1])
-    return KernelCall(_shiftmax_kernel(inputs, out, spec, features), (0, rescale, norm))
+    return KernelCall(Kernel(SHIFTMAX, inputs, out, features, spec), (0, rescale, norm))
 
 
-@functools.cache
-def _shiftmax_kernel(
-    inputs: tuple[TensorType, ...], out: TensorType, spec: NormalizeSpec, features: CpuFeatures
-) -> Any:
-    rows, columns = inputs[0].rows.shape
+def _shiftmax_body(
+    kernel: Kernel, schedule: Schedule, x: Buffer, rescale: Buffer, norm: Buffer, result: Buffer
+) -> None:
+    rows, columns = kernel.inputs[0].rows.shape
 
-    def body(x: Buffer, rescale: Buffer, norm: Buffer, result: Buffer) -> None:
-        source, target = view(x, inputs[0].rows), view(result, out.rows)
-        octaves = Rescale(rescale, dot_for(features).split)
-        normalize = Normalize(norm, spec, dot_for(features).split)
-        with parallel(rows) as r:
-            top = emit_row_maximum(source, r, columns, features.lanes)
-            wide = alloc((columns,), "int32")
+    source, target = view(x, kernel.inputs[0].rows), view(result, kernel.out.rows)
+    octaves = Rescale(rescale, dot_for(kernel.features).split)
+    normalize = Normalize(norm, kernel.spec, dot_for(kernel.features).split)
+    with parallel(rows) as r:
+        top = emit_row_maximum(source, r, columns, kernel.features.lanes)
+        wide = alloc((columns,), "int32")
 
-            def emit(i: Expr, lanes: int) -> None:
-                score = cast(load(source, r, i, lanes=lanes), "int32")
-                y, n = _mantissa_and_shift(octaves(bind(splat(top, lanes) - score)), Words())
-                store(wide, Words().rounding_shift(y, n), i)
+        def emit(i: Expr, lanes: int) -> None:
+            score = cast(load(source, r, i, lanes=lanes), "int32")
+            y, n = _mantissa_and_shift(octaves(bind(splat(top, lanes) - score)), Words())
+            store(wide, Words().rounding_shift(y, n), i)
 
-            for_chunks(columns, features.lanes, emit)
-            multiplier = normalize.multiplier(emit_sum(wide, columns, features.lanes))
+        for_chunks(columns, kernel.features.lanes, emit)
+        multiplier = normalize.multiplier(emit_sum(wide, columns, kernel.features.lanes))
 
-            def scale(i: Expr, lanes: int) -> None:
-                store(target, normalize(load(wide, i, lanes=lanes), multiplier), r, i)
+        def scale(i: Expr, lanes: int) -> None:
+            store(target, normalize(load(wide, i, lanes=lanes), multiplier), r, i)
 
-            for_chunks(columns, features.lanes, scale)
+        for_chunks(columns, kernel.features.lanes, scale)
 
-    return build("shiftmax", inputs, out, body)
+
+SHIFTMAX = Template("shiftmax", _shiftmax_body)
 
 
 def emit_sum(values: Buffer, columns: int, lanes: int) -> Expr:
@@ -222,18 +229,28 @@ class Normalize:
 
     def __call__(self, acc: Expr, multiplier: Expr) -> Expr:
         """Scale int32 lanes by the row's multiplier, round, move and clamp, as int32."""
-        lanes = lanes_of(acc)
-        wide = multiply_add(
-            acc,
-            wide_factor(bind(cast(multiplier, "int64")), lanes, self.split),
-            wide_splat(self.addend, lanes, self.split),
-            self.split,
-        )
+        wide = self._scaled(acc, multiplier)
         if self.spec.high:
-            moved = bind(wide.high() >> splat(cast(self.shift - 32, "int32"), lanes))
-            return clamp(moved, *(cast(b, "int32") for b in (self.low, self.high)))
+            return clamp(self._moved(wide), *(cast(b, "int32") for b in (self.low, self.high)))
         moved = wide.map(lambda v: v >> splat(self.shift, lanes_of(v)))
         return moved.map(lambda v: clamp(v, self.low, self.high)).low()
+
+    def as_bytes(self, accs: Sequence[Expr], multiplier: Expr, q: Halves) -> Expr:
+        """Four registers as one of int8 in order; needs `NormalizeSpec.high`."""
+        moved = [self._moved(self._scaled(acc, multiplier)) for acc in accs]
+        words = [q.pack(moved[i], moved[i + 1]) for i in (0, 2)]
+        bounds = [bind(cast(b, "int16")) for b in (self.low, self.high)]
+        first, second = (clamp(w, *bounds) for w in words)
+        return q.bytes_in_order(first, second, signed=True)
+
+    def _scaled(self, acc: Expr, multiplier: Expr) -> Wide:
+        lanes = lanes_of(acc)
+        factor = wide_factor(bind(cast(multiplier, "int64")), lanes, self.split)
+        return multiply_add(acc, factor, wide_splat(self.addend, lanes, self.split), self.split)
+
+    def _moved(self, wide: Wide) -> Expr:
+        high = wide.high()
+        return bind(high >> splat(cast(self.shift - 32, "int32"), lanes_of(high)))
 
 
 def normalize_spec(params: IntArray, largest_sum: int) -> NormalizeSpec:

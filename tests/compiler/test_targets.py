@@ -26,6 +26,7 @@ def test_cpu_is_the_best_level_that_the_flags_allow(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(targets.platform, "machine", lambda: "x86_64")
     levels = {
         "x86-vnni": {*targets.AVX512, *targets.AVX2},
+        "x86-avxvnni": set(targets.AVX_VNNI),
         "x86-avx2": set(targets.AVX2),
         "x86-64": set(),
     }

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from compiler.kernels import CpuFeatures, TensorType
+from compiler.kernels.octaves import half_constants
 from numerics.arrays import IntArray
+from numerics.exp2 import exp2_fraction
 from numerics.matmul import int_matmul
 from numerics.qparams import QuantParams
 from numerics.shiftmax import (
@@ -107,20 +109,72 @@ def reference_attention(
     return out.transpose(0, 2, 1, 3)
 
 
+def check_attention(
+    shape: tuple[int, ...],
+    p: ShiftmaxParams,
+    features: CpuFeatures,
+    draw: np.random.Generator | None = None,
+) -> None:
+    """Same bits as the separate operators, with zero points and extreme rows."""
+    rng = np.random.default_rng(shape[1])
+    qkv = random_codes(rng, "int8", shape)
+    qkv[0, 0] = -128
+    qkv[0, -1, :2], qkv[0, -1, 2] = 127, -128
+    zeros = (3, -9, 11)
+    norm = normalize_params(1.7, SMALLEST_CODE_SUM, out_params(0.1, -3))
+    params = np.array([*zeros, *p, *norm], np.int64)
+    out = TensorType((shape[0], shape[1], shape[3], shape[4]), "int8")
+    result = run_op("vitq.attention", [qkv, params], out, features, draw=draw)
+    np.testing.assert_array_equal(result, reference_attention(qkv, zeros, p, norm))
+
+
 @FEATURE_IDS
 @pytest.mark.parametrize(
     "shape", [(1, 197, 3, 2, 64), (2, 17, 3, 3, 16), (1, 5, 3, 1, 12), (1, 33, 3, 2, 24)]
 )
 @pytest.mark.parametrize("scale", [2e-5, 1e-3])
 def test_attention(shape: tuple[int, ...], scale: float, features: CpuFeatures) -> None:
-    """Same bits as the separate operators, with zero points."""
-    rng = np.random.default_rng(shape[1])
-    qkv = random_codes(rng, "int8", shape)
-    qkv[0, 0] = -128
-    zeros = (3, -9, 11)
-    p = shiftmax_params(scale)
-    norm = normalize_params(1.7, SMALLEST_CODE_SUM, out_params(0.1, -3))
-    params = np.array([*zeros, *p, *norm], np.int64)
-    out = TensorType((shape[0], shape[1], shape[3], shape[4]), "int8")
-    result = run_op("vitq.attention", [qkv, params], out, features)
-    np.testing.assert_array_equal(result, reference_attention(qkv, zeros, p, norm))
+    """Octaves in 64 bits and in 16."""
+    check_attention(shape, shiftmax_params(scale), features)
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("shape", [(1, 50, 3, 3, 64), (1, 100, 3, 1, 32)])
+def test_attention_schedules(shape: tuple[int, ...], seed: int, features: CpuFeatures) -> None:
+    """No schedule changes a bit: random points of the knobs' space."""
+    draw = np.random.default_rng(seed)
+    check_attention(shape, shiftmax_params(3e-4 * 2**seed / 4), features, draw)
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("params", [(0, 1), (2**31 - 1, 1), (2**30, 2), (7, 46), (2**31 - 1, 31)])
+def test_attention_with_unusual_factors(params: tuple[int, int], features: CpuFeatures) -> None:
+    """Factors beyond any real scale, too small ones too: missing tokens never count."""
+    check_attention((1, 21, 3, 1, 16), ShiftmaxParams(*params), features)
+
+
+@pytest.mark.parametrize("factor", [0.5626, 0.6013, 0.9969, 1.25, 1.4593, 7.3])
+def test_half_constants(factor: float) -> None:
+    """Octaves in 16 bits lead to the codes of the contract for every distance."""
+    p = shiftmax_params(factor / np.log2(np.e) / 2**12)
+    constants = half_constants(*p)
+    assert constants is not None
+    high, low, offset, shift = (int(c) for c in constants)
+    distance = np.append(np.arange(2**16 + 1), [2**20, 2**31 - 1])
+    word = np.clip(2**15 - distance, -(2**15), 2**15 - 1)
+    t = np.minimum((word * high + ((word * low) >> 16) + offset) >> shift, 2**16 - 1)
+    codes = (exp2_fraction((t % 4096) << 3) + (64 << (t >> 12))) >> (7 + (t >> 12))
+    np.testing.assert_array_equal(codes, shiftmax_codes(-distance, p))
+    assert max(-high, high + 1, -low, low + 1) <= 2**15
+
+
+@pytest.mark.parametrize("params", [(0, 1), (2**30, 31), (2**31 - 1, 1), (1, 46)])
+def test_half_constants_refuse(params: tuple[int, int]) -> None:
+    """Where 2**16 steps are less than 9 octaves, or the shift is too small."""
+    assert half_constants(*params) is None
+
+
+def test_half_constants_refuse_a_coarse_step() -> None:
+    """A step of 300 octave steps: taking d = 0 for d = 1 would change a code."""
+    assert half_constants(*shiftmax_params(300 / np.log2(np.e) / 2**12)) is None

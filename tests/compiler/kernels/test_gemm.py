@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from compiler.kernels import CpuFeatures, TensorType
+from compiler.kernels import CpuFeatures, TensorType, lower_op
+from numerics.add import add_params, int_add
 from numerics.arrays import IntArray
 from numerics.dyadic import Dyadic, rescale, to_dyadic
 from numerics.matmul import int_matmul
-from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_op
+from numerics.qparams import QuantParams
+from numerics.shiftgelu import gelu_params, shiftgelu
+from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_lowered, run_op
 
 LinearCall = tuple[list[IntArray], IntArray]
 
@@ -57,6 +60,101 @@ def test_linear(case: tuple[int, int, int, str, str, float], features: CpuFeatur
     operands, expected = linear_call(rng, x, channels, out_dtype, factor)
     out = TensorType((1, rows, channels), out_dtype)
     np.testing.assert_array_equal(run_op("vitq.linear", operands, out, features), expected)
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_linear_of_extremes(dtype: str, features: CpuFeatures) -> None:
+    """Every product at an end of its range: an 8-bit pair sum that saturates would show."""
+    info = np.iinfo(dtype)
+    ends = np.array([info.min, info.max], dtype)
+    rng = np.random.default_rng(4)
+    x = np.concatenate([np.repeat(ends, 96).reshape(2, 96), rng.choice(ends, (20, 96))])
+    weight = rng.choice(np.array([-128, 127], np.int8), (24, 96))
+    weight[0], weight[1] = -128, 127
+    zeros, one = np.zeros(24, np.int32), np.full(24, 2**30, np.int32)
+    params = np.array([-(2**31), 2**31 - 1], np.int64)
+    operands = [x, weight, zeros, one, np.full(24, 30, np.int32), zeros, params]
+    result = run_op("vitq.linear", operands, TensorType((22, 24), "int32"), features)
+    np.testing.assert_array_equal(result, int_matmul(x, weight.T))
+
+
+FUSED_CASES = [
+    # rows, inner, channels, factor
+    (13, 37, 70, 0.3),
+    (23, 64, 96, 1.7),
+    (1, 48, 130, 0.02),
+]
+
+
+def fused_call(
+    op: str, rng: np.random.Generator, case: tuple[int, int, int, float], dtypes: tuple[str, str]
+) -> LinearCall:
+    """Operands of a linear layer with a second step, and the contract's result."""
+    rows, inner, channels, factor = case
+    residual_dtype, out_dtype = dtypes
+    x = random_codes(rng, "int8", (1, rows, inner))
+    operands, codes = linear_call(rng, x, channels, "int16", factor)
+    info = np.iinfo(out_dtype)
+    out = QuantParams(np.float32(0.02), np.int32(-3 if info.min else 99), info.min, info.max)
+    if op == "vitq.linear_gelu":
+        gelu = gelu_params(3e-4, 0, out)
+        return [*operands, np.array(gelu, np.int64)], shiftgelu(codes, gelu)
+    residual = random_codes(rng, residual_dtype, codes.shape)
+    p = add_params(0.01, 4, 0.008, -5, out)
+    return [*operands, residual, np.array(p, np.int64)], int_add(codes, residual, p)
+
+
+def run_fused(
+    op: str,
+    call: LinearCall,
+    out_dtype: str,
+    features: CpuFeatures,
+    draw: np.random.Generator | None = None,
+) -> None:
+    """Compare bit for bit; only x and a residual are not constants."""
+    operands, expected = call
+    types = [TensorType(tuple(o.shape), str(o.dtype)) for o in operands]
+    constants = {i: o for i, o in enumerate(operands) if i not in (0, 7) or op.endswith("gelu")}
+    constants.pop(0, None)
+    out = TensorType(expected.shape, out_dtype)
+    result = run_lowered(lower_op(op, types, constants, out, features), operands, features, draw)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+@pytest.mark.parametrize("case", FUSED_CASES, ids=lambda c: "x".join(map(str, c[:3])))
+def test_linear_gelu(case: tuple[int, int, int, float], features: CpuFeatures) -> None:
+    """A GELU in registers."""
+    op = "vitq.linear_gelu"
+    run_fused(op, fused_call(op, np.random.default_rng(1), case, ("", "int8")), "int8", features)
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+@pytest.mark.parametrize("dtypes", [("int16", "int16"), ("int8", "int8"), ("uint16", "uint8")])
+@pytest.mark.parametrize("case", FUSED_CASES, ids=lambda c: "x".join(map(str, c[:3])))
+def test_linear_add(
+    case: tuple[int, int, int, float], dtypes: tuple[str, str], features: CpuFeatures
+) -> None:
+    """A residual of every kind, also one that has no 16-bit form."""
+    op = "vitq.linear_add"
+    run_fused(op, fused_call(op, np.random.default_rng(2), case, dtypes), dtypes[1], features)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("op", ["vitq.linear", "vitq.linear_add", "vitq.linear_gelu"])
+def test_no_schedule_changes_a_bit(op: str, seed: int) -> None:
+    """Random points of the space."""
+    rng = np.random.default_rng(seed)
+    case = (int(rng.integers(2, 70)), int(rng.integers(4, 90)), int(rng.integers(17, 200)), 0.1)
+    if op != "vitq.linear":
+        dtype = "int16" if op.endswith("add") else "int8"
+        run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, VNNI, rng)
+        return
+    x = random_codes(rng, "int8", case[:2])
+    operands, expected = linear_call(rng, x, case[2], "int8", 1e-3)
+    result = run_op(op, operands, TensorType(expected.shape, "int8"), VNNI, draw=rng)
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("shift", [1, 31, 32, 46])

@@ -1,25 +1,51 @@
 """Build and run single kernels; describe random operator calls."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pytest
 import tvm
 
+from compiler import targets
+from compiler.emulation import why_not
 from compiler.kernels import CpuFeatures, TensorType, lower_op
+from compiler.kernels.types import Kernel, KernelCall
 from numerics.arrays import IntArray
+from tests.compiler.emulated import Emulated
 
 VNNI = CpuFeatures("vnni512", 512)
 GENERIC = CpuFeatures("generic", 256)
-TARGETS = {
-    VNNI: {"kind": "llvm", "mcpu": "cascadelake"},
-    GENERIC: {"kind": "llvm", "mcpu": "haswell"},
-}
-FEATURES = tuple(TARGETS)
+ENTRIES = {target.features: target for target in targets.TARGETS.values()}
+"""Each primitive with what it is compiled for; the plain one, which no target takes, as AVX2."""
+ENTRIES[GENERIC] = targets.TARGETS["x86-avx2"]
+
+
+def _parameter(features: CpuFeatures) -> Any:
+    target = ENTRIES[features]
+    lacking = targets.missing_flags(target, targets.host_flags())
+    reason = f"this processor lacks {', '.join(lacking)}"
+    if lacking and target.emulation:
+        lacking = [why] if (why := why_not(target)) else []
+        reason = "".join(lacking)
+    return pytest.param(features, marks=pytest.mark.skipif(bool(lacking), reason=reason))
+
+
+FEATURES = tuple(_parameter(features) for features in ENTRIES)
 
 
 def tensor_type(array: IntArray) -> TensorType:
     """The type of an array."""
     return TensorType(tuple(array.shape), str(array.dtype))
+
+
+def compile_function(func: Any, features: CpuFeatures) -> Any:
+    """Compile a PrimFunc for the target of these features; returns what can be called."""
+    target = ENTRIES[features]
+    if targets.missing_flags(target, targets.host_flags()):
+        return Emulated(func, target)
+    library = tvm.compile(func, target=tvm.target.Target(target.tvm_config()))
+    return library[func.attrs["global_symbol"]]
 
 
 def run_op(
@@ -28,6 +54,7 @@ def run_op(
     out: TensorType,
     features: CpuFeatures,
     known: int = 1,
+    draw: np.random.Generator | None = None,
 ) -> IntArray:
     """Lower, compile and run one operator.
 
@@ -37,17 +64,34 @@ def run_op(
         out: type of the result.
         features: what to build for.
         known: operands from this index on are compile-time constants.
+        draw: chooses each knob's value; without it they have their defaults.
     """
     constants: Mapping[int, IntArray] = {i: operands[i] for i in range(known, len(operands))}
     call = lower_op(op, [tensor_type(o) for o in operands], constants, out, features)
-    library = tvm.compile(call.func, target=tvm.target.Target(TARGETS[features]))
-    name = call.func.attrs["global_symbol"]
+    return run_lowered(call, operands, features, draw)
+
+
+def run_lowered(
+    call: KernelCall,
+    operands: Sequence[IntArray],
+    features: CpuFeatures,
+    draw: np.random.Generator | None = None,
+) -> IntArray:
+    """Compile and run one kernel; see `run_op`."""
+    out = call.kernel.out
+    chosen = None if draw is None else random_schedule(call.kernel, draw)
+    function = compile_function(call.kernel.build(chosen), features)
     arrays = [operands[o] if isinstance(o, int) else o for o in call.operands]
     inputs = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
     # A guard behind the output would be overwritten by a store that is too wide.
     result = tvm.runtime.tensor(np.full(out.shape, 77, out.dtype))
-    library[name](*inputs, result)
+    function(*inputs, result)
     return result.numpy()
+
+
+def random_schedule(kernel: Kernel, rng: np.random.Generator) -> dict[str, int]:
+    """One point of a kernel's knob space."""
+    return {name: int(rng.choice(knob.choices)) for name, knob in kernel.knobs().items()}
 
 
 def random_codes(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> IntArray:

@@ -1,0 +1,346 @@
+"""A block of attention's rows: scores, codes and the normalized product with V.
+
+The score tile takes each row's maximum while the accumulators are in registers and leaves the
+scores (int32) in the L1 cache; each row's codes are then made in registers of 16-bit lanes, where
+the processor has them (`compiler.kernels.octaves` says when), and go through the product with V.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from compiler.kernels.builder import (
+    Buffer,
+    Expr,
+    alloc,
+    bind,
+    cast,
+    const,
+    lanes_of,
+    load,
+    reduce_lanes,
+    reinterpret,
+    serial,
+    splat,
+    store,
+    typed,
+)
+from compiler.kernels.dot import Dot
+from compiler.kernels.fixed import Halves
+from compiler.kernels.microkernel import Tile
+from compiler.kernels.octaves import HalfOctaves
+from compiler.kernels.scaling import Rescale
+from compiler.kernels.softmax import (
+    LOWEST,
+    Normalize,
+    emit_codes,
+    emit_half_codes,
+    emit_packed_octaves,
+)
+
+BYTES_IN_WORD = 4
+Finish = Callable[[Expr, Expr, Sequence[Expr]], None]
+"""Called with a row, its first group and its accumulators, for each row of a finished tile."""
+
+
+@dataclass(frozen=True)
+class Operands:
+    """One product: ``rows (M, K) x packed (groups, steps, lanes * depth)``.
+
+    Attributes:
+        rows: activations as stored for the primitive.
+        packed: weights.
+        steps: of the inner dimension.
+        start: initial accumulators (groups, lanes), or None for zeros.
+    """
+
+    rows: Buffer
+    packed: Buffer
+    steps: int
+    start: Buffer | None = None
+
+
+def largest_columns(dot: Dot, rows: int) -> int:
+    """Columns that a tile of some rows can have.
+
+    The registers hold its accumulators, the operand that is fewer (activations or weights), and
+    one of the other.
+    """
+    free, rows = dot.registers - dot.spare, -(-rows // dot.rows)
+    return max(c for c in range(free) if rows * c + min(rows, c) <= free)
+
+
+def emit_columns(dot: Dot, p: Operands, tile: Tile, rows: int, groups: int, finish: Finish) -> None:
+    """All groups of `rows` rows, in tiles of about equal numbers of columns.
+
+    Args:
+        dot: the primitive.
+        p: the product.
+        tile: the largest tile.
+        rows: M.
+        groups: of channels.
+        finish: what happens to accumulators.
+    """
+    pieces = -(-groups // tile.columns)
+    small, larger = divmod(groups, pieces)
+
+    def emit_rows(group: Expr, columns: int) -> None:
+        if rows // tile.rows:
+            with serial(rows // tile.rows) as i:
+                _emit_tile(dot, p, Tile(tile.rows, columns), (i * tile.rows, group), finish)
+        if rest := rows % tile.rows:
+            _emit_tile(dot, p, Tile(rest, columns), (rows - rest, group), finish)
+
+    if larger:
+        with serial(larger) as i:
+            emit_rows(i * (small + 1), small + 1)
+    if pieces - larger:
+        with serial(pieces - larger) as i:
+            emit_rows(larger * (small + 1) + i * small, small)
+
+
+def _emit_tile(dot: Dot, p: Operands, tile: Tile, first: tuple[Expr, Expr], finish: Finish) -> None:
+    """One tile at (row, group) over the whole inner dimension."""
+    row, group = first
+
+    def begin(g: Expr) -> Expr:
+        return load(p.start, g, 0, lanes=dot.lanes)
+
+    start_at = None if p.start is None else begin
+    own = dot.own_tile(p.rows, p.packed, p.steps, (tile.rows, tile.columns), first, start_at)
+    if own is not None:
+        for r, accs in enumerate(own):
+            finish(row + r, group, accs)
+        return
+    rows, columns = range(tile.rows), range(tile.columns)
+    acc = [[alloc((dot.lanes,), "int32") for _ in columns] for _ in rows]
+    for c in columns:
+        zero = const(0, "int32", dot.lanes)
+        start = zero if p.start is None else load(p.start, group + c, 0, lanes=dot.lanes)
+        for r in rows:
+            store(acc[r][c], start, 0)
+    with serial(p.steps) as step:
+
+        def left(r: int) -> Expr:
+            return dot.activations(p.rows, row + r, step)
+
+        def right(c: int) -> Expr:
+            return dot.weights(p.packed, group + c, step)
+
+        def add(r: int, c: int, a: Expr, b: Expr) -> None:
+            store(acc[r][c], dot.accumulate(load(acc[r][c], 0, lanes=dot.lanes), a, b), 0)
+
+        if tile.rows <= tile.columns:
+            a = [left(r) for r in rows]
+            for c in columns:
+                b = right(c)
+                for r in rows:
+                    add(r, c, a[r], b)
+        else:
+            weights = [right(c) for c in columns]
+            for r in rows:
+                one = left(r)
+                for c in columns:
+                    add(r, c, one, weights[c])
+    for r in rows:
+        finish(row + r, group, [load(acc[r][c], 0, lanes=dot.lanes) for c in columns])
+
+
+class RowCodes(ABC):
+    """Emits the codes of one row of scores."""
+
+    def __init__(self, dot: Dot, tokens: int) -> None:
+        self.dot, self.tokens = dot, tokens
+        self.groups = dot.groups(tokens)
+
+    @property
+    def width(self) -> int:
+        """Codes of one row as stored, a whole number of the product's steps."""
+        return -(-self.groups // self.dot.depth) * self.dot.depth * self.dot.lanes
+
+    @abstractmethod
+    def emit(self, scores: Buffer, row: Expr, top: Expr, codes: Buffer) -> Expr:
+        """Write a row's codes, 0 beyond the last token.
+
+        Args:
+            scores: (rows, groups * lanes) int32; `LOWEST` beyond the last token.
+            row: which.
+            top: its largest score.
+            codes: (rows, `width`) as the product reads them.
+
+        Returns:
+            Lanes that add up to their sum.
+        """
+
+
+class PlainCodes(RowCodes):
+    """One int32 lane for each code."""
+
+    def __init__(self, dot: Dot, tokens: int, octaves: Rescale) -> None:
+        super().__init__(dot, tokens)
+        self.octaves = octaves
+
+    def emit(self, scores: Buffer, row: Expr, top: Expr, codes: Buffer) -> Expr:
+        """One register at a time."""
+        dot, lanes = self.dot, self.dot.lanes
+        acc = alloc((lanes,), "int32")
+        store(acc, const(0, "int32", lanes), 0)
+
+        def emit(group: Expr, valid: int) -> None:
+            score = load(scores, row, group * lanes, lanes=lanes)
+            value = emit_codes(splat(top, lanes) - score, self.octaves)
+            if valid < lanes:
+                exists = tirx.Ramp(0, 1, lanes) < splat(const(valid, "int32"), lanes)
+                value = bind(tirx.Select(exists, value, const(0, "int32", lanes)))
+            store(acc, load(acc, 0, lanes=lanes) + value, 0)
+            if offset := dot.offset("uint8"):
+                value = bind(value + const(offset, "int32", lanes))
+            dot.store_row(codes, bind(cast(value, str(codes.ty.dtype))), row, group * lanes)
+
+        if self.tokens // lanes:
+            with serial(self.tokens // lanes) as group:
+                emit(group, lanes)
+        if self.tokens % lanes:
+            emit(self.groups - 1, self.tokens % lanes)
+        return load(acc, 0, lanes=lanes)
+
+
+class PackedCodes(RowCodes):
+    """16-bit lanes; octaves in 16 bits (`HalfOctaves`) or 64 (`Rescale`)."""
+
+    def __init__(
+        self, dot: Dot, tokens: int, octaves: HalfOctaves | Rescale, halves: Halves
+    ) -> None:
+        super().__init__(dot, tokens)
+        self.octaves, self.halves = octaves, halves
+
+    def emit(self, scores: Buffer, row: Expr, top: Expr, codes: Buffer) -> Expr:
+        """As many registers of scores at a time as make one register of stored codes."""
+        lanes, depth = self.dot.lanes, min(self.dot.depth, BYTES_IN_WORD)
+        octaves = self.octaves
+        base = octaves.base(top) if isinstance(octaves, HalfOctaves) else splat(top, lanes)
+        acc = alloc((lanes,), "int32")
+        store(acc, const(0, "int32", lanes), 0)
+
+        def emit(first: Expr, present: int) -> None:
+            missing = [const(LOWEST, "int32", lanes)] * (present % 2)
+            values = [
+                load(scores, row, (first + i) * lanes, lanes=lanes) for i in range(present)
+            ] + missing
+            packed = [
+                emit_half_codes(self._octaves(base, pair), self.halves)
+                for pair in zip(values[::2], values[1::2], strict=True)
+            ]
+            value = self._in_order(packed)
+            store(acc, self.dot.sum_codes(load(acc, 0, lanes=lanes), value), 0)
+            if offset := self.dot.offset("uint8"):  # the top bit
+                value = bind(value ^ const(-offset, "uint8", lanes_of(value)))
+            self.dot.store_row(codes, value, row, first * lanes)
+
+        if self.groups // depth:
+            with serial(self.groups // depth) as block:
+                emit(block * depth, depth)
+        if rest := self.groups % depth:
+            emit(self.groups - rest, rest)
+        return load(acc, 0, lanes=lanes)
+
+    def _octaves(self, base: Expr, scores: tuple[Expr, Expr]) -> Expr:
+        if isinstance(self.octaves, HalfOctaves):
+            return self.octaves(base, scores)
+        return emit_packed_octaves([bind(base - s) for s in scores], self.octaves, self.halves)
+
+    def _in_order(self, packed: list[Expr]) -> Expr:
+        """One register of codes as stored: bytes of two registers, or words of one."""
+        dot, q = self.dot, self.halves
+        if dot.depth == 2:
+            return q.words_in_order(packed[0])
+        none = const(0, "int16", q.lanes)
+        ordered = q.bytes_in_order(*(packed + [none] * (2 - len(packed))))
+        return bind(reinterpret(ordered, typed("uint8", BYTES_IN_WORD * dot.lanes)))
+
+
+@dataclass(frozen=True)
+class Block:
+    """What emits one block of rows.
+
+    Attributes:
+        dot: the primitive.
+        scores: product of the block's staged Q with K.
+        values: product of the block's codes with V.
+        tiles: of both.
+        rows: of the block.
+        codes: makes them.
+        normalize: the division by a row's sum.
+        v_zero: V's zero point as stored.
+        groups: of V's channels.
+        bytes: packs four registers of results, where all of their lanes exist.
+    """
+
+    dot: Dot
+    scores: Operands
+    values: Operands
+    tiles: tuple[Tile, Tile]
+    rows: int
+    codes: RowCodes
+    normalize: Normalize
+    v_zero: Expr
+    groups: int
+    bytes: Halves | None
+
+    def scratch(self) -> Buffer:
+        """Memory for one block's scores."""
+        return alloc((self.rows, self.codes.groups * self.dot.lanes), "int32")
+
+    def emit(self, scores: Buffer, write: Callable[[Expr, Expr, Expr], None]) -> None:
+        """Both products of the rows that are staged.
+
+        Args:
+            scores: from `scratch`.
+            write: called with a row of the block, a group, and the results from there on.
+        """
+        lanes = self.dot.lanes
+        maxima, sums = (alloc((self.rows, lanes), "int32") for _ in range(2))
+        tops, multipliers, totals = (alloc((self.rows,), "int32") for _ in range(3))
+        self._emit_scores(scores, maxima)
+        # Three loops, not one: a row's chain of dependent instructions is longer than what the
+        # processor looks ahead.
+        with serial(self.rows) as r:
+            store(tops, reduce_lanes(load(maxima, r, 0, lanes=lanes), "smax"), r)
+        with serial(self.rows) as r:
+            store(sums, self.codes.emit(scores, r, load(tops, r), self.values.rows), r, 0)
+        with serial(self.rows) as r:
+            total = reduce_lanes(load(sums, r, 0, lanes=lanes), "add")
+            store(totals, total * self.v_zero, r)
+            store(multipliers, self.normalize.multiplier(total), r)
+
+        def finish(row: Expr, group: Expr, acc: Sequence[Expr]) -> None:
+            offset = splat(load(totals, row), lanes)
+            multiplier = load(multipliers, row)
+            rest = [bind(value - offset) for value in acc]
+            at = 0
+            while self.bytes is not None and len(rest) - at >= BYTES_IN_WORD:
+                four = rest[at : at + BYTES_IN_WORD]
+                write(row, group + at, self.normalize.as_bytes(four, multiplier, self.bytes))
+                at += BYTES_IN_WORD
+            for c in range(at, len(rest)):
+                write(row, group + c, self.normalize(rest[c], multiplier))
+
+        emit_columns(self.dot, self.values, self.tiles[1], self.rows, self.groups, finish)
+
+    def _emit_scores(self, scores: Buffer, maxima: Buffer) -> None:
+        lanes, groups, tile = self.dot.lanes, self.codes.groups, self.tiles[0]
+        single = groups <= tile.columns
+        if not single:
+            with serial(self.rows) as r:
+                store(maxima, const(LOWEST, "int32", lanes), r, 0)
+
+        def keep(row: Expr, group: Expr, acc: Sequence[Expr]) -> None:
+            largest = acc[0] if single else load(maxima, row, 0, lanes=lanes)
+            for c, value in enumerate(acc):
+                store(scores, value, row, (group + c) * lanes)
+                largest = bind(tirx.max(largest, value))
+            store(maxima, largest, row, 0)
+
+        emit_columns(self.dot, self.scores, tile, self.rows, groups, keep)

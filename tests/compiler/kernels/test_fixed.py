@@ -1,0 +1,88 @@
+"""The 16-bit lanes of every processor that has them, on all values."""
+
+import numpy as np
+import pytest
+import tvm
+
+from compiler.kernels import CpuFeatures, TensorType
+from compiler.kernels.builder import Buffer, Expr, build, for_chunks, load, store
+from compiler.kernels.fixed import halves_for
+from numerics.exp2 import mulhrs
+from tests.compiler.kernels.util import FEATURES, compile_function
+
+FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+SIZE = 1 << 15
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("more", [0, 1, 7, 15])
+def test_rounding_shift(more: int, features: CpuFeatures) -> None:
+    """All values and all shifts."""
+    halves = halves_for(features)
+    if halves is None:
+        pytest.skip("no 16-bit form")
+
+    def body(x: Buffer, shift: Buffer, out: Buffer) -> None:
+        def emit(i: Expr, n: int) -> None:
+            store(out, halves.rounding_shift(load(x, i, lanes=n), load(shift, i, lanes=n), more), i)
+
+        for_chunks(SIZE, halves.lanes, emit)
+
+    words = TensorType((SIZE,), "int16")
+    function = compile_function(build("shift", [words, words], words, body), features)
+    x = np.arange(SIZE, dtype=np.int16)
+    for shift in range(16):
+        result = tvm.runtime.tensor(np.zeros(SIZE, np.int16))
+        shifts = np.full(SIZE, shift, np.int16)
+        function(tvm.runtime.tensor(x), tvm.runtime.tensor(shifts), result)
+        expected = (x.astype(np.int64) + ((1 << (shift + more)) >> 1)) >> (shift + more)
+        np.testing.assert_array_equal(result.numpy(), expected)
+
+
+@FEATURE_IDS
+def test_order_of_packed_values(features: CpuFeatures) -> None:
+    """`words_in_order` and `bytes_in_order` undo what packing does, saturation included."""
+    halves = halves_for(features)
+    if halves is None:
+        pytest.skip("no 16-bit form")
+    lanes = halves.lanes // 2
+
+    def body(x: Buffer, words: Buffer, codes: Buffer) -> None:
+        parts = [load(x, i * lanes, lanes=lanes) for i in range(4)]
+        packed = [halves.pack_unsigned(*parts[i : i + 2]) for i in (0, 2)]
+        for i, register in enumerate(packed):
+            store(words, halves.words_in_order(register), 2 * i * lanes)
+        store(codes, halves.bytes_in_order(*packed), 0)
+
+    size = 4 * lanes
+    types = [TensorType((size,), t) for t in ("int32", "int16", "int8")]
+    function = compile_function(build("order", types[:2], types[2], body), features)
+    x = np.arange(size, dtype=np.int32) * 3 + 1
+    x[5] = 70_000
+    words, codes = (tvm.runtime.tensor(np.zeros(size, t)) for t in (np.int16, np.int8))
+    function(tvm.runtime.tensor(x), words, codes)
+    np.testing.assert_array_equal(words.numpy().view(np.uint16), np.minimum(x, 65535))
+    signed = words.numpy().astype(np.int64)
+    np.testing.assert_array_equal(codes.numpy().view(np.uint8), signed.clip(0, 255))
+
+
+@FEATURE_IDS
+def test_mulhrs(features: CpuFeatures) -> None:
+    """Both signs; -2**15 squared is no operand of the contract."""
+    halves = halves_for(features)
+    if halves is None:
+        pytest.skip("no 16-bit form")
+
+    def body(x: Buffer, y: Buffer, out: Buffer) -> None:
+        def emit(i: Expr, n: int) -> None:
+            store(out, halves.mulhrs(load(x, i, lanes=n), load(y, i, lanes=n)), i)
+
+        for_chunks(SIZE, halves.lanes, emit)
+
+    words = TensorType((SIZE,), "int16")
+    function = compile_function(build("multiply", [words, words], words, body), features)
+    rng = np.random.default_rng(0)
+    x, y = (rng.integers(-(2**15) + 1, 2**15, SIZE, dtype=np.int16) for _ in range(2))
+    result = tvm.runtime.tensor(np.zeros(SIZE, np.int16))
+    function(tvm.runtime.tensor(x), tvm.runtime.tensor(y), result)
+    np.testing.assert_array_equal(result.numpy(), mulhrs(x, y))

@@ -1,0 +1,84 @@
+"""LayerNorm against `numerics`."""
+
+from math import isqrt
+
+import numpy as np
+import pytest
+import tvm
+
+from compiler.kernels import CpuFeatures, TensorType
+from compiler.kernels.builder import build
+from compiler.kernels.roots import emit_reciprocals
+from numerics.int_layernorm import int_layernorm, layernorm_params
+from numerics.qparams import QuantParams
+from tests.compiler.kernels.util import FEATURES, compile_function, run_op
+
+FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+
+
+def check_layernorm(
+    channels: int,
+    dtype: str,
+    bounds: tuple[int, int],
+    features: CpuFeatures,
+    draw: np.random.Generator | None = None,
+) -> None:
+    """Rows of all spreads, constant rows, extreme rows, negative and dead channels."""
+    rng = np.random.default_rng(channels)
+    info = np.iinfo(dtype)
+    spreads = np.array([0, 0.4, 1, 3, 20, 300, 3000, 30000, 1e9])[:, None]
+    x = rng.normal(size=(2, 9, channels)) * spreads + np.array([[[0]], [[50]]])
+    x = x.clip(info.min, info.max).astype(dtype)
+    x[0, 0], x[1, 0] = info.min, info.max
+    x[0, 1], x[0, 1, 0] = 0, info.max
+    x[1, 1], x[1, 1, ::2] = info.max, info.min
+    gamma, beta = rng.normal(size=channels), rng.normal(size=channels)
+    gamma[0] = 0
+    out = QuantParams(np.float32(0.03), np.int32(7), *bounds)
+    p = layernorm_params(2e-3, 1e-6, gamma, beta, out)
+    operands = [x, p.multiplier, p.addend, p.scalars()]
+    result = run_op("vitq.layernorm", operands, TensorType(x.shape, "int8"), features, draw=draw)
+    np.testing.assert_array_equal(result, int_layernorm(x, p))
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("channels", [192, 48, 10, 33])
+@pytest.mark.parametrize("dtype", ["int16", "int8"])
+def test_layernorm(channels: int, dtype: str, features: CpuFeatures) -> None:
+    """Channels in whole registers, with a rest, and too few."""
+    check_layernorm(channels, dtype, (-128, 127), features)
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("seed", range(3))
+def test_layernorm_schedules(seed: int, features: CpuFeatures) -> None:
+    """No schedule changes a bit; bounds within int8's."""
+    check_layernorm(64 + 33 * seed, "int16", (-100, 90), features, np.random.default_rng(seed))
+
+
+@FEATURE_IDS
+def test_reciprocals(features: CpuFeatures) -> None:
+    """Squares and their neighbours, both ends, and random radicands."""
+    rng = np.random.default_rng(0)
+    roots = rng.integers(2**30 + 1, 2**31 - 1, 1000)
+    random = rng.integers(2**60, 2**62, 4088, endpoint=False)
+    ends = [
+        2**60,
+        2**60 + 1,
+        2**60 + 2**31,
+        2**62 - 1,
+        2**62 - 2,
+        (2**31 - 1) ** 2,
+        2**61,
+        2**61 - 1,
+    ]
+    n = np.concatenate([roots**2, roots**2 - 1, roots**2 + 1, roots**2 + 2 * roots, random, ends])
+    n = n[: len(n) // 8 * 8].reshape(-1, 8)
+    types = TensorType((8,), "int64"), TensorType((8,), "int32")
+    func = build("reciprocals", types[:1], types[1], lambda x, y: emit_reciprocals(x, y, 8))
+    function = compile_function(func, features)
+    for row in n:
+        result = tvm.runtime.tensor(np.zeros(8, np.int32))
+        function(tvm.runtime.tensor(row), result)
+        expected = [(2**61 - 1) // isqrt(int(v)) for v in row]
+        np.testing.assert_array_equal(result.numpy(), expected)
