@@ -15,7 +15,7 @@ from numerics.shiftgelu import GeluParams, shiftgelu_tail
 from numerics.shiftmax import CODE_MAX, SCORE_LIMIT
 from relay_passes import dialect
 from relay_passes.matching import Expr, op_name, shape_of
-from relay_passes.ranges import Ranges, gemm_bounds, magnitude, matmul_bound
+from relay_passes.ranges import Interval, Ranges, gemm_bounds, magnitude, matmul_bound
 from relay_passes.rewriting import MAIN, bindings_of
 
 VARIANCE_LIMIT = 2**62 - 1
@@ -95,9 +95,17 @@ def _attention(call: Expr, ranges: Ranges) -> Bounds:
     ]
 
 
+def _linear_gelu(call: Expr, ranges: Ranges) -> Bounds:
+    return _gemm(call, ranges) + _gelu(call, dialect.gemm_limits(call))
+
+
 def _shiftgelu(call: Expr, ranges: Ranges) -> Bounds:
+    return _gelu(call, ranges.of(dialect.operands(call)[0]))
+
+
+def _gelu(call: Expr, codes: Interval) -> Bounds:
     p = GeluParams(*dialect.scalars(call))
-    low, high = ranges.of(dialect.operands(call)[0])
+    low, high = codes
     positive = max(high - p.x_zero_point, 0) * p.linear_multiplier
     tail = TAIL_MAX * p.tail_multiplier
     half = 1 << (p.shift - 1)
@@ -145,11 +153,20 @@ def _layernorm(call: Expr, ranges: Ranges) -> Bounds:
     ]
 
 
+def _linear_add(call: Expr, ranges: Ranges) -> Bounds:
+    residual = ranges.of(dialect.operands(call)[dialect.GEMM_OPERANDS])
+    return _gemm(call, ranges) + _sum(call, dialect.gemm_limits(call), residual)
+
+
 def _add(call: Expr, ranges: Ranges) -> Bounds:
     a, b, _ = dialect.operands(call)
+    return _sum(call, ranges.of(a), ranges.of(b))
+
+
+def _sum(call: Expr, a: Interval, b: Interval) -> Bounds:
     p = AddParams(*dialect.scalars(call))
-    bound = magnitude(ranges.of(a), p.a_zero_point) * abs(p.a_multiplier)
-    bound += magnitude(ranges.of(b), p.b_zero_point) * abs(p.b_multiplier)
+    bound = magnitude(a, p.a_zero_point) * abs(p.a_multiplier)
+    bound += magnitude(b, p.b_zero_point) * abs(p.b_multiplier)
     half = 1 << (p.shift - 1)
     return [("sum", half - bound, half + bound, ACC_LIMIT)]
 
@@ -164,6 +181,8 @@ def _mean(call: Expr, ranges: Ranges) -> Bounds:
 PROOFS: dict[str, Callable[[Expr, Ranges], Bounds]] = {
     dialect.PATCH_EMBED: _gemm,
     dialect.LINEAR: _gemm,
+    dialect.LINEAR_ADD: _linear_add,
+    dialect.LINEAR_GELU: _linear_gelu,
     dialect.MATMUL: _matmul,
     dialect.REQUANTIZE: _requantize,
     dialect.SHIFTMAX_CODES: _shiftmax_codes,

@@ -11,6 +11,9 @@ patch_embed        pixels u8 (B, Cin, H, W); weight i8 (N, Cin, P, P); bias,    
                    multiplier, shift, zero_point i32 (N,); params (qmin, qmax)
 linear             x i8/u8 (..., K); weight i8 (N, K); bias, multiplier, shift,         (..., N)
                    zero_point i32 (N,); params (qmin, qmax)
+linear_add         the operands of linear; residual (..., N); params AddParams, where  (..., N)
+                   a is the linear layer's result and b the residual
+linear_gelu        the operands of linear; params GeluParams                            (..., N)
 matmul             a i8/u8 (..., M, K); b i8/u8 (..., N, K); params (a_zp, b_zp)        i32
 requantize         x (..., C); multiplier, shift i32 (C,) or (1,);                      as x
                    params (x_zp, zero_point, qmin, qmax)
@@ -53,6 +56,8 @@ from relay_passes.matching import DEQUANTIZE, Expr, constant, dtype_of, op_name,
 PREFIX = "vitq."
 PATCH_EMBED = PREFIX + "patch_embed"
 LINEAR = PREFIX + "linear"
+LINEAR_ADD = PREFIX + "linear_add"
+LINEAR_GELU = PREFIX + "linear_gelu"
 MATMUL = PREFIX + "matmul"
 REQUANTIZE = PREFIX + "requantize"
 SHIFTMAX_CODES = PREFIX + "shiftmax_codes"
@@ -70,6 +75,8 @@ ATTENTION = PREFIX + "attention"
 INTEGER_OPS = (
     PATCH_EMBED,
     LINEAR,
+    LINEAR_ADD,
+    LINEAR_GELU,
     MATMUL,
     REQUANTIZE,
     SHIFTMAX_CODES,
@@ -85,6 +92,9 @@ INTEGER_OPS = (
     ATTENTION,
 )
 """The operators that kernels exist for."""
+
+GEMM_OPERANDS = 7
+"""How many operands `Gemm` and its input are; what a fused operator adds follows them."""
 
 BYTES = ("int8", "uint8")
 WORDS = ("int8", "uint8", "int16", "uint16")
@@ -199,6 +209,35 @@ def linear(x: Expr, gemm: Gemm, dtype: str) -> Expr:
     """``x @ weight.T + bias``, requantized."""
     shape = (*shape_of(x)[:-1], gemm.weight.shape[0])
     return make(LINEAR, [x, *gemm.operands()], shape, dtype)
+
+
+def linear_add(layer: Expr, residual: Expr, params: AddParams, dtype: str) -> Expr:
+    """A ``vitq.linear`` call's codes plus a residual of the same shape."""
+    inputs = [*operands(layer), residual, params_constant(params)]
+    return make(LINEAR_ADD, inputs, shape_of(residual), dtype)
+
+
+def linear_gelu(layer: Expr, params: GeluParams, dtype: str) -> Expr:
+    """GELU of a ``vitq.linear`` call's codes."""
+    x, weight, *_ = operands(layer)
+    shape = (*shape_of(x)[:-1], weight.value.numpy().shape[0])
+    return make(LINEAR_GELU, [*operands(layer), params_constant(params)], shape, dtype)
+
+
+def gemm_limits(call: Expr) -> tuple[int, int]:
+    """The bounds (qmin, qmax) of a linear layer's codes, fused or not."""
+    low, high = array(call, GEMM_OPERANDS - 1)
+    return int(low), int(high)
+
+
+def swap_summands(p: AddParams) -> AddParams:
+    """The same sum with its operands exchanged."""
+    return p._replace(
+        a_zero_point=p.b_zero_point,
+        b_zero_point=p.a_zero_point,
+        a_multiplier=p.b_multiplier,
+        b_multiplier=p.a_multiplier,
+    )
 
 
 def matmul(a: Expr, b: Expr, a_zero_point: int, b_zero_point: int) -> Expr:

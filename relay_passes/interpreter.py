@@ -53,8 +53,13 @@ def _gemm(x: Array, call: Expr) -> Array:
     """The shared part of linear and patch_embed, after patches became rows."""
     weight, bias, multiplier, shift, zero_point = (dialect.array(call, i) for i in range(1, 6))
     acc = int_matmul(x, weight.reshape(weight.shape[0], -1).T) + bias.astype(np.int64)
-    qmin, qmax = dialect.scalars(call)
-    return np.clip(rescale(acc, Dyadic(multiplier, shift)) + zero_point, qmin, qmax)
+    limits = dialect.gemm_limits(call)
+    return np.clip(rescale(acc, Dyadic(multiplier, shift)) + zero_point, *limits)
+
+
+def _linear_add(call: Expr, args: list[Array]) -> Array:
+    residual = args[dialect.GEMM_OPERANDS]
+    return int_add(_gemm(args[0], call), residual, AddParams(*dialect.scalars(call)))
 
 
 def _patch_embed(call: Expr, args: list[Array]) -> Array:
@@ -253,6 +258,10 @@ FLOAT: dict[str, Evaluator] = {
 INTEGER: dict[str, Evaluator] = {
     dialect.PATCH_EMBED: _patch_embed,
     dialect.LINEAR: lambda call, a: _gemm(a[0], call),
+    dialect.LINEAR_ADD: _linear_add,
+    dialect.LINEAR_GELU: lambda call, a: shiftgelu(
+        _gemm(a[0], call), GeluParams(*dialect.scalars(call))
+    ),
     dialect.MATMUL: _matmul,
     dialect.REQUANTIZE: _requantize,
     dialect.SHIFTMAX_CODES: lambda call, a: shiftmax_codes(

@@ -21,6 +21,7 @@ from relay_passes.fold_input_normalization import FoldInputNormalization
 from relay_passes.fold_layernorm_scales import FoldLayernormScales
 from relay_passes.fold_scalar_multiply import FoldScalarMultiply
 from relay_passes.fuse_attention import FuseAttention
+from relay_passes.fuse_epilogue import FuseEpilogue
 from relay_passes.hoist_quantize import HoistQuantize
 from relay_passes.lower_add import LowerAdd
 from relay_passes.lower_layernorm import LowerLayernorm
@@ -51,12 +52,14 @@ class PassOptions:
         std: likewise.
         nonlinear: the family of integer nonlinear operators.
         fuse_attention: emit ``vitq.attention`` where one qkv layer feeds it.
+        fuse_epilogue: emit ``vitq.linear_add`` and ``vitq.linear_gelu``.
     """
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     nonlinear: Nonlinear = Nonlinear.VITQ
     fuse_attention: bool = True
+    fuse_epilogue: bool = True
 
     def __post_init__(self) -> None:
         """Refuse half a normalization and an unknown family."""
@@ -178,6 +181,8 @@ def _simplify(options: PassOptions) -> list[BindingPass]:
             FuseAttention(),
             SimplifyLayout(),  # the heads' split and merge cancel around the fused operator
         ]
+    if options.fuse_epilogue:
+        passes.append(FuseEpilogue())  # last: no layout is left between a layer and its reader
     return passes
 
 

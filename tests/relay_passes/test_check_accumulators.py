@@ -127,6 +127,26 @@ def test_shiftgelu_and_layernorm_of_all_int16_codes():
         one(x, lambda x: dialect.layernorm(x, wrong, "int8"))
 
 
+def test_fused_layers_are_bounded_in_both_steps():
+    layer = gemm(np.ones((16, 4), np.int8), np.zeros(16, np.int32), -100, 90)
+    inputs = {"x": ((2, 4), "int8"), "y": ((2, 16), "int16")}
+    params = AddParams(10, 0, 2**14, 2**14, 14, 0, -128, 127)
+
+    def added(x, y, p=params):
+        return dialect.linear_add(dialect.linear(x, layer, "int16"), y, p, "int16")
+
+    bounds = one(inputs, added)
+    assert bounds["linear_add", "accumulator"].high == 4 * 127
+    assert bounds["linear_add", "sum"].high == (110 + 2**15) * 2**14 + 2**13
+    with pytest.raises(RangeError, match=r"vitq.linear_add .*its sum can reach"):
+        one(inputs, lambda x, y: added(x, y, params._replace(b_multiplier=2**16)))
+    gelu = gelu_params(1e-4, 0, OUT)
+    fused = dialect.linear_gelu
+    bounds = one(inputs, lambda x, y: fused(dialect.linear(x, layer, "int16"), gelu, "int8"))
+    assert bounds["linear_gelu", "accumulator"].low == -4 * 128
+    assert bounds["linear_gelu", "input minus zero point"][3:5] == (-100, 90)
+
+
 def test_requantize_with_a_zero_point_beyond_int32():
     dyadic = to_dyadic(np.float64(0.5))
     params = dialect.RequantizeParams(-(2**20), 0, -128, 127)

@@ -27,7 +27,7 @@ def pixels(batch, seed=1):
 @pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_every_integer_is_the_references(batch, fuse):
-    result = integerize(imported(batch), PassOptions(fuse_attention=fuse))
+    result = integerize(imported(batch), PassOptions(fuse_attention=fuse, fuse_epilogue=fuse))
     for seed in range(5):
         x = pixels(batch, seed)
         got = interpret(result.mod, [x])[0]
@@ -50,7 +50,10 @@ def test_the_fused_network_has_no_layout_but_reshapes():
     assert "permute_dims" not in names
     assert names.count("strided_slice") == 1  # the class token
     assert names.count(dialect.ATTENTION) == 1
-    assert names.count(dialect.LINEAR) == 5
+    assert names.count(dialect.LINEAR) == 2  # qkv and the head
+    assert names.count(dialect.LINEAR_GELU) == 1
+    assert names.count(dialect.LINEAR_ADD) == 2
+    assert names.count(dialect.SHIFTGELU) == 0
     assert names.count(dialect.LAYERNORM) == 3
 
 
