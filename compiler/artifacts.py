@@ -3,7 +3,8 @@
     artifacts/<model>/<recipe>-<method>/
         quantize.json  quantized.safetensors       quantize
         model.onnx     export.json                 export
-        <target>/model.so  metadata.json  golden.npz    compile; <target>-b<N> for batch N > 1
+        <target>/model.so  metadata.json  golden.npz    compile; <target>-b<N> for batch N > 1,
+                                                        and -untuned for default schedules
 
 Each stage writes its JSON last and atomically: with the JSON there, the stage is complete. Its
 ``fingerprint`` is a
@@ -59,9 +60,10 @@ class Artifact:
         """What export measured."""
         return self.folder / EXPORT_NAME
 
-    def target_folder(self, target: str, batch: int) -> Path:
+    def target_folder(self, target: str, batch: int, tuned: bool = True) -> Path:
         """Where the library for a target and a batch size lies."""
-        return self.folder / (target if batch == 1 else f"{target}-b{batch}")
+        size = "" if batch == 1 else f"-b{batch}"
+        return self.folder / f"{target}{size}{'' if tuned else '-untuned'}"
 
 
 def open_artifact(path: Path) -> Artifact:

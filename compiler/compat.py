@@ -1,6 +1,10 @@
 """Work-arounds for the pinned TVM; the test of each says when it can go."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 
 from numerics.errors import VitqError
 
@@ -27,3 +31,21 @@ def check_versions() -> None:
                 f"{package} is {found}, this release needs {wanted}: "
                 f"pip install {package}=={wanted}"
             )
+
+
+@contextmanager
+def no_tensor_intrinsics() -> Iterator[None]:
+    """MetaSchedule without its tensor intrinsics.
+
+    A tuning context imports all of them, which takes 40 s, most of it for CUDA's; our
+    kernels use none.
+    """
+    name = "tvm.s_tir.tensor_intrin"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = ModuleType(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]

@@ -35,6 +35,7 @@ from compiler.artifacts import (
 )
 from compiler.importing import ImportedModel, Meaning, import_model, interpreter_runner, read_onnx
 from compiler.targets import Target, get_target
+from compiler.tuning.schedules import Schedules, content_hash, find_log, open_schedules
 from numerics.arrays import IntArray, UInt8Array
 from numerics.errors import VitqError
 from numerics.files import write_atomically
@@ -58,6 +59,8 @@ class CompileOptions:
         nonlinear: overrides the file's own metadata; needed for none of ours.
         debug_dump: folder for the IR after each pass.
         artifacts: root folder, for foreign models.
+        tuned: whether the kernels get the schedules that a tuning log knows.
+        tuning_log: folder of that log; None for the shipped one of the target.
     """
 
     target: str = "cpu"
@@ -67,11 +70,15 @@ class CompileOptions:
     nonlinear: NonlinearName | None = None
     debug_dump: Path | None = None
     artifacts: Path = Path("artifacts")
+    tuned: bool = True
+    tuning_log: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a batch that is none."""
+        """Refuse a batch that is none, and a log that is not wanted."""
         if self.batch < 1:
             raise VitqError(f"batch {self.batch}: give at least 1")
+        if self.tuning_log is not None and not self.tuned:
+            raise VitqError("give --untuned or --tuning-log, not both")
 
 
 def compile_model(source: Path, options: CompileOptions) -> Path:
@@ -92,14 +99,16 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
     artifact = _foreign_artifact(source, options) if source.is_file() else open_artifact(source)
     if not artifact.onnx.is_file():
         raise VitqError(f"{artifact.folder} has no {artifact.onnx.name}: run export first")
-    folder = artifact.target_folder(options.target, options.batch)
-    wanted = _fingerprint(artifact, target, options)
+    folder = artifact.target_folder(options.target, options.batch, options.tuned)
+    log = find_log(target, options.tuned, options.tuning_log)
+    wanted = _fingerprint(artifact, target, options, log)
     json_path = folder / METADATA_NAME
     if is_current(json_path, wanted, folder / LIBRARY_NAME, folder / GOLDEN_NAME):
         logger.info("compile: unchanged, %s is up to date", folder / LIBRARY_NAME)
         return folder
     started = time.perf_counter()
-    _compile(artifact, target, options, folder, wanted)
+    schedules = open_schedules(log, options.tuned)
+    _compile(artifact, target, options, schedules, wanted)
     logger.info("compile: %s (%.1f s)", folder / LIBRARY_NAME, time.perf_counter() - started)
     return folder
 
@@ -115,7 +124,7 @@ def _foreign_artifact(path: Path, options: CompileOptions) -> Artifact:
 
 
 def _compile(
-    artifact: Artifact, target: Target, options: CompileOptions, folder: Path, wanted: str
+    artifact: Artifact, target: Target, options: CompileOptions, schedules: Schedules, wanted: str
 ) -> None:
     """Write the library and its golden file, and last the metadata."""
     from compiler.library import build_library
@@ -123,9 +132,11 @@ def _compile(
     _require_own_nonlinear(artifact, options.nonlinear)
     given = Meaning(options.batch, options.mean, options.std, options.nonlinear)
     model = import_model(artifact.onnx, given, options.debug_dump)
+    folder = artifact.target_folder(options.target, options.batch, options.tuned)
     library, golden = folder / LIBRARY_NAME, folder / GOLDEN_NAME
     begin_stage(folder / METADATA_NAME)
-    build_library(model.integer.mod, target, library)
+    build_library(model.integer.mod, target, library, schedules)
+    logger.info("%s", schedules.summary())
     pixels, codes = _golden(artifact, model)
     buffer = BytesIO()
     np.savez_compressed(buffer, pixels=pixels, codes=codes)
@@ -135,6 +146,7 @@ def _compile(
         "target": target.name,
         "target_config": target.tvm_config(),
         **_describe(model),
+        "schedules": schedules.to_json(),
         "sha256": {path.name: file_hash(path) for path in (artifact.onnx, library, golden)},
         "size_bytes": library.stat().st_size,
         "versions": versions(("apache-tvm", "apache-tvm-ffi", "numpy", "onnx")),
@@ -203,14 +215,17 @@ def _count_ops(mod: Any) -> dict[str, int]:
     return dict(sorted(Counter(name for name in names if name).items()))
 
 
-def _fingerprint(artifact: Artifact, target: Target, options: CompileOptions) -> str:
+def _fingerprint(
+    artifact: Artifact, target: Target, options: CompileOptions, log: Path | None
+) -> str:
     """Hash of all that goes in."""
     quantized = artifact.folder / "quantized.safetensors"
     return fingerprint({
         "onnx": file_hash(artifact.onnx),
         "quantized": file_hash(quantized) if quantized.is_file() else None,
         "target": [target.tvm_config(), target.features],
-        "options": [options.batch, options.mean, options.std, options.nonlinear],
+        "options": [options.batch, options.mean, options.std, options.nonlinear, options.tuned],
+        "tuning_log": content_hash(log),
         "source": source_hash(PACKAGES),
         "versions": versions(("apache-tvm", "apache-tvm-ffi", "numpy", "onnx")),
     })

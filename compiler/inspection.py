@@ -1,5 +1,6 @@
 """Stage ``inspect``: what is in an artifact."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,9 @@ def _target(folder: Path) -> dict[str, Any]:
         "tightest": max(bounds, key=_fill, default=None),
     }
     metadata.pop("fingerprint")
+    metadata["schedule_sources"] = dict(
+        sorted(Counter(kernel["source"] for kernel in metadata.get("schedules", ())).items())
+    )
     return metadata
 
 

@@ -15,22 +15,23 @@ from numerics.errors import VitqError
 logger = logging.getLogger(__name__)
 
 
-def build_library(mod: Any, target: Target, path: Path) -> None:
+def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> None:
     """Generate code for an integer module and link it.
 
     Args:
         mod: from `relay_passes.pipeline.integerize`.
         target: what for.
         path: of the ``.so``; written under a temporary name and renamed.
+        choose: the kernels' schedules (`compiler.lower_kernels.Choose`); the defaults if None.
     """
     check_versions()
     from tvm import relax
     from tvm.target import Target as TvmTarget
 
-    from compiler.lower_kernels import lower_kernels
+    from compiler.lower_kernels import lower_kernels, untuned
 
     tvm_target = TvmTarget(target.tvm_config())
-    lowered = lower_kernels(mod, target.features, tvm_target)
+    lowered = lower_kernels(mod, target.features, tvm_target, choose or untuned)
     with tvm_target:
         executable = relax.build(lowered, target=tvm_target)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,216 @@
+"""Stage ``tune``: search for good schedules of a model's kernels, and log them for compile."""
+
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.artifacts import open_artifact
+from compiler.importing import Meaning, import_model
+from compiler.targets import Target, get_target, host_flags, missing_flags
+from numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
+
+TRIALS_PER_TASK = 32
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """How to tune.
+
+    Attributes:
+        target: name in the table of targets.
+        batch: static batch size.
+        trials: over all tasks, those already in the log included; `TRIALS_PER_TASK` for each if
+            neither this nor `minutes` is given.
+        minutes: of searching; the last batch may take some seconds more.
+        threads: that a kernel runs on.
+        log: folder of the log; None for the target's shipped one.
+        seed: of the search.
+        prune: keep only the best records of each task in the log.
+    """
+
+    target: str = "cpu"
+    batch: int = 1
+    trials: int | None = None
+    minutes: float | None = None
+    threads: int = 1
+    log: Path | None = None
+    seed: int = 0
+    prune: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse budgets and sizes that are none."""
+        for name in ("batch", "trials", "minutes", "threads"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise VitqError(f"--{name} {value}: give more than 0")
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task came to.
+
+    Attributes:
+        task: its text.
+        calls: in one run of the model.
+        trials: points in the log.
+        failed: of them.
+        untuned_us: time of the default schedule; NaN if it failed.
+        tuned_us: of the best one.
+        values: of the best one's knobs.
+    """
+
+    task: str
+    calls: int
+    trials: int
+    failed: int
+    untuned_us: float
+    tuned_us: float
+    values: dict[str, int]
+
+    @property
+    def gain(self) -> float:
+        """How many times faster."""
+        return self.untuned_us / self.tuned_us
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, and the gain."""
+        return {**asdict(self), "gain": self.gain}
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """What a run came to.
+
+    Attributes:
+        log: folder of the records.
+        tasks: each task.
+        new_trials: made by this run.
+        seconds: that it took.
+    """
+
+    log: Path
+    tasks: tuple[TaskResult, ...]
+    new_trials: int
+    seconds: float
+
+    @property
+    def untuned_us(self) -> float:
+        """Of all calls of tuned kernels in one run of the model."""
+        return sum(task.calls * task.untuned_us for task in self._measured)
+
+    @property
+    def tuned_us(self) -> float:
+        """Likewise."""
+        return sum(task.calls * task.tuned_us for task in self._measured)
+
+    @property
+    def _measured(self) -> list[TaskResult]:
+        """Tasks that the budget was enough for."""
+        return [task for task in self.tasks if not math.isnan(task.untuned_us)]
+
+    def to_json(self) -> dict[str, Any]:
+        """For a program."""
+        return {
+            "log": str(self.log),
+            "new_trials": self.new_trials,
+            "seconds": self.seconds,
+            "untuned_us": self.untuned_us,
+            "tuned_us": self.tuned_us,
+            "tasks": [task.to_json() for task in self.tasks],
+        }
+
+
+def tune(folder: Path, options: TuneOptions) -> TuneResult:
+    """Run the stage; a run that was ended goes on where it was.
+
+    Args:
+        folder: the artifact's.
+        options: target and budget.
+
+    Returns:
+        Each task's best.
+
+    Raises:
+        VitqError: no artifact, nothing to tune, this machine cannot run the target's code, or
+            another process tunes into the same log.
+    """
+    from compiler.compat import check_versions
+
+    target = get_target(options.target)
+    lacking = missing_flags(target, host_flags())
+    if lacking:
+        raise VitqError(
+            f"target {target.name} cannot be tuned here: this processor lacks {', '.join(lacking)}"
+        )
+    artifact = open_artifact(folder)
+    if not artifact.onnx.is_file():
+        raise VitqError(f"{artifact.folder} has no {artifact.onnx.name}: run export first")
+    check_versions()
+    from compiler.tuning.workload import extract
+
+    model = import_model(artifact.onnx, Meaning(options.batch))
+    tasks = extract(model.integer.mod, target.features, target.tvm_config())
+    if not tasks:
+        raise VitqError(f"no kernel of {artifact.folder} has anything to tune for {target.name}")
+    return tune_tasks(tasks, target, options)
+
+
+def tune_tasks(tasks: list[Any], target: Target, options: TuneOptions) -> TuneResult:
+    """Tune given tasks (`compiler.tuning.workload.extract`)."""
+    from compiler.tuning.log import prune, shipped_log, writing
+    from compiler.tuning.progress import Progress
+    from compiler.tuning.search import confirm, measure_defaults, search
+    from compiler.tuning.session import Session
+
+    started = time.monotonic()
+    log = options.log or shipped_log(target)
+    limits = _limits(options, len(tasks), started)
+    with writing(log, target), Session(tasks, target, log, limits, options.threads) as session:
+        logger.info(
+            "tune: %d tasks, %d trials in %s already", len(tasks), session.started_with, log
+        )
+        with Progress(session) as progress:
+            session.on_trial = progress.show
+            measure_defaults(session)
+            search(session, options.seed)
+            confirm(session)
+        results = tuple(_result(state) for state in session.states)
+        made = session.trials - session.started_with
+        if options.prune:
+            dropped = prune(log, {state.task.text: dict(state.default) for state in session.states})
+            logger.info("tune: dropped %d records that are not among the best", dropped)
+    seconds = time.monotonic() - started
+    logger.info("tune: %d new trials in %s (%.1f s)", made, log, seconds)
+    return TuneResult(log, results, made, seconds)
+
+
+def _limits(options: TuneOptions, tasks: int, started: float) -> Any:
+    from compiler.tuning.session import Limits
+
+    trials = options.trials
+    if trials is None and options.minutes is None:
+        trials = TRIALS_PER_TASK * tasks
+    deadline = math.inf if options.minutes is None else started + 60 * options.minutes
+    return Limits(trials, deadline)
+
+
+def _result(state: Any) -> TaskResult:
+    from compiler.tuning.schedules import best
+
+    works = [entry for entry in state.known.values() if entry.works]
+    untuned = state.known.get(state.default)
+    chosen = best(works) if works else None
+    return TaskResult(
+        state.task.text,
+        state.task.calls,
+        len(state.known),
+        len(state.known) - len(works),
+        1e6 * untuned.seconds if untuned and untuned.works else math.nan,
+        1e6 * chosen.seconds if chosen else math.nan,
+        chosen.values if chosen else {},
+    )

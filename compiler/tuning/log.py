@@ -1,0 +1,274 @@
+"""Where records lie: MetaSchedule's two JSON files and a ``meta.json``, one folder for each target.
+
+    tuning_logs/<target>/database_workload.json        one line for each workload
+    tuning_logs/<target>/database_tuning_record.json   one line for each measurement
+    tuning_logs/<target>/meta.json                     TVM version, target, processor, date
+
+Lines are only ever appended, so that a killed process loses at most the line it was writing.
+Of a point that was measured more than once, the last measurement counts.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.artifacts import ROOT, fingerprint, read_json, write_json
+from compiler.compat import TVM_VERSION
+from compiler.targets import TARGETS, Target
+from numerics.errors import VitqError
+from numerics.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+LOGS = ROOT / "tuning_logs"
+WORKLOADS = "database_workload.json"
+RECORDS = "database_tuning_record.json"
+META = "meta.json"
+PREFIX = "vitq."
+"""Of the annotations that carry knobs."""
+FAILED_S = 1e9
+"""MetaSchedule records a failure as 1e10 seconds."""
+CONFIRMED = 2
+"""A record with at least that many times was measured in turn with its rivals."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A measured point.
+
+    Attributes:
+        space: the knobs it was chosen from (`workload.space_text`).
+        values: of its knobs.
+        seconds: the lowest of its times; at least `FAILED_S` if it failed.
+        confirmed: whether it was measured in turn with its rivals.
+    """
+
+    space: str
+    values: dict[str, int]
+    seconds: float
+    confirmed: bool
+
+    @property
+    def works(self) -> bool:
+        """Whether it was built and ran."""
+        return self.seconds < FAILED_S
+
+
+def entry_name(target: Target) -> str:
+    """The name in the table of targets, also of ``cpu``."""
+    for name, entry in TARGETS.items():
+        if (entry.config, entry.features) == (target.config, target.features):
+            return name
+    return target.name
+
+
+def shipped_log(target: Target) -> Path:
+    """The folder of the logs that come with this release."""
+    return LOGS / entry_name(target)
+
+
+def describe(target: Target) -> dict[str, Any]:
+    """The content of ``meta.json``."""
+    return {
+        "tvm_version": TVM_VERSION,
+        "target": entry_name(target),
+        "target_config": target.tvm_config(),
+        "host_cpu": host_cpu(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def host_cpu() -> str:
+    """The processor's name."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def check_meta(folder: Path, target: Target) -> None:
+    """Refuse a log that says nothing about what is being compiled.
+
+    Raises:
+        VitqError: of another TVM or another target, or no ``meta.json``.
+    """
+    if not (folder / META).is_file():
+        raise VitqError(f"{folder} is no tuning log: it has no {META}")
+    found, wanted = read_json(folder / META), describe(target)
+    for key, what in (("tvm_version", "TVM"), ("target", "target"), ("target_config", "target")):
+        if found.get(key) != wanted[key]:
+            raise VitqError(
+                f"tuning log {folder} is of {what} {found.get(key)}, not {wanted[key]}: "
+                "tune again, or compile with --untuned"
+            )
+
+
+def is_log(folder: Path) -> bool:
+    """Whether there is anything to read."""
+    return (folder / RECORDS).is_file()
+
+
+def log_hash(folder: Path) -> str:
+    """Hash of what a log says."""
+    return fingerprint({
+        name: (folder / name).read_text() for name in (META, WORKLOADS, RECORDS)
+        if (folder / name).is_file()
+    })  # fmt: skip
+
+
+def read_log(folder: Path) -> dict[str, list[Entry]]:
+    """All points of a log.
+
+    Args:
+        folder: of the log.
+
+    Returns:
+        For each task's text its points, each once, in order of first measurement.
+
+    Raises:
+        VitqError: damaged in more than its last line.
+    """
+    spaces = [_workload_of(line) for line in _lines(folder / WORKLOADS)]
+    tasks: dict[str, dict[tuple[Any, ...], Entry]] = {}
+    for number, line in enumerate(_lines(folder / RECORDS), 1):
+        try:
+            index, (trace, times, *_) = line
+            task, space = spaces[index]
+            values = _values(trace)
+        except (ValueError, TypeError, IndexError, KeyError) as error:
+            raise VitqError(f"{folder / RECORDS}, line {number}: not a record ({error})") from error
+        point = (space, *sorted(values.items()))
+        tasks.setdefault(task, {})[point] = _entry(space, values, times)
+    return {task: list(entries.values()) for task, entries in tasks.items()}
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The JSON of each line; a torn last line is left out."""
+    if not path.is_file():
+        return
+    lines = path.read_text(errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            if number < len(lines):
+                raise VitqError(f"{path}, line {number} is damaged: {error}") from error
+
+
+def _workload_of(line: Any) -> tuple[str, str]:
+    """Task and space of a workload."""
+    from tvm.s_tir.meta_schedule.database import Workload
+
+    from compiler.tuning.workload import SPACE, TASK
+
+    attributes = Workload.from_json(line).mod["main"].attrs
+    return str(attributes[TASK]), str(attributes[SPACE])
+
+
+def _values(trace: Any) -> dict[str, int]:
+    """What a trace decides, read from its JSON without replaying it."""
+    instructions, decisions = trace
+    decided = dict(decisions)
+    chosen: dict[str, int] = {}
+    values: dict[str, int] = {}
+    for index, (kind, inputs, attributes, outputs) in enumerate(instructions):
+        if kind == "SampleCategorical":
+            chosen[outputs[0]] = int(attributes[0][decided[index]])
+        elif kind == "Annotate" and attributes[0].startswith(PREFIX):
+            values[attributes[0].removeprefix(PREFIX)] = chosen[inputs[1]]
+    return values
+
+
+@contextmanager
+def writing(folder: Path, target: Target) -> Iterator[None]:
+    """Hold a log for writing: made, checked, mended, and locked against other processes.
+
+    Raises:
+        VitqError: another process writes it, or it is of another TVM or target.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise VitqError(f"another process is tuning into {folder}: wait for it") from error
+        if (folder / META).is_file() or is_log(folder):
+            check_meta(folder, target)
+            measured_on = read_json(folder / META).get("host_cpu")
+            if measured_on != host_cpu():
+                logger.warning("tune: %s is of another processor, %s", folder, measured_on)
+        write_json(folder / META, describe(target))
+        for name in (WORKLOADS, RECORDS):
+            mend(folder / name)
+        yield
+    finally:
+        os.close(handle)
+
+
+def mend(path: Path) -> bool:
+    """Drop a last line that a killed process did not finish.
+
+    Returns:
+        Whether there was one.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    whole, _, last = content.rpartition(b"\n")
+    if not last:
+        return False
+    try:
+        json.loads(last)
+    except ValueError:
+        kept = whole + b"\n" if whole else b""
+        logger.info(
+            "tune: dropped an unfinished line of %d bytes at the end of %s", len(last), path
+        )
+    else:
+        kept = content + b"\n"
+    write_atomically(path, kept)
+    return kept != content + b"\n"
+
+
+def prune(folder: Path, untuned: Mapping[str, Mapping[str, int]], best: int = 3) -> int:
+    """Keep only what is worth shipping: of each task its best points, and the untuned one.
+
+    Args:
+        folder: of the log, held for `writing`.
+        untuned: for each task's text the untuned point.
+        best: points of each task.
+
+    Returns:
+        Records dropped.
+    """
+    lines = (folder / RECORDS).read_text().splitlines()
+    tasks = [_workload_of(line)[0] for line in _lines(folder / WORKLOADS)]
+    points: dict[int, dict[Any, tuple[Entry, str]]] = {}
+    for text in lines:
+        index, (trace, times, *_) = json.loads(text)
+        values = _values(trace)
+        entry = _entry("", values, times)
+        points.setdefault(index, {})[tuple(sorted(values.items()))] = entry, text
+    kept: list[str] = []
+    for index, found in sorted(points.items()):
+        ranked = sorted(found.values(), key=lambda pair: (not pair[0].confirmed, pair[0].seconds))
+        kept += [
+            text
+            for place, (entry, text) in enumerate(ranked)
+            if entry.works and (place < best or entry.values == untuned.get(tasks[index]))
+        ]
+    write_atomically(folder / RECORDS, "".join(f"{text}\n" for text in kept))
+    return len(lines) - len(kept)
+
+
+def _entry(space: str, values: dict[str, int], times: Sequence[float] | None) -> Entry:
+    return Entry(space, values, min(times or [10 * FAILED_S]), len(times or ()) >= CONFIRMED)

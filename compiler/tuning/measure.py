@@ -1,0 +1,147 @@
+"""What a worker does for one trial: compile a kernel, or time it.
+
+Timing follows the conditions inside a model. There the activations were written a moment ago by
+the kernel before, and the constants were last read one inference ago, since when all other layers'
+went through the cache. So activations are one set that is used again and again, and the
+constants are used in turn from as many copies as overflow the second-level cache.
+"""
+
+import functools
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.kernels.types import Kernel, Schedule, TensorType
+from numerics.arrays import IntArray
+
+EVICT_BYTES = 4 << 20
+"""Constants of one round: more than the second-level cache of any core in the table of targets."""
+SMALL_BYTES = 16 << 10
+"""Constants that stay in the first-level cache are not copied."""
+BLOCKS = 3
+"""A measurement is the lowest median of so many blocks."""
+MIN_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a kernel is timed with.
+
+    Attributes:
+        kernel: its types.
+        constants: path of an ``.npz`` of the constant inputs, ``x<index>``.
+    """
+
+    kernel: Kernel
+    constants: Path
+
+
+def save_constants(path: Path, constants: Sequence[IntArray | None]) -> None:
+    """Write the constant inputs of a kernel."""
+    arrays: dict[str, Any] = {f"x{i}": c for i, c in enumerate(constants) if c is not None}
+    np.savez(path, **arrays)
+
+
+def compile_kernel(
+    kernel: Kernel, schedule: Schedule, config: Mapping[str, Any], compiler: str, path: str
+) -> str:
+    """Compile a kernel to a library.
+
+    Args:
+        kernel: which.
+        schedule: its values.
+        config: of TVM's target.
+        compiler: that links.
+        path: of the library.
+
+    Returns:
+        The path.
+    """
+    import tvm
+    from tvm.target import Target
+
+    target = Target(dict(config))
+    func = kernel.build(schedule)
+    func = func.with_attr({"target": target, "global_symbol": kernel.name})
+    library = tvm.compile(tvm.IRModule({kernel.name: func}), target=target)
+    library.export_library(path, cc=compiler)
+    return path
+
+
+def time_kernel(path: str, inputs: Inputs, budget_s: float) -> float:
+    """Seconds of one call, as robust as the budget allows.
+
+    Args:
+        path: of the library.
+        inputs: what to call it with.
+        budget_s: how long to measure.
+
+    Returns:
+        The lowest of the blocks' medians.
+    """
+    import tvm
+
+    function = tvm.runtime.load_module(path)[inputs.kernel.name]
+    sets = argument_sets(inputs)
+    for arguments in sets:
+        function(*arguments)
+    once = _round(function, sets)
+    rounds = max(MIN_ROUNDS, int(budget_s / BLOCKS / max(once * len(sets), 1e-9)))
+    blocks = [
+        statistics.median(_round(function, sets) for _ in range(rounds)) for _ in range(BLOCKS)
+    ]
+    return min(blocks)
+
+
+def _round(function: Any, sets: Sequence[Sequence[Any]]) -> float:
+    """Mean seconds of a call over all sets of arguments."""
+    start = time.perf_counter()
+    for arguments in sets:
+        function(*arguments)
+    return (time.perf_counter() - start) / len(sets)
+
+
+@functools.lru_cache(maxsize=4)
+def argument_sets(inputs: Inputs) -> list[list[Any]]:
+    """Arguments of the calls of one round."""
+    import tvm
+
+    numbers = np.random.default_rng(0)
+    with np.load(inputs.constants, allow_pickle=False) as stored:
+        constants = {name: stored[name] for name in stored.files}
+    types = [*inputs.kernel.inputs, inputs.kernel.out]
+    activations = {
+        index: tvm.runtime.tensor(_codes(numbers, kind))
+        for index, kind in enumerate(types)
+        if f"x{index}" not in constants
+    }
+    size = sum(array.nbytes for array in constants.values())
+    copies = -(-EVICT_BYTES // size) if size > SMALL_BYTES else 1
+    return [
+        [
+            activations[i] if i in activations else tvm.runtime.tensor(constants[f"x{i}"])
+            for i in range(len(types))
+        ]
+        for _ in range(copies)
+    ]
+
+
+def _codes(numbers: np.random.Generator, kind: TensorType) -> IntArray:
+    """Codes as quantized activations have them: around 0, rarely at the ends."""
+    info = np.iinfo(kind.dtype)
+    middle, spread = (info.min + info.max) / 2, (info.max - info.min) / 8
+    values = numbers.normal(middle, spread, kind.shape).round()
+    return np.clip(values, info.min, info.max).astype(kind.dtype)
+
+
+def available_cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

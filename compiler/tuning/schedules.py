@@ -1,0 +1,140 @@
+"""The schedules of a library: what a log knows, and the default for the rest."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.kernels.types import Kernel, Schedule
+from compiler.targets import Target
+from compiler.tuning.log import Entry, check_meta, is_log, log_hash, read_log, shipped_log
+from compiler.tuning.workload import task_text
+from numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
+
+LOG = "log"
+UNTUNED = "default: untuned"
+NO_RECORD = "default: no record"
+STALE = "default: stale record"
+NO_KNOBS = "default: no knobs"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Where a kernel's schedule came from.
+
+    Attributes:
+        name: the kernel's in the library.
+        task: its task's text.
+        source: `LOG`, or why it has the default.
+        values: of all knobs.
+    """
+
+    name: str
+    task: str
+    source: str
+    values: dict[str, int]
+
+
+class Schedules:
+    """`compiler.lower_kernels.Choose` that remembers what it chose.
+
+    Args:
+        entries: of a log (`compiler.tuning.log.read_log`); None for an untuned library.
+        log: where they are from, for the summary.
+    """
+
+    def __init__(
+        self, entries: Mapping[str, Sequence[Entry]] | None, log: Path | None = None
+    ) -> None:
+        self.entries = entries
+        self.log = log
+        self.applied: list[Applied] = []
+
+    def __call__(self, kernel: Kernel) -> Schedule:
+        """The values for a kernel."""
+        task = task_text(kernel)
+        source, chosen = self._choose(kernel, task)
+        same = sum(known.name.rpartition("_")[0] == kernel.name for known in self.applied)
+        values = kernel.schedule(chosen)
+        self.applied.append(Applied(f"{kernel.name}_{same}", task, source, values))
+        return chosen
+
+    def _choose(self, kernel: Kernel, task: str) -> tuple[str, Schedule]:
+        if not kernel.is_tunable:
+            return NO_KNOBS, {}
+        if self.entries is None:
+            return UNTUNED, {}
+        found = [entry for entry in self.entries.get(task, ()) if entry.works]
+        if not found:
+            return NO_RECORD, {}
+        usable = [entry for entry in found if is_valid(kernel, entry.values)]
+        if not usable:
+            return STALE, {}
+        return LOG, best(usable).values
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """For the metadata."""
+        return [asdict(applied) for applied in self.applied]
+
+    def summary(self) -> str:
+        """One line: how many schedules are from where."""
+        counts = Counter(applied.source for applied in self.applied)
+        tuned = counts.pop(LOG, 0)
+        reasons = Counter({reason.removeprefix("default: "): n for reason, n in counts.items()})
+        rest = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
+        origin = f" from {self.log}" if tuned and self.log else ""
+        default = f", {reasons.total()} default ({rest})" if rest else ""
+        return f"schedules: {tuned}{origin}{default}"
+
+
+def is_valid(kernel: Kernel, values: Mapping[str, int]) -> bool:
+    """Whether a kernel's template still has these values."""
+    knobs = kernel.knobs()
+    return all(name in knobs and value in knobs[name].choices for name, value in values.items())
+
+
+def best(entries: Sequence[Entry]) -> Entry:
+    """The fastest; where some were measured in turn with their rivals, the fastest of those."""
+    confirmed = [entry for entry in entries if entry.confirmed]
+    return min(confirmed or entries, key=lambda entry: entry.seconds)
+
+
+def find_log(target: Target, tuned: bool, given: Path | None) -> Path | None:
+    """The log that a library is compiled with.
+
+    Args:
+        target: of the library.
+        tuned: whether any is wanted.
+        given: by the user, instead of the shipped one.
+
+    Returns:
+        Its folder; None if there is none.
+
+    Raises:
+        VitqError: the given folder is no log, or a log is of another TVM or target.
+    """
+    if not tuned:
+        return None
+    folder = given or shipped_log(target)
+    if given is not None and not is_log(given):
+        raise VitqError(f"{given} is no tuning log: run tune first, or leave --tuning-log out")
+    if not is_log(folder):
+        return None
+    check_meta(folder, target)
+    return folder
+
+
+def content_hash(log: Path | None) -> str | None:
+    """For a stage's fingerprint."""
+    return None if log is None else log_hash(log)
+
+
+def open_schedules(log: Path | None, tuned: bool) -> Schedules:
+    """The schedules of a log (`find_log`), or the defaults."""
+    if not tuned:
+        return Schedules(None)
+    return Schedules({} if log is None else read_log(log), log)
