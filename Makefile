@@ -2,8 +2,12 @@
 # make compile MODEL=... WEIGHTS=... CALIB=... PICTURES=... TARGET=cpu RECIPE=w8a8 METHOD=repq BATCH=1
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make run INPUT=x.npy OUTPUT=y.npy
+# make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
 # make test                 lint, types, import contracts, tests
-# make benchmark            latency beside onnxruntime
+# make tune TARGET=cpu TRIALS=500 (or MINUTES=10) TUNING_LOG=folder THREADS=1 PRUNE=1
+#                           search for faster kernels; compile uses what it finds (UNTUNED=1: not)
+# make benchmark            beside other runtimes; BATCH=1,8,32 THREADS=1,2 PROFILE=1 SCALING=224,304,384
+#                           PLOT=bars.png ROOFLINE=roofline.png JSON=out.json; see benchmarks/README.md
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,6 +32,14 @@ MEAN ?=
 STD ?=
 INPUT ?=
 OUTPUT ?= logits.npy
+FLAVOUR ?= vm
+OUT ?= bundle
+LABELS ?=
+TO ?=
+TRIALS ?=
+MINUTES ?=
+TUNING_LOG ?=
+UNTUNED ?=
 
 # $(call option,--flag,VALUE): the flag with its value, or nothing where the value is empty.
 option = $(if $(2),$(1) "$(2)")
@@ -41,13 +53,15 @@ QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe $(RECIPE) --method $(METHOD) \
 PICTURE_OPTIONS = $(call option,--pictures,$(PICTURES)) $(call option,--count,$(COUNT))
 SUFFIX := $(if $(filter-out vitq,$(NONLINEAR)),-$(NONLINEAR))
 FOLDER = $(ARTIFACTS)/$(subst :,.,$(MODEL))/$(RECIPE)-$(METHOD)$(SUFFIX)
-LIBRARY = $(FOLDER)/$(TARGET)$(if $(filter-out 1,$(BATCH)),-b$(BATCH))
+LIBRARY = $(FOLDER)/$(TARGET)$(if $(filter-out 1,$(BATCH)),-b$(BATCH))$(if $(UNTUNED),-untuned)
+COMPILE_OPTIONS = --target $(TARGET) --batch $(BATCH) $(if $(UNTUNED),--untuned) \
+	$(call option,--tuning-log,$(TUNING_LOG))
 
 .DELETE_ON_ERROR:
-.PHONY: compile quantize export verify evaluate run inspect test benchmark setup clean help
+.PHONY: compile quantize export tune verify evaluate run inspect deploy test benchmark setup clean help
 
 compile: $(READY)
-	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) --target $(TARGET) --batch $(BATCH)
+	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
 
 quantize: $(READY)
 	$(VITQ) quantize $(QUANTIZE_OPTIONS)
@@ -61,14 +75,27 @@ verify: $(READY)
 evaluate: $(READY)
 	$(VITQ) evaluate "$(LIBRARY)" $(PICTURE_OPTIONS)
 
+tune: export
+	$(VITQ) tune "$(FOLDER)" --target $(TARGET) --batch $(BATCH) $(call option,--trials,$(TRIALS)) \
+		$(call option,--minutes,$(MINUTES)) $(call option,--threads,$(THREADS)) \
+		$(call option,--log,$(TUNING_LOG)) $(if $(PRUNE),--prune)
+
 run: $(READY)
 	$(VITQ) run "$(LIBRARY)" --input "$(INPUT)" --output "$(OUTPUT)"
+
+deploy: $(READY)
+	$(VITQ) deploy "$(LIBRARY)" --flavour $(FLAVOUR) --out "$(OUT)" \
+		$(call option,--labels,$(LABELS)) $(call option,--to,$(TO))
 
 inspect: $(READY)
 	$(VITQ) inspect "$(LIBRARY)"
 
-benchmark: compile
-	$(VENV)/bin/python -m benchmarks.latency "$(LIBRARY)"
+benchmark: export
+	$(VITQ) benchmark "$(FOLDER)" --target $(TARGET) --batch "$(BATCH)" \
+		$(call option,--threads,$(THREADS)) $(call option,--contestants,$(CONTESTANTS)) \
+		$(call option,--rounds,$(ROUNDS)) $(call option,--scaling,$(SCALING)) \
+		$(call option,--plot,$(PLOT)) $(call option,--roofline,$(ROOFLINE)) \
+		$(if $(PROFILE),--profile) $(if $(JSON),--json > "$(JSON)")
 
 test: $(READY)
 	$(VENV)/bin/ruff check .

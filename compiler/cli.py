@@ -46,6 +46,10 @@ BatchOption = Annotated[int, typer.Option(help="static batch size")]
 ThreadsOption = Annotated[int | None, typer.Option(help="threads of the library")]
 PicturesOption = Annotated[str | None, typer.Option(help="pictures: a folder or .npy")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+UntunedOption = Annotated[bool, typer.Option("--untuned", help="every kernel's default schedule")]
+TuningLogOption = Annotated[
+    Path | None, typer.Option(help="folder of tuning records; the shipped one if absent")
+]
 FolderArgument = Annotated[Path, typer.Argument(help="the artifact's folder, or a target's in it")]
 
 
@@ -139,14 +143,17 @@ def compile_command(
     nonlinear: Annotated[str | None, typer.Option(help="overrides the file's metadata")] = None,
     debug_dump: Annotated[Path | None, typer.Option(help="folder for the IR of each pass")] = None,
     artifacts: ArtifactsOption = Path("artifacts"),
+    untuned: UntunedOption = False,
+    tuning_log: TuningLogOption = None,
 ) -> None:
     """Compile a QDQ model to an integer-only library."""
     from compiler.compile import CompileOptions, compile_model
 
     normalization = _numbers(mean, "mean"), _numbers(std, "std")
     options = CompileOptions(
-        target, batch, *normalization, _nonlinear(nonlinear), debug_dump, artifacts
-    )
+        target, batch, *normalization, _nonlinear(nonlinear), debug_dump, artifacts,
+        not untuned, tuning_log,
+    )  # fmt: skip
     typer.echo(compile_model(source, options))
 
 
@@ -154,6 +161,36 @@ def _nonlinear(name: str | None) -> Any:
     if name not in (None, "vitq", "ivit"):
         raise VitqError(f"--nonlinear {name!r}: choose vitq or ivit")
     return name
+
+
+@app.command()
+def tune(
+    folder: FolderArgument,
+    target: TargetOption = "cpu",
+    batch: BatchOption = 1,
+    trials: Annotated[
+        int | None, typer.Option(help="measurements over all kernels, those in the log included")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="how long to search")] = None,
+    threads: Annotated[int, typer.Option(help="threads of a kernel")] = 1,
+    log: Annotated[
+        Path | None, typer.Option(help="folder of the records; the shipped one if absent")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the search")] = 0,
+    prune: Annotated[bool, typer.Option("--prune", help="keep only the best records")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for faster schedules of a model's kernels; compile then uses them."""
+    from compiler.report import print_tuning
+    from compiler.tune import TuneOptions
+    from compiler.tune import tune as stage
+
+    options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune)
+    result = stage(folder, options)
+    if as_json:
+        print_json(result.to_json())
+        return
+    print_tuning(result)
 
 
 @app.command()
@@ -202,6 +239,35 @@ def evaluate(
 
 
 @app.command()
+def benchmark(
+    folder: FolderArgument,
+    target: Annotated[
+        str | None, typer.Option(help="as for compile; the folder's own if absent")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="batch sizes, with commas")] = "1",
+    threads: Annotated[str, typer.Option(help="numbers of threads (pinned cores)")] = "1",
+    contestants: Annotated[
+        str | None, typer.Option(help="which, with commas; all if absent")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="over all contestants, in turn")] = 20,
+    profile: Annotated[bool, typer.Option("--profile", help="time every kernel")] = False,
+    scaling: Annotated[
+        str | None, typer.Option(help="picture sizes to measure growth over: 224,304,384")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="picture of the latencies to write")] = None,
+    roofline: Annotated[Path | None, typer.Option(help="roofline picture to write")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Latency, throughput, memory and size beside other runtimes; a profile against the peak."""
+    from compiler.benchmark.show import BenchmarkRequest, run_benchmark
+
+    request = BenchmarkRequest(
+        target, batch, threads, contestants, rounds, profile, scaling, plot, roofline, as_json
+    )
+    run_benchmark(folder, request)
+
+
+@app.command()
 def run(
     folder: FolderArgument,
     input_path: Annotated[Path, typer.Option("--input", help=".npy, uint8 (N, C, H, W)")],
@@ -218,6 +284,33 @@ def run(
     stage(folder, input_path, output_path, raw, "library" if backend == "library" else "reference",
           threads)  # fmt: skip
     typer.echo(output_path)
+
+
+@app.command()
+def deploy(
+    folder: FolderArgument,
+    out: Annotated[Path, typer.Option(help="folder of the bundle; an earlier one is replaced")],
+    flavour: Annotated[
+        str, typer.Option(help="vm (TVM's virtual machine) or static (plain C, no TVM)")
+    ] = "vm",
+    labels: Annotated[Path | None, typer.Option(help="file with a class name on each line")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="copy it to user@host[:folder] and verify it there")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a bundle together with which a device runs the model, without Python."""
+    from compiler.deploy.bundle import DeployOptions
+    from compiler.deploy.bundle import deploy as stage
+    from compiler.deploy.device import send
+    from compiler.deploy.show import bundle_rows
+
+    bundle = stage(folder, DeployOptions(out, flavour, labels))
+    said = send(out, to) if to else None
+    if as_json:
+        print_json(bundle.to_json() | {"device": said})
+        return
+    print_table(["bundle", str(out)], bundle_rows(bundle, said), "")
 
 
 @app.command()
@@ -265,6 +358,8 @@ def build(
     std: StdOption = None,
     artifacts: ArtifactsOption = Path("artifacts"),
     threads: ThreadsOption = None,
+    untuned: UntunedOption = False,
+    tuning_log: TuningLogOption = None,
 ) -> None:
     """The whole job: quantize, export, compile, verify, evaluate."""
     from compiler.compile import CompileOptions, compile_model
@@ -280,7 +375,8 @@ def build(
     )  # fmt: skip
     artifact = quantize_stage(options)
     export_stage(artifact)
-    folder = compile_model(artifact.folder, CompileOptions(target, batch))
+    compiling = CompileOptions(target, batch, tuned=not untuned, tuning_log=tuning_log)
+    folder = compile_model(artifact.folder, compiling)
     verify(folder, pictures, threads=threads)
     if pictures is None and open_compiled(folder).own_pictures is None:
         typer.echo("evaluate: skipped, no --pictures to evaluate on", err=True)

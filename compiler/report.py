@@ -42,6 +42,23 @@ def print_artifact(content: dict[str, Any]) -> None:
     print_table(["provenance", ""], [[key, str(facts[key])] for key in shown if key in facts], "")
 
 
+def print_tuning(result: Any) -> None:
+    """Print what `compiler.tune.tune` came to."""
+    rows = [
+        [t.task, str(t.calls), f"{t.trials}" + (f" ({t.failed} failed)" if t.failed else ""),
+         f"{t.untuned_us:.1f}", f"{t.tuned_us:.1f}", f"{t.gain:.2f}",
+         " ".join(f"{name}={value}" for name, value in t.values.items())]
+        for t in result.tasks
+    ]  # fmt: skip
+    gain = result.untuned_us / result.tuned_us
+    untuned, tuned = (f"{us:.1f}" for us in (result.untuned_us, result.tuned_us))
+    trials = str(sum(t.trials for t in result.tasks))
+    rows.append(["all calls of one run", "", trials, untuned, tuned, f"{gain:.2f}", ""])
+    head = ["task", "calls", "trials", "untuned us", "tuned us", "gain", "schedule"]
+    title = f"{result.new_trials} new trials in {result.seconds:.0f} s: {result.log}"
+    print_table(head, rows, title)
+
+
 def _print_target(name: str, target: dict[str, Any]) -> None:
     tightest = target["accumulators"]["tightest"]
     islands = target["float_islands"]
@@ -56,6 +73,8 @@ def _print_target(name: str, target: dict[str, Any]) -> None:
         reach = max(-tightest["low"], tightest["high"]) / tightest["limit"]
         what = f"{tightest['op']} {tightest['var']}: {tightest['what']}"
         rows.append(["tightest", f"{what}, {100 * reach:.1f} % of its limit"])
+    for source, count in target["schedule_sources"].items():
+        rows.append([f"schedules: {source}", f"{count} kernels"])
     rows += [[op, str(count)] for op, count in target["integer_ops"].items()]
     print_table(["target", name], rows, "")
 

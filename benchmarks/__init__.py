@@ -1,1 +1,0 @@
-"""Measurements: speed is never asserted by a test."""

@@ -1,0 +1,97 @@
+"""From the command line's texts to the stage, and from its report to tables, JSON and pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.benchmark.contestants import CONTESTANTS
+from compiler.benchmark.machine import need_extra
+from compiler.benchmark.stage import BenchmarkOptions, Report, benchmark
+from numerics.errors import VitqError
+
+DIGITS = 5
+PICTURES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """The command's options as they were written; see ``vitq benchmark --help``."""
+
+    target: str | None
+    batch: str
+    threads: str
+    contestants: str | None
+    rounds: int
+    profile: bool
+    scaling: str | None
+    plot: Path | None
+    roofline: Path | None
+    as_json: bool
+
+    def options(self) -> BenchmarkOptions:
+        """Parsed.
+
+        Raises:
+            VitqError: naming the option that is wrong.
+        """
+        for name, path in (("--plot", self.plot), ("--roofline", self.roofline)):
+            _check_picture(name, path)
+        names = tuple(CONTESTANTS)
+        if self.contestants is not None:
+            names = tuple(name for name in self.contestants.split(",") if name)
+        return BenchmarkOptions(
+            self.target,
+            _integers("--batch", self.batch),
+            _integers("--threads", self.threads),
+            names,
+            self.rounds,
+            self.profile or self.roofline is not None,
+            () if self.scaling is None else _integers("--scaling", self.scaling),
+        )
+
+
+def run_benchmark(folder: Path, request: BenchmarkRequest) -> Report:
+    """Run the stage and show its report in every form that was asked for."""
+    report = benchmark(folder, request.options())
+    if request.plot is not None and report.rows:
+        from compiler.benchmark.plots import plot_rows
+
+        plot_rows(report.rows, report.machine, request.plot)
+    if request.roofline is not None and report.profiles:
+        from compiler.benchmark.plots import plot_roofline
+
+        plot_roofline(report.profiles[0], report.machine, request.roofline)
+    if request.as_json:
+        from compiler.report import print_json
+
+        print_json(rounded(report.to_json()))
+    else:
+        from compiler.benchmark.tables import print_report
+
+        print_report(report)
+    return report
+
+
+def rounded(content: Any) -> Any:
+    """JSON-able content with its floats at `DIGITS` significant digits."""
+    if isinstance(content, dict):
+        return {key: rounded(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [rounded(value) for value in content]
+    return float(f"{content:.{DIGITS}g}") if isinstance(content, float) else content
+
+
+def _integers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise VitqError(f"{name} {text!r}: write whole numbers with commas, 1,8,32") from error
+    return tuple(dict.fromkeys(numbers))
+
+
+def _check_picture(name: str, path: Path | None) -> None:
+    if path is None:
+        return
+    need_extra("matplotlib", name)
+    if path.suffix not in PICTURES:
+        raise VitqError(f"{name} {path}: give a file name that ends in {', '.join(PICTURES)}")

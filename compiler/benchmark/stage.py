@@ -1,0 +1,235 @@
+"""The stage: prepare every contestant, measure all of them in turn, describe the machine."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from compiler.artifacts import METADATA_NAME, Artifact, open_artifact, read_json
+from compiler.benchmark.contestants import CONTESTANTS, Contestant
+from compiler.benchmark.machine import EXTRA, describe_machine, installed, usable_cores
+from compiler.benchmark.measuring import Entry, Key, measure, one_line
+from compiler.benchmark.prepare import Task, vitq_tuned
+from compiler.benchmark.profiling import Profile, profile
+from compiler.benchmark.rounds import Row
+from compiler.benchmark.scaling import Scaling, check_sizes, measure_scaling
+from compiler.targets import get_target
+from numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
+
+ROUNDS = 20
+INTERRUPTED = 130
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """What is measured.
+
+    Attributes:
+        target: of the integer library; None for that of the given folder, or this machine.
+        batches: static batch sizes.
+        threads: numbers of threads, each pinned to as many cores.
+        contestants: names of the table.
+        rounds: over all contestants.
+        profile: measure every kernel of the tuned library, for each batch size.
+        scaling: picture sizes to measure growth over, or none.
+    """
+
+    target: str | None = None
+    batches: tuple[int, ...] = (1,)
+    threads: tuple[int, ...] = (1,)
+    contestants: tuple[str, ...] = tuple(CONTESTANTS)
+    rounds: int = ROUNDS
+    profile: bool = False
+    scaling: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured."""
+        unknown = [name for name in self.contestants if name not in CONTESTANTS]
+        if unknown:
+            raise VitqError(
+                f"contestant {unknown[0]!r} is unknown: choose {', '.join(CONTESTANTS)}"
+            )
+        if self.rounds < 1:
+            raise VitqError(f"--rounds {self.rounds}: give at least 1")
+        for batch in self.batches:
+            if batch < 1:
+                raise VitqError(f"batch {batch}: give at least 1")
+        for threads in self.threads:
+            usable_cores(threads)
+        if self.target is not None:
+            get_target(self.target)
+        if self.scaling:
+            check_sizes(self.scaling)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything measured.
+
+    Attributes:
+        artifact: the model's folder.
+        machine: from `compiler.benchmark.machine.describe_machine`.
+        rows: one for each contestant, batch and number of threads.
+        skipped: ``name``, ``batch``, ``threads``, ``reason`` of those that did not run.
+        profiles: one for each batch size, if wanted.
+        scaling: over picture sizes, if wanted.
+    """
+
+    artifact: Path
+    machine: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    profiles: list[Profile] = field(default_factory=list)
+    scaling: Scaling | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For a program."""
+        return {
+            "artifact": str(self.artifact),
+            "machine": self.machine,
+            "rows": [row.to_json() for row in self.rows],
+            "skipped": self.skipped,
+            "profiles": [profile.to_json() for profile in self.profiles],
+            "scaling": None if self.scaling is None else self.scaling.to_json(),
+        }
+
+
+def benchmark(folder: Path, options: BenchmarkOptions) -> Report:
+    """Run the stage.
+
+    Args:
+        folder: an artifact's folder, or a target's in it.
+        options: what to measure.
+
+    Returns:
+        The rows, and who was skipped and why.
+
+    Raises:
+        VitqError: no artifact there, or it was not exported.
+    """
+    artifact, target = open_for(folder, options.target)
+    report = Report(artifact.folder, describe_machine(usable_cores(max(options.threads))))
+    tasks = [Task(artifact, target, batch) for batch in options.batches]
+    ready, reasons = prepare_all(tasks, options.contestants)
+    for threads in options.threads:
+        measured, failed = measure(ready, threads, options.rounds)
+        report.rows.extend(measured)
+        for (name, batch), reason in {**reasons, **failed}.items():
+            entry = {"name": name, "batch": batch, "threads": threads, "reason": reason}
+            report.skipped.append(entry)
+    for task in tasks if options.profile else ():
+        found = _attempt(report, "profile", task, options, _profile)
+        report.profiles.extend([] if found is None else [found])
+    if options.scaling:
+        task = Task(artifact, target, 1)
+        return replace(report, scaling=_attempt(report, "scaling", task, options, _scaling))
+    return report
+
+
+def _attempt(
+    report: Report,
+    name: str,
+    task: Task,
+    options: BenchmarkOptions,
+    function: Callable[[Task, BenchmarkOptions], T],
+) -> T | None:
+    """A part whose failure must not cost what was measured before it."""
+    logger.info("benchmark: %s, batch %d", name, task.batch)
+    try:
+        return function(task, options)
+    except Exception as error:
+        logger.debug("benchmark: %s", name, exc_info=True)
+        report.skipped.append({
+            "name": name,
+            "batch": task.batch,
+            "threads": options.threads[0],
+            "reason": one_line(error),
+        })
+        return None
+
+
+def _profile(task: Task, options: BenchmarkOptions) -> Profile:
+    threads = options.threads[0]
+    folder = isolated(vitq_tuned, task)
+    return isolated(profile, folder, threads, usable_cores(threads))
+
+
+def _scaling(task: Task, options: BenchmarkOptions) -> Scaling:
+    return measure_scaling(task.artifact, task.target, options.scaling, options.threads[0])
+
+
+def open_for(folder: Path, target: str | None) -> tuple[Artifact, str]:
+    """The artifact, and the target: as given, as the folder was compiled for, or this machine's.
+
+    Raises:
+        VitqError: no artifact, or not exported yet.
+    """
+    artifact = open_artifact(folder)
+    if not artifact.onnx.is_file():
+        raise VitqError(f"{artifact.folder} has no {artifact.onnx.name}: run export first")
+    metadata = folder / METADATA_NAME
+    if target is None and metadata.is_file():
+        target = str(read_json(metadata)["target"])
+    return artifact, target or "cpu"
+
+
+def prepare_all(
+    tasks: Iterable[Task], names: tuple[str, ...]
+) -> tuple[list[Entry], dict[Key, str]]:
+    """Build what the contestants load.
+
+    Returns:
+        Those that are ready, and the reasons of those that are not.
+    """
+    ready: list[Entry] = []
+    reasons: dict[Key, str] = {}
+    for task, name in product(tasks, names):
+        try:
+            ready.append(Entry(CONTESTANTS[name], task, _prepare(CONTESTANTS[name], task)))
+        except BrokenProcessPool:
+            reasons[name, task.batch] = "a library crashed while it was built"
+        except Exception as error:
+            reasons[name, task.batch] = one_line(error)
+    for (name, batch), reason in reasons.items():
+        logger.warning("benchmark: %s, batch %d, is skipped: %s", name, batch, reason)
+    return ready, reasons
+
+
+def _prepare(contestant: Contestant, task: Task) -> Path:
+    """Build what one contestant loads, in another process."""
+    missing = [package for package in contestant.packages if installed(package) is None]
+    if missing:
+        raise VitqError(f"{', '.join(missing)} not installed: pip install 'vitq[{EXTRA}]'")
+    logger.info("benchmark: preparing %s for batch %d", contestant.name, task.batch)
+    return isolated(contestant.prepare, task)
+
+
+def isolated(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a fresh process: its memory, its threads, its crashes stay there."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_start_child) as pool:
+        return pool.submit(function, *args, **kwargs).result()
+
+
+def _start_child() -> None:
+    """Keep it quiet: no warnings of others about their own quantizers, no traceback at Ctrl-C.
+
+    What they print goes to stderr: stdout belongs to ``--json``.
+    """
+    os.dup2(2, 1)
+    logging.getLogger().setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))
