@@ -214,9 +214,8 @@ def get_target(name: str) -> Target:
         return TARGETS[name]
     if name != NATIVE:
         raise VitqError(f"target {name!r} does not exist: choose {', '.join(target_names())}")
-    flags = host_flags()
     for target in _ENTRIES:
-        if platform.machine() in target.machine and not missing_flags(target, flags):
+        if can_run_here(target):
             return replace(target, name=NATIVE)
     raise VitqError(f"no target in the table fits this machine ({platform.machine()})")
 
@@ -236,6 +235,11 @@ def host_flags() -> set[str]:
 def missing_flags(target: Target, flags: set[str]) -> list[str]:
     """Flags that a target needs and a machine lacks."""
     return [flag for flag in target.needs if flag not in flags]
+
+
+def can_run_here(target: Target) -> bool:
+    """Whether this machine executes the target's code."""
+    return platform.machine() in target.machine and not missing_flags(target, host_flags())
 
 
 def find_compiler(target: Target) -> str:

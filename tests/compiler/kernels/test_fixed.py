@@ -47,23 +47,31 @@ def test_order_of_packed_values(features: CpuFeatures) -> None:
         pytest.skip("no 16-bit form")
     lanes = halves.lanes // 2
 
-    def body(x: Buffer, words: Buffer, codes: Buffer) -> None:
+    def packed(x: Buffer) -> list[Expr]:
         parts = [load(x, i * lanes, lanes=lanes) for i in range(4)]
-        packed = [halves.pack_unsigned(*parts[i : i + 2]) for i in (0, 2)]
-        for i, register in enumerate(packed):
+        return [halves.pack_unsigned(*parts[i : i + 2]) for i in (0, 2)]
+
+    def emit_words(x: Buffer, words: Buffer) -> None:
+        for i, register in enumerate(packed(x)):
             store(words, halves.words_in_order(register), 2 * i * lanes)
-        store(codes, halves.bytes_in_order(*packed), 0)
+
+    def emit_codes(x: Buffer, codes: Buffer) -> None:
+        store(codes, halves.bytes_in_order(*packed(x)), 0)
 
     size = 4 * lanes
-    types = [TensorType((size,), t) for t in ("int32", "int16", "int8")]
-    function = compile_function(build("order", types[:2], types[2], body), features)
     x = np.arange(size, dtype=np.int32) * 3 + 1
     x[5] = 70_000
-    words, codes = (tvm.runtime.tensor(np.zeros(size, t)) for t in (np.int16, np.int8))
-    function(tvm.runtime.tensor(x), words, codes)
-    np.testing.assert_array_equal(words.numpy().view(np.uint16), np.minimum(x, 65535))
-    signed = words.numpy().astype(np.int64)
-    np.testing.assert_array_equal(codes.numpy().view(np.uint8), signed.clip(0, 255))
+    results = []
+    for dtype, body in (("int16", emit_words), ("int8", emit_codes)):
+        types = TensorType((size,), "int32"), TensorType((size,), dtype)
+        function = compile_function(build("order", types[:1], types[1], body), features)
+        result = tvm.runtime.tensor(np.zeros(size, dtype))
+        function(tvm.runtime.tensor(x), result)
+        results.append(result.numpy())
+    words, codes = results
+    np.testing.assert_array_equal(words.view(np.uint16), np.minimum(x, 65535))
+    signed = words.astype(np.int64)
+    np.testing.assert_array_equal(codes.view(np.uint8), signed.clip(0, 255))
 
 
 @FEATURE_IDS

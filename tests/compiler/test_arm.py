@@ -1,0 +1,205 @@
+"""ARM: what no other processor's tests show. The kernels' own tests run for ARM too."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compiler import emulation, targets
+from compiler.emulation import Call
+from compiler.kernels import TensorType, lower_op
+from compiler.kernels.dot_arm import pairs_fit
+from compiler.kernels.types import KernelCall
+from compiler.targets import TARGETS, Target, find_compiler, get_target
+from numerics.arrays import IntArray
+from numerics.errors import VitqError
+from tests.compiler.emulated import build
+from tests.compiler.kernels.test_gemm import linear_call
+from tests.compiler.kernels.util import random_codes, tensor_type
+
+RPI5, RPI4, GRAVITON = (TARGETS[name] for name in ("rpi5", "rpi4", "graviton3"))
+MISSING = emulation.why_not(RPI5)
+EMULATED = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+OBJDUMP = "aarch64-linux-gnu-objdump"
+GEMM = (197, 192, 576)
+GEMM_BARS = {"rpi5": 2_100_000, "graviton3": 1_300_000, "rpi4": 7_500_000}
+
+
+def linear(target: Target, weight: IntArray, rows: int) -> KernelCall:
+    """A linear layer without bias, to int8."""
+    channels, inner = weight.shape
+    zeros = np.zeros(channels, np.int32)
+    multiplier = np.full(channels, 2**30 + 5, np.int32)
+    bounds = np.array([-128, 127], np.int64)
+    values = [weight, zeros, multiplier, np.full(channels, 42, np.int32), zeros, bounds]
+    constants = dict(enumerate(values, 1))
+    types = [TensorType((rows, inner), "int8"), *(tensor_type(v) for v in values)]
+    out = TensorType((rows, channels), "int8")
+    return lower_op("vitq.linear", types, constants, out, target.features)
+
+
+def gemm(target: Target) -> KernelCall:
+    """The product that all figures are about."""
+    rows, inner, channels = GEMM
+    weight = np.random.default_rng(0).integers(-127, 128, (channels, inner), dtype=np.int8)
+    return linear(target, weight, rows)
+
+
+def hot_loops(path: Path, instruction: str) -> list[list[str]]:
+    """Mnemonics of each innermost loop that contains an instruction."""
+    command = [OBJDUMP, "-d", "--no-show-raw-insn", str(path)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    code = re.findall(r"^ +([0-9a-f]+):\t(\S+)(.*)$", text, re.MULTILINE)
+    at = {int(address, 16): i for i, (address, _, _) in enumerate(code)}
+    loops = []
+    for end, (_, name, operands) in enumerate(code):
+        target = re.search(r"\b([0-9a-f]{3,})\b <", operands)
+        begin = at.get(int(target[1], 16), end) if target and name.startswith(("b.", "cb")) else end
+        body = [mnemonic for _, mnemonic, _ in code[begin : end + 1]]
+        if begin < end and instruction in body and sum(m.startswith("b.") for m in body) == 1:
+            loops.append(body)
+    return loops
+
+
+@EMULATED
+@pytest.mark.parametrize("name", sorted(GEMM_BARS))
+def test_instructions_of_the_product(name: str) -> None:
+    """Counts are the same in every run, and no worse than they were."""
+    target = get_target(name)
+    call = gemm(target)
+    path = build(call.kernel.build(), target)
+    first = emulation.predict(path, call.kernel, target, "kernel")
+    assert first == emulation.predict(path, call.kernel, target, "kernel")
+    assert first.instructions <= GEMM_BARS[name]
+    assert first.instructions / target_width(target) <= first.cycles <= first.instructions
+
+
+def target_width(target: Target) -> int:
+    """Instructions in a cycle."""
+    assert target.emulation is not None
+    return target.emulation.width
+
+
+@EMULATED
+@pytest.mark.skipif(not shutil.which(OBJDUMP), reason=f"{OBJDUMP} is not installed")
+@pytest.mark.parametrize(
+    ("target", "instruction", "share"), [(RPI5, "sdot", 0.8), (GRAVITON, "smmla", 0.7)]
+)
+def test_the_hot_loop_is_dot_products(target: Target, instruction: str, share: float) -> None:
+    """LLVM takes the lane from the register, and little else is in the loop."""
+    path = build(gemm(target).kernel.build(), target)
+    loops = hot_loops(path, instruction)
+    assert max(loop.count(instruction) / len(loop) for loop in loops) >= share
+    assert not any("dup" in loop or "ld1r" in loop for loop in loops)
+
+
+@EMULATED
+def test_dot_products_end_on_a_processor_without_them() -> None:
+    """The emulator refuses what the processor does not have."""
+    call = gemm(RPI5)
+    path = build(call.kernel.build(), RPI5)
+    job = emulation.call_of(path, call.kernel, "kernel")
+    with pytest.raises(VitqError, match=r"qemu-aarch64 ended with -4"):
+        emulation.run([job], RPI5, cpu="cortex-a72")
+    assert emulation.run([job], RPI5)[0].shape == (GEMM[0], GEMM[2])
+
+
+@EMULATED
+@pytest.mark.parametrize("pair", [(-128, -128), (-128, -127), (-127, -127), (127, 127)])
+@pytest.mark.parametrize("code", [-128, 127])
+def test_two_products_in_sixteen_bits(pair: tuple[int, int], code: int) -> None:
+    """Cortex-A72 sums two products in 16 bits only where the weights allow it."""
+    weight = np.empty((16, 64), np.int8)
+    weight[:, :] = np.array([*pair[:1] * 2, *pair[1:] * 2])[np.arange(64) % 4]
+    call = linear(RPI4, weight, 5)
+    fits = pair != (-128, -128)
+    assert call.kernel.features.dot == ("neon-pairs" if fits else "neon")
+    x = np.full((5, 64), code, np.int8)
+    inputs = (x, *call.operands[1:])
+    job = Call(build(call.kernel.build(), RPI4), "kernel", inputs, ((5, 16), "int8"))
+    exact = (int(x[0].astype(np.int64) @ weight[0]) * (2**30 + 5) + (1 << 41)) >> 42
+    np.testing.assert_array_equal(emulation.run([job], RPI4)[0], np.clip(exact, -128, 127))
+
+
+def test_weights_that_fit() -> None:
+    """Bytes 0 and 2, and 1 and 3, are summed."""
+    packed = np.zeros((1, 1, 64), np.int8)
+    packed[0, 0, :2] = -128
+    assert pairs_fit(packed)
+    packed[0, 0, 4:8] = [-128, 0, 0, -128]
+    assert pairs_fit(packed)
+    packed[0, 0, 10] = packed[0, 0, 8] = -128
+    assert not pairs_fit(packed)
+
+
+@EMULATED
+def test_a_store_behind_the_result_is_found() -> None:
+    """The runner has guard bytes."""
+    call = gemm(RPI5)
+    path = build(call.kernel.build(), RPI5)
+    job = emulation.call_of(path, call.kernel, "kernel")
+    shape, dtype = job.out
+    short = Call(path, "kernel", job.inputs, ((shape[0], shape[1] - 1), dtype))
+    with pytest.raises(VitqError, match="ended with 1"):
+        emulation.run([short], RPI5)
+
+
+def test_reasons_why_a_target_is_not_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert emulation.why_not(TARGETS["x86-64"]) == "target x86-64 is not emulated"
+    monkeypatch.setattr(emulation.shutil, "which", lambda _: None)
+    missing = emulation.why_not(RPI5)
+    assert missing == "qemu-aarch64 is not installed: on Debian apt-get install qemu-user"
+    with pytest.raises(VitqError, match="qemu-user"):
+        emulation.predict(Path("x.so"), gemm(RPI5).kernel, RPI5)
+
+
+def test_no_cross_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(targets.shutil, "which", lambda _: None)
+    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(VitqError, match=r"apt-get install g\+\+-aarch64.*pip install ziglang"):
+        find_compiler(RPI5)
+
+
+def test_zig_is_the_other_cross_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(targets.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(targets.shutil, "which", lambda _: None)
+    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler = Path(find_compiler(RPI5))
+    assert compiler.parent == tmp_path / "vitq"
+    assert "-m ziglang c++ -target aarch64-linux-gnu.2.28" in compiler.read_text()
+    assert compiler.stat().st_mode & 0o111
+    assert find_compiler(RPI5) == str(compiler)
+
+
+def test_an_arm_machine_uses_its_own_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(targets.shutil, "which", lambda name: f"/bin/{name}")
+    assert find_compiler(RPI5) == "/bin/g++"
+    for name, flags in {"graviton3": {"asimddp", "i8mm", "sve"}, "rpi5": {"asimddp"}}.items():
+        monkeypatch.setattr(targets, "host_flags", lambda flags=flags: {"aarch64", *flags})
+        assert get_target("cpu").config == TARGETS[name].config
+
+
+@EMULATED
+def test_many_calls_in_one_start() -> None:
+    """Calls of several kernels, each with its own data."""
+    rng = np.random.default_rng(5)
+    jobs, expected = [], []
+    for rows in (1, 3, 8):
+        x = random_codes(rng, "int8", (1, rows, 48))
+        operands, result = linear_call(rng, x, 20, "int8", 1e-3)
+        constants = {i: operands[i] for i in range(1, len(operands))}
+        out = TensorType((1, rows, 20), "int8")
+        call = lower_op(
+            "vitq.linear", [tensor_type(o) for o in operands], constants, out, RPI5.features
+        )
+        path = build(call.kernel.build(), RPI5)
+        jobs.append(Call(path, "kernel", (x, *call.operands[1:]), (out.shape, out.dtype)))
+        expected.append(result)
+    for found, wanted in zip(emulation.run(jobs, RPI5), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
