@@ -9,7 +9,7 @@ from typing import Any
 
 from compiler.artifacts import open_artifact
 from compiler.importing import Meaning, import_model
-from compiler.targets import Target, get_target, host_flags, missing_flags
+from compiler.targets import Target, can_run_here, get_target, host_flags, missing_flags
 from numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
@@ -142,11 +142,7 @@ def tune(folder: Path, options: TuneOptions) -> TuneResult:
     from compiler.compat import check_versions
 
     target = get_target(options.target)
-    lacking = missing_flags(target, host_flags())
-    if lacking:
-        raise VitqError(
-            f"target {target.name} cannot be tuned here: this processor lacks {', '.join(lacking)}"
-        )
+    require_measurable(target)
     artifact = open_artifact(folder)
     if not artifact.onnx.is_file():
         raise VitqError(f"{artifact.folder} has no {artifact.onnx.name}: run export first")
@@ -160,9 +156,27 @@ def tune(folder: Path, options: TuneOptions) -> TuneResult:
     return tune_tasks(tasks, target, options)
 
 
+def require_measurable(target: Target) -> None:
+    """Refuse a target whose kernels can neither run here nor be emulated.
+
+    Raises:
+        VitqError: what is missing.
+    """
+    from compiler.emulation import why_not
+
+    if can_run_here(target):
+        return
+    if missing := why_not(target):
+        lacking = ", ".join(missing_flags(target, host_flags()))
+        raise VitqError(
+            f"target {target.name} cannot be tuned here: this processor lacks {lacking}, "
+            f"and {missing}"
+        )
+
+
 def tune_tasks(tasks: list[Any], target: Target, options: TuneOptions) -> TuneResult:
     """Tune given tasks (`compiler.tuning.workload.extract`)."""
-    from compiler.tuning.log import prune, shipped_log, writing
+    from compiler.tuning.log import MEASURED, PREDICTED, prune, shipped_log, writing
     from compiler.tuning.progress import Progress
     from compiler.tuning.search import confirm, measure_defaults, search
     from compiler.tuning.session import Session
@@ -170,7 +184,11 @@ def tune_tasks(tasks: list[Any], target: Target, options: TuneOptions) -> TuneRe
     started = time.monotonic()
     log = options.log or shipped_log(target)
     limits = _limits(options, len(tasks), started)
-    with writing(log, target), Session(tasks, target, log, limits, options.threads) as session:
+    predicted = not can_run_here(target)
+    with (
+        writing(log, target, PREDICTED if predicted else MEASURED),
+        Session(tasks, target, log, limits, options.threads, predicted=predicted) as session,
+    ):
         logger.info(
             "tune: %d tasks, %d trials in %s already", len(tasks), session.started_with, log
         )

@@ -2,7 +2,8 @@
 
     tuning_logs/<target>/database_workload.json        one line for each workload
     tuning_logs/<target>/database_tuning_record.json   one line for each measurement
-    tuning_logs/<target>/meta.json                     TVM version, target, processor, date
+    tuning_logs/<target>/meta.json                     TVM version, target, processor, date,
+                                                       whether times were measured or predicted
 
 Lines are only ever appended, so that a killed process loses at most the line it was writing.
 Of a point that was measured more than once, the last measurement counts.
@@ -36,6 +37,11 @@ PREFIX = "vitq."
 """Of the annotations that carry knobs."""
 FAILED_S = 1e9
 """MetaSchedule records a failure as 1e10 seconds."""
+MEASURED = "measured"
+PREDICTED = (
+    "predicted: cycles that the processor's ports need, counted under emulation, as if at 1 GHz"
+)
+"""What ``meta.json`` says of the times."""
 CONFIRMED = 2
 """A record with at least that many times was measured in turn with its rivals."""
 
@@ -75,12 +81,13 @@ def shipped_log(target: Target) -> Path:
     return LOGS / entry_name(target)
 
 
-def describe(target: Target) -> dict[str, Any]:
-    """The content of ``meta.json``."""
+def describe(target: Target, times: str) -> dict[str, Any]:
+    """The content of ``meta.json``; `times` is `MEASURED` or `PREDICTED`."""
     return {
         "tvm_version": TVM_VERSION,
         "target": entry_name(target),
         "target_config": target.tvm_config(),
+        "times": times,
         "host_cpu": host_cpu(),
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -104,7 +111,7 @@ def check_meta(folder: Path, target: Target) -> None:
     """
     if not (folder / META).is_file():
         raise VitqError(f"{folder} is no tuning log: it has no {META}")
-    found, wanted = read_json(folder / META), describe(target)
+    found, wanted = read_json(folder / META), describe(target, MEASURED)
     for key, what in (("tvm_version", "TVM"), ("target", "target"), ("target_config", "target")):
         if found.get(key) != wanted[key]:
             raise VitqError(
@@ -190,11 +197,12 @@ def _values(trace: Any) -> dict[str, int]:
 
 
 @contextmanager
-def writing(folder: Path, target: Target) -> Iterator[None]:
+def writing(folder: Path, target: Target, times: str = MEASURED) -> Iterator[None]:
     """Hold a log for writing: made, checked, mended, and locked against other processes.
 
     Raises:
-        VitqError: another process writes it, or it is of another TVM or target.
+        VitqError: another process writes it, it is of another TVM or target, or measured times
+            and predicted ones would come together.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -205,10 +213,16 @@ def writing(folder: Path, target: Target) -> Iterator[None]:
             raise VitqError(f"another process is tuning into {folder}: wait for it") from error
         if (folder / META).is_file() or is_log(folder):
             check_meta(folder, target)
-            measured_on = read_json(folder / META).get("host_cpu")
-            if measured_on != host_cpu():
+            known = read_json(folder / META)
+            if known.get("times", MEASURED) != times:
+                raise VitqError(
+                    f"the times in {folder} are {known['times'].partition(':')[0]}, not "
+                    f"{times.partition(':')[0]}: give another folder with --log"
+                )
+            measured_on = known.get("host_cpu")
+            if times == MEASURED and measured_on != host_cpu():
                 logger.warning("tune: %s is of another processor, %s", folder, measured_on)
-        write_json(folder / META, describe(target))
+        write_json(folder / META, describe(target, times))
         for name in (WORKLOADS, RECORDS):
             mend(folder / name)
         yield

@@ -1,4 +1,4 @@
-"""What a worker does for one trial: compile a kernel, or time it.
+"""What a worker does for one trial: compile a kernel, then time it or predict its time.
 
 Timing follows the conditions inside a model. There the activations were written a moment ago by
 the kernel before, and the constants were last read one inference ago, since when all other layers'
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from compiler.kernels.types import Kernel, Schedule, TensorType
+from compiler.targets import Target
 from numerics.arrays import IntArray
 
 EVICT_BYTES = 4 << 20
@@ -27,6 +28,8 @@ SMALL_BYTES = 16 << 10
 BLOCKS = 3
 """A measurement is the lowest median of so many blocks."""
 MIN_ROUNDS = 3
+PREDICTED_HZ = 1e9
+"""What predicted cycles are written down with, so that they have the records' unit."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,9 @@ def compile_kernel(
         The path.
     """
     import tvm
-    from tvm.target import Target
+    from tvm.target import Target as TvmTarget
 
-    target = Target(dict(config))
+    target = TvmTarget(dict(config))
     func = kernel.build(schedule)
     func = func.with_attr({"target": target, "global_symbol": kernel.name})
     library = tvm.compile(tvm.IRModule({kernel.name: func}), target=target)
@@ -97,6 +100,22 @@ def time_kernel(path: str, inputs: Inputs, budget_s: float) -> float:
         statistics.median(_round(function, sets) for _ in range(rounds)) for _ in range(BLOCKS)
     ]
     return min(blocks)
+
+
+def predict_kernel(path: str, inputs: Inputs, target: Target) -> float:
+    """Cycles of one call on a processor that is emulated here, in seconds at `PREDICTED_HZ`.
+
+    Args:
+        path: of the library.
+        inputs: its kernel.
+        target: of the library.
+
+    Returns:
+        A prediction (`compiler.emulation.Cost.cycles`), the same in every run.
+    """
+    from compiler.emulation import predict
+
+    return predict(Path(path), inputs.kernel, target).cycles / PREDICTED_HZ
 
 
 def _round(function: Any, sets: Sequence[Sequence[Any]]) -> float:

@@ -19,6 +19,7 @@ from compiler.tuning.measure import (
     Inputs,
     available_cores,
     compile_kernel,
+    predict_kernel,
     save_constants,
     time_kernel,
 )
@@ -90,6 +91,7 @@ class Session:
         limits: of the run.
         threads: of the kernels.
         on_trial: called after each trial.
+        predicted: the target's processor is emulated, not there.
     """
 
     def __init__(
@@ -100,8 +102,10 @@ class Session:
         limits: Limits,
         threads: int = 1,
         on_trial: Callable[[State], None] | None = None,
+        predicted: bool = False,
     ) -> None:
         self.target, self.limits, self.on_trial = target, limits, on_trial
+        self.predicted = predicted
         self.config = target.tvm_config()
         self.tvm_target = TvmTarget(self.config)
         self.compiler = find_compiler(target)
@@ -172,13 +176,17 @@ class Session:
         return self.builders.map(compile_kernel, arguments, self.limits.build_s)
 
     def time(self, state: State, built: str | WorkerError) -> float:
-        """Seconds of a built point.
+        """Seconds of a built point, measured or predicted.
 
         Raises:
             WorkerError: it could not be built or run.
         """
         if isinstance(built, WorkerError):
             raise built
+        if self.predicted:
+            return self.runner.call(
+                predict_kernel, built, state.inputs, self.target, timeout_s=self.limits.run_s
+            )
         return self.runner.call(
             time_kernel, built, state.inputs, self.limits.measure_s, timeout_s=self.limits.run_s
         )
