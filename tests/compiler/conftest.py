@@ -6,6 +6,7 @@ import pytest
 
 from compiler.artifacts import Artifact
 from compiler.compile import CompileOptions, compile_model
+from compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions, deploy
 from compiler.export import export
 from compiler.quantize import QuantizeOptions, quantize
 
@@ -25,6 +26,13 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 def compiled(artifact: Artifact) -> Path:
     """Compiled for this machine at batch 1."""
     return compile_model(artifact.folder, CompileOptions())
+
+
+@pytest.fixture(scope="session")
+def bundles(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """For this machine, one of each flavour; tests must not edit them."""
+    folder = tmp_path_factory.mktemp("bundles")
+    return {name: deploy(compiled, DeployOptions(folder / name, name)) for name in FLAVOURS}
 
 
 @pytest.fixture

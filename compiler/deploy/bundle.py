@@ -1,0 +1,187 @@
+"""Stage ``deploy``: put a bundle together.
+
+    bundle/
+        vitq-run  model.so  golden_pixels.npy  golden_codes.npy  [labels.txt]  README
+        lib/          TVM's runtime libraries           flavour vm
+        vitq.h        the C interface of model.so       flavour static
+        src/          sources of all that is built here
+        licenses/     manifest.json, manifest.sha256 (written last)
+
+Flavour ``vm`` takes the artifact's library; ``static`` compiles the same kernels once more,
+with a static plan instead of the virtual machine. The runner checks every hash and the
+processor before it loads anything.
+"""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.artifacts import GOLDEN_NAME, LIBRARY_NAME, ROOT, file_hash
+from compiler.deploy.contents import (
+    MANIFEST_NAME,
+    picture_decoder,
+    write_golden,
+    write_labels,
+    write_manifest,
+    write_readme,
+)
+from compiler.deploy.measure import Measured, check_and_measure
+from compiler.deploy.runtime_libs import runtime_files
+from compiler.deploy.tools import Toolchain, toolchain
+from compiler.run import Compiled, open_compiled
+from numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
+
+FLAVOURS = ("vm", "static")
+RUNNER = "vitq-run"
+SOURCES = Path(__file__).resolve().parent / "runner"
+COMMON_SOURCES = (
+    "vitq_run.cc", "manifest.cc", "json.cc", "sha256.cc", "cpu.cc", "pictures.cc", "npy.cc",
+    "resize.cc", "decode.cc",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """What a bundle is to be.
+
+    Attributes:
+        out: its folder; an earlier bundle there is replaced.
+        flavour: ``vm`` or ``static``.
+        labels: text file with a class name on each line.
+    """
+
+    out: Path
+    flavour: str = "vm"
+    labels: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown flavour."""
+        if self.flavour not in FLAVOURS:
+            raise VitqError(f"--flavour {self.flavour!r}: choose {' or '.join(FLAVOURS)}")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A finished bundle.
+
+    Attributes:
+        folder: where it lies.
+        manifest: content of ``manifest.json``.
+        size_bytes: of all files.
+        measured: what the runner said, here or under an emulator.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    size_bytes: int
+    measured: Measured
+
+    def to_json(self) -> dict[str, Any]:
+        """What a program wants to know."""
+        about = {key: value for key, value in self.manifest.items() if key != "files"}
+        known = {"folder": str(self.folder), "size_bytes": self.size_bytes}
+        return known | self.measured.to_json() | about
+
+
+def deploy(folder: Path, options: DeployOptions) -> Bundle:
+    """Write a bundle.
+
+    Args:
+        folder: the target's folder.
+        options: flavour and where to.
+
+    Returns:
+        The bundle, verified where this machine or an emulator can run it.
+
+    Raises:
+        VitqError: nothing compiled, no compiler for the target, no runtime libraries, or the
+            bundle computes other integers.
+    """
+    compiled = open_compiled(folder)
+    for name in (LIBRARY_NAME, GOLDEN_NAME):
+        _require_own(compiled, name)
+    tools = toolchain(compiled.target)
+    _require_replaceable(options.out)
+    with _temporary_beside(options.out) as build:
+        memory = _fill(build, compiled, options, tools)
+        manifest = write_manifest(build, compiled, options.flavour, tools.architecture, memory)
+        measured = check_and_measure(build / RUNNER, compiled.target)
+        _replace(build, options.out)
+    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+    logger.info("deploy: %s, %s flavour, %.2f MB", options.out, options.flavour, size / 1e6)
+    return Bundle(options.out, manifest, size, measured)
+
+
+def _require_own(compiled: Compiled, name: str) -> None:
+    path = compiled.folder / name
+    if not path.is_file() or file_hash(path) != compiled.metadata["sha256"][name]:
+        raise VitqError(f"{path} is not the file that compile wrote: compile again")
+
+
+def _fill(
+    build: Path, compiled: Compiled, options: DeployOptions, tools: Toolchain
+) -> dict[str, int]:
+    """Write everything but the manifest; returns what is known of the memory."""
+    sources = [*COMMON_SOURCES, f"model_{options.flavour}.cc"]
+    for folder in ("src", "licenses"):
+        (build / folder).mkdir()
+    shutil.copy(ROOT / "LICENSE", build / "licenses" / "vitq.LICENSE")
+    for path in sorted(SOURCES.iterdir()):
+        if path.name in sources or (path.suffix == ".h" and not path.name.startswith("vitq")):
+            shutil.copy(path, build / "src")
+    write_golden(build, compiled)
+    write_labels(build, compiled, options.labels)
+    if options.flavour == "static":
+        from compiler.deploy.static_library import build_static_library
+
+        memory = build_static_library(build, compiled, tools)
+    else:
+        memory = _add_machine(build, compiled, tools)
+    arguments = ["-std=c++17", "-Iinclude", *sources, "-o", f"../{RUNNER}", "-ldl"]
+    tools.build([*picture_decoder(build), *arguments], build / "src", "building the runner")
+    command = f"c++ -O2 -ffp-contract=off {' '.join(arguments)}"
+    write_readme(build, compiled, options.flavour, tools.architecture, command)
+    return memory
+
+
+def _add_machine(build: Path, compiled: Compiled, tools: Toolchain) -> dict[str, int]:
+    """The artifact's library without debug information, and TVM's."""
+    shutil.copy(compiled.folder / LIBRARY_NAME, build / LIBRARY_NAME)
+    tools.strip_debug(build / LIBRARY_NAME)
+    for name, path in runtime_files(tools.architecture).items():
+        (build / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, build / name)
+    return {}
+
+
+def _require_replaceable(out: Path) -> None:
+    """Only a bundle may be overwritten."""
+    if (
+        out.exists()
+        and not (out / MANIFEST_NAME).is_file()
+        and (not out.is_dir() or any(out.iterdir()))
+    ):
+        raise VitqError(f"{out} exists and is no bundle: give another --out")
+
+
+@contextmanager
+def _temporary_beside(out: Path) -> Iterator[Path]:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        build = Path(folder) / "bundle"
+        build.mkdir()
+        yield build
+
+
+def _replace(build: Path, out: Path) -> None:
+    """Rename the finished folder; what was there goes away with the temporary one."""
+    if out.exists():
+        out.rename(build.parent / "earlier")
+    build.rename(out)

@@ -1,0 +1,149 @@
+"""The parts of a bundle that are written, not built: golden, labels, README, manifest."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.artifacts import GOLDEN_NAME, LIBRARY_NAME, file_hash, versions, write_json
+from compiler.quantize import EMBEDDED_MODEL
+from compiler.run import Compiled
+from numerics.errors import VitqError
+from numerics.files import write_atomically
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_HASH_NAME = "manifest.sha256"
+MANIFEST_FORMAT = 1
+GOLDEN_BYTES = 1 << 18
+"""Of golden pictures in a bundle; it has one at least."""
+LABELS_NAME = "labels.txt"
+
+README = """\
+{model}: an integer-only Vision Transformer for {target} ({architecture}), flavour {flavour}.
+./vitq-run verify              every file's SHA-256, and the golden integers (exit 1: different)
+./vitq-run infer picture.ppm   the five best classes; takes .npy and raw uint8 ({shape}), too
+./vitq-run bench               latency and peak memory; --help shows all options and exit codes
+Pictures: .ppm{formats}; they are resized and cropped as for calibration.
+Logit of a class: {scale!r} * (integer - {zero_point}), or read src/vitq_run.cc.
+Your own program: {own}
+Build the runner again, in src/: {command}
+manifest.json has the hash of every file; manifest.sha256 guards it against damage, not forgery.
+Licences of all that is in here: licenses/. Made by vitq {version}.
+"""
+STB_FOLDERS = (Path("/usr/include/stb"), Path("/usr/local/include/stb"))
+STB_LICENCE = "licenses/stb_image.LICENSE"
+STB_LICENCE_START = "This software is available under 2 licenses"
+OWN_PROGRAM = {
+    "vm": "load lib/libtvm_ffi.so as src/model_vm.cc does (TVM's C interface).",
+    "static": "vitq.h and model.so are all it needs; no TVM, no allocation after vitq_init.",
+}
+
+
+def model_name(compiled: Compiled) -> str:
+    """What the model is called."""
+    name = compiled.metadata["metadata_props"].get("vitq.model")
+    return str(name or compiled.folder.resolve().parent.parent.name)
+
+
+def write_golden(build: Path, compiled: Compiled) -> None:
+    """The golden pictures and integers, as many as `GOLDEN_BYTES` allow."""
+    with np.load(compiled.folder / GOLDEN_NAME, allow_pickle=False) as golden:
+        pixels, codes = golden["pixels"], golden["codes"]
+    count = max(1, GOLDEN_BYTES // pixels[0].nbytes)
+    np.save(build / "golden_pixels.npy", np.ascontiguousarray(pixels[:count]))
+    np.save(build / "golden_codes.npy", np.ascontiguousarray(codes[:count].astype("<i4")))
+
+
+def write_labels(build: Path, compiled: Compiled, labels: Path | None) -> None:
+    """The classes' names, where they are known.
+
+    Raises:
+        VitqError: the file has not one line for each class.
+    """
+    classes = compiled.metadata["outputs"][0]["shape"][1]
+    if labels is not None:
+        try:
+            count = len(labels.read_text().splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            raise VitqError(f"--labels {labels} cannot be read: {error}") from error
+        if count != classes:
+            raise VitqError(f"--labels {labels} has {count} lines: the model has {classes} classes")
+        shutil.copy(labels, build / LABELS_NAME)
+    elif model_name(compiled) == EMBEDDED_MODEL:
+        (build / LABELS_NAME).write_text("".join(f"{digit}\n" for digit in range(classes)))
+
+
+def picture_decoder(build: Path) -> list[str]:
+    """Compiler options for JPEG and PNG, if stb_image.h is installed; its licence goes along."""
+    for folder in STB_FOLDERS:
+        header = folder / "stb_image.h"
+        if header.is_file():
+            licence = header.read_text(errors="replace").rpartition(STB_LICENCE_START)
+            (build / STB_LICENCE).write_text("".join(licence[1:]))
+            return ["-isystem", str(folder)]
+    return []
+
+
+def write_readme(
+    build: Path, compiled: Compiled, flavour: str, architecture: str, command: str
+) -> None:
+    """Ten lines for the person at the device."""
+    output = compiled.metadata["outputs"][0]
+    text = README.format(
+        model=model_name(compiled),
+        target=compiled.target.name,
+        architecture=architecture,
+        flavour=flavour,
+        shape=" x ".join(map(str, ("N", *compiled.input_shape[1:]))),
+        scale=output["scale"],
+        zero_point=output["zero_point"],
+        formats=", .jpg, .png" if (build / STB_LICENCE).is_file() else " (djpeg x.jpg > x.ppm)",
+        own=OWN_PROGRAM[flavour],
+        command=command,
+        version=versions(())["vitq"],
+    )
+    (build / "README").write_text(text)
+
+
+def write_manifest(
+    build: Path, compiled: Compiled, flavour: str, architecture: str, memory: dict[str, int]
+) -> dict[str, Any]:
+    """What the bundle is and the hash of every file; the last thing written.
+
+    Args:
+        build: the bundle's folder, complete.
+        compiled: where it comes from.
+        flavour: of the bundle.
+        architecture: of the device.
+        memory: bytes that are known in advance.
+
+    Returns:
+        The content.
+    """
+    files = sorted(path for path in build.rglob("*") if path.is_file())
+    content = {
+        "format": MANIFEST_FORMAT,
+        "model": model_name(compiled),
+        "flavour": flavour,
+        "target": compiled.target.name,
+        "architecture": architecture,
+        "cpu_needs": list(compiled.target.needs),
+        "input": compiled.metadata["inputs"][0],
+        "output": compiled.metadata["outputs"][0],
+        "memory": memory,
+        "compiled_library_sha256": compiled.metadata["sha256"][LIBRARY_NAME],
+        "versions": versions(("apache-tvm", "apache-tvm-ffi")),
+        "files": [
+            {
+                "path": str(path.relative_to(build)),
+                "sha256": file_hash(path),
+                "size_bytes": path.stat().st_size,
+            }
+            for path in files
+        ],
+    }
+    write_json(build / MANIFEST_NAME, content)
+    line = f"{file_hash(build / MANIFEST_NAME)}  {MANIFEST_NAME}\n"
+    write_atomically(build / MANIFEST_HASH_NAME, line)
+    return content

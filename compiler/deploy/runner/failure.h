@@ -1,0 +1,26 @@
+// What goes wrong is one line on stderr and one of these exit codes.
+#ifndef VITQ_FAILURE_H_
+#define VITQ_FAILURE_H_
+
+#include <stdexcept>
+#include <string>
+
+namespace vitq {
+
+enum ExitCode : int {
+  kFine = 0,
+  kDifferent = 1,    // verify: an integer is not the golden one
+  kMistake = 2,      // a wrong option, an unreadable input, a file that is not the bundle's
+  kWrongDevice = 3,  // this processor lacks what the model was compiled for
+};
+
+class Failure : public std::runtime_error {
+ public:
+  explicit Failure(const std::string& line, ExitCode exit_code = kMistake)
+      : std::runtime_error(line), code(exit_code) {}
+  const ExitCode code;
+};
+
+}  // namespace vitq
+
+#endif  // VITQ_FAILURE_H_

@@ -1,0 +1,46 @@
+// The bundle's manifest: what the model is, what it needs, and the hash of every file.
+#ifndef VITQ_MANIFEST_H_
+#define VITQ_MANIFEST_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace vitq {
+
+struct BundleFile {
+  std::string path;  // inside the bundle
+  std::string sha256;
+  int64_t size_bytes;
+};
+
+struct Manifest {
+  std::string folder;
+  std::string model;
+  std::string flavour;
+  std::string target;
+  std::string architecture;
+  std::vector<std::string> cpu_needs;
+  int64_t batch, channels, height, width, classes;
+  double scale;
+  int64_t zero_point;
+  std::vector<BundleFile> files;
+
+  int64_t picture_bytes() const { return channels * height * width; }
+  std::string path_of(const std::string& name) const { return folder + "/" + name; }
+  bool lists(const std::string& name) const;
+};
+
+// Reads and checks the manifest against manifest.sha256. Throws Failure.
+Manifest read_manifest(const std::string& folder);
+
+// Throws Failure, naming the first file that is not what the manifest says.
+void check_files(const Manifest& manifest, const std::vector<std::string>& names);
+void check_all_files(const Manifest& manifest);
+
+// The whole content of a file. Throws Failure if it is larger than `limit` or unreadable.
+std::string read_file(const std::string& path, int64_t limit);
+
+}  // namespace vitq
+
+#endif  // VITQ_MANIFEST_H_

@@ -1,0 +1,267 @@
+// vitq-run: runs the model of the bundle that it lies in. Opens no network connection.
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <climits>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <numeric>
+
+#include "cpu.h"
+#include "failure.h"
+#include "manifest.h"
+#include "model.h"
+#include "pictures.h"
+
+namespace vitq {
+namespace {
+
+constexpr const char* kUsage =
+    "usage: vitq-run verify | infer FILE | bench | info   [options]\n"
+    "  verify   check every file, run the golden pictures, compare each integer\n"
+    "  infer    classes of the pictures in FILE: .npy or raw uint8 (N, C, H, W), .ppm, .jpg, .png\n"
+    "             --top N (5)   --labels FILE (one name a line)   --raw (print all integers)\n"
+    "  bench    time the model:  --rounds N (50)   --warmup N (5)   --json\n"
+    "  info     what the bundle holds\n"
+    "  --threads N (1) for all; --bundle FOLDER: the runner's own folder if absent\n"
+    "exit codes: 0 fine, 1 an integer differs, 2 a mistake or a damaged file, 3 wrong processor\n";
+
+struct Options {
+  std::string command, file, labels, bundle;
+  int top = 5, rounds = 50, warmup = 5, threads = 1;
+  bool json = false, raw = false;
+};
+
+int number_of(const std::string& name, const std::string& text, int least) {
+  char* end = nullptr;
+  const long value = std::strtol(text.c_str(), &end, 10);
+  if (text.empty() || *end != '\0' || value < least || value > 1000000) {
+    throw Failure(name + " " + text + ": give a number from " + std::to_string(least));
+  }
+  return static_cast<int>(value);
+}
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const auto value = [&]() -> std::string {
+      if (i + 1 >= argc) throw Failure(word + " needs a value");
+      return argv[++i];
+    };
+    if (word == "--top") options.top = number_of(word, value(), 1);
+    else if (word == "--rounds") options.rounds = number_of(word, value(), 1);
+    else if (word == "--warmup") options.warmup = number_of(word, value(), 0);
+    else if (word == "--threads") options.threads = number_of(word, value(), 1);
+    else if (word == "--labels") options.labels = value();
+    else if (word == "--bundle") options.bundle = value();
+    else if (word == "--json") options.json = true;
+    else if (word == "--raw") options.raw = true;
+    else if (word[0] == '-') throw Failure("unknown option " + word + "; see vitq-run --help");
+    else if (options.command.empty()) options.command = word;
+    else if (options.command == "infer" && options.file.empty()) options.file = word;
+    else throw Failure("unexpected " + word + "; see vitq-run --help");
+  }
+  return options;
+}
+
+std::string own_folder() {
+  char path[PATH_MAX];
+  const ssize_t size = readlink("/proc/self/exe", path, sizeof path - 1);
+  if (size <= 0) throw Failure("the runner's folder is unknown: give --bundle");
+  const std::string text(path, static_cast<size_t>(size));
+  return text.substr(0, text.rfind('/'));
+}
+
+// Any number of pictures, the last batch padded with its own last picture.
+std::vector<int32_t> run_all(Model& model, const Manifest& manifest,
+                             const std::vector<uint8_t>& pixels) {
+  const size_t bytes = static_cast<size_t>(manifest.picture_bytes());
+  const size_t batch = static_cast<size_t>(manifest.batch), count = pixels.size() / bytes;
+  const size_t classes = static_cast<size_t>(manifest.classes);
+  std::vector<uint8_t> in(batch * bytes);
+  std::vector<int32_t> out(batch * classes), codes;
+  for (size_t start = 0; start < count; start += batch) {
+    for (size_t i = 0; i < batch; ++i) {
+      const size_t picture = std::min(start + i, count - 1);
+      std::memcpy(&in[i * bytes], &pixels[picture * bytes], bytes);
+    }
+    model.infer(in.data(), out.data());
+    const size_t taken = std::min(batch, count - start) * classes;
+    codes.insert(codes.end(), out.begin(), out.begin() + static_cast<long>(taken));
+  }
+  return codes;
+}
+
+std::vector<uint8_t> golden_pixels(const Manifest& manifest) {
+  check_files(manifest, {"golden_pixels.npy"});
+  return read_pictures(manifest.path_of("golden_pixels.npy"),
+                       {manifest.channels, manifest.height, manifest.width});
+}
+
+int verify(Model& model, const Manifest& manifest) {
+  const std::vector<uint8_t> pixels = golden_pixels(manifest);
+  const std::vector<int32_t> wanted =
+      read_codes(manifest.path_of("golden_codes.npy"), manifest.classes);
+  const std::vector<int32_t> found = run_all(model, manifest, pixels);
+  if (found.size() != wanted.size()) throw Failure("golden_codes.npy fits no golden_pixels.npy");
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (found[i] == wanted[i]) continue;
+    const size_t classes = static_cast<size_t>(manifest.classes);
+    throw Failure("picture " + std::to_string(i / classes) + ", class " +
+                      std::to_string(i % classes) + ": " + std::to_string(found[i]) +
+                      " instead of " + std::to_string(wanted[i]),
+                  kDifferent);
+  }
+  std::printf("verify: %zu files as in the manifest, %zu integers equal the golden ones\n",
+              manifest.files.size(), found.size());
+  return kFine;
+}
+
+std::vector<std::string> read_labels(const Manifest& manifest, const std::string& given) {
+  std::string path = given;
+  if (path.empty()) {
+    if (!manifest.lists("labels.txt")) return {};
+    check_files(manifest, {"labels.txt"});
+    path = manifest.path_of("labels.txt");
+  }
+  std::ifstream file(path);
+  if (!file) throw Failure(path + " cannot be read");
+  std::vector<std::string> labels;
+  for (std::string line; std::getline(file, line);) labels.push_back(line);
+  if (labels.size() != static_cast<size_t>(manifest.classes)) {
+    throw Failure(path + " has " + std::to_string(labels.size()) + " lines: the model has " +
+                  std::to_string(manifest.classes) + " classes");
+  }
+  return labels;
+}
+
+int infer(Model& model, const Manifest& manifest, const Options& options) {
+  const std::vector<std::string> labels = read_labels(manifest, options.labels);
+  const std::vector<int32_t> codes =
+      run_all(model, manifest,
+              read_pictures(options.file, {manifest.channels, manifest.height, manifest.width}));
+  const int classes = static_cast<int>(manifest.classes);
+  for (size_t start = 0; start < codes.size(); start += static_cast<size_t>(classes)) {
+    const int32_t* row = &codes[start];
+    if (options.raw) {
+      for (int c = 0; c < classes; ++c) std::printf("%d%c", row[c], c + 1 < classes ? ' ' : '\n');
+      continue;
+    }
+    std::vector<int> order(static_cast<size_t>(classes));
+    std::iota(order.begin(), order.end(), 0);
+    const int top = std::min(options.top, classes);
+    std::partial_sort(order.begin(), order.begin() + top, order.end(), [&](int a, int b) {
+      return row[a] != row[b] ? row[a] > row[b] : a < b;
+    });
+    std::printf("picture %zu\n", start / static_cast<size_t>(classes));
+    for (int i = 0; i < top; ++i) {
+      const int c = order[static_cast<size_t>(i)];
+      const double logit = manifest.scale * static_cast<double>(row[c] - manifest.zero_point);
+      std::printf("  %5d  %9.4f  %s\n", c, logit,
+                  labels.empty() ? "" : labels[static_cast<size_t>(c)].c_str());
+    }
+  }
+  return kFine;
+}
+
+// Nearest-rank percentile of sorted times.
+double percentile(const std::vector<double>& sorted, int percent) {
+  const size_t rank = (sorted.size() * static_cast<size_t>(percent) + 99) / 100;
+  return sorted[std::max<size_t>(rank, 1) - 1];
+}
+
+// The most memory that this process ever had (getrusage would count what started it, too).
+int64_t peak_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.compare(0, 6, "VmHWM:") == 0) return std::strtoll(line.c_str() + 6, nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
+int bench(Model& model, const Manifest& manifest, const Options& options) {
+  const std::vector<uint8_t> golden = golden_pixels(manifest);
+  std::vector<uint8_t> pixels(static_cast<size_t>(manifest.batch * manifest.picture_bytes()));
+  for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = golden[i % golden.size()];
+  std::vector<int32_t> codes(static_cast<size_t>(manifest.batch * manifest.classes));
+  std::vector<double> times;
+  for (int i = 0; i < options.warmup + options.rounds; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    model.infer(pixels.data(), codes.data());
+    const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
+    if (i >= options.warmup) times.push_back(time.count());
+  }
+  std::sort(times.begin(), times.end());
+  const double median = percentile(times, 50), p90 = percentile(times, 90);
+  const double p99 = percentile(times, 99);
+  const char* format =
+      options.json
+          ? "{\"rounds\": %d, \"batch\": %lld, \"threads\": %d, \"min_ms\": %.4f, "
+            "\"median_ms\": %.4f, \"p90_ms\": %.4f, \"p99_ms\": %.4f, \"peak_bytes\": %lld, "
+            "\"planned_bytes\": %lld}\n"
+          : "bench: %d rounds, batch %lld, %d thread(s): min %.3f ms, median %.3f ms, "
+            "p90 %.3f ms, p99 %.3f ms; peak memory of the process %lld bytes, "
+            "planned beside the weights %lld bytes\n";
+  std::printf(format, options.rounds, static_cast<long long>(manifest.batch), options.threads,
+              times.front(), median, p90, p99, static_cast<long long>(peak_bytes()),
+              static_cast<long long>(model.planned_bytes()));
+  return kFine;
+}
+
+int info(const Manifest& manifest) {
+  int64_t total = 0;
+  for (const BundleFile& file : manifest.files) total += file.size_bytes;
+  std::printf("%s, %s flavour, for %s (%s): %lld x %lld x %lld x %lld uint8 -> %lld classes; "
+              "%zu files, %lld bytes\n",
+              manifest.model.c_str(), manifest.flavour.c_str(), manifest.target.c_str(),
+              manifest.architecture.c_str(), static_cast<long long>(manifest.batch),
+              static_cast<long long>(manifest.channels), static_cast<long long>(manifest.height),
+              static_cast<long long>(manifest.width), static_cast<long long>(manifest.classes),
+              manifest.files.size(), static_cast<long long>(total));
+  return kFine;
+}
+
+int run(int argc, char** argv) {
+  const Options options = parse(argc, argv);
+  const std::string& command = options.command;
+  if (command != "verify" && command != "infer" && command != "bench" && command != "info") {
+    throw Failure("give a command: verify, infer, bench or info; see vitq-run --help");
+  }
+  if (command == "infer" && options.file.empty()) throw Failure("infer needs a file");
+  const Manifest manifest =
+      read_manifest(options.bundle.empty() ? own_folder() : options.bundle);
+  if (manifest.flavour != kFlavour) {
+    throw Failure("this runner is for the " + std::string(kFlavour) + " flavour, the bundle is " +
+                  manifest.flavour);
+  }
+  if (command == "info") return info(manifest);
+  check_processor(manifest.architecture, manifest.cpu_needs, manifest.target);
+  if (command == "verify") check_all_files(manifest);
+  else check_files(manifest, model_files());
+  const std::unique_ptr<Model> model = load_model(manifest, options.threads);
+  if (command == "verify") return verify(*model, manifest);
+  return command == "infer" ? infer(*model, manifest, options) : bench(*model, manifest, options);
+}
+
+}  // namespace
+}  // namespace vitq
+
+int main(int argc, char** argv) {
+  if (argc > 1 && (!std::strcmp(argv[1], "--help") || !std::strcmp(argv[1], "-h"))) {
+    std::fputs(vitq::kUsage, stdout);
+    return vitq::kFine;
+  }
+  try {
+    return vitq::run(argc, argv);
+  } catch (const vitq::Failure& failure) {
+    std::fprintf(stderr, "vitq-run: %s\n", failure.what());
+    return failure.code;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "vitq-run: %s\n", error.what());
+    return vitq::kMistake;
+  }
+}

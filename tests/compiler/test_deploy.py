@@ -1,0 +1,350 @@
+"""Bundles for this machine: the runner, what it refuses, and putting one together."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compiler.artifacts import Artifact
+from compiler.compile import CompileOptions, compile_model
+from compiler.deploy import bundle as bundling
+from compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions, deploy
+from compiler.run import open_compiled
+from numerics.arrays import IntArray, UInt8Array
+from numerics.errors import VitqError
+from quantization.pictures import load_picture
+from tests.compiler.bundles import is_one_line, rewrite_manifest, run, write_manifest
+
+STATIC_BUDGET = 2 << 20
+"""Bytes that an inference of the static flavour may take beside the weights."""
+
+
+@pytest.fixture(params=FLAVOURS)
+def bundle(request: pytest.FixtureRequest, bundles: dict[str, Bundle]) -> Path:
+    """Each flavour in turn."""
+    return bundles[request.param].folder
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    """A bundle to spoil."""
+    return Path(shutil.copytree(bundle, tmp_path / "copy"))
+
+
+def codes_of(bundle: Path, file: Path) -> IntArray:
+    code, out, error = run(bundle, "infer", str(file), "--raw")
+    assert code == 0, error
+    return np.array([[int(word) for word in line.split()] for line in out.splitlines()])
+
+
+def test_the_bundle_is_verified_and_measured(bundles: dict[str, Bundle]) -> None:
+    for flavour, made in bundles.items():
+        assert made.measured.verified == "here"
+        assert made.measured.peak_bytes is not None and made.measured.peak_bytes < 200 << 20
+        assert made.manifest["flavour"] == flavour
+        code, out, error = run(made.folder, "verify")
+        assert (code, error) == (0, "") and "integers equal the golden ones" in out
+        listed = {file["path"] for file in made.manifest["files"]}
+        present = {
+            str(path.relative_to(made.folder)) for path in made.folder.rglob("*") if path.is_file()
+        }
+        assert present == listed | {"manifest.json", "manifest.sha256"}
+        assert len((made.folder / "README").read_text().splitlines()) == 10
+
+
+def test_pictures_give_the_reference_integers(
+    bundle: Path, compiled: Path, digits_pixels: UInt8Array, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(1).integers(0, 256, (3, 3, 32, 32), np.uint8)
+    pixels = np.concatenate([digits_pixels, random])
+    np.save(tmp_path / "x.npy", pixels)
+    pixels.tofile(tmp_path / "x.u8")
+    wanted = open_compiled(compiled).reference()(pixels)
+    assert np.array_equal(codes_of(bundle, tmp_path / "x.npy"), wanted)
+    assert np.array_equal(codes_of(bundle, tmp_path / "x.u8"), wanted)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (37, 37), (100, 61), (20, 45), (37, 80)])
+def test_a_ppm_is_resized_as_for_calibration(
+    bundle: Path, compiled: Path, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    path = tmp_path / "x.ppm"
+    Image.fromarray(pixels).save(path)
+    wanted = open_compiled(compiled).reference()(load_picture(path, (3, 32, 32))[None])
+    assert np.array_equal(codes_of(bundle, path), wanted)
+
+
+def test_infer_prints_the_best_classes(
+    bundle: Path, digits_pixels: UInt8Array, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", digits_pixels[0])
+    code, out, _ = run(bundle, "infer", str(tmp_path / "x.npy"), "--top", "3")
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == "picture 0" and len(lines) == 4
+    best = int(codes_of(bundle, tmp_path / "x.npy")[0].argmax())
+    assert lines[1].split()[0] == lines[1].split()[2] == str(best)  # class and label
+    (tmp_path / "names.txt").write_text("".join(f"digit {i}\n" for i in range(10)))
+    labels = ["--labels", str(tmp_path / "names.txt")]
+    assert f"digit {best}" in run(bundle, "infer", str(tmp_path / "x.npy"), *labels)[1]
+
+
+def test_bench_reports_percentiles_and_memory(bundle: Path) -> None:
+    threads = 2 if bundle.name == "static" else 1  # TVM's spin at barriers: slow on one core
+    code, out, _ = run(bundle, "bench", "--rounds", "7", "--threads", str(threads), "--json")
+    found = json.loads(out)
+    assert code == 0 and found["rounds"] == 7 and found["threads"] == threads
+    assert found["min_ms"] <= found["median_ms"] <= found["p90_ms"] <= found["p99_ms"]
+    assert found["peak_bytes"] > 1 << 20
+    assert (found["planned_bytes"] > 0) == (bundle.name == "static")
+    assert "p99" in run(bundle, "bench", "--rounds", "2")[1]
+    assert f"{bundle.name} flavour" in run(bundle, "info")[1]
+
+
+@pytest.mark.parametrize("name", ["model.so", "golden_pixels.npy", "golden_codes.npy", "README"])
+def test_a_changed_file_is_refused(copy: Path, name: str) -> None:
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    code, out, error = run(copy, "verify")
+    assert code == 2 and out == "" and is_one_line(error) and name in error
+
+
+def test_a_changed_manifest_is_refused(copy: Path) -> None:
+    path = copy / "manifest.json"
+    path.write_text(path.read_text().replace('"zero_point": 0', '"zero_point": 1'))
+    code, _, error = run(copy, "verify")
+    assert code == 2 and is_one_line(error) and "manifest.json" in error
+    path.unlink()
+    code, _, error = run(copy, "verify")
+    assert code == 2 and is_one_line(error) and "missing" in error
+
+
+def test_another_integer_is_exit_code_1(copy: Path) -> None:
+    codes = np.load(copy / "golden_codes.npy")
+    codes[1, 3] += 1
+    np.save(copy / "golden_codes.npy", codes)
+    rewrite_manifest(copy, lambda content: None)
+    code, _, error = run(copy, "verify")
+    assert code == 1 and is_one_line(error)
+    assert f"picture 1, class 3: {codes[1, 3] - 1} instead of {codes[1, 3]}" in error
+
+
+def test_a_missing_cpu_feature_is_said_before_the_model_is_loaded(copy: Path) -> None:
+    rewrite_manifest(copy, lambda content: content["cpu_needs"].append("asimddp"))
+    (copy / "model.so").write_bytes(b"would crash")
+    for command in ("verify", "bench"):
+        code, _, error = run(copy, command)
+        assert code == 3 and is_one_line(error) and "lacks asimddp" in error
+    rewrite_manifest(copy, lambda content: content.update(architecture="riscv64"))
+    code, _, error = run(copy, "verify")
+    assert code == 3 and is_one_line(error) and "riscv64" in error
+
+
+BROKEN_MANIFESTS = {
+    "no JSON": "model",
+    "cut off": '{"format": 1, "model": "x',
+    "deep": "[" * 1000,
+    "infinite": '{"format": 1e999}',
+    "another format": '{"format": 2}',
+    "a list": "[]",
+    "no field": '{"format": 1, "model": "x"}',
+    "wrong kind": '{"format": 1, "model": 3}',
+    "more behind": '{"format": 1} {}',
+}
+
+
+@pytest.mark.parametrize("text", BROKEN_MANIFESTS.values(), ids=BROKEN_MANIFESTS.keys())
+def test_a_broken_manifest_is_one_line(copy: Path, text: str) -> None:
+    write_manifest(copy, text)
+    code, _, error = run(copy, "verify")
+    assert code == 2 and is_one_line(error)
+
+
+def npy(header: str, data: bytes = b"", version: int = 1, length: int | None = None) -> bytes:
+    size = len(header) if length is None else length
+    start = b"\x93NUMPY" + bytes([version, 0])
+    return start + size.to_bytes(2 if version == 1 else 4, "little") + header.encode() + data
+
+
+PICTURE = 3 * 32 * 32
+GOOD = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 3, 32, 32), }"
+BAD_FILES: dict[str, tuple[bytes, str]] = {
+    "empty.npy": (b"", "no .npy"),
+    "text.npy": (b"hello, this is no array at all", "no .npy"),
+    "version.npy": (npy(GOOD, bytes(PICTURE), 9), "version"),
+    "short.npy": (npy(GOOD, bytes(PICTURE - 1)), "size"),
+    "long.npy": (npy(GOOD, bytes(PICTURE + 1)), "size"),
+    "header.npy": (npy(GOOD, length=60000), "cut off"),
+    "fortran.npy": (npy(GOOD.replace("False", "True"), bytes(PICTURE)), "Fortran"),
+    "float.npy": (npy(GOOD.replace("|u1", "<f4"), bytes(4 * PICTURE)), "uint8"),
+    "int.npy": (npy(GOOD.replace("|u1", "<i4"), bytes(4 * PICTURE)), "uint8"),
+    "shape.npy": (npy(GOOD.replace("(1, 3", "(3, 1"), bytes(PICTURE)), "N x 3 x 32 x 32"),
+    "flat.npy": (npy(GOOD.replace("(1, 3, 32, 32)", f"({PICTURE},)"), bytes(PICTURE)), "N x 3"),
+    "negative.npy": (npy(GOOD.replace("(1, 3", "(-1, 3"), bytes(PICTURE)), "shape"),
+    "huge.npy": (npy(GOOD.replace("(1, 3", "(99999999, 3"), bytes(PICTURE)), "large"),
+    "none.npy": (npy(GOOD.replace("(1, 3", "(0, 3")), "no pictures"),
+    "nokey.npy": (npy(GOOD.replace("descr", "dtype"), bytes(PICTURE)), "descr"),
+    "noshape.npy": (npy("{'descr': '|u1', 'fortran_order': False, 'shape': 3"), "shape"),
+    "size.u8": (bytes(PICTURE + 5), "no whole number"),
+    "empty.u8": (b"", "no pictures"),
+    "grey.ppm": (b"P5 32 32 255\n" + bytes(1024), "P6"),
+    "cut.ppm": (b"P6 32 32 255\n" + bytes(100), "cut off"),
+    "deep.ppm": (b"P6 32 32 65535\n" + bytes(6 * 1024), "8-bit"),
+    "zero.ppm": (b"P6 0 32 255\n", "size"),
+    "huge.ppm": (b"P6 999999 999999 255\n", "size"),
+    "digits.ppm": (b"P6 99999999999 1 255\n", "header"),
+    "comment.ppm": (b"P6 # no end", "header"),
+    "end.ppm": (b"P6", "header"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_input_is_one_line(bundles: dict[str, Bundle], tmp_path: Path, name: str) -> None:
+    content, said = BAD_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    code, _, error = run(bundles["static"].folder, "infer", str(tmp_path / name))
+    assert code == 2 and is_one_line(error) and said in error
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_npy_versions(bundles: dict[str, Bundle], tmp_path: Path, version: int) -> None:
+    (tmp_path / "x.npy").write_bytes(npy(GOOD, bytes(PICTURE), version))
+    assert run(bundles["static"].folder, "infer", str(tmp_path / "x.npy"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "command"),
+        (("dance",), "command"),
+        (("infer",), "needs a file"),
+        (("infer", "nowhere.npy"), "missing"),
+        (("infer", "a.npy", "b.npy"), "unexpected"),
+        (("bench", "--rounds"), "needs a value"),
+        (("bench", "--rounds", "0"), "from 1"),
+        (("bench", "--rounds", "many"), "from 1"),
+        (("bench", "--fast"), "unknown option"),
+        (("verify", "--bundle", "nowhere"), "missing"),
+    ],
+)
+def test_a_wrong_call_is_one_line(
+    bundles: dict[str, Bundle], arguments: tuple[str, ...], said: str
+) -> None:
+    code, _, error = run(bundles["vm"].folder, *arguments)
+    assert code == 2 and is_one_line(error) and said in error
+
+
+def test_labels_must_fit(bundles: dict[str, Bundle], compiled: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("one\ntwo\n")
+    picture = str(bundles["vm"].folder / "golden_pixels.npy")
+    code, _, error = run(
+        bundles["vm"].folder, "infer", picture, "--labels", str(tmp_path / "names.txt")
+    )
+    assert code == 2 and is_one_line(error) and "2 lines" in error
+    with pytest.raises(VitqError, match="2 lines: the model has 10"):
+        deploy(compiled, DeployOptions(tmp_path / "out", labels=tmp_path / "names.txt"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_static_library_is_lean(bundles: dict[str, Bundle]) -> None:
+    made = bundles["static"]
+    memory = made.manifest["memory"]
+    assert memory["arena_bytes"] + memory["workspace_bytes"] < STATIC_BUDGET
+    library = str(made.folder / "model.so")
+    needed = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True)
+    assert "tvm" not in needed.stdout and "stdc++" not in needed.stdout
+    symbols = subprocess.run(["nm", "-D", library], capture_output=True, text=True, check=True)
+    defined = {line.split()[-1] for line in symbols.stdout.splitlines() if " T " in line}
+    functions = ("describe", "memory_bytes", "init", "infer", "error", "free")
+    assert defined == {f"vitq_{name}" for name in functions}
+
+
+OWN_PROGRAM = Path(__file__).with_name("own_program.c")
+
+
+def test_a_c_program_with_the_header(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    folder = bundles["static"].folder
+    program = tmp_path / "own"
+    strict = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    command = ["gcc", *strict, f"-I{folder}", str(OWN_PROGRAM), str(folder / "model.so")]
+    subprocess.run([*command, f"-Wl,-rpath,{folder}", "-lpthread", "-o", str(program)], check=True)
+    np.load(folder / "golden_pixels.npy").tofile(tmp_path / "pixels")
+    np.load(folder / "golden_codes.npy").astype("<i4").tofile(tmp_path / "codes")
+    arguments = [str(program), str(tmp_path / "pixels"), str(tmp_path / "codes")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "all equal\n"), done.stderr
+
+
+def test_the_sources_have_no_warnings(bundles: dict[str, Bundle]) -> None:
+    options = ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-O1", "-fsyntax-only"]
+    model = ["../../vm/src/model_vm.cc", "-I../../vm/src/include"]
+    source = bundles["static"].folder / "src"
+    files = sorted(path.name for path in source.glob("*.cc"))
+    subprocess.run(["g++", "-std=c++17", *options, *files, *model], cwd=source, check=True)
+    for extra in ([], ["-DVITQ_NO_THREADS"]):
+        command = ["gcc", "-std=gnu11", *options, *extra, "vitq_static.c"]
+        subprocess.run(command, cwd=source, check=True)
+
+
+def test_any_batch_size(artifact: Artifact, digits_pixels: UInt8Array, tmp_path: Path) -> None:
+    folder = compile_model(artifact.folder, CompileOptions(batch=3))
+    np.save(tmp_path / "x.npy", digits_pixels[:4])
+    wanted = open_compiled(folder).reference()(digits_pixels[:4])
+    made = deploy(folder, DeployOptions(tmp_path / "static", "static"))
+    assert np.array_equal(codes_of(made.folder, tmp_path / "x.npy"), wanted)
+
+
+def test_only_a_bundle_is_replaced(compiled: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("text")
+    with pytest.raises(VitqError, match="is no bundle"):
+        deploy(compiled, DeployOptions(tmp_path / "mine"))
+    assert (tmp_path / "mine" / "thesis.tex").is_file()
+
+
+def test_a_failure_leaves_nothing(
+    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise VitqError("the device is on fire")
+
+    monkeypatch.setattr(bundling, "write_golden", fail)
+    with pytest.raises(VitqError, match="on fire"):
+        deploy(compiled, DeployOptions(tmp_path / "out"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_compile_did_not_write_is_refused(compiled: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(compiled.parent, tmp_path / "artifact")) / compiled.name
+    (copy / "golden.npz").write_bytes(b"other")
+    with pytest.raises(VitqError, match=r"golden\.npz is not the file that compile wrote"):
+        deploy(copy, DeployOptions(tmp_path / "out"))
+    with pytest.raises(VitqError, match="choose vm or static"):
+        DeployOptions(tmp_path / "out", "javascript")
+    with pytest.raises(VitqError, match="no compiled library"):
+        deploy(tmp_path, DeployOptions(tmp_path / "out"))
+
+
+def test_jpeg_and_png(bundle: Path, compiled: Path, tmp_path: Path) -> None:
+    grid = np.add.outer(np.arange(60), 2 * np.arange(80))
+    picture = Image.fromarray(np.stack([grid, 200 - grid, grid // 2], axis=-1).astype(np.uint8))
+    picture.save(tmp_path / "x.png")
+    picture.save(tmp_path / "x.jpg", quality=95)
+    if not (bundle / "licenses" / "stb_image.LICENSE").is_file():
+        code, _, error = run(bundle, "infer", str(tmp_path / "x.png"))
+        assert code == 2 and is_one_line(error) and "without stb_image.h" in error
+        pytest.skip("stb_image.h is not installed: on Debian libstb-dev")
+    wanted = open_compiled(compiled).reference()(
+        load_picture(tmp_path / "x.png", (3, 32, 32))[None]
+    )
+    assert np.array_equal(codes_of(bundle, tmp_path / "x.png"), wanted)
+    close = codes_of(bundle, tmp_path / "x.jpg")  # another decoder than Pillow's
+    assert close[0].argmax() == wanted[0].argmax()
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:100])
+    code, _, error = run(bundle, "infer", str(tmp_path / "cut.jpg"))
+    assert code == 2 and is_one_line(error) and "cannot be read" in error
