@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from compiler import cli_options as opt
 from compiler.report import print_artifact, print_json, print_table
 from numerics.errors import VitqError
 
@@ -24,33 +25,6 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
-
-ModelOption = Annotated[
-    str, typer.Option(help="digits_vit (embedded), a timm name, or package.module:factory")
-]
-WeightsOption = Annotated[Path | None, typer.Option(help="safetensors or torch checkpoint")]
-SeedOption = Annotated[int | None, typer.Option(help="seed of random weights, instead of weights")]
-CalibOption = Annotated[
-    str | None, typer.Option(help="calibration pictures: a folder, or .npy of uint8 (N, C, H, W)")
-]
-CountOption = Annotated[int, typer.Option(help="how many calibration pictures")]
-RecipeOption = Annotated[str, typer.Option(help="widths, w<weights>a<activations>")]
-MethodOption = Annotated[str, typer.Option(help="minmax, percentile or repq")]
-NonlinearOption = Annotated[str, typer.Option(help="integer Softmax and GELU: vitq or ivit")]
-SizeOption = Annotated[int | None, typer.Option(help="picture size, where the model does not say")]
-MeanOption = Annotated[str | None, typer.Option(help="input mean, three numbers with commas")]
-StdOption = Annotated[str | None, typer.Option(help="input standard deviation, likewise")]
-ArtifactsOption = Annotated[Path, typer.Option(help="root folder of all artifacts")]
-TargetOption = Annotated[str, typer.Option(help="what to compile for; see vitq targets")]
-BatchOption = Annotated[int, typer.Option(help="static batch size")]
-ThreadsOption = Annotated[int | None, typer.Option(help="threads of the library")]
-PicturesOption = Annotated[str | None, typer.Option(help="pictures: a folder or .npy")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-UntunedOption = Annotated[bool, typer.Option("--untuned", help="every kernel's default schedule")]
-TuningLogOption = Annotated[
-    Path | None, typer.Option(help="folder of tuning records; the shipped one if absent")
-]
-FolderArgument = Annotated[Path, typer.Argument(help="the artifact's folder, or a target's in it")]
 
 
 @app.callback()
@@ -66,29 +40,20 @@ def configure(
         logging.getLogger("relay_passes").setLevel(logging.WARNING)
 
 
-def _numbers(text: str | None, name: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise VitqError(f"--{name} {text!r}: write numbers with commas, 0.5,0.5,0.5") from error
-
-
 @app.command()
 def quantize(
-    model: ModelOption = "digits_vit",
-    weights: WeightsOption = None,
-    random_weights: SeedOption = None,
-    calib: CalibOption = None,
-    calib_count: CountOption = 32,
-    recipe: RecipeOption = "w8a8",
-    method: MethodOption = "repq",
-    nonlinear: NonlinearOption = "vitq",
-    image_size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    artifacts: ArtifactsOption = Path("artifacts"),
+    model: opt.Model = "digits_vit",
+    weights: opt.Weights = None,
+    random_weights: opt.Seed = None,
+    calib: opt.Calib = None,
+    calib_count: opt.Count = 32,
+    recipe: opt.Recipe = "w8a8",
+    method: opt.Method = "repq",
+    nonlinear: opt.Nonlinear = "vitq",
+    image_size: opt.Size = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    artifacts: opt.Artifacts = Path("artifacts"),
 ) -> None:
     """Quantize a PyTorch model with a few pictures."""
     from compiler.quantize import quantize as stage
@@ -118,12 +83,12 @@ def _quantize_options(
 
     return QuantizeOptions(
         model, weights, random_weights, calib, calib_count, recipe, method, nonlinear,
-        image_size, _numbers(mean, "mean"), _numbers(std, "std"), artifacts,
+        image_size, opt.numbers(mean, "mean"), opt.numbers(std, "std"), artifacts,
     )  # fmt: skip
 
 
 @app.command()
-def export(folder: FolderArgument) -> None:
+def export(folder: opt.Folder) -> None:
     """Write the quantized model as ONNX QDQ and measure its parity with PyTorch."""
     from compiler.artifacts import open_artifact
     from compiler.export import export as stage
@@ -136,38 +101,32 @@ def export(folder: FolderArgument) -> None:
 @app.command(name="compile")
 def compile_command(
     source: Annotated[Path, typer.Argument(help="the artifact's folder, or a QDQ .onnx file")],
-    target: TargetOption = "cpu",
-    batch: BatchOption = 1,
-    mean: MeanOption = None,
-    std: StdOption = None,
+    target: opt.Target = "cpu",
+    batch: opt.Batch = 1,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
     nonlinear: Annotated[str | None, typer.Option(help="overrides the file's metadata")] = None,
     debug_dump: Annotated[Path | None, typer.Option(help="folder for the IR of each pass")] = None,
-    artifacts: ArtifactsOption = Path("artifacts"),
-    untuned: UntunedOption = False,
-    tuning_log: TuningLogOption = None,
+    artifacts: opt.Artifacts = Path("artifacts"),
+    untuned: opt.Untuned = False,
+    tuning_log: opt.TuningLog = None,
 ) -> None:
     """Compile a QDQ model to an integer-only library."""
     from compiler.compile import CompileOptions, compile_model
 
-    normalization = _numbers(mean, "mean"), _numbers(std, "std")
+    normalization = opt.numbers(mean, "mean"), opt.numbers(std, "std")
     options = CompileOptions(
-        target, batch, *normalization, _nonlinear(nonlinear), debug_dump, artifacts,
+        target, batch, *normalization, opt.nonlinear_name(nonlinear), debug_dump, artifacts,
         not untuned, tuning_log,
     )  # fmt: skip
     typer.echo(compile_model(source, options))
 
 
-def _nonlinear(name: str | None) -> Any:
-    if name not in (None, "vitq", "ivit"):
-        raise VitqError(f"--nonlinear {name!r}: choose vitq or ivit")
-    return name
-
-
 @app.command()
 def tune(
-    folder: FolderArgument,
-    target: TargetOption = "cpu",
-    batch: BatchOption = 1,
+    folder: opt.Folder,
+    target: opt.Target = "cpu",
+    batch: opt.Batch = 1,
     trials: Annotated[
         int | None, typer.Option(help="measurements over all kernels, those in the log included")
     ] = None,
@@ -178,7 +137,7 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option(help="of the search")] = 0,
     prune: Annotated[bool, typer.Option("--prune", help="keep only the best records")] = False,
-    as_json: JsonOption = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Search for faster schedules of a model's kernels; compile then uses them."""
     from compiler.report import print_tuning
@@ -195,11 +154,11 @@ def tune(
 
 @app.command()
 def verify(
-    folder: FolderArgument,
-    pictures: PicturesOption = None,
+    folder: opt.Folder,
+    pictures: opt.Pictures = None,
     count: Annotated[int, typer.Option(help="how many real pictures")] = 64,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Compare the library with the integer reference, bit for bit."""
     from compiler.verify import verify as stage
@@ -217,14 +176,14 @@ def verify(
 
 @app.command()
 def evaluate(
-    folder: FolderArgument,
-    pictures: PicturesOption = None,
+    folder: opt.Folder,
+    pictures: opt.Pictures = None,
     count: Annotated[int | None, typer.Option(help="how many pictures, all if absent")] = None,
     backends: Annotated[
         str, typer.Option(help="which, with commas")
     ] = "float,onnxruntime,reference,library",
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Accuracy and closeness to the float model of every step."""
     from compiler.evaluate import evaluate as stage
@@ -240,7 +199,7 @@ def evaluate(
 
 @app.command()
 def benchmark(
-    folder: FolderArgument,
+    folder: opt.Folder,
     target: Annotated[
         str | None, typer.Option(help="as for compile; the folder's own if absent")
     ] = None,
@@ -256,7 +215,7 @@ def benchmark(
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="picture of the latencies to write")] = None,
     roofline: Annotated[Path | None, typer.Option(help="roofline picture to write")] = None,
-    as_json: JsonOption = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Latency, throughput, memory and size beside other runtimes; a profile against the peak."""
     from compiler.benchmark.show import BenchmarkRequest, run_benchmark
@@ -269,12 +228,12 @@ def benchmark(
 
 @app.command()
 def run(
-    folder: FolderArgument,
+    folder: opt.Folder,
     input_path: Annotated[Path, typer.Option("--input", help=".npy, uint8 (N, C, H, W)")],
     output_path: Annotated[Path, typer.Option("--output", help=".npy to write")],
     raw: Annotated[bool, typer.Option("--raw", help="write integer codes, not logits")] = False,
     backend: Annotated[str, typer.Option(help="library or reference")] = "library",
-    threads: ThreadsOption = None,
+    threads: opt.Threads = None,
 ) -> None:
     """Run raw pixels through a compiled model."""
     from compiler.run import run as stage
@@ -288,7 +247,7 @@ def run(
 
 @app.command()
 def deploy(
-    folder: FolderArgument,
+    folder: opt.Folder,
     out: Annotated[Path, typer.Option(help="folder of the bundle; an earlier one is replaced")],
     flavour: Annotated[
         str, typer.Option(help="vm (TVM's virtual machine) or static (plain C, no TVM)")
@@ -297,7 +256,7 @@ def deploy(
     to: Annotated[
         str | None, typer.Option(help="copy it to user@host[:folder] and verify it there")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Put a bundle together with which a device runs the model, without Python."""
     from compiler.deploy.bundle import DeployOptions
@@ -314,7 +273,7 @@ def deploy(
 
 
 @app.command()
-def inspect(folder: FolderArgument, as_json: JsonOption = False) -> None:
+def inspect(folder: opt.Folder, as_json: opt.Json = False) -> None:
     """Show what is in an artifact: I/O, operators, scales, sizes, float islands, provenance."""
     from compiler.inspection import inspect as stage
 
@@ -326,7 +285,7 @@ def inspect(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def targets(as_json: JsonOption = False) -> None:
+def targets(as_json: opt.Json = False) -> None:
     """List the targets."""
     from compiler.targets import TARGETS, get_target
 
@@ -341,25 +300,25 @@ def targets(as_json: JsonOption = False) -> None:
 
 @app.command()
 def build(
-    model: ModelOption = "digits_vit",
-    target: TargetOption = "cpu",
-    batch: BatchOption = 1,
-    weights: WeightsOption = None,
-    random_weights: SeedOption = None,
-    calib: CalibOption = None,
-    calib_count: CountOption = 32,
-    recipe: RecipeOption = "w8a8",
-    method: MethodOption = "repq",
-    nonlinear: NonlinearOption = "vitq",
-    pictures: PicturesOption = None,
+    model: opt.Model = "digits_vit",
+    target: opt.Target = "cpu",
+    batch: opt.Batch = 1,
+    weights: opt.Weights = None,
+    random_weights: opt.Seed = None,
+    calib: opt.Calib = None,
+    calib_count: opt.Count = 32,
+    recipe: opt.Recipe = "w8a8",
+    method: opt.Method = "repq",
+    nonlinear: opt.Nonlinear = "vitq",
+    pictures: opt.Pictures = None,
     count: Annotated[int | None, typer.Option(help="how many pictures to evaluate")] = None,
-    image_size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    artifacts: ArtifactsOption = Path("artifacts"),
-    threads: ThreadsOption = None,
-    untuned: UntunedOption = False,
-    tuning_log: TuningLogOption = None,
+    image_size: opt.Size = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    artifacts: opt.Artifacts = Path("artifacts"),
+    threads: opt.Threads = None,
+    untuned: opt.Untuned = False,
+    tuning_log: opt.TuningLog = None,
 ) -> None:
     """The whole job: quantize, export, compile, verify, evaluate."""
     from compiler.compile import CompileOptions, compile_model

@@ -1,0 +1,52 @@
+"""Options and arguments that several commands of the command line share."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from numerics.errors import VitqError
+
+Model = Annotated[
+    str, typer.Option(help="digits_vit (embedded), a timm name, or package.module:factory")
+]
+Weights = Annotated[Path | None, typer.Option(help="safetensors or torch checkpoint")]
+Seed = Annotated[int | None, typer.Option(help="seed of random weights, instead of weights")]
+Calib = Annotated[
+    str | None, typer.Option(help="calibration pictures: a folder, or .npy of uint8 (N, C, H, W)")
+]
+Count = Annotated[int, typer.Option(help="how many calibration pictures")]
+Recipe = Annotated[str, typer.Option(help="widths, w<weights>a<activations>")]
+Method = Annotated[str, typer.Option(help="minmax, percentile or repq")]
+Nonlinear = Annotated[str, typer.Option(help="integer Softmax and GELU: vitq or ivit")]
+Size = Annotated[int | None, typer.Option(help="picture size, where the model does not say")]
+Mean = Annotated[str | None, typer.Option(help="input mean, three numbers with commas")]
+Std = Annotated[str | None, typer.Option(help="input standard deviation, likewise")]
+Artifacts = Annotated[Path, typer.Option(help="root folder of all artifacts")]
+Target = Annotated[str, typer.Option(help="what to compile for; see vitq targets")]
+Batch = Annotated[int, typer.Option(help="static batch size")]
+Threads = Annotated[int | None, typer.Option(help="threads of the library")]
+Pictures = Annotated[str | None, typer.Option(help="pictures: a folder or .npy")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Untuned = Annotated[bool, typer.Option("--untuned", help="every kernel's default schedule")]
+TuningLog = Annotated[
+    Path | None, typer.Option(help="folder of tuning records; the shipped one if absent")
+]
+Folder = Annotated[Path, typer.Argument(help="the artifact's folder, or a target's in it")]
+
+
+def numbers(text: str | None, name: str) -> tuple[float, ...] | None:
+    """Numbers with commas; `name` is the option's."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise VitqError(f"--{name} {text!r}: write numbers with commas, 0.5,0.5,0.5") from error
+
+
+def nonlinear_name(name: str | None) -> Any:
+    """Check the name of a family of nonlinear operators."""
+    if name not in (None, "vitq", "ivit"):
+        raise VitqError(f"--nonlinear {name!r}: choose vitq or ivit")
+    return name
