@@ -35,7 +35,7 @@ from compiler.artifacts import (
 )
 from compiler.importing import ImportedModel, Meaning, import_model, interpreter_runner, read_onnx
 from compiler.targets import Target, get_target
-from compiler.tuning.schedules import Schedules, content_hash, find_log, open_schedules
+from compiler.tuning.log import find_log, log_hash
 from numerics.arrays import IntArray, UInt8Array
 from numerics.errors import VitqError
 from numerics.files import write_atomically
@@ -107,8 +107,7 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
         logger.info("compile: unchanged, %s is up to date", folder / LIBRARY_NAME)
         return folder
     started = time.perf_counter()
-    schedules = open_schedules(log, options.tuned)
-    _compile(artifact, target, options, schedules, wanted)
+    _compile(artifact, target, options, log, wanted)
     logger.info("compile: %s (%.1f s)", folder / LIBRARY_NAME, time.perf_counter() - started)
     return folder
 
@@ -124,11 +123,13 @@ def _foreign_artifact(path: Path, options: CompileOptions) -> Artifact:
 
 
 def _compile(
-    artifact: Artifact, target: Target, options: CompileOptions, schedules: Schedules, wanted: str
+    artifact: Artifact, target: Target, options: CompileOptions, log: Path | None, wanted: str
 ) -> None:
     """Write the library and its golden file, and last the metadata."""
     from compiler.library import build_library
+    from compiler.tuning.schedules import open_schedules
 
+    schedules = open_schedules(log, options.tuned)
     _require_own_nonlinear(artifact, options.nonlinear)
     given = Meaning(options.batch, options.mean, options.std, options.nonlinear)
     model = import_model(artifact.onnx, given, options.debug_dump)
@@ -225,7 +226,7 @@ def _fingerprint(
         "quantized": file_hash(quantized) if quantized.is_file() else None,
         "target": [target.tvm_config(), target.features],
         "options": [options.batch, options.mean, options.std, options.nonlinear, options.tuned],
-        "tuning_log": content_hash(log),
+        "tuning_log": log_hash(log),
         "source": source_hash(PACKAGES),
         "versions": versions(("apache-tvm", "apache-tvm-ffi", "numpy", "onnx")),
     })

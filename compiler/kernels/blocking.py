@@ -41,7 +41,7 @@ class TileEpilogue(Protocol):
 CACHE_LINE = 64
 COLUMNS = (1, 2, 3, 4, 6, 8)
 ROWS = (1, 2, 3, 4, 6, 8, 12, 14)
-BLOCKS = (1, 2, 4, 8, 16)
+BLOCKS = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)

@@ -125,12 +125,39 @@ def is_log(folder: Path) -> bool:
     return (folder / RECORDS).is_file()
 
 
-def log_hash(folder: Path) -> str:
-    """Hash of what a log says."""
+def log_hash(folder: Path | None) -> str | None:
+    """Hash of what a log says, for a stage's fingerprint; None for no log."""
+    if folder is None:
+        return None
     return fingerprint({
         name: (folder / name).read_text() for name in (META, WORKLOADS, RECORDS)
         if (folder / name).is_file()
     })  # fmt: skip
+
+
+def find_log(target: Target, tuned: bool, given: Path | None) -> Path | None:
+    """The log that a library is compiled with.
+
+    Args:
+        target: of the library.
+        tuned: whether any is wanted.
+        given: by the user, instead of the shipped one.
+
+    Returns:
+        Its folder; None if there is none.
+
+    Raises:
+        VitqError: the given folder is no log, or a log is of another TVM or target.
+    """
+    if not tuned:
+        return None
+    folder = given or shipped_log(target)
+    if given is not None and not is_log(given):
+        raise VitqError(f"{given} is no tuning log: run tune first, or leave --tuning-log out")
+    if not is_log(folder):
+        return None
+    check_meta(folder, target)
+    return folder
 
 
 def read_log(folder: Path) -> dict[str, list[Entry]]:

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from compiler.kernels.types import Kernel, Schedule
-from compiler.targets import Target
-from compiler.tuning.log import Entry, check_meta, is_log, log_hash, read_log, shipped_log
+from compiler.tuning.log import Entry, read_log
 from compiler.tuning.workload import task_text
-from numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 
@@ -101,36 +99,6 @@ def best(entries: Sequence[Entry]) -> Entry:
     """The fastest; where some were measured in turn with their rivals, the fastest of those."""
     confirmed = [entry for entry in entries if entry.confirmed]
     return min(confirmed or entries, key=lambda entry: entry.seconds)
-
-
-def find_log(target: Target, tuned: bool, given: Path | None) -> Path | None:
-    """The log that a library is compiled with.
-
-    Args:
-        target: of the library.
-        tuned: whether any is wanted.
-        given: by the user, instead of the shipped one.
-
-    Returns:
-        Its folder; None if there is none.
-
-    Raises:
-        VitqError: the given folder is no log, or a log is of another TVM or target.
-    """
-    if not tuned:
-        return None
-    folder = given or shipped_log(target)
-    if given is not None and not is_log(given):
-        raise VitqError(f"{given} is no tuning log: run tune first, or leave --tuning-log out")
-    if not is_log(folder):
-        return None
-    check_meta(folder, target)
-    return folder
-
-
-def content_hash(log: Path | None) -> str | None:
-    """For a stage's fingerprint."""
-    return None if log is None else log_hash(log)
 
 
 def open_schedules(log: Path | None, tuned: bool) -> Schedules:

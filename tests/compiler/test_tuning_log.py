@@ -11,8 +11,8 @@ import pytest
 from compiler import targets
 from compiler.kernels.types import Template
 from compiler.tuning import log as logs
-from compiler.tuning.log import RECORDS, mend, prune, read_log, writing
-from compiler.tuning.schedules import NO_KNOBS, NO_RECORD, STALE, Schedules, best, find_log
+from compiler.tuning.log import RECORDS, find_log, mend, prune, read_log, writing
+from compiler.tuning.schedules import NO_KNOBS, NO_RECORD, STALE, Schedules, best
 from numerics.errors import VitqError
 from tests.compiler.test_tuning_space import TARGET, write_log
 from tests.compiler.tuning_templates import ADD, kernel_of, task_of
@@ -69,7 +69,7 @@ def test_another_version_or_target_is_refused(
 
 def test_meta_names_no_machine(folder: Path) -> None:
     meta = json.loads((folder / "meta.json").read_text())
-    assert set(meta) == {"tvm_version", "target", "target_config", "host_cpu", "date"}
+    assert set(meta) == {"tvm_version", "target", "target_config", "host_cpu", "times", "date"}
     assert meta["target"] in targets.TARGETS, "cpu stands for an entry of the table"
 
 
