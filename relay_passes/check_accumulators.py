@@ -106,11 +106,17 @@ def _shiftgelu(call: Expr, ranges: Ranges) -> Bounds:
 def _gelu(call: Expr, codes: Interval) -> Bounds:
     p = GeluParams(*dialect.scalars(call))
     low, high = codes
-    positive = max(high - p.x_zero_point, 0) * p.linear_multiplier
-    tail = TAIL_MAX * p.tail_multiplier
-    half = 1 << (p.shift - 1)
-    centred = ("input minus zero point", low - p.x_zero_point, high - p.x_zero_point, 2**16 - 1)
-    return [centred, ("sum", half - tail, positive + half, ACC_LIMIT)]
+    low, high = low - p.x_zero_point, high - p.x_zero_point
+    distance = min(max(high, -low), p.farthest) * p.in_multiplier + (1 << p.in_shift)
+    positive, tail = max(high, 0) << p.up, TAIL_MAX * p.tail_multiplier + (1 << p.tail_shift)
+    negative = -(tail >> p.tail_shift)
+    half = 1 << p.out_shift
+    return [
+        ("input minus zero point", low, high, 2**16 - 1),
+        ("rescaled input", 0, distance, ACC_LIMIT),
+        ("tail", 0, tail, ACC_LIMIT),
+        ("sum", negative * p.out_multiplier, positive * p.out_multiplier + half, ACC_LIMIT),
+    ]
 
 
 def _ivit_shiftmax(call: Expr, ranges: Ranges) -> Bounds:

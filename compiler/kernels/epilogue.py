@@ -23,7 +23,7 @@ from compiler.kernels.elementwise import AddHalves, AddWords
 from compiler.kernels.fixed import Halves
 from compiler.kernels.microkernel import store_lanes
 from compiler.kernels.requantizing import Requantize
-from compiler.kernels.shiftgelu import GeluHalves, GeluWords
+from compiler.kernels.shiftgelu import GeluHalves, GeluSpec, GeluWords
 
 BYTES = ("int8", "uint8")
 OWN_BOUNDS = {"int8": (-(2**7), 2**7 - 1), "uint8": (0, 2**8 - 1), "int16": (-(2**15), 2**15 - 1)}
@@ -48,9 +48,9 @@ class SecondStep:
         del valid, row, column
         return codes
 
-    def halves(self, codes: Expr, row: Expr, column: Expr) -> Expr:
-        """int16 lanes to int16 lanes."""
-        del row, column
+    def halves(self, codes: Expr, row: Expr, column: Expr, saturates: bool) -> Expr:
+        """int16 lanes to int16 lanes; with `saturates` a pack limits them to their type."""
+        del row, column, saturates
         return codes
 
 
@@ -71,9 +71,10 @@ class AddStep(SecondStep):
         lanes = lanes_of(codes)
         return self.add_words(codes, load_lanes(self.residual, lanes, valid, row, column))
 
-    def halves(self, codes: Expr, row: Expr, column: Expr) -> Expr:
+    def halves(self, codes: Expr, row: Expr, column: Expr, saturates: bool) -> Expr:
         """See `SecondStep`."""
         assert self.add_halves is not None
+        del saturates
         residual = load(self.residual, row, column, lanes=lanes_of(codes))
         return self.add_halves(codes, bind(cast(residual, "int16")))
 
@@ -84,20 +85,19 @@ class GeluStep(SecondStep):
     clamps = True
     loops = True
 
-    def __init__(self, constants: tuple[Buffer, ...], split: bool, halves: Halves | None) -> None:
-        """Read what `compiler.kernels.shiftgelu.gelu_constants` made."""
-        rescale, params, pairs = constants
-        self.gelu_words = GeluWords((rescale, params, pairs), split)
-        self.gelu_halves = GeluHalves((rescale, params, pairs), halves) if halves else None
+    def __init__(self, params: Buffer, spec: GeluSpec, halves: Halves | None) -> None:
+        """Read GeluParams."""
+        self.gelu_words = GeluWords(params)
+        self.gelu_halves = GeluHalves(params, spec, halves) if halves else None
 
     def words(self, codes: Expr, valid: int, row: Expr, column: Expr) -> Expr:
         """See `SecondStep`."""
         return self.gelu_words(codes)
 
-    def halves(self, codes: Expr, row: Expr, column: Expr) -> Expr:
+    def halves(self, codes: Expr, row: Expr, column: Expr, saturates: bool) -> Expr:
         """See `SecondStep`."""
         assert self.gelu_halves is not None
-        return self.gelu_halves(codes)
+        return self.gelu_halves(codes, saturates)
 
 
 class Finish:
@@ -154,7 +154,7 @@ class Finish:
         halves = [piece(codes, i, self.lanes // 2) for i in range(2)]
         column = group * self.lanes
         value = self._limited(pack, pack.pack(*halves), saturates)
-        value = self.second.halves(value, row, column)
+        value = self.second.halves(value, row, column, saturates)
         if saturates:
             low, high = (piece(value, i, self.lanes // 2) for i in range(2))
             value = pack.bytes_in_order(low, high, signed=self.dtype == "int8")
@@ -173,7 +173,7 @@ class Finish:
         if not self.second.loops:
             for r, parts in enumerate(zip(*pairs, strict=True)):
                 done = [
-                    self.second.halves(part, row + r, column + i * pack.lanes)
+                    self.second.halves(part, row + r, column + i * pack.lanes, saturates)
                     for i, part in enumerate(parts)
                 ]
                 self._store(pack, done, row + r, column)
@@ -183,12 +183,16 @@ class Finish:
         for p, rows in enumerate(pairs):
             for r, part in enumerate(rows):
                 store(waiting, part, r * count + p, 0)
-        with serial(len(accs) * count) as i:
-            codes = load(waiting, i, 0, lanes=pack.lanes)
-            at = row + i // count, column + i % count * pack.lanes
-            store(waiting, self.second.halves(codes, *at), i, 0)
         with serial(len(accs)) as r:
-            done = [load(waiting, r * count + p, 0, lanes=pack.lanes) for p in range(count)]
+            done = [
+                self.second.halves(
+                    load(waiting, r * count + p, 0, lanes=pack.lanes),
+                    row + r,
+                    column + p * pack.lanes,
+                    saturates,
+                )
+                for p in range(count)
+            ]
             self._store(pack, done, row + r, column)
 
     def _codes(self, pack: Halves, accs: list[Expr], group: Expr, saturates: bool) -> Expr:

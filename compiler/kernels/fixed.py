@@ -41,13 +41,14 @@ class Fixed(ABC):
         """Shift unsigned 16-bit values right."""
 
     @abstractmethod
-    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0) -> Expr:
+    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0, least: int = 0) -> Expr:
         """``(x + half) >> (shift + more)``, no rounding by a shift of 0.
 
         Args:
             x: 0 to 2**15 - 1.
-            shift: for each lane, 0 to 15.
+            shift: for each lane, `least` to 15.
             more: for all lanes, 0 to 15.
+            least: the smallest shift that occurs.
         """
 
     def const(self, value: int, like: Expr) -> Expr:
@@ -79,7 +80,7 @@ class Words(Fixed):
         """Values are not negative in 32 bits."""
         return bind(x >> self.const(bits, x))
 
-    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0) -> Expr:
+    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0, least: int = 0) -> Expr:
         """Add, shift."""
         if more:
             half = self.const(1 << (more - 1), x) << shift
@@ -118,7 +119,7 @@ class Halves(Fixed):
         moved = reinterpret(x, unsigned) >> const(bits, "uint16", self.lanes)
         return bind(reinterpret(moved, f"int16x{self.lanes}"))
 
-    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0) -> Expr:
+    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0, least: int = 0) -> Expr:
         """``mulhrs(x, 2**(15 - shift - more))``.
 
         As int16, 2**15 is -2**15, which only turns the sign of the result. Where the exponent is
@@ -126,8 +127,9 @@ class Halves(Fixed):
         """
         power = self.power(shift)
         if more:
-            return self.mulhrs(x, self.shift_down(power, more))
-        return bind(tirx.abs(self.mulhrs(x, power)))
+            power = self.shift_down(power, more)
+        moved = self.mulhrs(x, power)
+        return moved if more or least else bind(tirx.abs(moved))
 
     def unpack(self, low: Expr, high: Expr) -> tuple[Expr, Expr]:
         """Interleave words within 128-bit blocks: two registers of (low, high) int16 pairs."""

@@ -60,7 +60,7 @@ class NeonHalves(Halves):
         moved = reinterpret(x, f"uint16x{lanes}") >> const(bits, "uint16", lanes)
         return bind(reinterpret(moved, f"int16x{lanes}"))
 
-    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0) -> Expr:
+    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0, least: int = 0) -> Expr:
         """By srshl to the left by a negative number; it adds half of what it shifts out."""
         left = bind(const(-more, "int16", lanes_of(shift)) - shift)
         return _each("llvm.aarch64.neon.srshl.v8i16", x, left)

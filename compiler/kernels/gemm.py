@@ -35,7 +35,7 @@ from compiler.kernels.epilogue import AddStep, Finish, GeluStep, SecondStep
 from compiler.kernels.fixed import halves_for
 from compiler.kernels.microkernel import Product, needs_staging
 from compiler.kernels.requantizing import Requantize, RequantizeSpec, pack_requantize
-from compiler.kernels.shiftgelu import gelu_constants
+from compiler.kernels.shiftgelu import GeluSpec, gelu_spec
 from compiler.kernels.types import (
     CpuFeatures,
     Kernel,
@@ -65,11 +65,13 @@ class LinearSpec:
         requantize: form of the first step.
         halves: whether codes are in 16-bit lanes until they are stored.
         patch: edge of a patch; 0 for a linear layer.
+        gelu: of the GELU that follows, if one does.
     """
 
     requantize: RequantizeSpec
     halves: bool
     patch: int = 0
+    gelu: GeluSpec | None = None
 
 
 def lower_linear(
@@ -110,9 +112,10 @@ def lower_linear_gelu(
     """``vitq.linear_gelu``: GELU of the codes of ``vitq.linear``."""
     spec, packed = _prepare(operands[0], constants, out, features)
     limits = int(constants[6][0]), int(constants[6][1])
-    fits, gelu = gelu_constants(constants[GEMM_OPERANDS], limits, out.dtype, features)
-    spec = LinearSpec(spec.requantize, spec.halves and fits)
-    return _call(LINEAR_GELU, operands, (0, *packed, *gelu), out, features, spec)
+    params = constants[GEMM_OPERANDS].astype(np.int64)
+    gelu = gelu_spec(params, limits, out.dtype, features)
+    spec = LinearSpec(spec.requantize, spec.halves and gelu.halves, gelu=gelu)
+    return _call(LINEAR_GELU, operands, (0, *packed, params), out, features, spec)
 
 
 def lower_patch_embed(
@@ -212,8 +215,8 @@ def _finish(kernel: Kernel, constants: Sequence[Buffer], target: Buffer, dot: Do
     if kernel.template is LINEAR_ADD:
         rows = TensorType(kernel.out.shape, kernel.inputs[GEMM_BUFFERS + 1].dtype).rows
         second = AddStep(view(more[0], rows), more[1], halves)
-    elif kernel.template is LINEAR_GELU:
-        second = GeluStep(more, dot.split, halves)
+    elif spec.gelu is not None:
+        second = GeluStep(more[0], spec.gelu, halves)
     else:
         second = SecondStep()
     return Finish(first, second, halves, target)

@@ -1,18 +1,13 @@
 """ShiftGELU: `numerics.shiftgelu` elementwise.
 
-The plain form takes one int32 lane for each element. The 16-bit form (`Halves`) needs
-``|x - zero_point| <= 2**15`` and 8-bit outputs, the case of every model of this project:
-rescaling to the tail's Q15 multiplies the negative magnitude ``-d`` by both halves of the
-multiplier,
-
-    m = mh * 2**16 + ml,   -2**15 < ml <= 2**15
-    (d m + half) >> s  =  (d mh + (d ml >> 16) + 2**(s - 17)) >> (s - 16)      for s >= 17
-
-so that every product is one of ``vpmaddwd`` (with -mh and -ml, which makes d = 2**15 exact), and
-the saturating pack is the limit at 32767.
+The plain form takes one int32 lane for each element. The 16-bit form (`Halves`) makes each
+product of the contract one ``mulhrs``, which needs shifts of 15 and operands of 16 bits:
+`_fits_halves`. The input's multiplier may enlarge (``si < 15``), so the distance is moved up by
+``15 - si`` first.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from tvm import tirx
@@ -26,15 +21,12 @@ from compiler.kernels.builder import (
     const,
     lanes_of,
     load,
-    reinterpret,
     splat,
     store,
     view,
 )
-from compiler.kernels.dot import dot_for
 from compiler.kernels.elementwise import for_flat, scalars
 from compiler.kernels.fixed import Fixed, Halves, Words, halves_for
-from compiler.kernels.scaling import Rescale, rescale_constants
 from compiler.kernels.types import (
     CpuFeatures,
     Kernel,
@@ -45,10 +37,26 @@ from compiler.kernels.types import (
     tensor_of,
 )
 from numerics.arrays import IntArray
-from numerics.shiftgelu import EXPONENT_COEFFICIENTS, TAIL_LIMIT, GeluParams
+from numerics.shiftgelu import EXPONENT_COEFFICIENTS, WORD_SHIFT, GeluParams
 
+BYTE = 8
 HALF_LIMIT = 2**15
 OCTAVE_BITS = 11
+
+
+@dataclass(frozen=True)
+class GeluSpec:
+    """What the code of a GELU depends on.
+
+    Attributes:
+        halves: whether the 16-bit form computes the contract's bits.
+        plain: whether the input has zero point 0 and ``up`` is 0.
+        own: whether the bounds are those of the result's type.
+    """
+
+    halves: bool
+    plain: bool
+    own: bool
 
 
 def lower_shiftgelu(
@@ -60,72 +68,52 @@ def lower_shiftgelu(
     """``vitq.shiftgelu``: x, params."""
     info = np.iinfo(operands[0].dtype)
     codes = int(info.min), int(info.max)
-    halves, packed = gelu_constants(constants[1], codes, out.dtype, features)
-    inputs = (operands[0], *(tensor_of(c) for c in packed))
-    return KernelCall(Kernel(SHIFTGELU, inputs, out, features, halves), (0, *packed))
+    params = constants[1].astype(np.int64)
+    spec = gelu_spec(params, codes, out.dtype, features)
+    inputs = (operands[0], tensor_of(params))
+    return KernelCall(Kernel(SHIFTGELU, inputs, out, features, spec), (0, params))
 
 
-def gelu_constants(
+def gelu_spec(
     params: IntArray, codes: tuple[int, int], out_dtype: str, features: CpuFeatures
-) -> tuple[bool, tuple[IntArray, ...]]:
-    """What `GeluWords` and `GeluHalves` read.
+) -> GeluSpec:
+    """The form of a GELU's code.
 
     Args:
         params: GeluParams.
         codes: the smallest and the largest one.
         out_dtype: of the result.
         features: of the processor.
-
-    Returns:
-        Whether the 16-bit form computes the contract's bits, and three int64 tensors: rescaling,
-        scalars, multiplier pairs.
     """
     p = GeluParams(*(int(v) for v in params))
-    rescale = rescale_constants(p.in_multiplier, p.in_shift, TAIL_LIMIT)
-    rest = np.array([p.x_zero_point, *p[3:]], np.int64)
-    halves = halves_for(features) is not None and _fits_halves(p, codes, out_dtype)
-    pairs = _pair_constants(p) if halves else np.zeros((3, 2), np.int64)
-    return halves, (rescale, rest, pairs)
+    info = np.iinfo(out_dtype)
+    halves = halves_for(features) is not None and info.bits == BYTE and _fits_halves(p, codes)
+    own = (p.qmin, p.qmax) == (info.min, info.max)
+    return GeluSpec(halves, p.x_zero_point == 0 and p.up == 0, own)
 
 
-def _fits_halves(p: GeluParams, codes: tuple[int, int], out_dtype: str) -> bool:
-    """Whether the 16-bit form computes the contract's bits."""
-    low, high = codes
-    largest = max(high - p.x_zero_point, p.x_zero_point - low)
-    positive = high - p.x_zero_point < HALF_LIMIT
-    small = max(p.linear_multiplier, p.tail_multiplier) < HALF_LIMIT
+def _fits_halves(p: GeluParams, codes: tuple[int, int]) -> bool:
+    """Whether `GeluHalves` computes the contract's bits."""
+    low, high = codes[0] - p.x_zero_point, codes[1] - p.x_zero_point
     return (
-        largest <= HALF_LIMIT
-        and positive
-        and small
-        and p.in_shift >= 17
-        and np.iinfo(out_dtype).bits == 8
+        low >= -HALF_LIMIT
+        and high << p.up < HALF_LIMIT
+        and min(max(high, -low), p.farthest) << (WORD_SHIFT - p.in_shift) < HALF_LIMIT
+        and (p.tail_shift, p.out_shift) == (WORD_SHIFT, WORD_SHIFT)
+        and 1 <= p.more <= WORD_SHIFT
     )
 
 
-def _pair_constants(p: GeluParams) -> IntArray:
-    """Multiplier pairs of the three vpmaddwd: (-mh, 0), (-ml, 0), (linear, -tail)."""
-    high = (p.in_multiplier + HALF_LIMIT - 1) >> 16  # so that -low is an int16
-    low = p.in_multiplier - (high << 16)
-    return np.array([[-high, 0], [-low, 0], [p.linear_multiplier, -p.tail_multiplier]], np.int64)
-
-
 def _gelu_body(
-    kernel: Kernel,
-    schedule: Schedule,
-    x: Buffer,
-    rescale: Buffer,
-    params: Buffer,
-    pairs: Buffer,
-    result: Buffer,
+    kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, result: Buffer
 ) -> None:
     x_type = kernel.inputs[0]
-    halves = halves_for(kernel.features) if kernel.spec else None
+    spec: GeluSpec = kernel.spec
+    halves = halves_for(kernel.features) if spec.halves else None
 
     source, target = view(x, x_type.flat), view(result, kernel.out.flat)
-    constants = (rescale, params, pairs)
-    plain = GeluWords(constants, dot_for(kernel.features).split)
-    wide = GeluHalves(constants, halves) if halves else None
+    plain = GeluWords(params)
+    wide = GeluHalves(params, spec, halves) if halves else None
     lanes = kernel.features.lanes if wide is None else 2 * kernel.features.lanes
 
     def emit(i: Expr, n: int) -> None:
@@ -141,77 +129,80 @@ SHIFTGELU = Template("shiftgelu", _gelu_body)
 class GeluWords:
     """GELU of any codes in int32 lanes: takes and returns registers."""
 
-    def __init__(self, constants: tuple[Buffer, Buffer, Buffer], split: bool) -> None:
-        """Read the tensors of `gelu_constants`; `split`: see `compiler.kernels.arith`."""
-        rescale, params, _ = constants
-        self.to_tail = Rescale(rescale, split)
-        scalar = scalars(params, 7)
-        self.x_zero, self.linear, self.tail, self.shift, self.zero, self.low, self.high = scalar
-        self.half = bind(1 << (self.shift - 1))
+    def __init__(self, params: Buffer) -> None:
+        """Read GeluParams."""
+        self.p = _read(params)
 
     def __call__(self, codes: Expr) -> Expr:
         """Codes of any integer type to int32."""
-        lanes = lanes_of(codes)
+        p, lanes = self.p, lanes_of(codes)
         none = const(0, "int32", lanes)
-        centred = bind(cast(codes, "int32") - splat(self.x_zero, lanes))
-        v = self.to_tail(bind(tirx.max(centred, none - centred)))
-        total = tirx.max(centred, none) * splat(self.linear, lanes)
-        total = total - emit_tail(v, Words()) * splat(self.tail, lanes)
-        rounded = (total + splat(self.half, lanes)) >> splat(self.shift, lanes)
-        return clamp(rounded + splat(self.zero, lanes), self.low, self.high)
+        centred = bind(cast(codes, "int32") - splat(p.x_zero_point, lanes))
+        distance = tirx.min(tirx.max(centred, none - centred), splat(p.farthest, lanes))
+        eighth = _rounded(bind(distance) * splat(p.in_multiplier, lanes), p.in_shift)
+        tail = emit_tail(bind(eighth + eighth), Words()) * splat(p.tail_multiplier, lanes)
+        rest = (tirx.max(centred, none) << splat(p.up, lanes)) - _rounded(tail, p.tail_shift)
+        code = _rounded(bind(rest) * splat(p.out_multiplier, lanes), p.out_shift)
+        return clamp(_rounded(code, p.more) + splat(p.zero_point, lanes), p.qmin, p.qmax)
 
 
 class GeluHalves:
     """GELU of a register of codes in 16-bit lanes (module docstring)."""
 
-    def __init__(self, constants: tuple[Buffer, Buffer, Buffer], halves: Halves) -> None:
-        """Read the tensors of `gelu_constants`."""
-        rescale, params, pairs = constants
-        self.halves, self.lanes = halves, halves.lanes // 2
-        x_zero, _, _, shift, zero, low, high = scalars(params, 7)
-        self.shift = shift
-        self.half = bind(1 << (shift - 1))
-        words = (bind(cast(v, "int16")) for v in (x_zero, zero, low, high))
-        self.x_zero, self.zero, self.low, self.high = words
-        self.pairs = [_pair(pairs, i, self.lanes) for i in range(3)]
-        # The addend of `Rescale` is half << up; its shift is 32 - up or 32 + down.
-        in_shift = bind(cast(32 - load(rescale, 3) + load(rescale, 4), "int32"))
-        self.in_half = bind(1 << (in_shift - 17))
-        self.in_shift = bind(in_shift - 16)
+    def __init__(self, params: Buffer, spec: GeluSpec, halves: Halves) -> None:
+        """Read GeluParams."""
+        self.halves, self.spec = halves, spec
+        p = _read(params)
+        up, more = bind(WORD_SHIFT - p.in_shift), bind(1 << (WORD_SHIFT - p.more))
+        self.farthest = bind(tirx.min(p.farthest, const(HALF_LIMIT, "int32")))
+        self.p = GeluParams(*(self._word(v) for v in p._replace(in_shift=up, more=more)))
 
-    def __call__(self, codes: Expr) -> Expr:
-        """Codes that fit into int16, in any order of lanes, to int16."""
-        q, lanes = self.halves, self.halves.lanes
-        none = const(0, "int16", lanes)
-        centred = bind(cast(codes, "int16") - splat(self.x_zero, lanes))
-        below = bind(tirx.min(centred, none - centred))
-        parts = q.unpack(below, none)
-        v = q.pack(*(self._to_tail(part) for part in parts))
-        sums = q.unpack(bind(tirx.max(centred, none)), emit_tail(v, q))
-        rounded = q.pack(*(self._combine(part) for part in sums))
-        return clamp(rounded + splat(self.zero, lanes), self.low, self.high)
+    def _word(self, scalar: Expr) -> Expr:
+        return splat(bind(cast(scalar, "int16")), self.halves.lanes)
 
-    def _to_tail(self, pairs: Expr) -> Expr:
-        product = self.halves.multiply_pairs(pairs, self.pairs[0])
-        rest = self.halves.multiply_pairs(pairs, self.pairs[1]) >> const(16, "int32", self.lanes)
-        total = product + rest + splat(self.in_half, self.lanes)
-        return bind(total >> splat(self.in_shift, self.lanes))
+    def __call__(self, codes: Expr, saturates: bool = False) -> Expr:
+        """GELU of one register.
 
-    def _combine(self, pairs: Expr) -> Expr:
-        total = self.halves.multiply_pairs(pairs, self.pairs[2])
-        return bind((total + splat(self.half, self.lanes)) >> splat(self.shift, self.lanes))
+        Args:
+            codes: that fit into int16, in any order of lanes.
+            saturates: whether what follows limits results to their type.
+
+        Returns:
+            int16 lanes.
+        """
+        q, p = self.halves, self.p
+        none = const(0, "int16", q.lanes)
+        centred = bind(cast(codes, "int16"))
+        if not self.spec.plain:
+            centred = bind(centred - p.x_zero_point)
+        distance = q.unsigned_min(bind(tirx.abs(centred)), self.farthest)
+        eighth = q.mulhrs(bind(distance << p.in_shift), p.in_multiplier)
+        tail = q.mulhrs(emit_tail(bind(eighth + eighth), q), p.tail_multiplier)
+        positive = bind(tirx.max(centred, none))
+        if not self.spec.plain:
+            positive = bind(positive << p.up)
+        code = q.mulhrs(q.mulhrs(bind(positive - tail), p.out_multiplier), p.more)
+        code = bind(code + p.zero_point)
+        if saturates and self.spec.own:
+            return code
+        return bind(tirx.min(tirx.max(code, p.qmin), p.qmax))
 
 
-def _pair(pairs: Buffer, index: int, lanes: int) -> Expr:
-    """Two multipliers as int16 words, in every int32 lane."""
-    low, high = (cast(load(pairs, index, i), "int32") for i in range(2))
-    words = splat(bind((low & 0xFFFF) | (high << 16)), lanes)
-    return bind(reinterpret(words, f"int16x{2 * lanes}"))
+def _read(params: Buffer) -> GeluParams:
+    """GeluParams as int32 expressions."""
+    return GeluParams(*scalars(params, len(GeluParams._fields)))
+
+
+def _rounded(x: Expr, shift: Expr) -> Expr:
+    """``(x + half) >> shift`` by one scalar shift, 0 or more."""
+    lanes = lanes_of(x)
+    half = bind((1 << shift) >> 1)
+    return bind((bind(x) + splat(half, lanes)) >> splat(shift, lanes))
 
 
 def emit_tail(v: Expr, q: Fixed) -> Expr:
-    """`numerics.shiftgelu.shiftgelu_tail`."""
+    """`numerics.shiftgelu.shiftgelu_tail`; its exponent is at least 1."""
     g = q.horner(EXPONENT_COEFFICIENTS, v)
     n = bind(g >> q.const(OCTAVE_BITS, g))
     fraction = (g & q.const((1 << OCTAVE_BITS) - 1, g)) << q.const(15 - OCTAVE_BITS, g)
-    return q.mulhrs(v, q.rounding_shift(q.exp2_fraction(bind(fraction)), n))
+    return q.mulhrs(v, q.rounding_shift(q.exp2_fraction(bind(fraction)), n, least=1))

@@ -12,10 +12,12 @@ from numerics.arrays import FloatArray, IntArray
 from numerics.errors import RangeError
 from numerics.exp2 import ONE, mulhrs
 from numerics.qparams import QuantParams
+from numerics.rounding import Rounding, shift_right
 from numerics.shiftgelu import (
     EXPONENT_COEFFICIENTS,
     MAX_ERROR,
-    MULTIPLIER_BITS,
+    MULTIPLIER_MAX,
+    STEP_BITS,
     TAIL_LIMIT,
     TAIL_RANGE,
     GeluParams,
@@ -24,7 +26,8 @@ from numerics.shiftgelu import (
     shiftgelu_tail,
 )
 
-TAIL_CODES = np.arange(TAIL_LIMIT + 1)
+HALF_UP = Rounding.HALF_UP
+TAIL_CODES = np.arange(2 * TAIL_LIMIT + 2)
 LARGEST_TAIL = 0.17
 
 
@@ -50,16 +53,18 @@ def literal(x: int, p: GeluParams) -> int:
     def half_up(a: int, b: int) -> int:
         return (a * b + 16384) >> 15
 
+    def shifted(a: int, bits: int) -> int:
+        return a if bits == 0 else (a + (1 << (bits - 1))) >> bits
+
     centred = x - p.x_zero_point
-    v = (abs(centred) * p.in_multiplier + (1 << (p.in_shift - 1))) >> p.in_shift
-    v = min(v, 32767)
+    v = 2 * shifted(min(abs(centred), p.farthest) * p.in_multiplier, p.in_shift)
     g = 2055 + half_up(9251 + half_up(16345 + half_up(3262, v), v), v)
     f, n = (g % 2048) * 16, g // 2048
     y = 32640 + half_up(-22566 + half_up(7539 + half_up(-1293, f), f), f)
-    h = half_up(v, (y + ((1 << n) >> 1)) >> n)
-    total = max(centred, 0) * p.linear_multiplier - h * p.tail_multiplier
-    rounded = (total + (1 << (p.shift - 1))) >> p.shift
-    return min(max(rounded + p.zero_point, p.qmin), p.qmax)
+    h = half_up(v, shifted(y, n))
+    rest = max(centred, 0) * 2**p.up - shifted(h * p.tail_multiplier, p.tail_shift)
+    code = shifted(shifted(rest * p.out_multiplier, p.out_shift), p.more)
+    return min(max(code + p.zero_point, p.qmin), p.qmax)
 
 
 @settings(deadline=None)
@@ -120,55 +125,73 @@ FINE = [3e-3, 1e-3, 3e-4, 1e-4]
 OUTPUTS = [0.05, 0.01, 1e-3, 3e-4]
 
 
-def error_before_rounding(x: IntArray, scale: float, p: GeluParams, out_scale: float) -> FloatArray:
-    """Of the sum that the final shift rounds."""
-    v = (np.abs(x) * p.in_multiplier + (1 << (p.in_shift - 1))) >> p.in_shift
-    total = np.maximum(x, 0) * p.linear_multiplier
-    total = total - shiftgelu_tail(np.minimum(v, TAIL_LIMIT)) * p.tail_multiplier
-    return np.abs(total / 2.0**p.shift * float(np.float32(out_scale)) - gelu(x * scale))
+def step_of(scale: float, p: GeluParams) -> float:
+    """Real value of one step of r."""
+    return scale / 2**p.up
+
+
+def before_rounding(x: IntArray, scale: float, p: GeluParams) -> FloatArray:
+    """r as real numbers."""
+    v = 2 * shift_right(np.minimum(np.abs(x), p.farthest) * p.in_multiplier, p.in_shift, HALF_UP)
+    tail = shift_right(shiftgelu_tail(v) * p.tail_multiplier, p.tail_shift, HALF_UP)
+    return ((np.maximum(x, 0) << p.up) - tail) * step_of(scale, p)
+
+
+def check_error(x: IntArray, scale: float, out_scale: float) -> None:
+    """The documented bounds, before and after the output's rounding."""
+    p = gelu_params(scale, 0, output(out_scale))
+    bound = MAX_ERROR + 2.0**-14 * np.abs(x * scale) + step_of(scale, p) / 2
+    assert np.all(np.abs(before_rounding(x, scale, p) - gelu(x * scale)) <= bound)
+    expected = np.clip(gelu(x * scale) / float(np.float32(out_scale)), -(2**15), 2**15 - 1)
+    rounding = 0.5 + (2.0 ** -(p.more + 1) if p.more else 0)
+    assert np.all(np.abs(shiftgelu(x, p) - expected) <= rounding + bound / out_scale + 1e-6)
 
 
 @pytest.mark.parametrize("scale", FINE)
 @pytest.mark.parametrize("out_scale", OUTPUTS)
 def test_documented_error(scale: float, out_scale: float) -> None:
-    """MAX_ERROR plus 2**-14 |x|, for the scales of 16-bit codes."""
+    """The scales of 16-bit codes."""
     step = max(1, int(0.002 / scale))
-    x = np.arange(-int(min(9 / scale, 2**15)), int(min(9 / scale, 2**15)), step)
-    p = gelu_params(scale, 0, output(out_scale))
-    error = error_before_rounding(x, scale, p, out_scale)
-    assert np.all(error <= MAX_ERROR + 2.0**-14 * np.abs(x * scale))
-    rounded = np.clip(gelu(x * scale) / float(np.float32(out_scale)), -(2**15), 2**15 - 1)
-    bound = 0.5 + (MAX_ERROR + 2.0**-14 * np.abs(x * scale)) / out_scale
-    assert np.all(np.abs(shiftgelu(x, p) - rounded) <= bound + 1e-6)
+    reach = int(min(9 / scale, 2**15))
+    check_error(np.arange(-reach, reach, step), scale, out_scale)
 
 
 @pytest.mark.parametrize("scale", [0.2, 0.1, 0.05, 0.02])
 @pytest.mark.parametrize("out_scale", OUTPUTS)
 def test_error_of_coarse_inputs(scale: float, out_scale: float) -> None:
-    """8-bit inputs: the shared shift leaves the tail's multiplier few bits, half a unit is lost."""
-    x = np.arange(-128, 128)
-    p = gelu_params(scale, 0, output(out_scale))
-    error = error_before_rounding(x, scale, p, out_scale)
-    tail_bits = LARGEST_TAIL * 0.5 / p.tail_multiplier
-    assert np.all(error <= MAX_ERROR + 2.0**-14 * np.abs(x * scale) + tail_bits)
+    """8-bit inputs: the step of r stays fine."""
+    check_error(np.arange(-128, 128), scale, out_scale)
+    assert step_of(scale, gelu_params(scale, 0, output(out_scale))) < 2.0**-STEP_BITS
 
 
 @settings(deadline=None)
 @given(
     st.floats(2.0**-18, 2.0), st.floats(2.0**-16, 2.0), st.sampled_from([-(2**15), 0, 2**15 - 1])
 )
-def test_sum_stays_in_int32(scale: float, out_scale: float, zero_point: int) -> None:
-    """Largest code distance, largest tail, rounding constant."""
+def test_sums_stay_in_int32(scale: float, out_scale: float, zero_point: int) -> None:
+    """Largest code distance, largest tail, rounding constants; coarse scales have 8-bit codes."""
     try:
         p = gelu_params(scale, zero_point, output(out_scale))
     except RangeError:
         return
-    assert 0 <= p.linear_multiplier <= 2**MULTIPLIER_BITS
-    assert 0 <= p.tail_multiplier <= 2**MULTIPLIER_BITS
-    half = 2 ** (p.shift - 1)
-    assert 65535 * p.linear_multiplier + half <= 2**31 - 1
-    assert -1500 * p.tail_multiplier >= -(2**31)
-    assert 65535 * p.in_multiplier + 2 ** (p.in_shift - 1) < 2**63
+    multipliers = p.in_multiplier, p.tail_multiplier, p.out_multiplier
+    assert all(0 <= m <= MULTIPLIER_MAX for m in multipliers)
+    assert all(0 <= s <= 15 for s in (p.in_shift, p.tail_shift, p.out_shift))
+    largest = 65535 if p.up == 0 else 255
+    assert (largest << p.up) * p.out_multiplier + 2**14 <= 2**31 - 1
+    assert min(largest, p.farthest) * p.in_multiplier + 2**14 <= 2**31 - 1
+    limited = min(65535, p.farthest)
+    assert shift_right(limited * p.in_multiplier, p.in_shift, HALF_UP) <= TAIL_LIMIT
+
+
+@settings(deadline=None)
+@given(st.floats(2.0**-12, 0.5))
+def test_farthest_is_the_last_that_fits(scale: float) -> None:
+    """One more would leave the 16 bits; moved up for mulhrs, it still has them."""
+    p = gelu_params(scale, 0, output(0.1))
+    assert shift_right(p.farthest * p.in_multiplier, p.in_shift, HALF_UP) <= TAIL_LIMIT
+    assert shift_right((p.farthest + 1) * p.in_multiplier, p.in_shift, HALF_UP) > TAIL_LIMIT
+    assert p.farthest << (15 - p.in_shift) < 2**15
 
 
 def test_asymptotes() -> None:
@@ -194,22 +217,28 @@ def test_order_of_the_integers() -> None:
     """Kernels read them by position."""
     assert GeluParams._fields == (
         "x_zero_point",
+        "farthest",
         "in_multiplier",
         "in_shift",
-        "linear_multiplier",
+        "up",
         "tail_multiplier",
-        "shift",
+        "tail_shift",
+        "out_multiplier",
+        "out_shift",
+        "more",
         "zero_point",
         "qmin",
         "qmax",
     )
     p = gelu_params(1.0, 4, QuantParams.per_tensor(1.0, 7, -50, 50))
-    assert (p.x_zero_point, *p[6:]) == (4, 7, -50, 50)
+    assert (p.x_zero_point, *p[10:]) == (4, 7, -50, 50)
 
 
 def test_scale_out_of_range() -> None:
     """An output far finer than the input, and scales that are none."""
     with pytest.raises(RangeError, match="too large: check the scales"):
-        gelu_params(1.0, 0, output(1e-5))
+        gelu_params(1.0, 0, output(1e-9))
     with pytest.raises(RangeError, match="not finite: check the scales"):
         gelu_params(math.nan, 0, output(1.0))
+    with pytest.raises(RangeError, match="too small: check the scales"):
+        gelu_params(1e-10, 0, output(1.0))

@@ -71,10 +71,11 @@ def test_shiftgelu(dtype: str, scale: float, zero: int, features: CpuFeatures) -
     info = np.iinfo(dtype)
     x = np.arange(info.min, info.max + 1, dtype=np.int64).astype(dtype)
     x = np.append(x, x[:5])
-    p = gelu_params(scale, zero, QuantParams(0.03, -100, -128, 127))
-    operands = [x, np.array(p, np.int64)]
-    result = run_op("vitq.shiftgelu", operands, TensorType(x.shape, "int8"), features)
-    np.testing.assert_array_equal(result, shiftgelu(x, p))
+    for out in (QuantParams(0.03, -100, -128, 127), QuantParams(0.4, -7, -8, 7)):
+        p = gelu_params(scale, zero, out)
+        operands = [x, np.array(p, np.int64)]
+        result = run_op("vitq.shiftgelu", operands, TensorType(x.shape, "int8"), features)
+        np.testing.assert_array_equal(result, shiftgelu(x, p))
 
 
 @FEATURE_IDS
