@@ -11,6 +11,9 @@ DequantizeLinear, biases int32. The input is raw pixels, uint8, behind a Dequant
   DequantizeLinear (QDQ alone cannot express it);
 * attention with deferred normalization is spelled out in standard operators,
   ``Exp(Sub(x, ReduceMax(x)))`` and ``Div(MatMul(p, v), ReduceSum(p))``;
+* log codes round the exponent: ``Exp(Min(Floor(d * r log2(e) + 0.5), last) * -ln(2) / r)`` with
+  ``d = Sub(ReduceMax(x), x)``; where scores beyond the last code weigh nothing, an exponent of
+  `BEYOND` stands for them;
 * which integer nonlinear operators are meant (`vitq.nonlinear`), and where the model came from,
   are metadata properties ``vitq.*``.
 """
@@ -26,12 +29,17 @@ from onnx import TensorProto, helper, numpy_helper
 from numerics.errors import VitqError
 from numerics.files import write_atomically
 from numerics.qparams import PerAxis, QuantParams
+from quantization.attention_codes import LogCodes, log_codes_of
 from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
 
 OPSET = 21
 IR_VERSION = 10
 INPUT_NAME = "pixels"
 OUTPUT_NAME = "logits"
+LOG_OF_2 = np.log(2) * (1 - 4e-7)
+"""A little less, so that half of 255 rounds up, as in integers, and not down by float's errors."""
+BEYOND = 1000
+"""Steps of a log code after which an 8-bit weight is 0, whatever the steps are."""
 
 
 def to_onnx(graph: Graph, metadata: Mapping[str, str]) -> onnx.ModelProto:
@@ -190,8 +198,29 @@ class _Writer:
     def _op_exp(self, node: Node, inputs: list[str]) -> str:
         last = self._constant("last_axis", np.array([-1], np.int64))
         peak = self._emit("ReduceMax", [inputs[0], last], f"{node.name}.max", keepdims=1)
-        distance = self._emit("Sub", [inputs[0], peak], f"{node.name}.distance")
-        return self._emit("Exp", [distance], node.name)
+        log = log_codes_of(node)
+        if log is None:
+            distance = self._emit("Sub", [inputs[0], peak], f"{node.name}.distance")
+            return self._emit("Exp", [distance], node.name)
+        distance = self._emit("Sub", [peak, inputs[0]], f"{node.name}.distance")
+        return self._emit("Exp", [self._exponent(node.name, distance, log)], node.name)
+
+    def _exponent(self, name: str, distance: str, log: LogCodes) -> str:
+        """The logarithm of a weight on its grid, <= 0."""
+        up = self._constant(f"log_steps.{log.steps}", np.float32(log.steps * np.log2(np.e)))
+        down = self._constant(f"log_size.{log.steps}", np.float32(-LOG_OF_2 / log.steps))
+        half = self._constant("half", np.float32(0.5))
+        last = self._constant(f"log_last.{log.levels}", np.float32(log.levels - 1))
+        steps = self._emit("Mul", [distance, up], f"{name}.steps")
+        moved = self._emit("Add", [steps, half], f"{name}.moved")
+        codes = self._emit("Floor", [moved], f"{name}.codes")
+        if log.zero:
+            beyond = self._constant("log_beyond", np.float32(BEYOND))
+            far = self._emit("Greater", [codes, last], f"{name}.far")
+            codes = self._emit("Where", [far, beyond, codes], f"{name}.limited")
+        else:
+            codes = self._emit("Min", [codes, last], f"{name}.limited")
+        return self._emit("Mul", [codes, down], f"{name}.exponent")
 
     def _op_normalized_matmul(self, node: Node, inputs: list[str]) -> str:
         last = self._constant("last_axis", np.array([-1], np.int64))

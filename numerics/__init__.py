@@ -10,6 +10,7 @@ we deviate, the ranges and the error bound:
     add            residual addition, one rounding
     exp2           2**-f by a cubic in 16 bits
     shiftmax       softmax; codes with deferred normalization
+    log_codes      attention weights on a logarithmic grid
     shiftgelu      GELU without division
     int_layernorm  LayerNorm with an exact integer square root
     ivit           the published forms of I-ViT, for models trained with them

@@ -13,6 +13,7 @@ Two forms use it:
   scale 1/255, NOT normalized. The normalization waits until after the product with V
   (`normalized_matmul`): one division for each row, and the row's largest code is always 255. An
   8-bit normalized probability over 197 tokens has one or two steps for the average token.
+  The exponent may lie on a coarser grid than 2**-12 octaves: `numerics.log_codes`.
 * `shiftmax`: normalized codes for a given quantizer, for QDQ models that carry one:
   ``e = (y + half) >> n`` (15 bits), ``p = (e * (M // sum(e)) + half) >> s``.
 
@@ -54,6 +55,24 @@ class ShiftmaxParams(NamedTuple):
     shift: int
 
 
+class CodeParams(NamedTuple):
+    """The integers of `shiftmax_codes`, in the order in which a kernel reads them (int64 each).
+
+    Attributes:
+        multiplier: of the dyadic number of grid steps for each score step.
+        shift: likewise.
+        grid_bits: the exponent's grid has ``2**grid_bits`` steps for each octave, 0 to 12.
+        limit: the exponent's largest value in grid steps, below ten octaves.
+        zero_last: 1 where `limit` stands for a weight of 0; otherwise 0.
+    """
+
+    multiplier: int
+    shift: int
+    grid_bits: int
+    limit: int
+    zero_last: int
+
+
 class NormalizeParams(NamedTuple):
     """Integers that divide a row by its sum and requantize it (int64 each).
 
@@ -85,6 +104,27 @@ def shiftmax_params(scale: float) -> ShiftmaxParams:
     return ShiftmaxParams(int(dyadic.multiplier), int(dyadic.shift))
 
 
+def grid_params(scale: float, grid_bits: int, limit: int, zero_last: bool) -> CodeParams:
+    """Integers for scores of one scale and an exponent on a grid.
+
+    Args:
+        scale: real value of one score step (attention scale included), > 0.
+        grid_bits: 0 to 12, see `CodeParams`.
+        limit: of the exponent in grid steps.
+        zero_last: whether a score as far as `limit` weighs nothing.
+
+    Returns:
+        The integers.
+    """
+    dyadic = to_dyadic(scale * np.log2(np.e) * 2**grid_bits)
+    return CodeParams(int(dyadic.multiplier), int(dyadic.shift), grid_bits, limit, int(zero_last))
+
+
+def code_params(scale: float) -> CodeParams:
+    """Integers of uniform codes: a grid as fine as the fraction, no limit that shows."""
+    return grid_params(scale, LOG2_FRACTION_BITS, CODE_LIMIT, zero_last=False)
+
+
 def normalize_params(factor: float, smallest_sum: int, out: QuantParams) -> NormalizeParams:
     """Integers for ``clamp(round(acc * factor / sum) + zero_point)``.
 
@@ -107,27 +147,45 @@ def normalize_params(factor: float, smallest_sum: int, out: QuantParams) -> Norm
     return NormalizeParams(numerator, shift, int(out.zero_point), out.qmin, out.qmax)
 
 
-def _octaves(x: IntArray, p: ShiftmaxParams, limit: int) -> tuple[IntArray, IntArray]:
-    """Mantissas (ONE-scaled) and shifts of 2**(x - max), along the last axis."""
+def _exponents(x: IntArray, multiplier: int, shift: int, limit: int) -> IntArray:
+    """Distances from the row's maximum in grid steps, along the last axis."""
     x = x.astype(np.int64)
     distance = x.max(axis=-1, keepdims=True) - x
-    t = np.minimum(rescale(distance, scalar_dyadic(p.multiplier, p.shift)), limit)
-    fraction = (t & ((1 << LOG2_FRACTION_BITS) - 1)) << (15 - LOG2_FRACTION_BITS)
-    return exp2_fraction(fraction), t >> LOG2_FRACTION_BITS
+    return np.minimum(rescale(distance, scalar_dyadic(multiplier, shift)), limit)
 
 
-def shiftmax_codes(x: IntArray, p: ShiftmaxParams) -> IntArray:
+def _mantissas(exponent: IntArray, grid_bits: int) -> tuple[IntArray, IntArray]:
+    """Mantissas (ONE-scaled) and shifts of ``2**(-exponent / 2**grid_bits)``."""
+    fraction = (exponent & ((1 << grid_bits) - 1)) << (15 - grid_bits)
+    return exp2_fraction(fraction), exponent >> grid_bits
+
+
+def code_weights(exponent: IntArray, p: CodeParams) -> IntArray:
+    """The 8-bit weight of an exponent: ``(y + 2**(6+n)) >> (7+n)``.
+
+    Args:
+        exponent: any shape, 0 to ``p.limit`` grid steps.
+        p: the integers from `code_params` or `numerics.log_codes.log_code_params`.
+
+    Returns:
+        int64 in [0, 255].
+    """
+    y, n = _mantissas(exponent, p.grid_bits)
+    weights = (y + (np.int64(1) << (6 + n))) >> (7 + n)
+    return np.where(exponent == p.limit, 0, weights) if p.zero_last else weights
+
+
+def shiftmax_codes(x: IntArray, p: CodeParams) -> IntArray:
     """Unnormalized 8-bit exponentials relative to the row's maximum.
 
     Args:
         x: (..., N) integer scores within +-SCORE_LIMIT.
-        p: the integers from `shiftmax_params`.
+        p: the integers from `code_params` or `numerics.log_codes.log_code_params`.
 
     Returns:
         (..., N) int64 in [0, 255], scale 1/255; each row contains 255.
     """
-    y, n = _octaves(x, p, CODE_LIMIT)
-    return (y + (np.int64(1) << (6 + n))) >> (7 + n)
+    return code_weights(_exponents(x, p.multiplier, p.shift, p.limit), p)
 
 
 def shiftmax(x: IntArray, p: ShiftmaxParams, norm: NormalizeParams) -> IntArray:
@@ -141,7 +199,7 @@ def shiftmax(x: IntArray, p: ShiftmaxParams, norm: NormalizeParams) -> IntArray:
     Returns:
         (..., N) int64 in [qmin, qmax].
     """
-    y, n = _octaves(x, p, WIDE_LIMIT)
+    y, n = _mantissas(_exponents(x, p.multiplier, p.shift, WIDE_LIMIT), LOG2_FRACTION_BITS)
     e = (y + ((np.int64(1) << n) >> 1)) >> n
     return normalize(e, e.sum(axis=-1, keepdims=True), norm)
 

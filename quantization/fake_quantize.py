@@ -12,7 +12,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
 
+from numerics.log_codes import code_table, log_code_params
 from numerics.qparams import QuantParams
+from numerics.shiftmax import CODE_MAX
+from quantization.attention_codes import LogCodes, log_codes_of
 from quantization.graph import Graph, Node, OpKind
 
 Observer = Callable[[Node, torch.Tensor], None]
@@ -31,6 +34,28 @@ def fake_quantize(x: torch.Tensor, qparams: QuantParams) -> torch.Tensor:
     scale, zero_point = (torch.from_numpy(np.asarray(v)) for v in qparams.along(x.ndim))
     codes = torch.clamp(torch.round(x / scale) + zero_point, qparams.qmin, qparams.qmax)
     return (codes - zero_point) * scale
+
+
+def quantize_exponents(x: torch.Tensor, log: LogCodes) -> torch.Tensor:
+    """Round exponentials to their grid.
+
+    Args:
+        x: any shape, 0 to 1, relative to the row's maximum.
+        log: the grid.
+
+    Returns:
+        The weights of the nearest codes, ``2**(-k / steps)`` in steps of 1 / 255, the shape of `x`.
+    """
+    table = torch.from_numpy(code_table(log_code_params(1.0, *log))).to(x.dtype) / CODE_MAX
+    k = torch.floor(-log.steps * torch.log2(x) + 0.5)
+    return table[torch.clamp(k, 0, len(table) - 1).to(torch.int64)]
+
+
+def _simulate(node: Node, value: torch.Tensor) -> torch.Tensor:
+    """A node's result as its quantizers leave it."""
+    assert node.out is not None
+    log = log_codes_of(node) if node.op is OpKind.EXP else None
+    return fake_quantize(value if log is None else quantize_exponents(value, log), node.out)
 
 
 class GraphModule(torch.nn.Module):
@@ -75,7 +100,7 @@ class GraphModule(torch.nn.Module):
             if self.observer is not None:
                 self.observer(node, value)
             if self.simulate and node.out is not None:
-                value = fake_quantize(value, node.out)
+                value = _simulate(node, value)
             values[node.name] = value
             for name in node.inputs:
                 if self._last_use[name] == node.name and name != self.graph.output:

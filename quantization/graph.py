@@ -19,7 +19,8 @@ Operators (`OpKind`), with x the first input:
     channel_scale    x * params value along the last axis (LayerScale; folded away before
     quantizing) layer_norm       over the last axis; params gamma, beta; attrs eps
     softmax          over the last axis
-    exp              exp(x - max(x)) over the last axis
+    exp              exp(x - max(x)) over the last axis; attrs log_steps, log_levels, log_zero where
+                     its codes are logarithmic (`quantization.attention_codes`)
     normalized_matmul  (p @ v) / sum(p) over p's last axis
     gelu             attrs approximate: none or tanh
     mean             over attrs.axis (dropped)

@@ -32,6 +32,7 @@ from numerics.shiftmax import (
     shiftmax_codes,
     shiftmax_params,
 )
+from quantization.attention_codes import exp_params
 from quantization.graph import Graph, Node, OpKind
 
 
@@ -237,7 +238,7 @@ def _layer_norm(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantPar
 
 
 def _exp(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
-    return shiftmax_codes(inputs[0].codes, shiftmax_params(inputs[0].one_scale))
+    return shiftmax_codes(inputs[0].codes, exp_params(node, inputs[0].one_scale))
 
 
 def _softmax(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:

@@ -12,7 +12,7 @@ from numerics.dyadic import ACC_LIMIT
 from numerics.errors import RangeError
 from numerics.int_layernorm import MAX_CHANNELS
 from numerics.shiftgelu import GeluParams, shiftgelu_tail
-from numerics.shiftmax import CODE_MAX, SCORE_LIMIT
+from numerics.shiftmax import CODE_LIMIT, CODE_MAX, LOG2_FRACTION_BITS, SCORE_LIMIT, CodeParams
 from relay_passes import dialect
 from relay_passes.matching import Expr, op_name, shape_of
 from relay_passes.ranges import Interval, Ranges, gemm_bounds, magnitude, matmul_bound
@@ -66,8 +66,25 @@ def _requantize(call: Expr, ranges: Ranges) -> Bounds:
 def _shiftmax_codes(call: Expr, ranges: Ranges) -> Bounds:
     scores = dialect.operands(call)[0]
     low, high = ranges.of(scores)
+    row = shape_of(scores)[-1] * CODE_MAX
+    p = CodeParams(*dialect.scalars(call))
+    return [
+        ("score", low, high, SCORE_LIMIT),
+        *_exponent(p),
+        ("row sum", 0, row, ACC_LIMIT),
+    ]
+
+
+def _shiftmax(call: Expr, ranges: Ranges) -> Bounds:
+    scores = dialect.operands(call)[0]
+    low, high = ranges.of(scores)
     row = shape_of(scores)[-1] * 2**15
     return [("score", low, high, SCORE_LIMIT), ("row sum", 0, row, ACC_LIMIT)]
+
+
+def _exponent(p: CodeParams) -> Bounds:
+    """A code's shift is less than ten octaves, so that it fits the lanes it is computed in."""
+    return [("exponent", 0, p.limit << (LOG2_FRACTION_BITS - p.grid_bits), CODE_LIMIT)]
 
 
 def _normalized(terms: int, value: int) -> Bounds:
@@ -90,6 +107,7 @@ def _attention(call: Expr, ranges: Ranges) -> Bounds:
     score = depth * magnitude(codes, p.q_zero_point) * magnitude(codes, p.k_zero_point)
     return [
         ("score", -score, score, SCORE_LIMIT),
+        *_exponent(p.codes),
         *_normalized(length, magnitude(codes, p.v_zero_point)),
         ("row multiplier", 0, p.numerator // CODE_MAX, ACC_LIMIT),
     ]
@@ -192,7 +210,7 @@ PROOFS: dict[str, Callable[[Expr, Ranges], Bounds]] = {
     dialect.MATMUL: _matmul,
     dialect.REQUANTIZE: _requantize,
     dialect.SHIFTMAX_CODES: _shiftmax_codes,
-    dialect.SHIFTMAX: _shiftmax_codes,
+    dialect.SHIFTMAX: _shiftmax,
     dialect.IVIT_SHIFTMAX: _ivit_shiftmax,
     dialect.NORMALIZED_MATMUL: _normalized_matmul,
     dialect.ATTENTION: _attention,

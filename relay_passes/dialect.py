@@ -17,7 +17,7 @@ linear_gelu        the operands of linear; params GeluParams                    
 matmul             a i8/u8 (..., M, K); b i8/u8 (..., N, K); params (a_zp, b_zp)        i32
 requantize         x (..., C); multiplier, shift i32 (C,) or (1,);                      as x
                    params (x_zp, zero_point, qmin, qmax)
-shiftmax_codes     x (..., N); params ShiftmaxParams                                    u8
+shiftmax_codes     x (..., N); params CodeParams                                        u8
 shiftmax           x (..., N); params ShiftmaxParams + NormalizeParams                  as x
 normalized_matmul  codes u8 (..., M, N); value i8/u8 (..., N, D);                       (..., M, D)
                    params (value_zp,) + NormalizeParams
@@ -50,7 +50,7 @@ from numerics.dyadic import Dyadic
 from numerics.int_layernorm import LayerNormParams
 from numerics.ivit import IvitGeluParams, IvitSoftmaxParams
 from numerics.shiftgelu import GeluParams
-from numerics.shiftmax import NormalizeParams, ShiftmaxParams
+from numerics.shiftmax import CodeParams, NormalizeParams, ShiftmaxParams
 from relay_passes.matching import DEQUANTIZE, Expr, constant, dtype_of, op_name, shape_of
 
 PREFIX = "vitq."
@@ -128,11 +128,19 @@ class AttentionParams(NamedTuple):
     v_zero_point: int
     multiplier: int
     shift: int
+    grid_bits: int
+    limit: int
+    zero_last: int
     numerator: int
     out_shift: int
     zero_point: int
     qmin: int
     qmax: int
+
+    @property
+    def codes(self) -> CodeParams:
+        """Of the weights."""
+        return CodeParams(self.multiplier, self.shift, self.grid_bits, self.limit, self.zero_last)
 
 
 class Gemm(NamedTuple):
@@ -254,7 +262,7 @@ def requantize(x: Expr, dyadic: Dyadic, params: RequantizeParams, dtype: str) ->
     return make(REQUANTIZE, [x, multiplier, shift, params_constant(params)], shape_of(x), dtype)
 
 
-def shiftmax_codes(x: Expr, params: ShiftmaxParams) -> Expr:
+def shiftmax_codes(x: Expr, params: CodeParams) -> Expr:
     """Unnormalized exponentials as 8-bit codes."""
     return make(SHIFTMAX_CODES, [x, params_constant(params)], shape_of(x), "uint8")
 

@@ -24,6 +24,7 @@ from numerics.ivit import (
 from numerics.matmul import int_matmul
 from numerics.shiftgelu import GeluParams, shiftgelu
 from numerics.shiftmax import (
+    CodeParams,
     NormalizeParams,
     ShiftmaxParams,
     normalized_matmul,
@@ -113,7 +114,7 @@ def _attention(call: Expr, args: list[Array]) -> Array:
     p = dialect.AttentionParams(*dialect.scalars(call))
     q, k, v = args[0].astype(np.int64).transpose(2, 0, 3, 1, 4)
     scores = int_matmul(q - p.q_zero_point, np.swapaxes(k - p.k_zero_point, -1, -2))
-    codes = shiftmax_codes(scores, ShiftmaxParams(p.multiplier, p.shift))
+    codes = shiftmax_codes(scores, p.codes)
     norm = NormalizeParams(p.numerator, p.out_shift, p.zero_point, p.qmin, p.qmax)
     return normalized_matmul(codes, v, p.v_zero_point, norm).transpose(0, 2, 1, 3)
 
@@ -231,6 +232,8 @@ ELEMENTWISE: dict[str, Evaluator] = {
     "relax.maximum": lambda _, a: np.maximum(a[0], a[1]),
     "relax.minimum": lambda _, a: np.minimum(a[0], a[1]),
     "relax.less": lambda _, a: a[0] < a[1],
+    "relax.greater": lambda _, a: a[0] > a[1],
+    "relax.floor": lambda _, a: np.floor(a[0]),
     "relax.where": lambda _, a: np.where(a[0], a[1], a[2]),
     "relax.isnan": lambda _, a: np.isnan(a[0]),
     "relax.exp": lambda _, a: np.exp(a[0]),
@@ -265,7 +268,7 @@ INTEGER: dict[str, Evaluator] = {
     dialect.MATMUL: _matmul,
     dialect.REQUANTIZE: _requantize,
     dialect.SHIFTMAX_CODES: lambda call, a: shiftmax_codes(
-        a[0], ShiftmaxParams(*dialect.scalars(call))
+        a[0], CodeParams(*dialect.scalars(call))
     ),
     dialect.SHIFTMAX: _shiftmax,
     dialect.IVIT_SHIFTMAX: lambda call, a: ivit_shiftmax(

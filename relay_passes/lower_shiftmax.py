@@ -3,14 +3,17 @@
 import numpy as np
 
 from numerics import ivit
+from numerics.log_codes import log_code_params
 from numerics.shiftmax import (
     CODE_SCALE,
     SMALLEST_WIDE_SUM,
+    code_params,
     normalize_params,
     shiftmax_params,
 )
 from relay_passes import dialect
-from relay_passes.matching import Codes, Expr, Quantizer, ints, normalize_axis, shape_of
+from relay_passes.exponents import read_exponent
+from relay_passes.matching import Codes, Expr, Quantizer, normalize_axis, shape_of
 from relay_passes.nonlinear import Nonlinear
 from relay_passes.rewriting import BindingPass, Context, DeclineError
 
@@ -21,6 +24,7 @@ class LowerShiftmax(BindingPass):
     Before -> after::
 
         quantize(exp(x - max(x)), 1/255, 0)  -> vitq.shiftmax_codes(x)     # not normalized
+        quantize(exp(grid(x - max(x))), 1/255, 0)  -> the same: log codes, `exponents.read_exponent`
         quantize(softmax(x), s, z)           -> vitq.shiftmax(x)           # normalized
 
     and with nonlinear = ivit::
@@ -66,21 +70,17 @@ def _scores(codes: Codes | None) -> Codes:
 
 def _codes(exp: Expr, out: Quantizer, ctx: Context) -> Expr:
     """The unnormalized form."""
-    difference = ctx.call(exp.args[0], "relax.subtract")
-    largest = None if difference is None else ctx.call(difference.args[1], "relax.max")
-    if difference is None or largest is None or largest.args[0] != difference.args[0]:
-        raise DeclineError("an exponential that is not exp(x - max(x))")
-    rank = len(shape_of(exp))
-    axes = [] if largest.attrs.axis is None else ints(largest.attrs.axis)
-    if [normalize_axis(axis, rank) for axis in axes] != [rank - 1] or not largest.attrs.keepdims:
-        raise DeclineError("the maximum is not over the last axis")
-    scores = _scores(ctx.codes(difference.args[0]))
+    exponent = read_exponent(exp.args[0], ctx)
+    scores = _scores(ctx.codes(exponent.scores))
     qparams = out.qparams
     if out.dtype != "uint8" or not out.is_per_tensor:
         raise DeclineError("the exponential's codes are not uint8 with one scale")
     if np.float32(qparams.scale) != CODE_SCALE or int(qparams.zero_point) != 0:
         raise DeclineError("the exponential's codes do not have scale 1/255 and zero point 0")
-    return dialect.shiftmax_codes(scores.codes, shiftmax_params(float(scores.scale)))
+    scale = float(scores.scale)
+    grid = exponent.grid
+    params = code_params(scale) if grid is None else log_code_params(scale, *grid)
+    return dialect.shiftmax_codes(scores.codes, params)
 
 
 def _softmax_scores(softmax: Expr, ctx: Context) -> Codes:

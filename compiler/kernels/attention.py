@@ -43,7 +43,7 @@ from compiler.kernels.builder import (
 from compiler.kernels.dot import Dot, Vnni, dot_for
 from compiler.kernels.fixed import Halves, halves_for
 from compiler.kernels.microkernel import Tile, alloc_staged, pad_staged, store_staged
-from compiler.kernels.octaves import LAST_OCTAVE, HalfOctaves, half_constants
+from compiler.kernels.octaves import HalfOctaves, half_constants, settled
 from compiler.kernels.packing import (
     emit_column_sums,
     offset_sums,
@@ -52,7 +52,14 @@ from compiler.kernels.packing import (
     stored_zero_point,
 )
 from compiler.kernels.scaling import Rescale, rescale_constants
-from compiler.kernels.softmax import LOWEST, Normalize, NormalizeSpec, normalize_spec
+from compiler.kernels.softmax import (
+    LOWEST,
+    CodeSpec,
+    Normalize,
+    NormalizeSpec,
+    code_spec,
+    normalize_spec,
+)
 from compiler.kernels.transpose import can_transpose, pack_transposed
 from compiler.kernels.types import (
     CpuFeatures,
@@ -67,7 +74,7 @@ from compiler.kernels.types import (
 from numerics.arrays import IntArray
 from numerics.dyadic import rescale as rescaled
 from numerics.dyadic import scalar_dyadic
-from numerics.shiftmax import CODE_LIMIT, CODE_MAX, LOG2_FRACTION_BITS
+from numerics.shiftmax import CODE_MAX, CodeParams
 
 
 @dataclass(frozen=True)
@@ -78,11 +85,13 @@ class AttentionSpec:
         normalize: about the division.
         half: octaves are made in 16 bits; otherwise in 64.
         far: a missing token's score is so low that its code is 0 without a mask.
+        codes: about the weights.
     """
 
     normalize: NormalizeSpec
     half: bool
     far: bool
+    codes: CodeSpec
 
 
 def lower_attention(
@@ -93,25 +102,25 @@ def lower_attention(
 ) -> KernelCall:
     """``vitq.attention``: qkv (B, N, 3, H, D), params -> (B, N, H, D)."""
     params = constants[1].astype(np.int64)
-    zeros, multiplier, shift = params[:3].copy(), int(params[3]), int(params[4])
-    far = _is_far(multiplier, shift, operands[0].shape[-1])
-    half = half_constants(multiplier, shift) if halves_for(features) and far else None
-    octaves = rescale_constants(multiplier, shift, CODE_LIMIT) if half is None else half
-    norm = params[5:].copy()
+    zeros, norm = params[:3].copy(), params[8:].copy()
+    p = CodeParams(*(int(v) for v in params[3:8]))
+    half = half_constants(p) if halves_for(features) else None
+    octaves = rescale_constants(p.multiplier, p.shift, p.limit) if half is None else half
     inputs = (operands[0], tensor_of(zeros), tensor_of(octaves), tensor_of(norm))
     spec = AttentionSpec(
         normalize_spec(norm, CODE_MAX * operands[0].shape[1]),
         half is not None,
-        far,
+        _is_far(p, operands[0].shape[-1]),
+        code_spec(p),
     )
     return KernelCall(Kernel(ATTENTION, inputs, out, features, spec), (0, zeros, octaves, norm))
 
 
-def _is_far(multiplier: int, shift: int, width: int) -> bool:
-    """Whether `LOWEST` is 9 octaves below every score of `width` products of two codes."""
+def _is_far(p: CodeParams, width: int) -> bool:
+    """Whether `LOWEST` has the code 0 beside every score of `width` products of two codes."""
+    first, last_code = settled(p)
     nearest = np.asarray(-LOWEST - width * 2**16, np.int64)
-    octaves = rescaled(nearest, scalar_dyadic(multiplier, shift))
-    return bool(octaves >= LAST_OCTAVE << LOG2_FRACTION_BITS)
+    return last_code == 0 and int(rescaled(nearest, scalar_dyadic(p.multiplier, p.shift))) >= first
 
 
 def _knobs(kernel: Kernel) -> dict[str, Knob]:
@@ -192,10 +201,10 @@ class _Attention:
         """How codes are made."""
         spec, dot = self.kernel.spec, self.dot
         halves = halves_for(self.kernel.features)
-        if halves and spec.far:
-            kind = HalfOctaves(octaves, halves) if spec.half else Rescale(octaves, dot.split)
-            return PackedCodes(dot, self.tokens, kind, halves)
-        return PlainCodes(dot, self.tokens, Rescale(octaves, dot.split))
+        if halves is None:
+            return PlainCodes(dot, self.tokens, Rescale(octaves, dot.split), spec.codes)
+        kind = HalfOctaves(octaves, halves) if spec.half else Rescale(octaves, dot.split)
+        return PackedCodes(dot, self.tokens, kind, spec.codes, halves, masks=not spec.far)
 
     def prepare(
         self, part: Any, codes: RowCodes, normalize: Normalize, zeros: tuple[Expr, Expr]

@@ -34,6 +34,7 @@ from compiler.kernels.octaves import HalfOctaves
 from compiler.kernels.scaling import Rescale
 from compiler.kernels.softmax import (
     LOWEST,
+    CodeSpec,
     Normalize,
     emit_codes,
     emit_half_codes,
@@ -178,9 +179,9 @@ class RowCodes(ABC):
 class PlainCodes(RowCodes):
     """One int32 lane for each code."""
 
-    def __init__(self, dot: Dot, tokens: int, octaves: Rescale) -> None:
+    def __init__(self, dot: Dot, tokens: int, octaves: Rescale, spec: CodeSpec) -> None:
         super().__init__(dot, tokens)
-        self.octaves = octaves
+        self.octaves, self.spec = octaves, spec
 
     def emit(self, scores: Buffer, row: Expr, top: Expr, codes: Buffer) -> Expr:
         """One register at a time."""
@@ -190,10 +191,9 @@ class PlainCodes(RowCodes):
 
         def emit(group: Expr, valid: int) -> None:
             score = load(scores, row, group * lanes, lanes=lanes)
-            value = emit_codes(splat(top, lanes) - score, self.octaves)
+            value = emit_codes(splat(top, lanes) - score, self.octaves, self.spec)
             if valid < lanes:
-                exists = tirx.Ramp(0, 1, lanes) < splat(const(valid, "int32"), lanes)
-                value = bind(tirx.Select(exists, value, const(0, "int32", lanes)))
+                value = _first_lanes(value, valid)
             store(acc, load(acc, 0, lanes=lanes) + value, 0)
             if offset := dot.offset("uint8"):
                 value = bind(value + const(offset, "int32", lanes))
@@ -208,13 +208,22 @@ class PlainCodes(RowCodes):
 
 
 class PackedCodes(RowCodes):
-    """16-bit lanes; octaves in 16 bits (`HalfOctaves`) or 64 (`Rescale`)."""
+    """16-bit lanes; exponents in 16 bits (`HalfOctaves`) or 64 (`Rescale`).
+
+    `masks` says that the code of `LOWEST` is not 0.
+    """
 
     def __init__(
-        self, dot: Dot, tokens: int, octaves: HalfOctaves | Rescale, halves: Halves
+        self,
+        dot: Dot,
+        tokens: int,
+        octaves: HalfOctaves | Rescale,
+        spec: CodeSpec,
+        halves: Halves,
+        masks: bool,
     ) -> None:
         super().__init__(dot, tokens)
-        self.octaves, self.halves = octaves, halves
+        self.octaves, self.spec, self.halves, self.masks = octaves, spec, halves, masks
 
     def emit(self, scores: Buffer, row: Expr, top: Expr, codes: Buffer) -> Expr:
         """As many registers of scores at a time as make one register of stored codes."""
@@ -224,26 +233,28 @@ class PackedCodes(RowCodes):
         acc = alloc((lanes,), "int32")
         store(acc, const(0, "int32", lanes), 0)
 
-        def emit(first: Expr, present: int) -> None:
+        def emit(first: Expr, present: int, last: bool) -> None:
             missing = [const(LOWEST, "int32", lanes)] * (present % 2)
             values = [
                 load(scores, row, (first + i) * lanes, lanes=lanes) for i in range(present)
             ] + missing
             packed = [
-                emit_half_codes(self._octaves(base, pair), self.halves)
+                emit_half_codes(self._octaves(base, pair), octaves.limit, self.spec, self.halves)
                 for pair in zip(values[::2], values[1::2], strict=True)
             ]
             value = self._in_order(packed)
+            if last and self.masks:
+                value = _first_lanes(value, self.tokens - first * lanes)
             store(acc, self.dot.sum_codes(load(acc, 0, lanes=lanes), value), 0)
             if offset := self.dot.offset("uint8"):  # the top bit
                 value = bind(value ^ const(-offset, "uint8", lanes_of(value)))
             self.dot.store_row(codes, value, row, first * lanes)
 
-        if self.groups // depth:
-            with serial(self.groups // depth) as block:
-                emit(block * depth, depth)
-        if rest := self.groups % depth:
-            emit(self.groups - rest, rest)
+        rest = self.groups % depth or depth
+        if whole := (self.groups - rest) // depth:
+            with serial(whole) as block:
+                emit(block * depth, depth, last=False)
+        emit(self.groups - rest, rest, last=True)
         return load(acc, 0, lanes=lanes)
 
     def _octaves(self, base: Expr, scores: tuple[Expr, Expr]) -> Expr:
@@ -259,6 +270,14 @@ class PackedCodes(RowCodes):
         none = const(0, "int16", q.lanes)
         ordered = q.bytes_in_order(*(packed + [none] * (2 - len(packed))))
         return bind(reinterpret(ordered, typed("uint8", BYTES_IN_WORD * dot.lanes)))
+
+
+def _first_lanes(value: Expr, count: int) -> Expr:
+    """The first `count` lanes of a vector, and zeros."""
+    lanes = lanes_of(value)
+    exists = tirx.Ramp(0, 1, lanes) < splat(const(count, "int32"), lanes)
+    none = const(0, str(value.ty.dtype).split("x")[0], lanes)
+    return bind(tirx.Select(exists, value, none))
 
 
 @dataclass(frozen=True)

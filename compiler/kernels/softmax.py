@@ -1,4 +1,4 @@
-"""Shiftmax rows: unnormalized 8-bit codes, and the normalized form.
+"""Shiftmax rows: unnormalized 8-bit codes (uniform or logarithmic), and the normalized form.
 
 A row takes two passes, its maximum and its exponentials; the normalized form a third one that
 divides by their sum.
@@ -6,6 +6,7 @@ divides by their sum.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from tvm import tirx
@@ -40,10 +41,12 @@ from compiler.kernels.types import (
     tensor_of,
 )
 from numerics.arrays import IntArray
-from numerics.exp2 import ONE
-from numerics.shiftmax import CODE_LIMIT, LOG2_FRACTION_BITS, WIDE_LIMIT
+from numerics.exp2 import ONE, exp2_fraction
+from numerics.shiftmax import LOG2_FRACTION_BITS, WIDE_LIMIT, CodeParams
 
 CODE_SHIFT = 7
+HALF_STEP = int(exp2_fraction(np.array(1 << 14)))
+"""The mantissa of half an octave, 1 / sqrt(2)."""
 LOWEST = -(2**30)
 """Below every score; its distance from the largest score is still an int32."""
 
@@ -63,6 +66,28 @@ class NormalizeSpec:
     two_steps: bool
 
 
+class CodeSpec(NamedTuple):
+    """Static facts about CodeParams.
+
+    Attributes:
+        grid_bits: of the exponent's grid.
+        zero_last: whether the exponent's limit stands for a weight of 0.
+    """
+
+    grid_bits: int
+    zero_last: bool
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the exponent needs no limit: in 16 bits it saturates where codes are 0."""
+        return self.grid_bits == LOG2_FRACTION_BITS
+
+
+def code_spec(p: CodeParams) -> CodeSpec:
+    """Facts about the parameters."""
+    return CodeSpec(p.grid_bits, bool(p.zero_last))
+
+
 def lower_shiftmax_codes(
     operands: Sequence[TensorType],
     constants: Mapping[int, IntArray],
@@ -70,9 +95,11 @@ def lower_shiftmax_codes(
     features: CpuFeatures,
 ) -> KernelCall:
     """``vitq.shiftmax_codes``: x (..., N), params -> u8."""
-    rescale = rescale_constants(int(constants[1][0]), int(constants[1][1]), CODE_LIMIT)
+    p = CodeParams(*(int(v) for v in constants[1]))
+    rescale = rescale_constants(p.multiplier, p.shift, p.limit)
     inputs = (operands[0], tensor_of(rescale))
-    return KernelCall(Kernel(SHIFTMAX_CODES, inputs, out, features), (0, rescale))
+    kernel = Kernel(SHIFTMAX_CODES, inputs, out, features, code_spec(p))
+    return KernelCall(kernel, (0, rescale))
 
 
 def _codes_body(
@@ -87,7 +114,7 @@ def _codes_body(
 
         def emit(i: Expr, lanes: int) -> None:
             score = cast(load(source, r, i, lanes=lanes), "int32")
-            store(target, emit_codes(splat(top, lanes) - score, octaves), r, i)
+            store(target, emit_codes(splat(top, lanes) - score, octaves, kernel.spec), r, i)
 
         for_chunks(columns, kernel.features.lanes, emit)
 
@@ -111,28 +138,42 @@ def emit_row_maximum(x: Buffer, row: Expr, columns: int, lanes: int) -> Expr:
     return bind(tirx.max(load(scalar, 0), reduce_lanes(load(vector, 0, lanes=lanes), "smax")))
 
 
-def _mantissa_and_shift(t: Expr, q: Fixed) -> tuple[Expr, Expr]:
-    """exp2_fraction of t's fraction, and its octave (t as unsigned 16-bit values)."""
-    up = 15 - LOG2_FRACTION_BITS
-    mask = ((1 << LOG2_FRACTION_BITS) - 1) << up
-    fraction = bind((t << q.const(up, t)) & q.const(mask, t))
-    return q.exp2_fraction(fraction), q.shift_down(t, LOG2_FRACTION_BITS)
+def _mantissa_and_shift(k: Expr, grid_bits: int, q: Fixed) -> tuple[Expr, Expr]:
+    """exp2_fraction of an exponent's fraction, and its octave (unsigned 16-bit values).
+
+    On a grid of one or two steps there are as many mantissas: no polynomial is needed.
+    """
+    if grid_bits == 0:
+        return q.const(ONE, k), k
+    up = 15 - grid_bits
+    n = q.shift_down(k, grid_bits)
+    if grid_bits == 1:
+        odd = q.const(0, k) - (k & q.const(1, k))
+        return bind(q.const(ONE, k) - (odd & q.const(ONE - HALF_STEP, k))), n
+    mask = ((1 << grid_bits) - 1) << up
+    return q.exp2_fraction(bind((k << q.const(up, k)) & q.const(mask, k))), n
 
 
-def _codes(t: Expr, q: Fixed) -> Expr:
-    """``(y + 2**(6 + n)) >> (7 + n)``."""
-    y, n = _mantissa_and_shift(t, q)
-    return q.rounding_shift(y, n, CODE_SHIFT)
+def _codes(k: Expr, limit: Expr, spec: CodeSpec, q: Fixed) -> Expr:
+    """`numerics.shiftmax.code_weights`."""
+    y, n = _mantissa_and_shift(k, spec.grid_bits, q)
+    codes = q.rounding_shift(y, n, CODE_SHIFT)
+    if not spec.zero_last:
+        return codes
+    below = k < splat(cast(limit, q.dtype), lanes_of(k))
+    return bind(tirx.Select(below, codes, q.const(0, k)))
 
 
-def emit_codes(distance: Expr, octaves: Rescale) -> Expr:
+def emit_codes(distance: Expr, octaves: Rescale, spec: CodeSpec) -> Expr:
     """8-bit exponentials of the negative `distance` (int32 lanes, >= 0)."""
-    return _codes(octaves(bind(distance)), Words())
+    return _codes(octaves(bind(distance)), octaves.limit, spec, Words())
 
 
-def emit_half_codes(t: Expr, q: Halves) -> Expr:
-    """The codes of 16-bit octaves, unsigned: from 9 octaves on they are 0, no limit is needed."""
-    return _codes(t, q)
+def emit_half_codes(k: Expr, limit: Expr, spec: CodeSpec, q: Halves) -> Expr:
+    """The codes of 16-bit exponents, unsigned and not limited yet."""
+    if not spec.is_uniform:
+        k = q.unsigned_min(k, limit)
+    return _codes(k, limit, spec, q)
 
 
 def emit_packed_octaves(distances: Sequence[Expr], octaves: Rescale, q: Halves) -> Expr:
@@ -170,7 +211,8 @@ def _shiftmax_body(
 
         def emit(i: Expr, lanes: int) -> None:
             score = cast(load(source, r, i, lanes=lanes), "int32")
-            y, n = _mantissa_and_shift(octaves(bind(splat(top, lanes) - score)), Words())
+            t = octaves(bind(splat(top, lanes) - score))
+            y, n = _mantissa_and_shift(t, LOG2_FRACTION_BITS, Words())
             store(wide, Words().rounding_shift(y, n), i)
 
         for_chunks(columns, kernel.features.lanes, emit)

@@ -34,11 +34,11 @@ from numerics.qparams import QuantParams
 from numerics.shiftmax import (
     SMALLEST_CODE_SUM,
     SMALLEST_WIDE_SUM,
+    code_params,
     normalize_params,
     normalized_matmul,
     shiftmax,
     shiftmax_codes,
-    shiftmax_params,
 )
 
 TOKENS = 197
@@ -259,7 +259,7 @@ def test_mass_at_197_tokens(scale: float) -> None:
     published = ivit_shiftmax(x, ivit_softmax_params(scale)).sum(axis=-1) / CODE_MAX
     assert 0.5 < published.mean() < 0.6
 
-    p = shiftmax_params(scale)
+    p = code_params(scale)
     codes8 = QuantParams.per_tensor(1 / 255, 0, 0, 255)
     rounded = shiftmax(x, p, normalize_params(255.0, SMALLEST_WIDE_SUM, codes8)).sum(axis=-1) / 255
     assert rounded.mean() > 0.94

@@ -18,8 +18,10 @@ from numerics.shiftmax import (
     SCORE_LIMIT,
     SMALLEST_CODE_SUM,
     SMALLEST_WIDE_SUM,
+    CodeParams,
     NormalizeParams,
     ShiftmaxParams,
+    code_params,
     normalize,
     normalize_params,
     normalized_matmul,
@@ -33,7 +35,9 @@ rows = hnp.arrays(np.int16, hnp.array_shapes(max_dims=3, max_side=9))
 score_scales = st.floats(2.0**-20, 2.0)
 
 
-def literal_octaves(row: list[int], p: ShiftmaxParams, limit: int) -> list[tuple[int, int]]:
+def literal_octaves(
+    row: list[int], p: CodeParams | ShiftmaxParams, limit: int
+) -> list[tuple[int, int]]:
     """(y, n) of one row, written out with Python integers."""
 
     def mulhrs(a: int, b: int) -> int:
@@ -64,7 +68,7 @@ def softmax(x: FloatArray) -> FloatArray:
 @given(rows, score_scales)
 def test_codes_match_python_integers(x: IntArray, scale: float) -> None:
     """Any shape; uint8; the maximum has 255."""
-    p = shiftmax_params(scale)
+    p = code_params(scale)
     codes = shiftmax_codes(x, p)
     assert codes.shape == x.shape
     assert codes.min() >= 0
@@ -94,7 +98,7 @@ def test_shiftmax_matches_python_integers(x: IntArray, scale: float) -> None:
 def test_code_error_bound(scale: float) -> None:
     """The docstring's bound, for every distance that matters and many beyond."""
     distance = np.arange(int(12 / scale) + 3)
-    codes = shiftmax_codes(-distance, shiftmax_params(scale))
+    codes = shiftmax_codes(-distance, code_params(scale))
     exact = 255 * np.exp(-distance * scale)
     assert np.abs(codes - exact).max() <= 0.5 + 255 * (MAX_ERROR + 2.0**-13)
 
@@ -102,17 +106,18 @@ def test_code_error_bound(scale: float) -> None:
 @pytest.mark.parametrize("scale", COMMON_SCALES)
 def test_codes_never_rise_with_distance(scale: float) -> None:
     """Order is kept."""
-    codes = shiftmax_codes(-np.arange(int(12 / scale) + 3), shiftmax_params(scale))
+    codes = shiftmax_codes(-np.arange(int(12 / scale) + 3), code_params(scale))
     assert np.diff(codes).max() <= 0
 
 
 def test_limits_hide_nothing() -> None:
     """At ten (sixteen) octaves below the maximum the code is 0 already."""
     scale = np.log(2) / 64  # 64 steps for each octave
-    p = shiftmax_params(scale)
+    p = code_params(scale)
     assert shiftmax_codes(np.array([0, -640, -641, -(2**20)]), p).tolist() == [255, 0, 0, 0]
     norm = normalize_params(1.0 * ONE, SMALLEST_WIDE_SUM, unsigned(1 / ONE, ONE))
-    far = shiftmax(np.array([0, -15 * 64, -16 * 64, -(2**20)]), p, norm)
+    octaves = shiftmax_params(scale)
+    far = shiftmax(np.array([0, -15 * 64, -16 * 64, -(2**20)]), octaves, norm)
     assert far.tolist() == [ONE - 1, 1, 0, 0]
 
 
@@ -120,7 +125,7 @@ def test_limits_hide_nothing() -> None:
 def test_extreme_scores(scale: float) -> None:
     """Differences of two accumulators are int32, at any scale."""
     x = np.array([SCORE_LIMIT, -SCORE_LIMIT, 0], np.int64)
-    p = shiftmax_params(scale)
+    p = code_params(scale)
     distances = (SCORE_LIMIT - x) * scale
     exact = 255 * np.exp(-np.minimum(distances, 100))
     assert np.abs(shiftmax_codes(x, p) - exact).max() <= 0.5 + 255 * (MAX_ERROR + 2.0**-13)
@@ -130,7 +135,7 @@ def test_extreme_scores(scale: float) -> None:
 @given(rows, score_scales, st.integers(-(2**20), 2**20))
 def test_shift_and_order_do_not_matter(x: IntArray, scale: float, offset: int) -> None:
     """A constant on all scores cancels; tokens are treated alike."""
-    p = shiftmax_params(scale)
+    p = code_params(scale)
     codes = shiftmax_codes(x, p)
     np.testing.assert_array_equal(codes, shiftmax_codes(x.astype(np.int64) + offset, p))
     np.testing.assert_array_equal(codes[..., ::-1], shiftmax_codes(x[..., ::-1], p))
@@ -211,7 +216,7 @@ def test_normalize(acc: int, total: int, factor: float, zero_point: int) -> None
 def test_attention_keeps_a_constant(tokens: int, value: int, zero_point: int, seed: int) -> None:
     """Weights that sum to one return a constant V: no mass is lost, at any length."""
     x = np.random.default_rng(seed).integers(-(2**15), 2**15, (3, tokens))
-    codes = shiftmax_codes(x, shiftmax_params(0.001))
+    codes = shiftmax_codes(x, code_params(0.001))
     out = QuantParams.per_tensor(0.5, zero_point, -128, 127)
     p = normalize_params(1.0, SMALLEST_CODE_SUM, out)
     result = normalized_matmul(codes, np.full((tokens, 2), value), zero_point, p)
@@ -229,7 +234,7 @@ def test_attention_against_float(tokens: int, dtype: type[np.integer]) -> None:
     zero_point = (info.min + info.max) // 2 + 5
     out = QuantParams.per_tensor(0.02, 3, -128, 127)
     p = normalize_params(0.02 / 0.02, SMALLEST_CODE_SUM, out)
-    codes = shiftmax_codes(x, shiftmax_params(0.001))
+    codes = shiftmax_codes(x, code_params(0.001))
     result = normalized_matmul(codes, value, zero_point, p)
     centred = value.astype(np.float64) - zero_point
     weights = codes / codes.sum(axis=-1, keepdims=True)
@@ -242,6 +247,7 @@ def test_attention_against_float(tokens: int, dtype: type[np.integer]) -> None:
 def test_order_of_the_integers() -> None:
     """Kernels read them by position."""
     assert ShiftmaxParams._fields == ("multiplier", "shift")
+    assert CodeParams._fields == ("multiplier", "shift", "grid_bits", "limit", "zero_last")
     assert NormalizeParams._fields == ("numerator", "shift", "zero_point", "qmin", "qmax")
     assert CODE_SCALE == np.float32(1 / 255)
 

@@ -19,10 +19,10 @@ from numerics.qparams import QuantParams
 from numerics.shiftgelu import gelu_params, shiftgelu
 from numerics.shiftmax import (
     SMALLEST_CODE_SUM,
+    code_params,
     normalize_params,
     normalized_matmul,
     shiftmax_codes,
-    shiftmax_params,
 )
 
 IMAGE, PATCH, CHANNELS, HEADS, HIDDEN, CLASSES = 8, 4, 16, 2, 32, 10
@@ -258,7 +258,7 @@ def reference(weights: dict[str, Any], pixels: Any) -> Any:
     query, key, value = y.reshape(n, TOKENS, 3, HEADS, DEPTH).transpose(2, 0, 3, 1, 4)
     scores = int_matmul(query - q["q"].zero_point, np.swapaxes(key - q["k"].zero_point, -1, -2))
     codes = shiftmax_codes(
-        scores, shiftmax_params((q["q"].real * q["k"].real) * float(ATTENTION_SCALE))
+        scores, code_params((q["q"].real * q["k"].real) * float(ATTENTION_SCALE))
     )
     norm = normalize_params(
         q["v"].real / q["attended"].real, SMALLEST_CODE_SUM, q["attended"].qparams

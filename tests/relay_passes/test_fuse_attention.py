@@ -4,7 +4,7 @@ import tvm
 from tvm import relax
 
 from numerics.qparams import QuantParams
-from numerics.shiftmax import SMALLEST_CODE_SUM, ShiftmaxParams, normalize_params, shiftmax_params
+from numerics.shiftmax import SMALLEST_CODE_SUM, code_params, normalize_params
 from relay_passes import dialect
 from relay_passes.fuse_attention import FuseAttention
 from relay_passes.simplify_layout import SimplifyLayout
@@ -12,7 +12,7 @@ from tests.relay_passes.modules import assert_declines, assert_same_results, mod
 
 B, N, H, D = 2, 5, 3, 4
 INPUT = {"qkv": ((B, N, 3 * H * D), "int8")}
-SOFTMAX = ShiftmaxParams(*shiftmax_params(3e-3))
+SOFTMAX = code_params(3e-3)
 NORM = normalize_params(1.7, SMALLEST_CODE_SUM, QuantParams(np.float32(1), np.int32(3), -128, 127))
 
 

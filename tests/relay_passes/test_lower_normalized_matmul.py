@@ -5,11 +5,10 @@ from tvm import relax
 from numerics.qparams import QuantParams
 from numerics.shiftmax import (
     SMALLEST_CODE_SUM,
-    ShiftmaxParams,
+    code_params,
     normalize_params,
     normalized_matmul,
     shiftmax_codes,
-    shiftmax_params,
 )
 from relay_passes import dialect
 from relay_passes.interpreter import interpret
@@ -17,12 +16,12 @@ from relay_passes.lower_normalized_matmul import LowerNormalizedMatmul
 from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
 
 INPUTS = {"s": ((2, 3, 5), "int16"), "v": ((2, 5, 4), "int8")}
-PARAMS = shiftmax_params(2e-4)
+PARAMS = code_params(2e-4)
 
 
 def attention(sum_axis=-1, of_codes=True, sum_scale=1 / 255, out=(0.02, 5)):
     def body(b, s, v):
-        codes = b(dialect.shiftmax_codes(s, ShiftmaxParams(*PARAMS))) if of_codes else s
+        codes = b(dialect.shiftmax_codes(s, PARAMS)) if of_codes else s
         codes = codes if of_codes else b.q(b.dq(s, 1e-5), 1 / 255, 0, "uint8")
         weights = b.dq(codes, 1 / 255)
         product = b(relax.op.matmul(weights, b.dq(v, 0.03, 2)))

@@ -6,6 +6,7 @@ from numerics.ivit import ivit_shiftmax, ivit_softmax_params
 from numerics.qparams import QuantParams
 from numerics.shiftmax import (
     SMALLEST_WIDE_SUM,
+    code_params,
     normalize_params,
     shiftmax,
     shiftmax_codes,
@@ -40,7 +41,7 @@ def normalized(axis=-1, out=(1 / 256, -128, "int8"), **kwargs):
 def test_unnormalized_codes():
     after = LowerShiftmax()(deferred())
     assert ops(after) == [dialect.SHIFTMAX_CODES]
-    want = shiftmax_codes(SCORES, shiftmax_params(SCALE))
+    want = shiftmax_codes(SCORES, code_params(SCALE))
     np.testing.assert_array_equal(interpret(after, [SCORES])[0], want)
     float_codes = interpret(deferred(), [SCORES])[0].astype(int)
     assert np.abs(want - float_codes).max() <= 1  # numerics/shiftmax.py: within 0.5 + 0.08 codes

@@ -7,13 +7,16 @@ from compiler.kernels import CpuFeatures, TensorType
 from compiler.kernels.octaves import half_constants
 from numerics.arrays import IntArray
 from numerics.exp2 import exp2_fraction
+from numerics.log_codes import code_table, log_code_params
 from numerics.matmul import int_matmul
 from numerics.qparams import QuantParams
 from numerics.shiftmax import (
+    CODE_LIMIT,
     SMALLEST_CODE_SUM,
     SMALLEST_WIDE_SUM,
+    CodeParams,
     NormalizeParams,
-    ShiftmaxParams,
+    code_params,
     normalize_params,
     normalized_matmul,
     shiftmax,
@@ -28,6 +31,11 @@ FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 def out_params(scale: float, zero_point: int) -> QuantParams:
     """An int8 output quantizer."""
     return QuantParams(np.float32(scale), np.int32(zero_point), -128, 127)
+
+
+def unusual(multiplier: int, shift: int) -> CodeParams:
+    """Uniform codes with a factor that no scale gives."""
+    return CodeParams(multiplier, shift, 12, CODE_LIMIT, 0)
 
 
 def scores(rng: np.random.Generator, columns: int) -> IntArray:
@@ -46,7 +54,7 @@ def scores(rng: np.random.Generator, columns: int) -> IntArray:
 def test_shiftmax_codes(columns: int, scale: float, features: CpuFeatures) -> None:
     """Shifts from 46 down to below 32."""
     x = scores(np.random.default_rng(columns), columns)
-    p = shiftmax_params(scale)
+    p = code_params(scale)
     out = TensorType(x.shape, "uint8")
     result = run_op("vitq.shiftmax_codes", [x, np.array(p, np.int64)], out, features)
     np.testing.assert_array_equal(result, shiftmax_codes(x, p))
@@ -59,7 +67,7 @@ def test_shiftmax_codes_with_unusual_factors(
 ) -> None:
     """Multipliers that are not normalized and factors beyond any real scale."""
     x = scores(np.random.default_rng(1), 20)
-    p = ShiftmaxParams(*params)
+    p = unusual(*params)
     out = TensorType(x.shape, "uint8")
     result = run_op("vitq.shiftmax_codes", [x, np.array(p, np.int64)], out, features)
     np.testing.assert_array_equal(result, shiftmax_codes(x, p))
@@ -100,7 +108,7 @@ def test_normalized_matmul(
 
 
 def reference_attention(
-    qkv: IntArray, zeros: tuple[int, int, int], p: ShiftmaxParams, norm: NormalizeParams
+    qkv: IntArray, zeros: tuple[int, int, int], p: CodeParams, norm: NormalizeParams
 ) -> IntArray:
     """The unfused operators, (B, N, 3, H, D) -> (B, N, H, D)."""
     q, k, v = qkv.astype(np.int64).transpose(2, 0, 3, 1, 4)
@@ -111,7 +119,7 @@ def reference_attention(
 
 def check_attention(
     shape: tuple[int, ...],
-    p: ShiftmaxParams,
+    p: CodeParams,
     features: CpuFeatures,
     draw: np.random.Generator | None = None,
 ) -> None:
@@ -135,7 +143,7 @@ def check_attention(
 @pytest.mark.parametrize("scale", [2e-5, 1e-3])
 def test_attention(shape: tuple[int, ...], scale: float, features: CpuFeatures) -> None:
     """Octaves in 64 bits and in 16."""
-    check_attention(shape, shiftmax_params(scale), features)
+    check_attention(shape, code_params(scale), features)
 
 
 @FEATURE_IDS
@@ -144,37 +152,84 @@ def test_attention(shape: tuple[int, ...], scale: float, features: CpuFeatures) 
 def test_attention_schedules(shape: tuple[int, ...], seed: int, features: CpuFeatures) -> None:
     """No schedule changes a bit: random points of the knobs' space."""
     draw = np.random.default_rng(seed)
-    check_attention(shape, shiftmax_params(3e-4 * 2**seed / 4), features, draw)
+    check_attention(shape, code_params(3e-4 * 2**seed / 4), features, draw)
 
 
 @FEATURE_IDS
 @pytest.mark.parametrize("params", [(0, 1), (2**31 - 1, 1), (2**30, 2), (7, 46), (2**31 - 1, 31)])
 def test_attention_with_unusual_factors(params: tuple[int, int], features: CpuFeatures) -> None:
     """Factors beyond any real scale, too small ones too: missing tokens never count."""
-    check_attention((1, 21, 3, 1, 16), ShiftmaxParams(*params), features)
+    check_attention((1, 21, 3, 1, 16), unusual(*params), features)
+
+
+LOG_CODES = pytest.mark.parametrize(
+    ("steps", "levels", "zero"),
+    [(1, 16, False), (1, 4, True), (2, 16, True), (2, 8, False), (4, 32, False), (8, 64, True)],
+)
+
+
+@FEATURE_IDS
+@LOG_CODES
+def test_log_codes(steps: int, levels: int, zero: bool, features: CpuFeatures) -> None:
+    """Grids of one and two mantissas and of a polynomial; ends that weigh something and nothing."""
+    x = scores(np.random.default_rng(levels), 53)
+    p = log_code_params(3e-4, steps, levels, zero)
+    out = TensorType(x.shape, "uint8")
+    result = run_op("vitq.shiftmax_codes", [x, np.array(p, np.int64)], out, features)
+    np.testing.assert_array_equal(result, shiftmax_codes(x, p))
+
+
+@FEATURE_IDS
+@LOG_CODES
+@pytest.mark.parametrize("shape", [(1, 197, 3, 2, 64), (2, 17, 3, 1, 16), (1, 64, 3, 1, 32)])
+def test_attention_with_log_codes(
+    steps: int, levels: int, zero: bool, shape: tuple[int, ...], features: CpuFeatures
+) -> None:
+    """Missing tokens weigh nothing, also where the last code does not."""
+    p = log_code_params(3e-4 if steps < 4 else 3e-6, steps, levels, zero)
+    check_attention(shape, p, features)
+
+
+@pytest.mark.parametrize(
+    ("steps", "levels", "zero"), [(1, 16, False), (2, 16, True), (4, 8, False)]
+)
+@pytest.mark.parametrize("scale", [1.1e-4, 3.7e-4, 0.0021, 0.013])
+def test_half_constants_of_log_codes(steps: int, levels: int, zero: bool, scale: float) -> None:
+    """The coarser grid has the 16-bit form for every distance, too."""
+    p = log_code_params(scale, steps, levels, zero)
+    constants = half_constants(p)
+    assert constants is not None
+    high, low, offset, shift, limit = (int(c) for c in constants)
+    distance = np.append(np.arange(2**16 + 1), [2**20, 2**31 - 1])
+    word = np.clip(2**15 - distance, -(2**15), 2**15 - 1)
+    total = word * high + ((word * low) >> 16) + offset
+    assert 0 <= total.min() and total.max() < 2**31
+    k = np.minimum(total >> shift, limit)
+    np.testing.assert_array_equal(code_table(p)[k], shiftmax_codes(-distance, p))
 
 
 @pytest.mark.parametrize("factor", [0.5626, 0.6013, 0.9969, 1.25, 1.4593, 7.3])
 def test_half_constants(factor: float) -> None:
     """Octaves in 16 bits lead to the codes of the contract for every distance."""
-    p = shiftmax_params(factor / np.log2(np.e) / 2**12)
-    constants = half_constants(*p)
+    p = code_params(factor / np.log2(np.e) / 2**12)
+    constants = half_constants(p)
     assert constants is not None
-    high, low, offset, shift = (int(c) for c in constants)
+    high, low, offset, shift, limit = (int(c) for c in constants)
     distance = np.append(np.arange(2**16 + 1), [2**20, 2**31 - 1])
     word = np.clip(2**15 - distance, -(2**15), 2**15 - 1)
     t = np.minimum((word * high + ((word * low) >> 16) + offset) >> shift, 2**16 - 1)
     codes = (exp2_fraction((t % 4096) << 3) + (64 << (t >> 12))) >> (7 + (t >> 12))
     np.testing.assert_array_equal(codes, shiftmax_codes(-distance, p))
     assert max(-high, high + 1, -low, low + 1) <= 2**15
+    assert limit == CODE_LIMIT
 
 
 @pytest.mark.parametrize("params", [(0, 1), (2**30, 31), (2**31 - 1, 1), (1, 46)])
 def test_half_constants_refuse(params: tuple[int, int]) -> None:
     """Where 2**16 steps are less than 9 octaves, or the shift is too small."""
-    assert half_constants(*params) is None
+    assert half_constants(unusual(*params)) is None
 
 
 def test_half_constants_refuse_a_coarse_step() -> None:
     """A step of 300 octave steps: taking d = 0 for d = 1 would change a code."""
-    assert half_constants(*shiftmax_params(300 / np.log2(np.e) / 2**12)) is None
+    assert half_constants(code_params(300 / np.log2(np.e) / 2**12)) is None
