@@ -1,5 +1,6 @@
 # make compile              the whole job on the embedded model: quantize, export, compile, verify, evaluate
 # make compile MODEL=... WEIGHTS=... CALIB=... PICTURES=... TARGET=cpu RECIPE=w8a8 METHOD=repq BATCH=1
+#                           RECIPE=w4a4-first8-last8: first and last layer's widths (8 if absent); or RECIPE=NAME.json
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make run INPUT=x.npy OUTPUT=y.npy
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
@@ -44,7 +45,7 @@ UNTUNED ?=
 # $(call option,--flag,VALUE): the flag with its value, or nothing where the value is empty.
 option = $(if $(2),$(1) "$(2)")
 
-QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe $(RECIPE) --method $(METHOD) \
+QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe "$(RECIPE)" --method $(METHOD) \
 	--nonlinear $(NONLINEAR) --artifacts "$(ARTIFACTS)" \
 	$(call option,--weights,$(WEIGHTS)) $(call option,--random-weights,$(RANDOM_WEIGHTS)) \
 	$(call option,--calib,$(CALIB)) $(call option,--calib-count,$(CALIB_COUNT)) \
@@ -52,7 +53,7 @@ QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe $(RECIPE) --method $(METHOD) \
 	$(call option,--std,$(STD))
 PICTURE_OPTIONS = $(call option,--pictures,$(PICTURES)) $(call option,--count,$(COUNT))
 SUFFIX := $(if $(filter-out vitq,$(NONLINEAR)),-$(NONLINEAR))
-FOLDER = $(ARTIFACTS)/$(subst :,.,$(MODEL))/$(RECIPE)-$(METHOD)$(SUFFIX)
+FOLDER = $(ARTIFACTS)/$(subst :,.,$(MODEL))/$(patsubst %.json,%,$(notdir $(RECIPE)))-$(METHOD)$(SUFFIX)
 LIBRARY = $(FOLDER)/$(TARGET)$(if $(filter-out 1,$(BATCH)),-b$(BATCH))$(if $(UNTUNED),-untuned)
 COMPILE_OPTIONS = --target $(TARGET) --batch $(BATCH) $(if $(UNTUNED),--untuned) \
 	$(call option,--tuning-log,$(TUNING_LOG))

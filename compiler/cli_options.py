@@ -16,7 +16,12 @@ Calib = Annotated[
     str | None, typer.Option(help="calibration pictures: a folder, or .npy of uint8 (N, C, H, W)")
 ]
 Count = Annotated[int, typer.Option(help="how many calibration pictures")]
-Recipe = Annotated[str, typer.Option(help="widths, w<weights>a<activations>")]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        help="widths, w<bits>a<bits>[-first<bits>][-last<bits>], or a recipe's .json file"
+    ),
+]
 Method = Annotated[str, typer.Option(help="minmax, percentile or repq")]
 Nonlinear = Annotated[str, typer.Option(help="integer Softmax and GELU: vitq or ivit")]
 Size = Annotated[int | None, typer.Option(help="picture size, where the model does not say")]

@@ -188,6 +188,7 @@ def _describe(model: ImportedModel) -> dict[str, Any]:
         "std": meaning.std,
         "nonlinear": meaning.nonlinear,
         "integer_ops": _count_ops(model.integer.mod),
+        "attention_codes": _attention_codes(model.integer.mod),
         "float_islands": float_islands(model.integer.mod),
         "accumulators": [bound._asdict() for bound in model.integer.report.bounds],
         "metadata_props": model.properties,
@@ -205,6 +206,27 @@ def _golden(artifact: Artifact, model: ImportedModel) -> tuple[UInt8Array, IntAr
     shape = (FOREIGN_SAMPLE, *model.shape[1:])
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return pixels, interpreter_runner(model)(pixels).astype(np.int32)
+
+
+def _attention_codes(mod: Any) -> dict[str, str]:
+    """The codes of each attention's weights, by the name of the operator's result."""
+    from numerics.log_codes import describe_codes
+    from numerics.shiftmax import CodeParams
+    from relay_passes import dialect
+    from relay_passes.matching import op_name
+    from relay_passes.rewriting import MAIN, bindings_of
+
+    found = {}
+    for binding in bindings_of(mod[MAIN]):
+        name = op_name(binding.value)
+        if name == dialect.ATTENTION:
+            p = dialect.AttentionParams(*dialect.scalars(binding.value)).codes
+        elif name == dialect.SHIFTMAX_CODES:
+            p = CodeParams(*dialect.scalars(binding.value))
+        else:
+            continue
+        found[binding.var.name] = describe_codes(p)
+    return found
 
 
 def _count_ops(mod: Any) -> dict[str, int]:

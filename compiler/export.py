@@ -72,7 +72,7 @@ def _export(artifact: Artifact) -> dict[str, Any]:
     facts = model.provenance
     metadata = {
         "model": facts["model"],
-        "recipe": f"w{facts['recipe']['weight_bits']}a{facts['recipe']['activation_bits']}",
+        "recipe": facts["recipe"]["name"],
         "method": facts["method"],
         "nonlinear": facts["nonlinear"],
         "mean": " ".join(map(str, facts["mean"])),

@@ -18,9 +18,9 @@ Numbers = tuple[float, ...]
 
 SUPPORTED_ONNX_OPS = frozenset(
     "Add Cast Clip Concat Constant ConstantOfShape Conv DequantizeLinear Div Equal Erf Exp Expand "
-    "Flatten Gather Gelu Gemm Identity LayerNormalization MatMul Mul Pow QuantizeLinear ReduceMax "
-    "ReduceMean ReduceSum Reshape Shape Slice Softmax Split Sqrt Squeeze Sub Tanh Transpose "
-    "Unsqueeze Where".split()
+    "Flatten Floor Gather Gelu Gemm Greater Identity LayerNormalization MatMul Mul Pow "
+    "QuantizeLinear ReduceMax ReduceMean ReduceSum Reshape Shape Slice Softmax Split Sqrt Squeeze "
+    "Sub Tanh Transpose Unsqueeze Where".split()
 )
 
 

@@ -23,8 +23,9 @@ def inspect(path: Path) -> dict[str, Any]:
         path: the artifact's folder, or a target's folder inside it.
 
     Returns:
-        JSON-able: ``artifact``, ``provenance``, ``quantizers``, ``export``, ``targets`` (for each:
-        I/O, integer operators with counts, float islands, accumulator bounds, sizes, versions).
+        JSON-able: ``artifact``, ``provenance``, ``quantizers``, ``layers`` (widths of weights,
+        codes of attention weights), ``export``, ``targets`` (for each: I/O, integer operators with
+        counts, float islands, accumulator bounds, sizes, versions).
 
     Raises:
         VitqError: if there is no artifact.
@@ -42,6 +43,7 @@ def inspect(path: Path) -> dict[str, Any]:
         stored = read_json(quantized)
         content["provenance"] = stored["provenance"]
         content["quantizers"] = _quantizers(artifact, stored)
+        content["layers"] = _layers(stored)
     if (artifact.folder / EXPORT_NAME).is_file():
         content["export"] = read_json(artifact.folder / EXPORT_NAME)
     files = [path for path in (artifact.onnx, quantized) if path.is_file()]
@@ -70,6 +72,24 @@ def _quantizers(artifact: Artifact, stored: dict[str, Any]) -> list[dict[str, An
                 "qmin": limits["qmin"],
                 "qmax": limits["qmax"],
             })
+    return rows
+
+
+def _layers(stored: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the widths and codes of each layer are, in execution order."""
+    from quantization.artifact import node_from_json
+    from quantization.attention_codes import codes_name
+    from quantization.graph import OpKind
+
+    rows = []
+    for item in stored["nodes"]:
+        node = node_from_json(item, {})
+        if "weight" in node.params:
+            limits = stored["qparams"][node.params["weight"]]
+            what = f"{limits['qmax'].bit_length() + 1}-bit weights"
+            rows.append({"name": node.name, "op": node.op.value, "what": what})
+        elif node.op is OpKind.EXP:
+            rows.append({"name": node.name, "op": node.op.value, "what": codes_name(node)})
     return rows
 
 

@@ -43,7 +43,7 @@ class QuantizeOptions:
         random_weights: seed for random weights instead.
         calib: folder, ``.npy`` or ``digits``; None for the embedded model's own.
         calib_count: how many calibration pictures.
-        recipe: widths, as ``w8a8``.
+        recipe: widths, as ``w8a8``; see `quantization.recipe`.
         method: see `quantization.methods`.
         nonlinear: ``vitq`` or ``ivit``.
         image_size: overrides the model's own.
@@ -81,7 +81,8 @@ class QuantizeOptions:
         """Where the result goes."""
         suffix = "" if self.nonlinear == "vitq" else f"-{self.nonlinear}"
         name = self.model.replace(":", ".")
-        return Artifact(self.artifacts / name / f"{self.recipe}-{self.method}{suffix}")
+        recipe = Recipe.parse(self.recipe, self.nonlinear).name
+        return Artifact(self.artifacts / name / f"{recipe}-{self.method}{suffix}")
 
     @property
     def calibration_source(self) -> str:
@@ -185,6 +186,7 @@ def _fingerprint(options: QuantizeOptions) -> str:
     """Hash of all that goes in, without loading torch."""
     return fingerprint({
         "options": {**vars(options), "artifacts": None},
+        "recipe": Recipe.parse(options.recipe, options.nonlinear).to_json(),
         "weights": _content(options.weights),
         "calibration": _calibration_content(options),
         "factory": _factory_source(options.model),

@@ -37,6 +37,9 @@ def print_artifact(content: dict[str, Any]) -> None:
             ],
             "quantizers",
         )  # fmt: skip
+    if "layers" in content:
+        rows = [[layer["name"], layer["op"], layer["what"]] for layer in content["layers"]]
+        print_table(["layer", "operator", "widths and codes"], rows, "layers")
     facts = content.get("provenance", {})
     shown = ("model", "weights", "calibration", "method", "nonlinear", "versions", "command")
     print_table(["provenance", ""], [[key, str(facts[key])] for key in shown if key in facts], "")

@@ -11,9 +11,9 @@ DequantizeLinear, biases int32. The input is raw pixels, uint8, behind a Dequant
   DequantizeLinear (QDQ alone cannot express it);
 * attention with deferred normalization is spelled out in standard operators,
   ``Exp(Sub(x, ReduceMax(x)))`` and ``Div(MatMul(p, v), ReduceSum(p))``;
-* log codes round the exponent: ``Exp(Min(Floor(d * r log2(e) + 0.5), last) * -ln(2) / r)`` with
-  ``d = Sub(ReduceMax(x), x)``; where scores beyond the last code weigh nothing, an exponent of
-  `BEYOND` stands for them;
+* log codes round the exponent: ``Exp(Where(k > last, end, k) * -ln(2) / r)`` with
+  ``k = Floor(Sub(ReduceMax(x), x) * r log2(e) + 0.5)``; `end` is the last code, or `BEYOND` where
+  scores beyond it weigh nothing;
 * which integer nonlinear operators are meant (`vitq.nonlinear`), and where the model came from,
   are metadata properties ``vitq.*``.
 """
@@ -214,12 +214,9 @@ class _Writer:
         steps = self._emit("Mul", [distance, up], f"{name}.steps")
         moved = self._emit("Add", [steps, half], f"{name}.moved")
         codes = self._emit("Floor", [moved], f"{name}.codes")
-        if log.zero:
-            beyond = self._constant("log_beyond", np.float32(BEYOND))
-            far = self._emit("Greater", [codes, last], f"{name}.far")
-            codes = self._emit("Where", [far, beyond, codes], f"{name}.limited")
-        else:
-            codes = self._emit("Min", [codes, last], f"{name}.limited")
+        beyond = self._constant("log_beyond", np.float32(BEYOND)) if log.zero else last
+        far = self._emit("Greater", [codes, last], f"{name}.far")
+        codes = self._emit("Where", [far, beyond, codes], f"{name}.limited")
         return self._emit("Mul", [codes, down], f"{name}.exponent")
 
     def _op_normalized_matmul(self, node: Node, inputs: list[str]) -> str:

@@ -50,6 +50,7 @@ from numerics.shiftmax import (
 
 STEPS = (1, 2, 4, 8)
 """Codes for each octave: of log2, log sqrt 2, and twice and four times as fine."""
+NAMES = {1: "log2", 2: "log sqrt 2", 4: "log 2**(1/4)", 8: "log 2**(1/8)"}
 LEVELS = tuple(2**bits for bits in range(2, 9))
 MAX_CODE_ERROR = 0.5 + CODE_MAX * MAX_ERROR
 
@@ -77,6 +78,13 @@ def log_code_params(scale: float, steps: int, levels: int, zero: bool) -> CodePa
     limit = levels if zero else levels - 1
     most = ((CODE_LIMIT + 1) >> (LOG2_FRACTION_BITS - grid_bits)) - 1
     return grid_params(scale, grid_bits, min(limit, most), zero and limit <= most)
+
+
+def describe_codes(p: CodeParams) -> str:
+    """What a person reads of an attention's codes: ``log sqrt 2, 16 weights``."""
+    if p.grid_bits == LOG2_FRACTION_BITS:
+        return "uniform"
+    return f"{NAMES[1 << p.grid_bits]}, {len(np.unique(code_table(p)))} weights"
 
 
 def code_table(p: CodeParams) -> IntArray:

@@ -84,7 +84,7 @@ def _restore(content: dict[str, Any], tensors: dict[str, Any]) -> QuantizedModel
     qparams = {
         name: _qparams_from(name, limits, tensors) for name, limits in content["qparams"].items()
     }
-    nodes = {item["name"]: _node_from_json(item, qparams) for item in content["nodes"]}
+    nodes = {item["name"]: node_from_json(item, qparams) for item in content["nodes"]}
     keys = {key for node in nodes.values() for key in node.params.values()}
     graph = Graph(
         nodes,
@@ -128,7 +128,8 @@ def _node_to_json(node: Node) -> dict[str, Any]:
     }
 
 
-def _node_from_json(item: dict[str, Any], qparams: dict[str, QuantParams]) -> Node:
+def node_from_json(item: dict[str, Any], qparams: dict[str, QuantParams]) -> Node:
+    """One node of ``quantize.json``; `qparams` by name, see `save`."""
     return Node(
         item["name"],
         OpKind(item["op"]),

@@ -10,9 +10,11 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from numerics.errors import VitqError
-from numerics.log_codes import log_code_params
+from numerics.log_codes import NAMES, log_code_params
 from numerics.shiftmax import CodeParams, code_params
 from quantization.graph import Graph, Node, OpKind
+from quantization.recipe import Recipe
+from quantization.widths import layer_widths
 
 
 class AttentionForm(StrEnum):
@@ -24,7 +26,6 @@ class AttentionForm(StrEnum):
 
 
 LOG_STEPS = {AttentionForm.LOG2: 1, AttentionForm.LOG_SQRT2: 2}
-NAMES = {1: "log2", 2: "log sqrt 2", 4: "log 2**(1/4)", 8: "log 2**(1/8)"}
 
 
 class LogCodes(NamedTuple):
@@ -69,19 +70,21 @@ def exp_params(node: Node, scale: float) -> CodeParams:
     return code_params(scale) if log is None else log_code_params(scale, *log)
 
 
-def use_log_codes(graph: Graph, form: AttentionForm, bits: int, zero: bool = False) -> None:
-    """Give every EXP node ``2**bits`` log codes.
+def use_log_codes(graph: Graph, form: AttentionForm, recipe: Recipe, zero: bool) -> None:
+    """Give every EXP node log codes as wide as the activations of the product that reads it.
 
     Args:
         graph: after `quantization.rewrites.defer_softmax_normalization`.
         form: uniform leaves the nodes as they are.
-        bits: of the codes, 2 to 8.
+        recipe: the widths.
         zero: see `LogCodes`.
     """
     if form is AttentionForm.UNIFORM:
         return
+    widths = layer_widths(graph, recipe)
     for node in graph:
         if node.op is OpKind.EXP:
+            bits = min(widths[r.name].activation_bits for r in graph.consumers(node.name))
             log = LogCodes(LOG_STEPS[form], 2**bits, zero)
             log_code_params(1.0, *log)  # refuses what cannot be executed
             node.attrs.update(log_steps=log.steps, log_levels=log.levels, log_zero=log.zero)

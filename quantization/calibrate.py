@@ -15,6 +15,7 @@ import torch
 from numerics.errors import VitqError
 from numerics.ivit import CODE_SCALE as IVIT_CODE_SCALE
 from numerics.qparams import PerAxis, QScheme, QuantParams, quantize
+from quantization.attention_codes import use_log_codes
 from quantization.fake_quantize import GraphModule
 from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
 from quantization.methods import Method
@@ -28,6 +29,7 @@ from quantization.rewrites import (
     fold_normalization,
     select_tokens_early,
 )
+from quantization.widths import layer_widths
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ def quantize_graph(
         defer_softmax_normalization(graph)
     else:
         _mark_nonlinear(graph, recipe.nonlinear)
+    use_log_codes(graph, method.attention, recipe, method.log_zero)
     placement = place_quantizers(graph, recipe)
     observers = observe(graph, placement, pixels, progress)
     _assign_activations(graph, placement, observers, method)
@@ -203,9 +206,10 @@ def _feeds_product(graph: Graph, node: Node) -> bool:
 
 def _quantize_parameters(graph: Graph, recipe: Recipe) -> None:
     """Round weights, biases and constants."""
+    widths = layer_widths(graph, recipe)
     for node in graph:
         if node.op in (OpKind.LINEAR, OpKind.CONV2D):
-            _quantize_layer(graph, node, recipe.weight_bits)
+            _quantize_layer(graph, node, widths[node.name].weight_bits)
         elif node.op is OpKind.CONSTANT and node.out is not None:
             graph.set_param(node, "value", quantize(graph.real(node, "value"), node.out))
             graph.qparams[node.params["value"]] = node.out

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from numerics.errors import VitqError
+from quantization.attention_codes import AttentionForm
 
 
 class RangeRule(StrEnum):
@@ -23,12 +24,16 @@ class Method:
         rule: how ranges of 8-bit activations are cut.
         reparameterize: RepQ-ViT's channel-wise to layer-wise step behind LayerNorm.
         source: where it comes from.
+        attention: codes of attention weights; logarithmic ones are as wide as activations.
+        log_zero: whether a weight beyond the last log code is 0.
     """
 
     name: str
     rule: RangeRule
     reparameterize: bool
     source: str
+    attention: AttentionForm = AttentionForm.UNIFORM
+    log_zero: bool = True
 
 
 METHODS = {

@@ -1,20 +1,23 @@
 """Which results are quantized, at which width, and which share their parameters.
 
-Requirements come from the readers: a matrix product reads activations of ``activation_bits``; the
+Requirements come from the readers: a matrix product reads activations of its own width; the
 residual stream, LayerNorm, GELU, pooling and the logits are ``residual_bits``; attention scores
 stay int32 accumulators (the exponential reads them directly, no calibrated range is needed); the
-exponentials are unsigned codes of scale 1 / qmax by construction. I-ViT's published forms read
+exponentials are unsigned 8-bit weights of scale 1 / 255 by construction, made of fewer codes where
+these are logarithmic (`quantization.attention_codes`). I-ViT's published forms read
 scores and GELU inputs of ``activation_bits``, as its models were trained.
 
 A requirement climbs from the reader through layout operators to the operator that computes the
 values, as long as all readers agree; q, k and v, slices of one linear layer, keep their own.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from quantization.graph import ACCUMULATOR_OPS, LAYOUT_OPS, Graph, Node, OpKind
-from quantization.recipe import Recipe
+from quantization.recipe import LayerBits, Recipe
+from quantization.widths import PRODUCTS, layer_widths
 
 
 class Role(StrEnum):
@@ -71,9 +74,10 @@ def place_quantizers(graph: Graph, recipe: Recipe) -> Placement:
         The placement.
     """
     placement = Placement({graph.input.name: Role.PIXELS}, {graph.input.name: 8})
+    widths = layer_widths(graph, recipe)
     for node in graph:
         for index in range(len(node.inputs)):
-            bits = _required_bits(graph, node, index, recipe)
+            bits = _required_bits(graph, node, index, recipe, widths)
             if bits is not None:
                 _require(graph, placement, node, index, bits, recipe)
     _place(graph, placement, graph.nodes[_origin(graph, graph.output)], recipe.residual_bits)
@@ -84,10 +88,12 @@ def place_quantizers(graph: Graph, recipe: Recipe) -> Placement:
     return placement
 
 
-def _required_bits(graph: Graph, node: Node, index: int, recipe: Recipe) -> int | None:
+def _required_bits(
+    graph: Graph, node: Node, index: int, recipe: Recipe, widths: Mapping[str, LayerBits]
+) -> int | None:
     """Width that a reader wants of one input; None where it takes what comes."""
-    if node.op in ACCUMULATOR_OPS or node.op is OpKind.NORMALIZED_MATMUL:
-        return recipe.activation_bits
+    if node.op in PRODUCTS:
+        return widths[node.name].activation_bits
     if node.op is OpKind.GELU and recipe.nonlinear == "ivit":
         return recipe.activation_bits
     if node.op in _READS_RESIDUAL:

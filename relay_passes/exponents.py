@@ -43,8 +43,8 @@ class Exponent(NamedTuple):
 def read_exponent(expr: Expr, ctx: Context) -> Exponent:
     """Recognize ``x - max(x)``, or the same on a grid.
 
-    The grid is ``min(floor((max(x) - x) * r log2(e) + 0.5), last) * -ln(2) / r``; instead of the
-    minimum ``where(k > last, beyond, k)``, if an exponent of `beyond` is no 8-bit weight.
+    The grid is ``where(k > last, end, k) * -ln(2) / r`` with ``k = floor((max(x) - x) * r log2(e) +
+    0.5)``, where `end` is the last code or so far that it is no 8-bit weight.
 
     Args:
         expr: of the exponential.
@@ -77,15 +77,14 @@ def read_exponent(expr: Expr, ctx: Context) -> Exponent:
 
 def _limited(expr: Expr, size: float, ctx: Context) -> tuple[Expr, float, bool]:
     """The codes, the last of them, and whether what lies beyond weighs nothing."""
-    limited = ctx.call(expr, "relax.minimum")
-    if limited is not None:
-        return limited.args[0], _number(limited.args[1], ctx), False
     chosen = _operand(expr, "relax.where", ctx)
     condition, beyond, codes = chosen.args
     greater = _operand(condition, "relax.greater", ctx)
-    if greater.args[0] != codes or np.exp(_number(beyond, ctx) * size) > SMALLEST_WEIGHT:
-        raise DeclineError("codes beyond the last one do not weigh 0")
-    return codes, _number(greater.args[1], ctx), True
+    last, end = _number(greater.args[1], ctx), _number(beyond, ctx)
+    zero = end != last
+    if greater.args[0] != codes or (zero and np.exp(end * size) > SMALLEST_WEIGHT):
+        raise DeclineError("codes beyond the last one weigh neither what that does nor 0")
+    return codes, last, zero
 
 
 def _scores(expr: Expr, ctx: Context, flipped: bool) -> Expr:

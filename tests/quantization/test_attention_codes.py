@@ -22,6 +22,7 @@ from quantization.attention_codes import (
 )
 from quantization.fake_quantize import GraphModule, quantize_exponents
 from quantization.graph import Graph, Node, OpKind
+from quantization.recipe import Recipe
 from quantization.reference import IntegerReference
 from tests.quantization.vits import VARIANTS, float_logits, lowest_cosine, pixels, quantized
 
@@ -34,7 +35,7 @@ def exps(graph: Graph) -> list[Node]:
 
 def with_codes(form: AttentionForm, bits: int, zero: bool) -> Graph:
     graph = copy.deepcopy(quantized("class_token", "w8a8"))
-    use_log_codes(graph, form, bits, zero)
+    use_log_codes(graph, form, Recipe(8, bits), zero)
     return graph
 
 
@@ -84,12 +85,10 @@ def test_names_and_refusals() -> None:
     graph = copy.deepcopy(quantized("class_token", "w8a8"))
     node = exps(graph)[0]
     assert codes_name(node) == "uniform" and log_codes_of(node) is None
-    use_log_codes(graph, AttentionForm.UNIFORM, 4)
+    use_log_codes(graph, AttentionForm.UNIFORM, Recipe(8, 4), zero=True)
     assert codes_name(node) == "uniform"
-    use_log_codes(graph, AttentionForm.LOG_SQRT2, 4, zero=True)
+    use_log_codes(graph, AttentionForm.LOG_SQRT2, Recipe(8, 4), zero=True)
     assert codes_name(node) == "log sqrt 2, 16 codes and zero"
-    with pytest.raises(VitqError, match="log codes of 1 steps and 2 levels"):
-        use_log_codes(graph, AttentionForm.LOG2, 1)
     del node.attrs["log_levels"]
     with pytest.raises(VitqError, match="log codes need log_steps and log_levels"):
         log_codes_of(node)

@@ -18,6 +18,7 @@ from quantization.rewrites import (
     select_tokens_early,
 )
 from quantization.tracing import trace
+from quantization.widths import last_layers
 from tests.quantization.vits import (
     MEAN,
     SHAPE,
@@ -62,13 +63,15 @@ def quantizer(graph: Graph, placement: Placement, name: str) -> Node:
 def test_every_operand_is_quantized_at_the_reader_s_width(variant: str, recipe: str) -> None:
     graph = traced(variant)
     placement, widths = place(graph, recipe), Recipe.parse(recipe)
+    last = last_layers(graph)
     for node in graph:
         for name in node.inputs:
             if node.op is OpKind.EXP:
                 continue  # reads accumulators
             if node.op in PRODUCTS:
                 source = quantizer(graph, placement, name)
-                allowed = 8 if source.op in (OpKind.EXP, OpKind.INPUT) else widths.activation_bits
+                wide = source.op in (OpKind.EXP, OpKind.INPUT) or node.name in last
+                allowed = 8 if wide else widths.activation_bits
                 assert placement.bits[source.name] == allowed, (node.name, source.name)
             elif node.op in (OpKind.ADD, OpKind.CONCAT, OpKind.MEAN, OpKind.GELU):
                 source = quantizer(graph, placement, name)

@@ -30,12 +30,9 @@ def on_a_grid(
         up_by = r * np.log2(np.e) if up is None else up
         k = b(relax.op.multiply(distance, number(up_by)))
         k = b(relax.op.floor(b(relax.op.add(k, number(half)))))
-        if zero:
-            read = b(relax.op.add(k, number(1))) if other else k
-            far = b(relax.op.greater(read, number(last)))
-            k = b(relax.op.where(far, number(beyond), k))
-        else:
-            k = b(relax.op.minimum(k, number(last)))
+        read = b(relax.op.add(k, number(1))) if other else k
+        far = b(relax.op.greater(read, number(last)))
+        k = b(relax.op.where(far, number(beyond if zero else last), k))
         k = b(relax.op.multiply(k, number(-LOG_OF_2 / r if size is None else size)))
         return b.q(b(relax.op.exp(k)), 1 / 255, 0, "uint8")
 
@@ -63,8 +60,8 @@ def test_log_codes(steps, bits, zero):
         (on_a_grid(up=2.8), "none of numerics.log_codes"),
         (on_a_grid(size=-0.35), "none of numerics.log_codes"),
         (on_a_grid(half=0.0), "not rounded half up"),
-        (on_a_grid(zero=True, beyond=17.0), "do not weigh 0"),
-        (on_a_grid(zero=True, other=True), "do not weigh 0"),
+        (on_a_grid(zero=True, beyond=17.0), "neither what that does nor 0"),
+        (on_a_grid(zero=True, other=True), "neither what that does nor 0"),
         (on_a_grid(axis=1), "not over the last axis"),
     ],
 )

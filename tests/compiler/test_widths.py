@@ -1,0 +1,71 @@
+"""Narrow widths, mixed recipes and log codes through the library, on the embedded model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compiler.artifacts import Artifact
+from compiler.compile import CompileOptions, compile_model
+from compiler.export import export
+from compiler.inspection import inspect
+from compiler.quantize import QuantizeOptions, quantize
+from compiler.verify import verify
+from quantization import artifact as storage
+from quantization.attention_codes import AttentionForm, use_log_codes
+from quantization.graph import OpKind
+from quantization.recipe import LayerBits, Recipe
+
+CASES = {
+    ("w6a6", AttentionForm.UNIFORM): ("uniform", "uniform"),
+    ("w4a8", AttentionForm.LOG_SQRT2): ("log sqrt 2, 256 codes and zero", "log sqrt 2, 17 weights"),
+    ("w4a4", AttentionForm.LOG2): ("log2, 16 codes", "log2, 10 weights"),
+    ("w4a4-first4-last4", AttentionForm.UNIFORM): ("uniform", "uniform"),
+    ("w3a4", AttentionForm.LOG_SQRT2): ("log sqrt 2, 16 codes and zero", "log sqrt 2, 17 weights"),
+    ("mixed", AttentionForm.UNIFORM): ("uniform", "uniform"),
+}
+"""Recipe and form -> what the artifact and the library say of attention's codes."""
+
+
+def mixed_recipe(folder: Path) -> str:
+    """A file with layers of 2 to 8 bits."""
+    options = QuantizeOptions(artifacts=folder)
+    graph = storage.load(quantize(options).folder).graph
+    names = [node.name for node in graph if node.op is OpKind.LINEAR]
+    layers = [LayerBits(name, 2 + i % 7, 8 - i % 5) for i, name in enumerate(names[:-1])]
+    path = folder / "spread.json"
+    path.write_text(json.dumps(Recipe(4, 6, layers=tuple(layers)).to_json()))
+    return str(path)
+
+
+def with_log_codes(artifact: Artifact, form: AttentionForm) -> None:
+    """Change the artifact's attention weights."""
+    model = storage.load(artifact.folder)
+    recipe = {k: v for k, v in model.provenance["recipe"].items() if k not in ("name", "layers")}
+    use_log_codes(model.graph, form, Recipe(**recipe), zero=form is AttentionForm.LOG_SQRT2)
+    storage.save(artifact.folder, model)
+
+
+@pytest.mark.parametrize(("recipe", "form"), CASES)
+def test_every_width_is_exact(recipe: str, form: AttentionForm, tmp_path: Path) -> None:
+    said, compiled = CASES[recipe, form]
+    name = mixed_recipe(tmp_path) if recipe == "mixed" else recipe
+    options = replace(QuantizeOptions(artifacts=tmp_path), recipe=name)
+    artifact = quantize(options)
+    assert artifact.folder.name == f"{Path(name).stem}-repq"
+    with_log_codes(artifact, form)
+    export(artifact)
+    folder = compile_model(artifact.folder, CompileOptions())
+    checks = verify(folder, count=32)
+    assert sum(check.values for check in checks) > 400
+    assert all(check.different == 0 for check in checks)
+
+    content = inspect(folder)
+    target = content["targets"]["cpu"]
+    assert target["float_islands"] == []
+    codes = {layer["what"] for layer in content["layers"] if layer["op"] == "exp"}
+    weights = set(target["attention_codes"].values())
+    assert (codes, weights) == ({said}, {compiled})
+    widths = {layer["what"] for layer in content["layers"] if layer["op"] == "linear"}
+    assert len(widths) > 2 if recipe == "mixed" else len(widths) <= 2
