@@ -7,12 +7,14 @@ its traceback.
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from compiler import cli_options as opt
+from compiler import cli_quantize
 from compiler.report import print_artifact, print_json, print_table
 from numerics.errors import VitqError
 
@@ -40,51 +42,7 @@ def configure(
         logging.getLogger("relay_passes").setLevel(logging.WARNING)
 
 
-@app.command()
-def quantize(
-    model: opt.Model = "digits_vit",
-    weights: opt.Weights = None,
-    random_weights: opt.Seed = None,
-    calib: opt.Calib = None,
-    calib_count: opt.Count = 32,
-    recipe: opt.Recipe = "w8a8",
-    method: opt.Method = "repq",
-    nonlinear: opt.Nonlinear = "vitq",
-    image_size: opt.Size = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    artifacts: opt.Artifacts = Path("artifacts"),
-) -> None:
-    """Quantize a PyTorch model with a few pictures."""
-    from compiler.quantize import quantize as stage
-
-    options = _quantize_options(
-        model, weights, random_weights, calib, calib_count, recipe, method, nonlinear,
-        image_size, mean, std, artifacts,
-    )  # fmt: skip
-    typer.echo(stage(options).folder)
-
-
-def _quantize_options(
-    model: str,
-    weights: Path | None,
-    random_weights: int | None,
-    calib: str | None,
-    calib_count: int,
-    recipe: str,
-    method: str,
-    nonlinear: Any,
-    image_size: int | None,
-    mean: str | None,
-    std: str | None,
-    artifacts: Path,
-) -> Any:
-    from compiler.quantize import QuantizeOptions
-
-    return QuantizeOptions(
-        model, weights, random_weights, calib, calib_count, recipe, method, nonlinear,
-        image_size, opt.numbers(mean, "mean"), opt.numbers(std, "std"), artifacts,
-    )  # fmt: skip
+app.command()(cli_quantize.quantize)
 
 
 @app.command()
@@ -299,23 +257,13 @@ def targets(as_json: opt.Json = False) -> None:
 
 
 @app.command()
+@cli_quantize.with_quantize_options
 def build(
-    model: opt.Model = "digits_vit",
+    given: Callable[..., Any],
     target: opt.Target = "cpu",
     batch: opt.Batch = 1,
-    weights: opt.Weights = None,
-    random_weights: opt.Seed = None,
-    calib: opt.Calib = None,
-    calib_count: opt.Count = 32,
-    recipe: opt.Recipe = "w8a8",
-    method: opt.Method = "repq",
-    nonlinear: opt.Nonlinear = "vitq",
     pictures: opt.Pictures = None,
     count: Annotated[int | None, typer.Option(help="how many pictures to evaluate")] = None,
-    image_size: opt.Size = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    artifacts: opt.Artifacts = Path("artifacts"),
     threads: opt.Threads = None,
     untuned: opt.Untuned = False,
     tuning_log: opt.TuningLog = None,
@@ -328,11 +276,7 @@ def build(
     from compiler.targets import get_target
 
     get_target(target)  # a typo should not cost a calibration
-    options = _quantize_options(
-        model, weights, random_weights, calib, calib_count, recipe, method, nonlinear,
-        image_size, mean, std, artifacts,
-    )  # fmt: skip
-    artifact = quantize_stage(options)
+    artifact = quantize_stage(given())
     export_stage(artifact)
     compiling = CompileOptions(target, batch, tuned=not untuned, tuning_log=tuning_log)
     folder = compile_model(artifact.folder, compiling)

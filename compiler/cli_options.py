@@ -13,7 +13,18 @@ Model = Annotated[
 Weights = Annotated[Path | None, typer.Option(help="safetensors or torch checkpoint")]
 Seed = Annotated[int | None, typer.Option(help="seed of random weights, instead of weights")]
 Calib = Annotated[
-    str | None, typer.Option(help="calibration pictures: a folder, or .npy of uint8 (N, C, H, W)")
+    str | None,
+    typer.Option(
+        help="calibration pictures: a folder, .npy of uint8 (N, C, H, W), or made from the model "
+        "alone: psaq, psaq2, noise"
+    ),
+]
+CalibSeed = Annotated[int, typer.Option(help="seed of pictures made from the model")]
+CalibSteps = Annotated[
+    int | None, typer.Option(help="steps of gradient descent for them; more is better and slower")
+]
+SaveImages = Annotated[
+    Path | None, typer.Option(help="folder for the calibration pictures and a contact sheet")
 ]
 Count = Annotated[int, typer.Option(help="how many calibration pictures")]
 Recipe = Annotated[

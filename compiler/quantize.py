@@ -18,12 +18,15 @@ from compiler.artifacts import (
     source_hash,
     versions,
 )
+from compiler.calibration import GENERATED
 from numerics.errors import VitqError
 from quantization.methods import get_method
 from quantization.recipe import Nonlinear, Recipe
 
 if TYPE_CHECKING:
-    from quantization.models import LoadedModel
+    from quantization.graph import Graph
+    from quantization.models import LoadedModel, Preprocessing
+    from quantization.pictures import Pictures
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,8 @@ class QuantizeOptions:
         model: embedded name, timm name or ``package.module:factory``.
         weights: file, or None.
         random_weights: seed for random weights instead.
-        calib: folder, ``.npy`` or ``digits``; None for the embedded model's own.
+        calib: folder, ``.npy``, ``digits``, or one of `compiler.calibration.GENERATED`; None for
+            the embedded model's own.
         calib_count: how many calibration pictures.
         recipe: widths, as ``w8a8``; see `quantization.recipe`.
         method: see `quantization.methods`.
@@ -50,6 +54,9 @@ class QuantizeOptions:
         mean: overrides the model's own normalization.
         std: likewise.
         artifacts: root folder of all artifacts.
+        calib_seed: of pictures that are made without data.
+        calib_steps: of gradient descent for them; None for the generator's own number.
+        save_images: folder to write the calibration pictures to, for people; decides nothing.
     """
 
     model: str = EMBEDDED_MODEL
@@ -64,6 +71,9 @@ class QuantizeOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     artifacts: Path = Path("artifacts")
+    calib_seed: int = 0
+    calib_steps: int | None = None
+    save_images: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can be refused without loading anything."""
@@ -71,6 +81,10 @@ class QuantizeOptions:
         Recipe.parse(self.recipe, self.nonlinear)
         if self.calib_count < 1:
             raise VitqError(f"the number of calibration pictures is {self.calib_count}: give >= 1")
+        if self.calib_steps is not None and self.calib_steps < 1:
+            raise VitqError(f"the number of calibration steps is {self.calib_steps}: give >= 1")
+        if not 0 <= self.calib_seed < 2**32 - 1:
+            raise VitqError(f"the calibration seed is {self.calib_seed}: give 0 to {2**32 - 2}")
         if (self.mean is None) != (self.std is None):
             raise VitqError("give both --mean and --std, or neither")
         if self.weights is not None and self.random_weights is not None:
@@ -95,7 +109,10 @@ class QuantizeOptions:
             return self.calib
         if self.model == EMBEDDED_MODEL:
             return EMBEDDED_CALIBRATION
-        raise VitqError(f"{self.model}: no calibration pictures: pass --calib FOLDER or FILE.npy")
+        raise VitqError(
+            f"{self.model}: no calibration pictures: pass --calib FOLDER or FILE.npy, or psaq to "
+            "make some from the model"
+        )
 
 
 def quantize(options: QuantizeOptions) -> Artifact:
@@ -117,6 +134,8 @@ def quantize(options: QuantizeOptions) -> Artifact:
     json_path = artifact.folder / storage.JSON_NAME
     if is_current(json_path, wanted, artifact.folder / storage.TENSORS_NAME):
         logger.info("quantize: unchanged, %s is up to date", json_path)
+        if options.save_images is not None:
+            _prepare(options)
         return artifact
     started = time.perf_counter()
     model = _quantize(options, wanted)
@@ -126,20 +145,27 @@ def quantize(options: QuantizeOptions) -> Artifact:
     return artifact
 
 
+def _prepare(options: QuantizeOptions) -> "tuple[Graph, Preprocessing, Pictures]":
+    """The float graph, what its input means, and calibration pictures (saved, if asked for)."""
+    from compiler.calibration import calibration_pictures, save_images
+    from quantization.tracing import trace
+
+    loaded = load_float_model(options)
+    prep = loaded.preprocessing
+    graph = trace(loaded.module, prep.input_shape)
+    pictures = calibration_pictures(options, graph, prep)
+    if options.save_images is not None:
+        save_images(pictures.pixels, options.save_images)
+    return graph, prep, pictures
+
+
 def _quantize(options: QuantizeOptions, wanted: str) -> Any:
     import torch
 
     from quantization.artifact import QuantizedModel
     from quantization.calibrate import quantize_graph
-    from quantization.pictures import load_pictures
-    from quantization.tracing import trace
 
-    loaded = load_float_model(options)
-    prep = loaded.preprocessing
-    pictures = load_pictures(
-        options.calibration_source, prep.input_shape, options.calib_count, "calibration"
-    )
-    graph = trace(loaded.module, prep.input_shape)
+    graph, prep, pictures = _prepare(options)
     recipe = Recipe.parse(options.recipe, options.nonlinear)
     pixels = torch.from_numpy(pictures.pixels)
     quantize_graph(
@@ -185,7 +211,7 @@ def _progress(items: Iterable[Any], title: str, total: int) -> Iterable[Any]:
 def _fingerprint(options: QuantizeOptions) -> str:
     """Hash of all that goes in, without loading torch."""
     return fingerprint({
-        "options": {**vars(options), "artifacts": None},
+        "options": {**vars(options), "artifacts": None, "save_images": None},
         "recipe": Recipe.parse(options.recipe, options.nonlinear).to_json(),
         "weights": _content(options.weights),
         "calibration": _calibration_content(options),
@@ -209,7 +235,7 @@ def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
     if options.calib is None and options.model != EMBEDDED_MODEL:
         return None  # refused later, behind what may be wrong with the model itself
     source = options.calibration_source
-    if source == EMBEDDED_CALIBRATION:
+    if source == EMBEDDED_CALIBRATION or source in GENERATED:
         return source
     return [file_hash(path) for path in picture_files(source, options.calib_count)]
 

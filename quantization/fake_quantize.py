@@ -7,6 +7,7 @@ counterpart.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from quantization.attention_codes import LogCodes, log_codes_of
 from quantization.graph import Graph, Node, OpKind
 
 Observer = Callable[[Node, torch.Tensor], None]
+Quantizer = Callable[[Node, torch.Tensor], torch.Tensor]
 
 
 def fake_quantize(x: torch.Tensor, qparams: QuantParams) -> torch.Tensor:
@@ -31,7 +33,9 @@ def fake_quantize(x: torch.Tensor, qparams: QuantParams) -> torch.Tensor:
     Returns:
         The nearest representable values, the shape of `x`.
     """
-    scale, zero_point = (torch.from_numpy(np.asarray(v)) for v in qparams.along(x.ndim))
+    scale, zero_point = (
+        torch.from_numpy(np.asarray(v)).to(x.device) for v in qparams.along(x.ndim)
+    )
     codes = torch.clamp(torch.round(x / scale) + zero_point, qparams.qmin, qparams.qmax)
     return (codes - zero_point) * scale
 
@@ -51,7 +55,7 @@ def quantize_exponents(x: torch.Tensor, log: LogCodes) -> torch.Tensor:
     return table[torch.clamp(k, 0, len(table) - 1).to(torch.int64)]
 
 
-def _simulate(node: Node, value: torch.Tensor) -> torch.Tensor:
+def simulate_node(node: Node, value: torch.Tensor) -> torch.Tensor:
     """A node's result as its quantizers leave it."""
     assert node.out is not None
     log = log_codes_of(node) if node.op is OpKind.EXP else None
@@ -65,15 +69,21 @@ class GraphModule(torch.nn.Module):
         graph: float or quantized.
         simulate: quantize the nodes that carry parameters.
         observer: called with each node and its result, before its quantizer.
+        quantizer: what simulates one node's, `simulate_node` or a differentiable form of it.
     """
 
     def __init__(
-        self, graph: Graph, simulate: bool = False, observer: Observer | None = None
+        self,
+        graph: Graph,
+        simulate: bool = False,
+        observer: Observer | None = None,
+        quantizer: Quantizer = simulate_node,
     ) -> None:
         super().__init__()
         self.graph = graph
         self.simulate = simulate
         self.observer = observer
+        self.quantizer = quantizer
         self._params = {
             (node.name, role): torch.from_numpy(np.array(graph.real(node, role)))
             for node in graph
@@ -81,9 +91,19 @@ class GraphModule(torch.nn.Module):
         }
         self._last_use = {name: node.name for node in graph for name in node.inputs}
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "GraphModule":
+        """Move the parameters, too, when the module is moved to a device."""
+        super()._apply(fn, recurse)
+        self._params = {key: fn(value) for key, value in self._params.items()}
+        return self
+
     @torch.inference_mode()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the logits.
+        """Compute the logits; `differentiable` without gradients."""
+        return self.differentiable(x)
+
+    def differentiable(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the logits so that gradients reach `x`.
 
         Args:
             x: what the graph's input means: (N, C, H, W) float32, or uint8 pixels, which are
@@ -100,7 +120,7 @@ class GraphModule(torch.nn.Module):
             if self.observer is not None:
                 self.observer(node, value)
             if self.simulate and node.out is not None:
-                value = _simulate(node, value)
+                value = self.quantizer(node, value)
             values[node.name] = value
             for name in node.inputs:
                 if self._last_use[name] == node.name and name != self.graph.output:

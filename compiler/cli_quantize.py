@@ -1,0 +1,82 @@
+"""Commands around quantization, and the options that all of them share."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from compiler import cli_options as opt
+
+
+def quantize_options(
+    model: opt.Model = "digits_vit",
+    weights: opt.Weights = None,
+    random_weights: opt.Seed = None,
+    calib: opt.Calib = None,
+    calib_count: opt.Count = 32,
+    calib_seed: opt.CalibSeed = 0,
+    calib_steps: opt.CalibSteps = None,
+    save_images: opt.SaveImages = None,
+    recipe: opt.Recipe = "w8a8",
+    method: opt.Method = "repq",
+    nonlinear: opt.Nonlinear = "vitq",
+    image_size: opt.Size = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    artifacts: opt.Artifacts = Path("artifacts"),
+) -> Any:
+    """What the shared options say, as `compiler.quantize.QuantizeOptions`."""
+    from compiler.quantize import QuantizeOptions
+
+    return QuantizeOptions(
+        model=model,
+        weights=weights,
+        random_weights=random_weights,
+        calib=calib,
+        calib_count=calib_count,
+        calib_seed=calib_seed,
+        calib_steps=calib_steps,
+        save_images=save_images,
+        recipe=recipe,
+        method=method,
+        nonlinear=opt.nonlinear_name(nonlinear),
+        image_size=image_size,
+        mean=opt.numbers(mean, "mean"),
+        std=opt.numbers(std, "std"),
+        artifacts=artifacts,
+    )
+
+
+def with_quantize_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `quantize_options` before its own.
+
+    Args:
+        command: its first parameter, ``given``, is `quantize_options` with what the user gave
+            filled in: ``given()`` makes the options, ``given(recipe="w4a8")`` with a change.
+
+    Returns:
+        The command with the whole signature, as typer reads it.
+    """
+    shared = inspect.signature(quantize_options).parameters
+    own = list(inspect.signature(command).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        filled = {name: arguments.pop(name) for name in shared}
+        command(functools.partial(quantize_options, **filled), **arguments)
+
+    parameters = [*shared.values(), *own]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+@with_quantize_options
+def quantize(given: Callable[..., Any]) -> None:
+    """Quantize a PyTorch model with a few pictures, or with none."""
+    from compiler.quantize import quantize as stage
+
+    typer.echo(stage(given()).folder)

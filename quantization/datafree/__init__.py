@@ -1,0 +1,1 @@
+"""Calibration pictures without data: made from the float model alone."""

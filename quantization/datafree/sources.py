@@ -1,0 +1,56 @@
+"""The sources of calibration pictures that need no data, by the name that the user gives."""
+
+import hashlib
+
+import numpy as np
+
+from numerics.arrays import UInt8Array
+from quantization.datafree.descent import Normalization
+from quantization.datafree.psaq import gaussian_noise, psaq_pictures
+from quantization.datafree.psaq2 import psaq2_pictures
+from quantization.datafree.request import Request, Track
+from quantization.graph import Graph
+from quantization.methods import Method
+from quantization.recipe import Recipe
+
+SOURCES = {
+    "psaq": "PSAQ-ViT (arXiv:2203.02250): patch similarity of the float model",
+    "psaq2": "PSAQ-ViT V2 (arXiv:2209.05687): also where the quantized model differs from it",
+    "noise": "Gaussian noise, the control: what calibration without any method gives",
+}
+
+
+def generate(
+    name: str, request: Request, graph: Graph, recipe: Recipe, method: Method, track: Track
+) -> UInt8Array:
+    """Make calibration pictures from the float model alone.
+
+    Args:
+        name: one of `SOURCES`.
+        request: how many, seed, steps, normalization, device.
+        graph: float, as traced; not edited.
+        recipe: of the model to be quantized; only ``psaq2`` looks at it.
+        method: likewise.
+        track: wraps the steps with a progress bar.
+
+    Returns:
+        (N, C, H, W) uint8.
+    """
+    if name == "psaq":
+        return psaq_pictures(request, graph, track)
+    if name == "psaq2":
+        return psaq2_pictures(request, graph, recipe, method, track)
+    return Normalization.of(request).pixels(gaussian_noise(request, graph))
+
+
+def graph_hash(graph: Graph) -> str:
+    """SHA-256 of a float graph: operators, attributes and weights."""
+    digest = hashlib.sha256()
+    for node in graph:
+        params = sorted(node.params.items())
+        digest.update(repr((node.name, node.op, node.inputs, node.shape, params)).encode())
+        digest.update(repr(sorted(node.attrs.items())).encode())
+    for key, value in sorted(graph.tensors.items()):
+        digest.update(f"{key} {value.shape} {value.dtype}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
