@@ -43,6 +43,8 @@ Target = Annotated[str, typer.Option(help="what to compile for; see vitq targets
 Batch = Annotated[int, typer.Option(help="static batch size")]
 Threads = Annotated[int | None, typer.Option(help="threads of the library")]
 Pictures = Annotated[str | None, typer.Option(help="pictures: a folder or .npy")]
+EvaluateCount = Annotated[int | None, typer.Option(help="how many pictures, all if absent")]
+Plot = Annotated[Path | None, typer.Option(help="picture to write: .png, .svg or .pdf")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Untuned = Annotated[bool, typer.Option("--untuned", help="every kernel's default schedule")]
 TuningLog = Annotated[

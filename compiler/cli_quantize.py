@@ -4,11 +4,12 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from compiler import cli_options as opt
+from compiler.report import print_json, print_table
 
 
 def quantize_options(
@@ -80,3 +81,42 @@ def quantize(given: Callable[..., Any]) -> None:
     from compiler.quantize import quantize as stage
 
     typer.echo(stage(given()).folder)
+
+
+@with_quantize_options
+def compare_methods(
+    given: Callable[..., Any],
+    pictures: opt.Pictures = None,
+    count: opt.EvaluateCount = None,
+    backend: Annotated[
+        str, typer.Option(help="fake (quantizers simulated, fast) or reference (integers)")
+    ] = "fake",
+    plot: opt.Plot = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Methods x widths x calibration sources: several of --method, --recipe, --calib with commas.
+
+    Each combination is kept when it is done: a run that is stopped goes on where it was.
+    """
+    from compiler.compare import compare_methods as stage
+    from compiler.comparison_report import comparison_rows, plot_comparison
+    from compiler.plotting import check_plot
+
+    check_plot("--plot", plot)
+    asked = given.keywords  # type: ignore[attr-defined]
+    sources = (asked["calib"] or "").split(",")
+    variants = [
+        given(calib=source or None, recipe=recipe, method=method)
+        for source in sources
+        for recipe in asked["recipe"].split(",")
+        for method in asked["method"].split(",")
+    ]
+    result = stage(variants, pictures, count, backend)
+    if plot is not None:
+        plot_comparison(result, plot)
+    if as_json:
+        print_json(result.to_json())
+        return
+    head = ["calibration", "recipe", "method", "top-1", "top-5", "agreement", "cosine", "SQNR dB"]
+    title = f"{result.model}, {result.float_row.images} pictures, backend {result.backend}"
+    print_table(head, comparison_rows(result), title)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,14 +88,17 @@ def evaluate(
     float_logits: FloatArray | None = None
     for name in names:
         started = time.perf_counter()
-        logits = _run(_backend(compiled, name, threads), data.pixels, name)
+        logits = with_progress(_backend(compiled, name, threads), data.pixels, name)
         seconds = time.perf_counter() - started
         float_logits = logits if float_logits is None else float_logits
-        rows.append(_row(name, logits, float_logits, data.labels, seconds))
+        rows.append(row_of(name, logits, float_logits, data.labels, seconds))
     return rows
 
 
-def _run(backend: Callable[[UInt8Array], FloatArray], pixels: UInt8Array, name: str) -> FloatArray:
+def with_progress(
+    backend: Callable[[UInt8Array], FloatArray], pixels: UInt8Array, name: str
+) -> FloatArray:
+    """Logits of all pixels (N, C, H, W), a few at a time, with a progress bar."""
     from tqdm import tqdm
 
     starts = tqdm(range(0, len(pixels), BATCH), desc=name, unit="batch", leave=False, disable=None)
@@ -117,20 +120,27 @@ def _backend(
 
 def _float_backend(compiled: Compiled) -> Callable[[UInt8Array], FloatArray]:
     """The original model with its normalization, as a function of pixels."""
-    import torch
-
     from quantization import artifact as storage
 
     folder = open_artifact(compiled.folder).folder
     if compiled.is_foreign:
         raise VitqError(f"{folder}: the float model behind a foreign file is unknown: use run")
     facts = storage.load(folder).provenance
-    mean, std = (torch.tensor(facts[key]).reshape(-1, 1, 1) for key in ("mean", "std"))
     module, _ = float_model(folder)
+    return float_runner(module, facts["mean"], facts["std"])
+
+
+def float_runner(
+    module: Any, mean: Sequence[float], std: Sequence[float]
+) -> Callable[[UInt8Array], FloatArray]:
+    """A ``torch.nn.Module`` with its input normalization, as a function of pixels."""
+    import torch
+
+    means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
 
     def run(pixels: UInt8Array) -> FloatArray:
         with torch.inference_mode():
-            x = (torch.from_numpy(pixels.copy()) / 255 - mean) / std
+            x = (torch.from_numpy(pixels.copy()) / 255 - means) / stds
             logits: FloatArray = module(x).numpy()
         return logits
 
@@ -165,13 +175,14 @@ def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
     return load_float_model(options).module, (channels, height, width)
 
 
-def _row(
+def row_of(
     name: str,
     logits: FloatArray,
     float_logits: FloatArray,
     labels: IntArray | None,
     seconds: float,
 ) -> Row:
+    """What logits (N, classes) say, beside the float model's and the labels (N,)."""
     from export.parity import cosine
 
     top1 = top5 = None

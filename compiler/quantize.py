@@ -130,12 +130,12 @@ def quantize(options: QuantizeOptions) -> Artifact:
     from quantization import artifact as storage
 
     artifact = options.artifact
-    wanted = _fingerprint(options)
+    wanted = quantize_fingerprint(options)
     json_path = artifact.folder / storage.JSON_NAME
     if is_current(json_path, wanted, artifact.folder / storage.TENSORS_NAME):
         logger.info("quantize: unchanged, %s is up to date", json_path)
         if options.save_images is not None:
-            _prepare(options)
+            prepare(options)
         return artifact
     started = time.perf_counter()
     model = _quantize(options, wanted)
@@ -145,7 +145,7 @@ def quantize(options: QuantizeOptions) -> Artifact:
     return artifact
 
 
-def _prepare(options: QuantizeOptions) -> "tuple[Graph, Preprocessing, Pictures]":
+def prepare(options: QuantizeOptions) -> "tuple[Graph, Preprocessing, Pictures]":
     """The float graph, what its input means, and calibration pictures (saved, if asked for)."""
     from compiler.calibration import calibration_pictures, save_images
     from quantization.tracing import trace
@@ -165,7 +165,7 @@ def _quantize(options: QuantizeOptions, wanted: str) -> Any:
     from quantization.artifact import QuantizedModel
     from quantization.calibrate import quantize_graph
 
-    graph, prep, pictures = _prepare(options)
+    graph, prep, pictures = prepare(options)
     recipe = Recipe.parse(options.recipe, options.nonlinear)
     pixels = torch.from_numpy(pictures.pixels)
     quantize_graph(
@@ -208,17 +208,27 @@ def _progress(items: Iterable[Any], title: str, total: int) -> Iterable[Any]:
     return tqdm(items, desc=title, total=total, unit="batch", leave=False, disable=None)
 
 
-def _fingerprint(options: QuantizeOptions) -> str:
+def quantize_fingerprint(options: QuantizeOptions) -> str:
     """Hash of all that goes in, without loading torch."""
     return fingerprint({
         "options": {**vars(options), "artifacts": None, "save_images": None},
         "recipe": Recipe.parse(options.recipe, options.nonlinear).to_json(),
-        "weights": _content(options.weights),
+        "model": model_content(options),
         "calibration": _calibration_content(options),
-        "factory": _factory_source(options.model),
         "source": source_hash(PACKAGES),
         "versions": versions(("torch", "timm", "numpy")),
     })
+
+
+def model_content(options: QuantizeOptions) -> dict[str, Any]:
+    """What decides the float model."""
+    return {
+        "model": options.model,
+        "weights": _content(options.weights),
+        "random_weights": options.random_weights,
+        "factory": _factory_source(options.model),
+        "preprocessing": [options.image_size, options.mean, options.std],
+    }
 
 
 def _content(path: Path | None) -> str | None:

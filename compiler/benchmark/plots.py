@@ -1,6 +1,5 @@
 """Pictures of a report; matplotlib is imported when one is drawn."""
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,12 @@ import numpy as np
 
 from compiler.benchmark.profiling import KernelRow, Profile
 from compiler.benchmark.rounds import Row
-from numerics.files import write_atomically
+from compiler.plotting import pyplot, save_figure
 
 INTEGER, OTHERS = "#1b6ca8", "#9aa5b1"
 COLOURS = {"linear": "#1b6ca8", "attention": "#c8553d", "elementwise": "#6a994e"}
 MARKER_AREA = 900
 """Area of the marker of a kernel that takes all the time."""
-DPI = 130
 LABELLED = 0.01
 """Kernels with a smaller share of the time have no name in the picture."""
 CLOSE = 0.6
@@ -23,7 +21,7 @@ CLOSE = 0.6
 
 def plot_rows(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
     """Bars of the medians with whiskers from p10 to p90, a panel for each configuration."""
-    plt = _pyplot()
+    plt = pyplot()
     panels = sorted({(row.batch, row.threads) for row in rows})
     height = 1.2 + 0.36 * max(sum((r.batch, r.threads) == panel for r in rows) for panel in panels)
     figure, axes = plt.subplots(
@@ -35,7 +33,7 @@ def plot_rows(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
         axis.set_title(f"batch {panel[0]}, threads {panel[1]}", loc="left", fontsize=10)
         axis.set_xlabel("latency, ms (median; whiskers p10 to p90)")
     figure.suptitle(machine["processor"], fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _bars(axis: Any, rows: list[Row]) -> None:
@@ -63,7 +61,7 @@ def plot_roofline(profile: Profile, machine: dict[str, Any], path: Path) -> None
 
     A marker's area is the kernel's share of the time.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, axis = plt.subplots(figsize=(8, 5.5), layout="constrained")
     kernels = [row for row in profile.kernels if row.mac]
     peak = 2 * profile.peak.gmac_s
@@ -92,7 +90,7 @@ def plot_roofline(profile: Profile, machine: dict[str, Any], path: Path) -> None
         f"{machine['processor']}, batch {profile.batch}, threads {profile.threads}", fontsize=10
     )
     axis.legend(fontsize=8, markerscale=0.5)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _label(axis: Any, rows: list[KernelRow]) -> None:
@@ -112,19 +110,3 @@ def _label(axis: Any, rows: list[KernelRow]) -> None:
             fontsize=7,
         )
         placed.append(row)
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def _save(figure: Any, path: Path) -> None:
-    buffer = BytesIO()
-    figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=DPI)
-    write_atomically(path, buffer.getvalue())
-    _pyplot().close(figure)

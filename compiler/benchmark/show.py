@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from compiler.benchmark.contestants import CONTESTANTS
-from compiler.benchmark.machine import need_extra
 from compiler.benchmark.stage import BenchmarkOptions, Report, benchmark
+from compiler.plotting import check_plot
 from numerics.errors import VitqError
 
 DIGITS = 5
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class BenchmarkRequest:
             VitqError: naming the option that is wrong.
         """
         for name, path in (("--plot", self.plot), ("--roofline", self.roofline)):
-            _check_picture(name, path)
+            check_plot(name, path)
         names = tuple(CONTESTANTS)
         if self.contestants is not None:
             names = tuple(name for name in self.contestants.split(",") if name)
@@ -87,11 +86,3 @@ def _integers(name: str, text: str) -> tuple[int, ...]:
     except ValueError as error:
         raise VitqError(f"{name} {text!r}: write whole numbers with commas, 1,8,32") from error
     return tuple(dict.fromkeys(numbers))
-
-
-def _check_picture(name: str, path: Path | None) -> None:
-    if path is None:
-        return
-    need_extra("matplotlib", name)
-    if path.suffix not in PICTURES:
-        raise VitqError(f"{name} {path}: give a file name that ends in {', '.join(PICTURES)}")

@@ -82,3 +82,26 @@ def unsupported() -> torch.nn.Module:
 def not_a_module() -> int:
     """What a factory must not return."""
     return 5
+
+
+class Attentionless(torch.nn.Module):
+    """Patches, one residual branch, a head on their mean: nothing for psaq to look at."""
+
+    default_cfg = Unsupported.default_cfg
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 16, 8, 8)
+        self.norm = torch.nn.LayerNorm(16)
+        self.fc = torch.nn.Linear(16, 16)
+        self.head = torch.nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        return self.head(self.norm(x + self.fc(self.norm(x))).mean(1))
+
+
+def attentionless() -> torch.nn.Module:
+    """See `Attentionless`."""
+    return Attentionless()

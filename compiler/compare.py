@@ -1,0 +1,211 @@
+"""Stage ``compare-methods``: methods x widths x calibration sources on one model.
+
+Every cell is calibrated on the same number of pictures and evaluated on the same pictures, and kept
+when it is done, so that a run of many hours can be stopped and goes on where it was:
+
+    artifacts/<model>/comparison/<hash>.json
+
+The hash is that of everything that decides the cell: model, weights, options, code, pictures.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.artifacts import fingerprint, is_current, read_json, write_json
+from compiler.evaluate import Row, float_runner, row_of, with_progress
+from compiler.quantize import (
+    EMBEDDED_CALIBRATION,
+    EMBEDDED_MODEL,
+    QuantizeOptions,
+    load_float_model,
+    model_content,
+    prepare,
+    quantize_fingerprint,
+)
+from numerics.arrays import FloatArray, UInt8Array
+from numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("fake", "reference")
+FLOAT = "float"
+Logits = Callable[[UInt8Array], FloatArray]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination.
+
+    Attributes:
+        calibration: source of the calibration pictures.
+        recipe: widths.
+        method: name.
+        row: what it came to, None if it was refused.
+        refused: why it could not be quantized, None if it could.
+    """
+
+    calibration: str
+    recipe: str
+    method: str
+    row: Row | None
+    refused: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All cells of one model.
+
+    Attributes:
+        model: its name.
+        backend: of `BACKENDS`.
+        float_row: the float model's result.
+        cells: in the order of the options.
+    """
+
+    model: str
+    backend: str
+    float_row: Row
+    cells: list[Cell]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+def compare_methods(
+    variants: list[QuantizeOptions],
+    pictures: str | None = None,
+    count: int | None = None,
+    backend: str = "fake",
+) -> Comparison:
+    """Quantize and evaluate every variant of one model.
+
+    Args:
+        variants: the same model with different methods, recipes and calibration sources.
+        pictures: folder or ``.npy``; None for the embedded model's held-out digits.
+        count: how many, None for all.
+        backend: ``fake`` (quantizers simulated around float operators: fast, for exploring) or
+            ``reference`` (the integers that a library computes).
+
+    Returns:
+        The comparison; a variant that cannot be quantized is a cell that says why.
+
+    Raises:
+        VitqError: unknown backend, no pictures, or a model that cannot be loaded.
+    """
+    if backend not in BACKENDS:
+        raise VitqError(f"--backend {backend!r}: choose {', '.join(BACKENDS)}")
+    first = variants[0]
+    source = pictures or (EMBEDDED_CALIBRATION if first.model == EMBEDDED_MODEL else None)
+    if source is None:
+        raise VitqError("no pictures to evaluate on: pass --pictures FOLDER (with labels.csv)")
+    for options in variants:
+        _ = options.calibration_source  # a missing one should not cost the cells before it
+    judge = _Judge(first, source, count)
+    key = judge.key(FLOAT, fingerprint(model_content(first)))
+    float_row = _kept(first, key, lambda: judge.row(FLOAT, judge.float_logits()))
+    cells = [_cell(options, judge, backend) for options in _bar(variants)]
+    return Comparison(first.model, backend, float_row, cells)
+
+
+class _Judge:
+    """The pictures to evaluate on, and the float model's logits of them."""
+
+    def __init__(self, options: QuantizeOptions, source: str, count: int | None) -> None:
+        from quantization.pictures import load_pictures
+
+        model = load_float_model(options)
+        prep = model.preprocessing
+        self._float = float_runner(model.module, prep.mean, prep.std)
+        self.data = load_pictures(source, prep.input_shape, count, "evaluation")
+        labels = [] if self.data.labels is None else self.data.labels.tolist()
+        self._content = fingerprint({
+            "pixels": hashlib.sha256(self.data.pixels.tobytes()).hexdigest(),
+            "labels": labels,
+        })
+        self._logits: FloatArray | None = None
+
+    def key(self, backend: str, model: str) -> str:
+        """Fingerprint of a cell; `model` is that of the model."""
+        return fingerprint({"backend": backend, "model": model, "pictures": self._content})
+
+    def float_logits(self) -> FloatArray:
+        """Of all pictures, computed once."""
+        if self._logits is None:
+            self._logits = with_progress(self._float, self.data.pixels, FLOAT)
+        return self._logits
+
+    def row(self, name: str, logits: FloatArray, seconds: float = 0.0) -> Row:
+        """One cell's result."""
+        return row_of(name, logits, self.float_logits(), self.data.labels, seconds)
+
+
+def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
+    """One cell, from its file or computed; a refusal is not kept."""
+    key = judge.key(backend, quantize_fingerprint(options))
+    names = (options.calibration_source, options.recipe, options.method)
+    title = " ".join(names)
+
+    def compute() -> Row:
+        started = time.perf_counter()
+        logits = with_progress(_runner(options, backend), judge.data.pixels, title)
+        return judge.row(title, logits, time.perf_counter() - started)
+
+    try:
+        return Cell(*names, _kept(options, key, compute))
+    except VitqError as error:
+        logger.warning("compare: %s is refused: %s", title, error)
+        return Cell(*names, None, str(error))
+
+
+def _kept(options: QuantizeOptions, key: str, compute: Callable[[], Row]) -> Row:
+    """A result from its file, or computed and written."""
+    path = _folder(options) / f"{key[:16]}.json"
+    if is_current(path, key):
+        return Row(**read_json(path)["row"])
+    row = compute()
+    write_json(path, {"fingerprint": key, "row": row.to_json()})
+    logger.info("compare: %s (%.1f s)", row.name, row.seconds)
+    return row
+
+
+def _folder(options: QuantizeOptions) -> Path:
+    return options.artifact.folder.parent / "comparison"
+
+
+def _runner(options: QuantizeOptions, backend: str) -> Logits:
+    """The quantized model as a function of pixels."""
+    import torch
+
+    from quantization.calibrate import quantize_graph
+    from quantization.fake_quantize import GraphModule
+    from quantization.methods import get_method
+    from quantization.recipe import Recipe
+    from quantization.reference import IntegerReference
+
+    graph, prep, pictures = prepare(options)
+    recipe = Recipe.parse(options.recipe, options.nonlinear)
+    pixels = torch.from_numpy(pictures.pixels)
+    quantize_graph(graph, pixels, recipe, get_method(options.method), prep.mean, prep.std)
+    if backend == "fake":
+        module = GraphModule(graph, simulate=True)
+        return lambda x: module(torch.from_numpy(x.copy())).numpy()
+    reference = IntegerReference(graph)
+    return lambda x: (reference(x) * reference.output_scale).astype(np.float32)
+
+
+def _bar(variants: list[QuantizeOptions]) -> Iterable[QuantizeOptions]:
+    from tqdm import tqdm
+
+    return tqdm(variants, desc="compare", unit="cell", leave=False, disable=None)

@@ -1,0 +1,141 @@
+"""Comparing methods: every cell is right, kept, and not computed twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compiler import compare
+from compiler.compare import Comparison, compare_methods
+from compiler.comparison_report import comparison_rows, plot_comparison
+from compiler.quantize import QuantizeOptions
+from models.digits_vit.data import eval_images
+from numerics.errors import VitqError
+from quantization.graph import Graph
+from quantization.reference import IntegerReference
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNT = 24
+FACTORY = "tests.compiler.factories:attentionless"
+
+
+def variants(artifacts: Path, **options: object) -> list[QuantizeOptions]:
+    return [
+        QuantizeOptions(recipe=recipe, method=method, artifacts=artifacts, **options)  # type: ignore[arg-type]
+        for recipe in ("w8a8", "w2a2")
+        for method in ("repq", "minmax")
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> Comparison:
+    return compare_methods(variants(folder), count=COUNT)
+
+
+def kept(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.glob("*/comparison/*.json")}
+
+
+def test_cells_are_in_order_and_two_bits_are_worse(result: Comparison) -> None:
+    names = [(cell.recipe, cell.method) for cell in result.cells]
+    assert names == [("w8a8", "repq"), ("w8a8", "minmax"), ("w2a2", "repq"), ("w2a2", "minmax")]
+    rows = [cell.row for cell in result.cells]
+    assert all(row is not None and row.images == COUNT for row in rows)
+    cosines = [row.mean_cosine for row in rows if row]
+    assert min(cosines[:2]) > 0.999 > 0.95 > max(cosines[2:])
+    assert result.float_row.agreement == 1 and result.float_row.top1 in (COUNT - 1, COUNT)
+
+
+def test_reference_backend_is_the_integer_reference(folder: Path, digits_graph: Graph) -> None:
+    """The same calibration as the fixture's: the counts are those of its integers."""
+    cell = compare_methods(variants(folder)[:1], count=COUNT, backend="reference").cells[0]
+    pixels, labels = eval_images(COUNT)
+    codes = IntegerReference(digits_graph)(np.array(pixels))
+    assert cell.row is not None
+    assert cell.row.top1 == int((codes.argmax(1) == labels).sum())
+
+
+def test_nothing_is_computed_twice(
+    folder: Path, result: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = kept(folder)
+
+    def again(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(compare, "with_progress", again)
+    assert compare_methods(variants(folder), count=COUNT).cells == result.cells
+    assert kept(folder) == before
+    for change in ({"count": COUNT - 1}, {"backend": "reference", "count": COUNT - 2}):
+        with pytest.raises(AssertionError, match="computed again"):
+            compare_methods(variants(folder), **change)  # type: ignore[arg-type]
+
+
+def test_killed_run_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "compiler.cli", "compare-methods", "--artifacts"]
+    command += [str(tmp_path), "--recipe", "w8a8,w4a4", "--method", "repq,minmax"]
+    command += ["--count", str(COUNT), "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(kept(tmp_path)) < 3 and time.monotonic() < deadline:  # the float model, two cells
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = kept(tmp_path)
+    assert 3 <= len(before) < 5
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    after = kept(tmp_path)
+    assert len(after) == 5
+    assert {path: after[path] for path in before} == before
+    content = json.loads(done.stdout)
+    assert [cell["recipe"] for cell in content["cells"]] == ["w8a8", "w8a8", "w4a4", "w4a4"]
+    assert all(cell["row"]["images"] == COUNT for cell in content["cells"])
+    assert done.stderr.count("compare: ") == 5 - len(before)
+
+
+def test_refused_cell_does_not_stop_the_others(tmp_path: Path, digits_npy: Path) -> None:
+    options = [
+        QuantizeOptions(FACTORY, random_weights=0, calib=calib, calib_count=4, artifacts=tmp_path)
+        for calib in ("psaq", "noise")
+    ]
+    result = compare_methods(options, pictures=str(digits_npy))
+    assert result.cells[0].row is None and "softmax attention" in (result.cells[0].refused or "")
+    assert result.cells[1].row is not None and result.cells[1].row.top1 is None
+    table = comparison_rows(result)
+    assert "refused: no softmax" in table[1][3] and table[2][:3] == ["noise", "w8a8", "repq"]
+
+
+@pytest.fixture
+def digits_npy(tmp_path: Path) -> Path:
+    path = tmp_path / "pictures.npy"
+    np.save(path, np.array(eval_images(4).images))
+    return path
+
+
+def test_plot(result: Comparison, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plot_comparison(result, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mistakes_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(VitqError, match="fake, reference"):
+        compare_methods(variants(tmp_path), backend="magic")
+    foreign = QuantizeOptions(FACTORY, random_weights=0, calib="noise", artifacts=tmp_path)
+    with pytest.raises(VitqError, match="--pictures"):
+        compare_methods([foreign])
+    assert kept(tmp_path) == {}
