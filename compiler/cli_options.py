@@ -38,6 +38,12 @@ Nonlinear = Annotated[str, typer.Option(help="integer Softmax and GELU: vitq or 
 Size = Annotated[int | None, typer.Option(help="picture size, where the model does not say")]
 Mean = Annotated[str | None, typer.Option(help="input mean, three numbers with commas")]
 Std = Annotated[str | None, typer.Option(help="input standard deviation, likewise")]
+BudgetBytes = Annotated[
+    float | None, typer.Option(help="with --recipe mixed: bytes of all weights")
+]
+BudgetBitops = Annotated[
+    float | None, typer.Option(help="with --recipe mixed: bit operations of one picture")
+]
 Artifacts = Annotated[Path, typer.Option(help="root folder of all artifacts")]
 Target = Annotated[str, typer.Option(help="what to compile for; see vitq targets")]
 Batch = Annotated[int, typer.Option(help="static batch size")]
@@ -61,6 +67,15 @@ def numbers(text: str | None, name: str) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise VitqError(f"--{name} {text!r}: write numbers with commas, 0.5,0.5,0.5") from error
+
+
+def integers(text: str, name: str) -> tuple[int, ...]:
+    """Whole numbers with commas, none twice; `name` is the option's."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise VitqError(f"--{name} {text!r}: write whole numbers with commas, 1,8,32") from error
+    return tuple(dict.fromkeys(found))
 
 
 def nonlinear_name(name: str | None) -> Any:

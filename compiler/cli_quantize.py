@@ -28,11 +28,17 @@ def quantize_options(
     mean: opt.Mean = None,
     std: opt.Std = None,
     artifacts: opt.Artifacts = Path("artifacts"),
+    budget_bytes: opt.BudgetBytes = None,
+    budget_bitops: opt.BudgetBitops = None,
 ) -> Any:
-    """What the shared options say, as `compiler.quantize.QuantizeOptions`."""
-    from compiler.quantize import QuantizeOptions
+    """What the shared options say, as `compiler.quantize.QuantizeOptions`.
 
-    return QuantizeOptions(
+    Recipe ``mixed`` is measured (once) and allocated here, and becomes a recipe's file.
+    """
+    from compiler.quantize import QuantizeOptions
+    from compiler.sensitivity import MIXED, mixed_options
+
+    options = QuantizeOptions(
         model=model,
         weights=weights,
         random_weights=random_weights,
@@ -41,7 +47,7 @@ def quantize_options(
         calib_seed=calib_seed,
         calib_steps=calib_steps,
         save_images=save_images,
-        recipe=recipe,
+        recipe="w8a8" if recipe == MIXED else recipe,
         method=method,
         nonlinear=opt.nonlinear_name(nonlinear),
         image_size=image_size,
@@ -49,6 +55,12 @@ def quantize_options(
         std=opt.numbers(std, "std"),
         artifacts=artifacts,
     )
+    if recipe != MIXED:
+        return options
+    from quantization.mixed import Budget
+
+    limits = (None if limit is None else int(limit) for limit in (budget_bytes, budget_bitops))
+    return mixed_options(options, Budget(*limits))
 
 
 def with_quantize_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -81,6 +93,29 @@ def quantize(given: Callable[..., Any]) -> None:
     from compiler.quantize import quantize as stage
 
     typer.echo(stage(given()).folder)
+
+
+@with_quantize_options
+def sensitivity(
+    given: Callable[..., Any],
+    widths: Annotated[str, typer.Option(help="to measure beside 8, with commas")] = "3,4,6",
+    plot: opt.Plot = None,
+    as_json: opt.Json = False,
+) -> None:
+    """How much narrower weights or inputs of each layer change the logits, measured."""
+    from compiler.plotting import check_plot
+    from compiler.sensitivity import sensitivity as stage
+    from compiler.sensitivity_report import plot_sensitivity, sensitivity_rows
+
+    check_plot("--plot", plot)
+    result = stage(given(), opt.integers(widths, "widths"))
+    if plot is not None:
+        plot_sensitivity(result, plot)
+    if as_json:
+        print_json(result.to_json())
+        return
+    head, rows = sensitivity_rows(result)
+    print_table(head, rows, f"{result.model}, {result.pictures} pictures")
 
 
 @with_quantize_options

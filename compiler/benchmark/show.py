@@ -6,8 +6,8 @@ from typing import Any
 
 from compiler.benchmark.contestants import CONTESTANTS
 from compiler.benchmark.stage import BenchmarkOptions, Report, benchmark
+from compiler.cli_options import integers
 from compiler.plotting import check_plot
-from numerics.errors import VitqError
 
 DIGITS = 5
 
@@ -40,12 +40,12 @@ class BenchmarkRequest:
             names = tuple(name for name in self.contestants.split(",") if name)
         return BenchmarkOptions(
             self.target,
-            _integers("--batch", self.batch),
-            _integers("--threads", self.threads),
+            integers(self.batch, "batch"),
+            integers(self.threads, "threads"),
             names,
             self.rounds,
             self.profile or self.roofline is not None,
-            () if self.scaling is None else _integers("--scaling", self.scaling),
+            () if self.scaling is None else integers(self.scaling, "scaling"),
         )
 
 
@@ -78,11 +78,3 @@ def rounded(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [rounded(value) for value in content]
     return float(f"{content:.{DIGITS}g}") if isinstance(content, float) else content
-
-
-def _integers(name: str, text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise VitqError(f"{name} {text!r}: write whole numbers with commas, 1,8,32") from error
-    return tuple(dict.fromkeys(numbers))

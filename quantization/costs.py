@@ -1,0 +1,71 @@
+"""What a matrix product costs: bytes of weights, and bit operations."""
+
+import math
+from dataclasses import dataclass
+
+from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
+
+BYTE = 8
+PRODUCTS = (OpKind.CONV2D, OpKind.LINEAR, OpKind.MATMUL, OpKind.NORMALIZED_MATMUL)
+WEIGHTED = (OpKind.CONV2D, OpKind.LINEAR)
+
+
+@dataclass(frozen=True)
+class ProductCost:
+    """One matrix product's size.
+
+    Attributes:
+        layer: its node.
+        macs: multiplications with accumulation for one picture.
+        weights: number of weights, 0 for a product of two activations.
+        fixed_bits: width of an operand that no recipe changes (pixels, attention weights), or
+            None.
+    """
+
+    layer: str
+    macs: int
+    weights: int
+    fixed_bits: int | None
+
+    def size_bytes(self, weight_bits: int) -> int:
+        """Bytes of the weights, packed without gaps."""
+        return math.ceil(self.weights * weight_bits / BYTE)
+
+    def bit_operations(self, weight_bits: int, activation_bits: int) -> int:
+        """BitOps: multiplications times the widths of both operands."""
+        if self.weights:
+            return self.macs * weight_bits * (self.fixed_bits or activation_bits)
+        return self.macs * (self.fixed_bits or activation_bits) * activation_bits
+
+
+def product_costs(graph: Graph) -> list[ProductCost]:
+    """The costs of every matrix product, in execution order.
+
+    Args:
+        graph: after `quantization.rewrites`, float or quantized.
+
+    Returns:
+        One entry for each product.
+    """
+    return [_cost(graph, node) for node in graph if node.op in PRODUCTS]
+
+
+def _cost(graph: Graph, node: Node) -> ProductCost:
+    results = math.prod(node.shape)
+    sources = [operand_source(graph, node, index) for index in range(len(node.inputs))]
+    fixed = any(source.op in (OpKind.INPUT, OpKind.EXP, OpKind.SOFTMAX) for source in sources)
+    fixed_bits = BYTE if fixed else None
+    if node.op not in WEIGHTED:
+        inner = graph.operand(node).shape[-1]
+        return ProductCost(node.name, results * inner, 0, fixed_bits)
+    weights = graph.tensor(node, "weight").size
+    inner = weights // graph.tensor(node, "weight").shape[0]
+    return ProductCost(node.name, results * inner, weights, fixed_bits)
+
+
+def operand_source(graph: Graph, node: Node, index: int) -> Node:
+    """What computes or quantizes one operand, looked up through layout and scale."""
+    source = graph.operand(node, index)
+    while source.out is None and (source.op in LAYOUT_OPS or source.op is OpKind.SCALE):
+        source = graph.operand(source)
+    return source

@@ -1,0 +1,103 @@
+"""Measured sensitivity, costs, and what a change of one layer is."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from numerics.arrays import FloatArray, UInt8Array
+from numerics.qparams import dequantize, quantize
+from quantization.costs import product_costs
+from quantization.fake_quantize import GraphModule
+from quantization.graph import Graph, OpKind
+from quantization.observers import weight_qparams
+from quantization.sensitivity import ACTIVATION, WEIGHT, Sensitivity, measure_sensitivity
+
+WIDTHS = (2, 6)
+
+
+def silent(items, title, total):  # type: ignore[no-untyped-def]
+    return items
+
+
+@pytest.fixture(scope="module")
+def measured(
+    digits_graph: Graph, digits_pixels: UInt8Array, digits_logits: FloatArray
+) -> list[Sensitivity]:
+    return measure_sensitivity(digits_graph, digits_logits[:8], digits_pixels[:8], WIDTHS, silent)
+
+
+def find(measured: list[Sensitivity], layer: str, part: str, bits: int) -> Sensitivity:
+    (found,) = [e for e in measured if (e.layer, e.part, e.bits) == (layer, part, bits)]
+    return found
+
+
+def test_every_product_is_measured_at_every_width(
+    digits_graph: Graph, measured: list[Sensitivity]
+) -> None:
+    """17 weights; inputs of 16 linear layers (not of the pixels) and of 4 x 2 products."""
+    weights = {e.layer for e in measured if e.part == WEIGHT}
+    inputs = {e.layer for e in measured if e.part == ACTIVATION}
+    layers = {n.name for n in digits_graph if n.op in (OpKind.CONV2D, OpKind.LINEAR)}
+    assert weights == layers and len(weights) == 18
+    assert len(inputs) == 17 + 8 and "conv2d" not in inputs
+    assert len(measured) == 1 + len(WIDTHS) * (18 + 25)
+
+
+def test_fewer_bits_are_noisier(measured: list[Sensitivity]) -> None:
+    base = measured[0]
+    assert (base.layer, base.bits) == ("", 8) and base.sqnr_db > 30
+    for entry in (e for e in measured if e.bits == 2):
+        assert entry.noise > find(measured, entry.layer, entry.part, 6).noise
+
+
+def test_weight_entry_is_the_graph_with_that_layer_rounded(
+    digits_graph: Graph,
+    digits_pixels: UInt8Array,
+    digits_logits: FloatArray,
+    measured: list[Sensitivity],
+) -> None:
+    node = next(n for n in digits_graph if n.op is OpKind.LINEAR)
+    module = GraphModule(digits_graph, simulate=True)
+    weight = digits_graph.real(node, "weight")
+    qparams = weight_qparams(weight, 2)
+    narrow = dequantize(quantize(weight, qparams), qparams)
+    module._params[node.name, "weight"] = torch.from_numpy(narrow)
+    logits = module(torch.from_numpy(digits_pixels[:8])).numpy().astype(np.float64)
+    exact = digits_logits[:8].astype(np.float64)
+    entry = find(measured, node.name, WEIGHT, 2)
+    assert entry.noise == pytest.approx(((logits - exact) ** 2).sum() / (exact**2).sum(), rel=1e-4)
+    p, q = (np.exp(v) / np.exp(v).sum(1, keepdims=True) for v in (exact, logits))
+    assert entry.kl == pytest.approx((p * np.log(p / q)).sum() / 8, rel=1e-3, abs=1e-6)
+
+
+def test_nothing_is_edited(
+    digits_graph: Graph, digits_pixels: UInt8Array, digits_logits: FloatArray
+) -> None:
+    before = {key: value.copy() for key, value in digits_graph.tensors.items()}
+    outs = {node.name: node.out for node in digits_graph}
+    measure_sensitivity(digits_graph, digits_logits[:1], digits_pixels[:1], (2,), silent)
+    assert outs == {node.name: node.out for node in digits_graph}
+    assert before.keys() == digits_graph.tensors.keys()
+    assert all(np.array_equal(before[key], digits_graph.tensors[key]) for key in before)
+
+
+def test_costs_of_the_embedded_model(quantize_digits: Callable[..., Graph]) -> None:
+    """4 blocks, 65 tokens, width 64, MLP 128; the last block's MLP reads the class token alone."""
+    costs = {c.layer: c for c in product_costs(quantize_digits())}
+    patch, qkv = costs["conv2d"], costs["linear"]
+    assert (patch.macs, patch.weights) == (64 * 64 * 48, 64 * 48)
+    assert (qkv.macs, qkv.weights) == (65 * 64 * 192, 64 * 192)
+    scores = costs["scaled_dot_product_attention.scores"]
+    values = costs["scaled_dot_product_attention"]
+    assert (scores.macs, values.macs) == (4 * 65 * 65 * 16,) * 2 and scores.weights == 0
+    assert qkv.size_bytes(3) == 64 * 192 * 3 // 8
+    assert qkv.bit_operations(4, 6) == qkv.macs * 24
+    assert patch.bit_operations(4, 6) == patch.macs * 4 * 8  # pixels
+    assert scores.bit_operations(4, 6) == scores.macs * 36
+    assert values.bit_operations(4, 6) == values.macs * 8 * 6  # attention weights
+    head = costs["linear_16"]
+    assert (head.macs, head.weights) == (640, 640)
+    weights = sum(c.weights for c in costs.values())
+    assert weights == 64 * 48 + 4 * (64 * 192 + 64 * 64 + 2 * 64 * 128) + 640
