@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 
+from quantization.attention_codes import log_codes_of
 from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
+from quantization.widths import PRODUCTS
 
 BYTE = 8
-PRODUCTS = (OpKind.CONV2D, OpKind.LINEAR, OpKind.MATMUL, OpKind.NORMALIZED_MATMUL)
 WEIGHTED = (OpKind.CONV2D, OpKind.LINEAR)
 
 
@@ -18,8 +19,8 @@ class ProductCost:
         layer: its node.
         macs: multiplications with accumulation for one picture.
         weights: number of weights, 0 for a product of two activations.
-        fixed_bits: width of an operand that no recipe changes (pixels, attention weights), or
-            None.
+        fixed_bits: width of an operand that no recipe changes (pixels, uniform attention weights),
+            or None.
     """
 
     layer: str
@@ -53,14 +54,20 @@ def product_costs(graph: Graph) -> list[ProductCost]:
 def _cost(graph: Graph, node: Node) -> ProductCost:
     results = math.prod(node.shape)
     sources = [operand_source(graph, node, index) for index in range(len(node.inputs))]
-    fixed = any(source.op in (OpKind.INPUT, OpKind.EXP, OpKind.SOFTMAX) for source in sources)
-    fixed_bits = BYTE if fixed else None
+    fixed_bits = BYTE if any(has_fixed_width(source) for source in sources) else None
     if node.op not in WEIGHTED:
         inner = graph.operand(node).shape[-1]
         return ProductCost(node.name, results * inner, 0, fixed_bits)
     weights = graph.tensor(node, "weight").size
     inner = weights // graph.tensor(node, "weight").shape[0]
     return ProductCost(node.name, results * inner, weights, fixed_bits)
+
+
+def has_fixed_width(source: Node) -> bool:
+    """Whether no recipe changes the width of an operand."""
+    if source.op is OpKind.EXP:
+        return log_codes_of(source) is None
+    return source.op in (OpKind.INPUT, OpKind.SOFTMAX)
 
 
 def operand_source(graph: Graph, node: Node, index: int) -> Node:

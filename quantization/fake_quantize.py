@@ -50,7 +50,8 @@ def quantize_exponents(x: torch.Tensor, log: LogCodes) -> torch.Tensor:
     Returns:
         The weights of the nearest codes, ``2**(-k / steps)`` in steps of 1 / 255, the shape of `x`.
     """
-    table = torch.from_numpy(code_table(log_code_params(1.0, *log))).to(x.dtype) / CODE_MAX
+    codes = torch.from_numpy(code_table(log_code_params(1.0, *log)))
+    table = codes.to(x.device, x.dtype) / CODE_MAX
     k = torch.floor(-log.steps * torch.log2(x) + 0.5)
     return table[torch.clamp(k, 0, len(table) - 1).to(torch.int64)]
 

@@ -26,10 +26,11 @@ import torch
 
 from numerics.arrays import FloatArray, UInt8Array
 from numerics.qparams import QScheme, quantize
-from quantization.costs import PRODUCTS, WEIGHTED, operand_source
+from quantization.costs import WEIGHTED, has_fixed_width, operand_source
 from quantization.fake_quantize import GraphModule
 from quantization.graph import Graph, Node, OpKind
 from quantization.observers import activation_qparams, weight_qparams
+from quantization.widths import PRODUCTS
 
 BATCH = 8
 FULL_BITS = 8
@@ -113,8 +114,7 @@ def _cases(graph: Graph, widths: tuple[int, ...]) -> Iterator[tuple[Node, str, i
 def _free_inputs(graph: Graph, node: Node) -> list[Node]:
     """The quantizers before a product whose widths a recipe chooses."""
     sources = [operand_source(graph, node, index) for index in range(len(node.inputs))]
-    fixed = (OpKind.INPUT, OpKind.EXP, OpKind.SOFTMAX)
-    return [source for source in sources if source.op not in fixed and source.out is not None]
+    return [s for s in sources if not has_fixed_width(s) and s.out is not None]
 
 
 def _narrow_weight(graph: Graph, node: Node, bits: int) -> Graph:
@@ -134,14 +134,16 @@ def _narrow_input(graph: Graph, node: Node, bits: int) -> Graph:
     """A graph in which what one product reads has fewer bits over the same range."""
     changed = Graph(dict(graph.nodes), graph.output, graph.tensors, graph.qparams)
     for source in _free_inputs(graph, node):
-        out = source.out
+        narrow, out = copy.copy(source), source.out
         assert out is not None
+        changed.nodes[source.name] = narrow
+        if source.op is OpKind.EXP:
+            narrow.attrs = source.attrs | {"log_levels": 2**bits}
+            continue
         zero, scale = int(out.zero_point), float(out.scale)
         scheme = QScheme.SYMMETRIC if zero == 0 else QScheme.AFFINE
         low, high = (scale * (code - zero) for code in (out.qmin, out.qmax))
-        narrow = copy.copy(source)
         narrow.out = activation_qparams(low, high, bits, scheme)
-        changed.nodes[source.name] = narrow
     return changed
 
 
