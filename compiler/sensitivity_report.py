@@ -23,16 +23,9 @@ def sensitivity_rows(result: Measurement) -> tuple[list[str], list[list[str]]]:
         sqnr = [f"{entries[bits].sqnr_db:.1f}" for bits in widths]
         module = result.modules.get(layer, "")
         rows.append([layer, module, part, weights, macs, *sqnr, f"{entries[widths[0]].kl:.2g}"])
-    heads = [f"SQNR dB, {bits} bits" for bits in widths]
-    return [
-        "layer",
-        "module",
-        "narrow",
-        "k weights",
-        "M MAC",
-        *heads,
-        f"KL, {widths[0]} bits",
-    ], rows
+    heads = [f"{bits} bits, dB" for bits in widths]
+    last = f"{widths[0]} bits, KL"
+    return ["layer", "module", "narrow", "k weights", "M MAC", *heads, last], rows
 
 
 def _parts(result: Measurement) -> list[tuple[str, str]]:

@@ -1,0 +1,85 @@
+"""The stage and recipe mixed on the embedded model."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from compiler import cli
+from compiler import sensitivity as stage
+from compiler.quantize import QuantizeOptions
+from compiler.sensitivity import sensitivity
+from compiler.sensitivity_report import plot_sensitivity, sensitivity_rows
+from numerics.errors import VitqError
+from quantization import artifact as storage
+
+BUDGET = 60_000
+"""Bytes; 8-bit weights are 134,912."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("artifacts")
+
+
+def call(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    command = ["vitq", *arguments, "--artifacts", str(folder), "--calib-count", "4"]
+    monkeypatch.setattr(sys, "argv", command)
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_mixed_recipe_is_measured_once_and_quantized(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = ["quantize", "--recipe", "mixed", "--budget-bytes", str(BUDGET)]
+    assert call(folder, monkeypatch, *mixed) == 0
+    made = Path(capsys.readouterr().out.strip())
+    assert made == folder / "digits_vit" / f"mixed-bytes{BUDGET}-repq"
+    graph = storage.load(made).graph
+    codes = {
+        key: graph.tensors[key].size * (int(q.qmax).bit_length() + 1)
+        for key, q in graph.qparams.items()
+        if key.endswith(".weight")
+    }
+    assert 0.9 * BUDGET < sum(codes.values()) / 8 <= BUDGET
+    recipe = json.loads((made.parent / "recipes" / f"mixed-bytes{BUDGET}.json").read_text())
+    assert {layer["weight_bits"] for layer in recipe["layers"]} > {3, 8}
+
+    def again(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(stage, "_measure", again)
+    assert call(folder, monkeypatch, *mixed) == 0
+    bit_operations = ["quantize", "--recipe", "mixed", "--budget-bitops", "5e8"]
+    assert call(folder, monkeypatch, *bit_operations) == 0
+    assert "mixed-bitops500000000-repq" in capsys.readouterr().out
+    assert call(folder, monkeypatch, *mixed[:-1], "10000") == 2
+    assert "too small" in capsys.readouterr().err
+    assert call(folder, monkeypatch, *mixed[:-2]) == 2
+    assert "--budget-bytes" in capsys.readouterr().err
+
+
+def test_table_plot_and_json(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(folder, monkeypatch, "sensitivity", "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["pictures"] == 4 and content["modules"]["linear_16"] == "head"
+    result = sensitivity(QuantizeOptions(artifacts=folder, calib_count=4))
+    head, rows = sensitivity_rows(result)
+    assert head[-4:] == ["3 bits, dB", "4 bits, dB", "6 bits, dB", "3 bits, KL"]
+    assert len(rows) == 1 + 18 + 25 and all(len(row) == len(head) for row in rows)
+    pytest.importorskip("matplotlib", reason="the extra vitq[benchmark] is not installed")
+    plot_sensitivity(result, folder / "plot.svg")
+    assert b"blocks.3.mlp.fc2" in (folder / "plot.svg").read_bytes()
+
+
+def test_widths_out_of_range_are_refused() -> None:
+    for widths in ((), (1,), (4, 8)):
+        with pytest.raises(VitqError, match="give some of 2 to 7"):
+            sensitivity(QuantizeOptions(), widths)
