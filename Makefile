@@ -1,6 +1,12 @@
 # make compile              the whole job on the embedded model: quantize, export, compile, verify, evaluate
 # make compile MODEL=... WEIGHTS=... CALIB=... PICTURES=... TARGET=cpu RECIPE=w8a8 METHOD=repq BATCH=1
 #                           RECIPE=w4a4-first8-last8: first and last layer's widths (8 if absent); or RECIPE=NAME.json
+#                           CALIB=psaq|psaq2|noise: pictures made from the model alone (CALIB_SEED, CALIB_STEPS)
+#                           SAVE_IMAGES=folder: look at the calibration pictures
+#                           RECIPE=mixed BUDGET_BYTES=N|BUDGET_BITOPS=N: a width for each layer, measured
+# make sensitivity WIDTHS=3,4,6 PLOT=plot.png JSON=out.json       what narrow widths of each layer cost
+# make compare-methods METHOD=repq,minmax RECIPE=w8a8,w4a8 CALIB=folder,psaq,noise BACKEND=fake|reference
+#                           a table, PLOT=plot.png, JSON=out.json; a run that is stopped goes on
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make run INPUT=x.npy OUTPUT=y.npy
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
@@ -26,6 +32,13 @@ WEIGHTS ?=
 RANDOM_WEIGHTS ?=
 CALIB ?=
 CALIB_COUNT ?=
+CALIB_SEED ?=
+CALIB_STEPS ?=
+SAVE_IMAGES ?=
+BUDGET_BYTES ?=
+BUDGET_BITOPS ?=
+WIDTHS ?=
+BACKEND ?=
 PICTURES ?=
 COUNT ?=
 IMAGE_SIZE ?=
@@ -49,23 +62,37 @@ QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe "$(RECIPE)" --method $(METHOD) \
 	--nonlinear $(NONLINEAR) --artifacts "$(ARTIFACTS)" \
 	$(call option,--weights,$(WEIGHTS)) $(call option,--random-weights,$(RANDOM_WEIGHTS)) \
 	$(call option,--calib,$(CALIB)) $(call option,--calib-count,$(CALIB_COUNT)) \
+	$(call option,--calib-seed,$(CALIB_SEED)) $(call option,--calib-steps,$(CALIB_STEPS)) \
+	$(call option,--save-images,$(SAVE_IMAGES)) $(call option,--budget-bytes,$(BUDGET_BYTES)) \
+	$(call option,--budget-bitops,$(BUDGET_BITOPS)) \
 	$(call option,--image-size,$(IMAGE_SIZE)) $(call option,--mean,$(MEAN)) \
 	$(call option,--std,$(STD))
 PICTURE_OPTIONS = $(call option,--pictures,$(PICTURES)) $(call option,--count,$(COUNT))
 SUFFIX := $(if $(filter-out vitq,$(NONLINEAR)),-$(NONLINEAR))
-FOLDER = $(ARTIFACTS)/$(subst :,.,$(MODEL))/$(patsubst %.json,%,$(notdir $(RECIPE)))-$(METHOD)$(SUFFIX)
+BUDGET = $(if $(BUDGET_BYTES),bytes$(BUDGET_BYTES),bitops$(BUDGET_BITOPS))
+RECIPE_NAME = $(if $(filter mixed,$(RECIPE)),mixed-$(BUDGET),$(patsubst %.json,%,$(notdir $(RECIPE))))
+FOLDER = $(ARTIFACTS)/$(subst :,.,$(MODEL))/$(RECIPE_NAME)-$(METHOD)$(SUFFIX)
 LIBRARY = $(FOLDER)/$(TARGET)$(if $(filter-out 1,$(BATCH)),-b$(BATCH))$(if $(UNTUNED),-untuned)
 COMPILE_OPTIONS = --target $(TARGET) --batch $(BATCH) $(if $(UNTUNED),--untuned) \
 	$(call option,--tuning-log,$(TUNING_LOG))
 
 .DELETE_ON_ERROR:
-.PHONY: compile quantize export tune verify evaluate run inspect deploy test benchmark setup clean help
+.PHONY: compile quantize sensitivity compare-methods export tune verify evaluate run inspect deploy test benchmark setup clean help
 
 compile: $(READY)
 	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
 
 quantize: $(READY)
 	$(VITQ) quantize $(QUANTIZE_OPTIONS)
+
+sensitivity: $(READY)
+	$(VITQ) sensitivity $(QUANTIZE_OPTIONS) $(call option,--widths,$(WIDTHS)) \
+		$(call option,--plot,$(PLOT)) $(if $(JSON),--json > "$(JSON)")
+
+compare-methods: $(READY)
+	$(VITQ) compare-methods $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) \
+		$(call option,--backend,$(BACKEND)) $(call option,--plot,$(PLOT)) \
+		$(if $(JSON),--json > "$(JSON)")
 
 export: quantize
 	$(VITQ) export "$(FOLDER)"

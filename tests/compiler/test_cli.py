@@ -77,6 +77,21 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
         "no calib": (tiny, ["no calibration pictures"]),
         "no such folder": ([*tiny, "--calib", "nowhere"], ["nowhere", "no such"]),
         "zero count": ([*quantize, "--calib-count", "0"], ["calibration pictures is 0"]),
+        "zero steps": ([*quantize, "--calib", "psaq", "--calib-steps", "0"], ["steps is 0"]),
+        "no attention": (
+            [*quantize, "--model", "tests.compiler.factories:attentionless",
+             "--random-weights", "0", "--calib", "psaq"],
+            ["no softmax attention", "--calib"],
+        ),
+        "no budget": ([*quantize, "--recipe", "mixed"], ["--budget-bytes", "--budget-bitops"]),
+        "bad widths": (
+            ["sensitivity", "--artifacts", str(folder), "--widths", "4,x"],
+            ["--widths", "whole numbers"],
+        ),
+        "bad backend": (
+            ["compare-methods", "--artifacts", str(folder), "--backend", "gpu"],
+            ["gpu", "fake, reference"],
+        ),
         "unknown method": ([*quantize, "--method", "magic"], ["magic", "minmax, percentile, repq"]),
         "unknown recipe": ([*quantize, "--recipe", "int8"], ["int8", "w8a8"]),
         "too few bits": ([*quantize, "--recipe", "w1a8"], ["weight_bits is 1"]),
