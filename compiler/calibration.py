@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 GENERATED = ("psaq", "psaq2", "noise")
 """Names of `quantization.datafree.sources.SOURCES`; a folder of that name is given as ./psaq."""
 PACKAGES = ("quantization/datafree",)
+STUDENT_PACKAGES = ("numerics", "quantization")
 SHEET_NAME = "contact-sheet.png"
 SHEET_COLUMNS = 8
 SHEET_TILE = 224
@@ -83,13 +84,11 @@ def _made(
         "count": options.calib_count,
         "seed": options.calib_seed,
         "steps": options.calib_steps,
-        "student": [options.recipe, options.method, options.nonlinear]
-        if source == "psaq2"
-        else None,
         "mean": list(prep.mean),
         "std": list(prep.std),
         "model": graph_hash(graph),
         "code": source_hash(PACKAGES),
+        "student": _student(options) if source == "psaq2" else None,
         "versions": versions(("torch", "numpy")),
     }
     wanted = fingerprint(made_from)
@@ -107,6 +106,17 @@ def _made(
     write_json(facts, {"fingerprint": wanted, "sha256": file_hash(array), **made_from})
     logger.info("calibration: %s (%.1f s)", array, time.perf_counter() - started)
     return pixels
+
+
+def _student(options: "QuantizeOptions") -> dict[str, Any]:
+    """What decides the quantized model that psaq2 looks at, beside the pictures."""
+    from quantization.recipe import Recipe
+
+    return {
+        "recipe": Recipe.parse(options.recipe, options.nonlinear).to_json(),
+        "method": options.method,
+        "code": source_hash(STUDENT_PACKAGES),
+    }
 
 
 def _generate(

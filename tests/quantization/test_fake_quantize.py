@@ -7,7 +7,7 @@ import torch
 from numerics.qparams import PerAxis, QuantParams, dequantize, quantize
 from quantization.fake_quantize import GraphModule, fake_quantize
 from quantization.graph import Graph
-from tests.quantization.vits import float_logits, pixels, quantized, traced, vit
+from tests.quantization.vits import float_logits, normalized, pixels, quantized, traced, vit
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,23 @@ def test_the_observer_sees_each_node_once_before_its_quantizer() -> None:
     seen: list[str] = []
     GraphModule(graph, simulate=True, observer=lambda node, x: seen.append(node.name))(pixels(1))
     assert seen == list(graph.nodes)
+
+
+def test_parameters_move_with_the_module() -> None:
+    """As to a device: `torch.nn.Module.to` reaches the graph's tensors."""
+    x = normalized(pixels(2)).double()
+    module = GraphModule(traced("class_token")).to(torch.float64)
+    assert module(x).dtype == torch.float64
+
+
+def test_gradients_reach_the_pictures() -> None:
+    """Against a difference quotient, in float64."""
+    module = GraphModule(traced("class_token")).to(torch.float64)
+    x = normalized(pixels(1)).double().requires_grad_()
+    module.differentiable(x)[0, 3].backward()
+    assert x.grad is not None
+    step = torch.zeros_like(x)
+    step[0, 1, 5, 7] = 1e-4
+    with torch.no_grad():
+        difference = (module(x + step) - module(x - step))[0, 3] / 2e-4
+    assert float(x.grad[0, 1, 5, 7]) == pytest.approx(float(difference), rel=1e-4)
