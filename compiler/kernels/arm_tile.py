@@ -8,6 +8,7 @@ from tvm import tirx
 from compiler.kernels.builder import Buffer, Expr, alloc, bind, const, join, load, piece, store
 
 if TYPE_CHECKING:
+    from compiler.kernels.dot import Weights
     from compiler.kernels.dot_arm import Arm
 
 WORDS = 4
@@ -21,11 +22,11 @@ class ArmTile:
         self,
         dot: "Arm",
         rows: Buffer,
-        packed: Buffer,
+        weights: "Weights",
         size: tuple[int, int],
         at: tuple[Expr, Expr],
     ) -> None:
-        self.dot, self.rows, self.packed = dot, rows, packed
+        self.dot, self.rows, self.weights = dot, rows, weights
         self.size, self.at = size, at
         # Tiles with an odd number of rows may begin at an odd row: then nothing is paired.
         pairs = size[0] % dot.rows == 0 or (isinstance(at[0], int) and at[0] % dot.rows == 0)
@@ -51,17 +52,20 @@ class ArmTile:
                     store(register, value, 0)
 
     def advance(self, step: Expr, count: int) -> None:
-        """`count` steps."""
+        """`count` steps, a chunk of activations at a time."""
         dot, (row, group) = self.dot, self.at
-        a = [self._row(row + r, step, count) for r in range(0, self.size[0], self.stride)]
-        for s in range(count):
-            for c in range(self.size[1]):
-                weights = dot.weights(self.packed, group + c, step + s)
-                for i, part in enumerate(dot.parts(weights)):
-                    for groups, steps in zip(self.acc, a, strict=True):
-                        register = groups[c][i]
-                        old = load(register, 0, lanes=WORDS)
-                        store(register, dot.multiply(old, steps[s], part), 0)
+        rows = range(0, self.size[0], self.stride)
+        for first in range(0, count, dot.chunk):
+            chunk = min(dot.chunk, count - first)
+            a = [self._row(row + r, step + first, chunk) for r in rows]
+            for s in range(chunk):
+                for c in range(self.size[1]):
+                    weights = self.weights(group + c, step, first + s)
+                    for i, part in enumerate(dot.parts(weights)):
+                        for groups, steps in zip(self.acc, a, strict=True):
+                            register = groups[c][i]
+                            old = load(register, 0, lanes=WORDS)
+                            store(register, dot.multiply(old, steps[s], part), 0)
 
     def _row(self, row: Expr, step: Expr, count: int) -> list[Expr]:
         dot = self.dot

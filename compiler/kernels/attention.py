@@ -19,12 +19,11 @@ from tvm import tirx
 
 from compiler.kernels.attention_rows import (
     Block,
-    Operands,
     PackedCodes,
     PlainCodes,
     RowCodes,
-    largest_columns,
 )
+from compiler.kernels.attention_tiles import Operands, largest_columns
 from compiler.kernels.builder import (
     Buffer,
     Expr,

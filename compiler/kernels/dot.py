@@ -37,6 +37,8 @@ from compiler.kernels.builder import (
 from compiler.kernels.types import CpuFeatures
 from numerics.arrays import IntArray
 
+Weights = Callable[[Expr, Expr, int], Expr]
+"""Reads a group's weights at a step and a constant number of steps further."""
 PORTS = 2
 """Dot products, and as many loads, that start in one cycle."""
 
@@ -75,9 +77,13 @@ class Dot(ABC):
     def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
         """A register with one row's `depth` activations in every lane."""
 
-    @abstractmethod
     def weights(self, packed: Buffer, group: Expr, step: Expr) -> Expr:
-        """A register of packed weights."""
+        """A register of packed weights, as they are multiplied."""
+        return self.operand(load(packed, group, step, 0, lanes=self.lanes * self.depth))
+
+    def operand(self, weights: Expr) -> Expr:
+        """A register of weights as they are multiplied; by default as they are stored."""
+        return weights
 
     @abstractmethod
     def ones(self) -> Expr:
@@ -107,8 +113,8 @@ class Dot(ABC):
     def own_tile(
         self,
         rows: Buffer,
-        packed: Buffer,
-        steps: int,
+        weights: Weights,
+        steps: tuple[int, int],
         size: tuple[int, int],
         at: tuple[Expr, Expr],
         start: Callable[[Expr], Expr] | None,
@@ -117,8 +123,8 @@ class Dot(ABC):
 
         Args:
             rows: activations as stored.
-            packed: weights.
-            steps: of the inner dimension.
+            weights: called with a group, a step, and how many steps further.
+            steps: of the inner dimension, and those that `weights` wants to be asked for together.
             size: rows and groups of the tile.
             at: its first row (even if the tile's rows are) and group.
             start: initial accumulators of a group, or None for zeros.
@@ -179,10 +185,6 @@ class Vnni(Dot):
         word = reinterpret(load(rows, row, step * 4, lanes=4), "int32")
         return bind(reinterpret(splat(word, self.lanes), f"int8x{4 * self.lanes}"))
 
-    def weights(self, packed: Buffer, group: Expr, step: Expr) -> Expr:
-        """A register of bytes."""
-        return load(packed, group, step, 0, lanes=4 * self.lanes)
-
     def ones(self) -> Expr:
         """A register of bytes."""
         return const(1, "int8", 4 * self.lanes)
@@ -205,9 +207,9 @@ class Madd(Dot):
         word = reinterpret(load(rows, row, step * 2, lanes=2), "int32")
         return bind(reinterpret(splat(word, self.lanes), f"int16x{2 * self.lanes}"))
 
-    def weights(self, packed: Buffer, group: Expr, step: Expr) -> Expr:
+    def operand(self, weights: Expr) -> Expr:
         """A register of words, widened where they are constants."""
-        return bind(cast(load(packed, group, step, 0, lanes=2 * self.lanes), "int16"))
+        return bind(cast(weights, "int16"))
 
     def ones(self) -> Expr:
         """A register of words."""
@@ -230,9 +232,9 @@ class Generic(Dot):
         """One value, widened and broadcast."""
         return bind(splat(cast(load(rows, row, step), "int32"), self.lanes))
 
-    def weights(self, packed: Buffer, group: Expr, step: Expr) -> Expr:
+    def operand(self, weights: Expr) -> Expr:
         """One value for each lane, widened."""
-        return bind(cast(load(packed, group, step, 0, lanes=self.lanes), "int32"))
+        return bind(cast(weights, "int32"))
 
     def ones(self) -> Expr:
         """One value for each lane."""
@@ -244,7 +246,7 @@ class Generic(Dot):
 
 
 def features_for_weights(features: CpuFeatures, packed: IntArray) -> CpuFeatures:
-    """The primitive that constant weights allow: ``neon-pairs`` instead of ``neon``."""
+    """The primitive that constant weights, as multiplied, allow: ``neon-pairs`` not ``neon``."""
     if features.dot != "neon":
         return features
     from compiler.kernels.dot_arm import pairs_fit

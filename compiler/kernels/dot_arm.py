@@ -38,7 +38,7 @@ from compiler.kernels.builder import (
     store,
     typed,
 )
-from compiler.kernels.dot import Dot
+from compiler.kernels.dot import Dot, Weights
 from numerics.arrays import IntArray
 
 GROUP = 16
@@ -70,10 +70,6 @@ class Arm(Dot):
     def offset(self, dtype: str) -> int:
         """Unsigned activations are stored minus 128."""
         return -128 if dtype == "uint8" else 0
-
-    def weights(self, packed: Buffer, group: Expr, step: Expr) -> Expr:
-        """A group's bytes."""
-        return load(packed, group, step, 0, lanes=self.lanes * self.depth)
 
     def ones(self) -> Expr:
         """A group's bytes."""
@@ -122,20 +118,21 @@ class Arm(Dot):
     def own_tile(
         self,
         rows: Buffer,
-        packed: Buffer,
-        steps: int,
+        weights: Weights,
+        steps: tuple[int, int],
         size: tuple[int, int],
         at: tuple[Expr, Expr],
         start: Callable[[Expr], Expr] | None,
     ) -> list[list[Expr]]:
         """`chunk` steps at a time, and a register of weights at a time with all rows."""
-        tile = ArmTile(self, rows, packed, size, at)
+        tile = ArmTile(self, rows, weights, size, at)
         tile.begin(start)
-        if steps // self.chunk:
-            with serial(steps // self.chunk) as i:
-                tile.advance(i * self.chunk, self.chunk)
-        if rest := steps % self.chunk:
-            tile.advance(steps - rest, rest)
+        count, together = steps[0], max(self.chunk, steps[1])
+        if count // together:
+            with serial(count // together) as i:
+                tile.advance(i * together, together)
+        if rest := count % together:
+            tile.advance(count - rest, rest)
         return tile.results()
 
 

@@ -1,13 +1,14 @@
 """Linear layers and the patch embedding: int8 products with a fused requantization.
 
-Weights are packed on the host (`Dot.pack`). One template makes all of the family: what happens to
-the accumulators is `compiler.kernels.epilogue`'s matter, and a residual addition or a GELU may
-follow in registers. One launch of the thread pool does all: first each row is brought into the
-form that the dot product reads (patches of pixels are gathered), then come the products.
+Weights are packed on the host: `Dot.pack`, and those of few bits `compiler.kernels.narrow`. One
+template makes all of the family: what happens to the accumulators is `compiler.kernels.epilogue`'s
+matter, and a residual addition or a GELU may follow in registers. One launch of the thread pool
+does all: first each row is brought into the form that the dot product reads (patches of pixels are
+gathered), then come the products.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -34,6 +35,7 @@ from compiler.kernels.elementwise import add_fits_halves
 from compiler.kernels.epilogue import AddStep, Finish, GeluStep, SecondStep
 from compiler.kernels.fixed import halves_for
 from compiler.kernels.microkernel import Product, needs_staging
+from compiler.kernels.narrow import Narrow, narrow_for
 from compiler.kernels.requantizing import Requantize, RequantizeSpec, pack_requantize
 from compiler.kernels.shiftgelu import GeluSpec, gelu_spec
 from compiler.kernels.types import (
@@ -65,12 +67,14 @@ class LinearSpec:
         requantize: form of the first step.
         halves: whether codes are in 16-bit lanes until they are stored.
         patch: edge of a patch; 0 for a linear layer.
+        narrow: how weights of few bits are packed.
         gelu: of the GELU that follows, if one does.
     """
 
     requantize: RequantizeSpec
     halves: bool
     patch: int = 0
+    narrow: Narrow | None = None
     gelu: GeluSpec | None = None
 
 
@@ -98,7 +102,7 @@ def lower_linear_add(
     limits = int(constants[6][0]), int(constants[6][1])
     residual = int(info.min), int(info.max)
     fits = add_fits_halves(AddParams(*(int(v) for v in params)), limits, residual, out.dtype)
-    spec = LinearSpec(spec.requantize, spec.halves and fits)
+    spec = replace(spec, halves=spec.halves and fits)
     order: tuple[int | IntArray, ...] = (0, *packed, GEMM_OPERANDS, params)
     return _call(LINEAR_ADD, operands, order, out, features, spec)
 
@@ -114,7 +118,7 @@ def lower_linear_gelu(
     limits = int(constants[6][0]), int(constants[6][1])
     params = constants[GEMM_OPERANDS].astype(np.int64)
     gelu = gelu_spec(params, limits, out.dtype, features)
-    spec = LinearSpec(spec.requantize, spec.halves and gelu.halves, gelu=gelu)
+    spec = replace(spec, halves=spec.halves and gelu.halves, gelu=gelu)
     return _call(LINEAR_GELU, operands, (0, *packed, params), out, features, spec)
 
 
@@ -126,7 +130,7 @@ def lower_patch_embed(
 ) -> KernelCall:
     """``vitq.patch_embed``: pixels (B, Cin, H, W), weight (N, Cin, P, P) -> (B, L, N)."""
     spec, packed = _prepare(operands[0], constants, out, features)
-    spec = LinearSpec(spec.requantize, spec.halves, operands[1].shape[-1])
+    spec = replace(spec, patch=operands[1].shape[-1])
     return _call(PATCH_EMBED, operands, (0, *packed), out, features, spec)
 
 
@@ -140,7 +144,8 @@ def _prepare(
     fits = halves is not None and halves.lanes == 2 * dot.lanes and out.dtype in HALF_TYPES
     fits = fits and int(low) >= -HALF_LIMIT and int(high) < HALF_LIMIT
     weight = constants[1].reshape(constants[1].shape[0], -1)
-    return LinearSpec(spec, fits), (dot.pack(weight), *packed)
+    dense, narrow = dot.pack(weight), narrow_for(weight)
+    return LinearSpec(spec, fits, 0, narrow), (narrow.pack(dense) if narrow else dense, *packed)
 
 
 def _call(
@@ -153,7 +158,8 @@ def _call(
 ) -> KernelCall:
     inputs = tuple(operands[o] if isinstance(o, int) else tensor_of(o) for o in order)
     if not isinstance(order[1], int):
-        features = features_for_weights(features, order[1])
+        multiplied = spec.narrow.expanded(order[1]) if spec.narrow else order[1]
+        features = features_for_weights(features, multiplied)
     return KernelCall(Kernel(template, inputs, out, features, spec), order)
 
 
@@ -182,7 +188,8 @@ def _body(kernel: Kernel, schedule: Schedule, x: Buffer, *rest: Buffer) -> None:
     target = view(result, kernel.out.rows)
 
     def multiply(left: Buffer) -> None:
-        product = Product(dot, left, constants[0], dot.steps(inner))
+        narrow = kernel.spec.narrow
+        product = Product(dot, left, constants[0], dot.steps(inner), narrow=narrow)
         channels = kernel.out.shape[-1]
         emit_blocked(product, rows, channels, how, lambda: _finish(kernel, constants, target, dot))
 
@@ -222,10 +229,16 @@ def _finish(kernel: Kernel, constants: Sequence[Buffer], target: Buffer, dot: Do
     return Finish(first, second, halves, target)
 
 
-LINEAR = Template("linear", _body, _knobs)
-LINEAR_ADD = Template("linear_add", _body, _knobs)
-LINEAR_GELU = Template("linear_gelu", _body, _knobs)
-PATCH_EMBED = Template("patch_embed", _body, _knobs)
+def _facts(kernel: Kernel) -> tuple[str, ...]:
+    """Weights that are unpacked."""
+    narrow = kernel.spec.narrow
+    return (f"{narrow.bits}-bit weights",) if narrow else ()
+
+
+LINEAR = Template("linear", _body, _knobs, _facts)
+LINEAR_ADD = Template("linear_add", _body, _knobs, _facts)
+LINEAR_GELU = Template("linear_gelu", _body, _knobs, _facts)
+PATCH_EMBED = Template("patch_embed", _body, _knobs, _facts)
 
 
 def _stage_row(kernel: Kernel, x: Buffer, staged: Buffer, row: Expr) -> None:

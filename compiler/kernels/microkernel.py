@@ -24,6 +24,7 @@ from compiler.kernels.builder import (
     store,
 )
 from compiler.kernels.dot import Dot
+from compiler.kernels.narrow import Narrow
 
 Epilogue = Callable[[Expr, Expr, Expr], None]
 """Called with (row, group, accumulators) for each finished register."""
@@ -89,6 +90,7 @@ class Product:
         steps: of the inner dimension.
         start: initial accumulators of a group, or None for zeros.
         origin: the group that `packed` begins with.
+        narrow: how weights of fewer than eight bits are packed; None for bytes.
     """
 
     dot: Dot
@@ -97,6 +99,30 @@ class Product:
     steps: int
     start: Start | None = None
     origin: Expr = 0
+    narrow: Narrow | None = None
+
+    @property
+    def together(self) -> int:
+        """Steps whose weights share registers."""
+        return self.narrow.steps if self.narrow else 1
+
+    def weights(self, group: Expr, step: Expr, more: int) -> Expr:
+        """A group's weights as they are multiplied.
+
+        Args:
+            group: which.
+            step: a multiple of `together`.
+            more: steps further.
+        """
+        dot, n, at = self.dot, self.narrow, group - self.origin
+        if n is None:
+            return dot.weights(self.packed, at, step + more)
+        first = (step // n.steps + more // n.steps) * n.registers
+
+        def read(register: int) -> Expr:
+            return load(self.packed, at, first + register, 0, lanes=dot.lanes * dot.depth)
+
+        return dot.operand(n.unpack(read, more % n.steps))
 
 
 def emit_tile(p: Product, tile: Tile, row: Expr, group: Expr, epilogue: Epilogue) -> None:
@@ -128,32 +154,49 @@ def emit_accumulators(
         tile: its size.
         row: first row.
         group: first group.
-        each_step: emits what else a step of the inner loop does.
+        each_step: called with a register of packed weights; emits what else is to be done while it
+            is multiplied.
 
     Returns:
         The accumulators by row and column.
     """
     dot = p.dot
     size = tile.rows, tile.columns
-    own = dot.own_tile(p.rows, p.packed, p.steps, size, (row, group), p.start)
+    up = p.narrow.up if p.narrow else 0
+    own = dot.own_tile(p.rows, p.weights, (p.steps, p.together), size, (row, group), p.start)
     if own is not None:
-        return own
+        return [[_shifted(acc, up) for acc in accs] for accs in own]
     rows, columns = range(tile.rows), range(tile.columns)
     acc = [[alloc((dot.lanes,), "int32") for _ in columns] for _ in rows]
     for c in columns:
         first = const(0, "int32", dot.lanes) if p.start is None else bind(p.start(group + c))
         for r in rows:
             store(acc[r][c], first, 0)
-    with serial(p.steps) as step:
-        if each_step is not None:
-            each_step(step)
-        b = [dot.weights(p.packed, group - p.origin + c, step) for c in columns]
-        for r in rows:
-            a = dot.activations(p.rows, row + r, step)
-            for c in columns:
-                old = load(acc[r][c], 0, lanes=dot.lanes)
-                store(acc[r][c], dot.accumulate(old, a, b[c]), 0)
-    return [[load(acc[r][c], 0, lanes=dot.lanes) for c in columns] for r in rows]
+
+    def advance(step: Expr, count: int) -> None:
+        for more in range(count):
+            b = [p.weights(group + c, step, more) for c in columns]
+            for r in rows:
+                a = dot.activations(p.rows, row + r, step + more)
+                for c in columns:
+                    old = load(acc[r][c], 0, lanes=dot.lanes)
+                    store(acc[r][c], dot.accumulate(old, a, b[c]), 0)
+
+    if p.steps // p.together:
+        with serial(p.steps // p.together) as i:
+            for register in range(p.narrow.registers if p.narrow and each_step else 1):
+                if each_step is not None:
+                    each_step(i * p.narrow.registers + register if p.narrow else i)
+            advance(i * p.together, p.together)
+    if rest := p.steps % p.together:
+        advance(p.steps - rest, rest)
+    lanes = dot.lanes
+    return [[_shifted(load(acc[r][c], 0, lanes=lanes), up) for c in columns] for r in rows]
+
+
+def _shifted(acc: Expr, up: int) -> Expr:
+    """A finished accumulator of weights that were multiplied ``2**up`` times too large."""
+    return bind(acc >> const(up, "int32", lanes_of(acc))) if up else acc
 
 
 def emit_rows(
@@ -179,10 +222,21 @@ def widened(p: Product, columns: int, group: Expr) -> Product:
     if dtype == stored:
         return p
     scratch = alloc((columns, p.steps, dot.lanes * dot.depth), stored)
+    up = p.narrow.up if p.narrow else 0
+
+    def widen(c: int, step: Expr, count: int) -> None:
+        for more in range(count):
+            wide = p.weights(group + c, step, more)
+            moved = wide >> const(up, stored, lanes_of(wide)) if up else wide
+            store(scratch, moved, c, step + more, 0)
+
     for c in range(columns):
-        with serial(p.steps) as step:
-            store(scratch, dot.weights(p.packed, group + c, step), c, step, 0)
-    return replace(p, packed=scratch, origin=group)
+        if p.steps // p.together:
+            with serial(p.steps // p.together) as i:
+                widen(c, i * p.together, p.together)
+        if rest := p.steps % p.together:
+            widen(c, p.steps - rest, rest)
+    return replace(p, packed=scratch, origin=group, narrow=None)
 
 
 def emit_product(

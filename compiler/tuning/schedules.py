@@ -66,7 +66,8 @@ class Schedules:
             return NO_KNOBS, {}
         if self.entries is None:
             return UNTUNED, {}
-        found = [entry for entry in self.entries.get(task, ()) if entry.works]
+        entries = self.entries.get(task) or self.entries.get(task_text(kernel, facts=False), ())
+        found = [entry for entry in entries if entry.works]
         if not found:
             return NO_RECORD, {}
         usable = [entry for entry in found if is_valid(kernel, entry.values)]

@@ -48,17 +48,18 @@ class Task:
         return self.kernel.knobs()
 
 
-def task_text(kernel: Kernel) -> str:
-    """Which task a kernel belongs to.
+def task_text(kernel: Kernel, facts: bool = True) -> str:
+    """Which task a kernel belongs to; without `facts`, the nearest one that most logs know.
 
     First input, output, number of inputs, processor features and the template's `facts` decide
     the amount of work. What else differs between kernels (flags of the spec, the storage of the
     constants) follows the values of the weights and hardly matters for which schedule is best.
     """
-    facts = "".join(f", {fact}" for fact in kernel.template.facts(kernel))
+    known = kernel.template.facts(kernel) if facts else ()
+    more = "".join(f", {fact}" for fact in known)
     return (
         f"{kernel.name} {_type(kernel.inputs[0])} -> {_type(kernel.out)}, "
-        f"{len(kernel.inputs)} inputs, {kernel.features.dot}/{kernel.features.vector_bits}{facts}"
+        f"{len(kernel.inputs)} inputs, {kernel.features.dot}/{kernel.features.vector_bits}{more}"
     )
 
 

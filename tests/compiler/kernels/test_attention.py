@@ -164,7 +164,7 @@ def test_attention_with_unusual_factors(params: tuple[int, int], features: CpuFe
 
 LOG_CODES = pytest.mark.parametrize(
     ("steps", "levels", "zero"),
-    [(1, 16, False), (1, 4, True), (2, 16, True), (2, 8, False), (4, 32, False), (8, 64, True)],
+    [(1, 16, False), (2, 16, True), (2, 8, False), (8, 64, True)],
 )
 
 
@@ -181,7 +181,7 @@ def test_log_codes(steps: int, levels: int, zero: bool, features: CpuFeatures) -
 
 @FEATURE_IDS
 @LOG_CODES
-@pytest.mark.parametrize("shape", [(1, 197, 3, 2, 64), (2, 17, 3, 1, 16), (1, 64, 3, 1, 32)])
+@pytest.mark.parametrize("shape", [(1, 53, 3, 2, 64), (1, 64, 3, 1, 16)])
 def test_attention_with_log_codes(
     steps: int, levels: int, zero: bool, shape: tuple[int, ...], features: CpuFeatures
 ) -> None:

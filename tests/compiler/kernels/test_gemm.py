@@ -16,13 +16,18 @@ LinearCall = tuple[list[IntArray], IntArray]
 
 
 def linear_call(
-    rng: np.random.Generator, x: IntArray, channels: int, out_dtype: str, factor: float
+    rng: np.random.Generator,
+    x: IntArray,
+    channels: int,
+    out_dtype: str,
+    factor: float,
+    bits: int = 8,
 ) -> LinearCall:
     """Operands of a linear layer on rows `x`, and the contract's result."""
-    inner = x.shape[-1]
-    weight = rng.integers(-128, 128, (channels, inner), dtype=np.int8)
-    weight[0] = 127
-    weight[-1] = -128
+    inner, end = x.shape[-1], 1 << (bits - 1)
+    weight = rng.integers(-end, end, (channels, inner), dtype=np.int8)
+    weight[0] = end - 1
+    weight[-1] = -end
     bias = rng.integers(-(2**20), 2**20, channels).astype(np.int32)
     dyadic = to_dyadic(factor * rng.uniform(0.3, 1.0, channels))
     info = np.iinfo(out_dtype)
@@ -88,13 +93,17 @@ FUSED_CASES = [
 
 
 def fused_call(
-    op: str, rng: np.random.Generator, case: tuple[int, int, int, float], dtypes: tuple[str, str]
+    op: str,
+    rng: np.random.Generator,
+    case: tuple[int, int, int, float],
+    dtypes: tuple[str, str],
+    bits: int = 8,
 ) -> LinearCall:
     """Operands of a linear layer with a second step, and the contract's result."""
     rows, inner, channels, factor = case
     residual_dtype, out_dtype = dtypes
     x = random_codes(rng, "int8", (1, rows, inner))
-    operands, codes = linear_call(rng, x, channels, "int16", factor)
+    operands, codes = linear_call(rng, x, channels, "int16", factor, bits)
     info = np.iinfo(out_dtype)
     out = QuantParams(np.float32(0.02), np.int32(-3 if info.min else 99), info.min, info.max)
     if op == "vitq.linear_gelu":
