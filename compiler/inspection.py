@@ -90,6 +90,9 @@ def _layers(stored: dict[str, Any]) -> list[dict[str, Any]]:
             rows.append({"name": node.name, "op": node.op.value, "what": what})
         elif node.op is OpKind.EXP:
             rows.append({"name": node.name, "op": node.op.value, "what": codes_name(node)})
+        elif "twin_shift" in node.attrs:
+            what = f"coarse steps of {2 ** node.attrs['twin_shift']} fine ones"
+            rows.append({"name": node.name, "op": node.op.value, "what": what})
     return rows
 
 

@@ -14,6 +14,7 @@ DequantizeLinear, biases int32. The input is raw pixels, uint8, behind a Dequant
 * log codes round the exponent: ``Exp(Where(k > last, end, k) * -ln(2) / r)`` with
   ``k = Floor(Sub(ReduceMax(x), x) * r log2(e) + 0.5)``; `end` is the last code, or `BEYOND` where
   scores beyond it weigh nothing;
+* twin ranges are two pairs and a sum, and the pair of the sum, which it fits exactly;
 * which integer nonlinear operators are meant (`vitq.nonlinear`), and where the model came from,
   are metadata properties ``vitq.*``.
 """
@@ -29,8 +30,10 @@ from onnx import TensorProto, helper, numpy_helper
 from numerics.errors import VitqError
 from numerics.files import write_atomically
 from numerics.qparams import PerAxis, QuantParams
+from numerics.twin import Twin, coarse_range, fine_range, threshold
 from quantization.attention_codes import LogCodes, log_codes_of
 from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
+from quantization.twin_ranges import twin_of
 
 OPSET = 21
 IR_VERSION = 10
@@ -111,8 +114,12 @@ class _Writer:
             raise VitqError(f"{node.name}: operator {node.op} cannot be written as ONNX QDQ")
         value = handler(node, [self.values[name] for name in node.inputs])
         qparams = node.out or self._carried(node)
+        twin = twin_of(node)
         if qparams is not None:
-            value = self._quantize(value, node.name, qparams)
+            clip = twin is None
+            if twin is not None:
+                value = self._twin(value, node.name, qparams, twin)
+            value = self._quantize(value, node.name, qparams, clip)
             self.quantized[node.name] = qparams
         self.values[node.name] = value
 
@@ -140,15 +147,23 @@ class _Writer:
             return scale, zero, {"axis": qparams.granularity.axis}
         return scale, zero, {}
 
-    def _quantize(self, value: str, name: str, qparams: QuantParams) -> str:
+    def _quantize(self, value: str, name: str, qparams: QuantParams, clip: bool = True) -> str:
         scale, zero, attrs = self._qparams(name, qparams)
         codes = self._emit("QuantizeLinear", [value, scale, zero], f"{name}.q", **attrs)
         info = np.iinfo(qparams.dtype)
-        if (qparams.qmin, qparams.qmax) != (info.min, info.max):
+        if clip and (qparams.qmin, qparams.qmax) != (info.min, info.max):
             low = self._constant(f"{name}.qmin", np.asarray(qparams.qmin, qparams.dtype))
             high = self._constant(f"{name}.qmax", np.asarray(qparams.qmax, qparams.dtype))
             codes = self._emit("Clip", [codes, low, high], f"{name}.clipped")
         return self._dequantize(codes, name, qparams)
+
+    def _twin(self, value: str, name: str, out: QuantParams, twin: Twin) -> str:
+        """The sum of two ranges, exactly representable by the quantizer that follows."""
+        meet = self._constant(f"{name}.split", threshold(twin, out))
+        above = self._emit("Sub", [value, meet], f"{name}.above")
+        fine = self._quantize(value, f"{name}.fine", fine_range(twin, out))
+        coarse = self._quantize(above, f"{name}.coarse", coarse_range(twin, out))
+        return self._emit("Add", [fine, coarse], f"{name}.joined")
 
     def _dequantize(self, codes: str, name: str, qparams: QuantParams) -> str:
         scale, zero, attrs = self._qparams(name, qparams)

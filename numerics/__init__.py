@@ -12,6 +12,7 @@ we deviate, the ranges and the error bound:
     shiftmax       softmax; codes with deferred normalization
     log_codes      attention weights on a logarithmic grid
     shiftgelu      GELU without division
+    twin           a quantizer with a fine and a coarse range (after GELU)
     int_layernorm  LayerNorm with an exact integer square root
     ivit           the published forms of I-ViT, for models trained with them
     rounding       the named roundings

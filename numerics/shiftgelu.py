@@ -31,6 +31,14 @@ coarse (8-bit) inputs.
 Error against the exact (erf) GELU, before the output's rounding: at most `MAX_ERROR`, plus
 2**-14 |x| from the multipliers, plus half a step of r from the rounded tail. The second rounding,
 of t, moves a tie by at most 2**-more of half an output step.
+
+With twin ranges (`numerics.twin`: a split k and a shift j) t gives both codes:
+
+    fine   = clamp(((t + half) >> more) + zero_point, qmin, k)
+    coarse = clamp((t - ((k - zero_point) << more) + half) >> (more + j), 0, (qmax - k) >> j)
+    out    = fine + (coarse << j)
+
+One range is the case k = qmax, where there is no coarse code.
 """
 
 from typing import NamedTuple
@@ -43,6 +51,7 @@ from numerics.errors import RangeError
 from numerics.exp2 import ONE, exp2_fraction, mulhrs
 from numerics.qparams import QuantParams
 from numerics.rounding import Rounding, shift_right
+from numerics.twin import Twin, check_twin
 
 HALF_UP = Rounding.HALF_UP
 MAX_ERROR = 4e-4
@@ -73,18 +82,33 @@ class GeluParams(NamedTuple):
     out_multiplier: int
     out_shift: int
     more: int
+    split: int
+    twin_shift: int
     zero_point: int
     qmin: int
     qmax: int
 
+    @property
+    def is_twin(self) -> bool:
+        """Whether there is a coarse range."""
+        return self.split < self.qmax
 
-def gelu_params(scale: float, zero_point: int, out: QuantParams) -> GeluParams:
+    @property
+    def split_steps(self) -> int:
+        """Where the coarse range begins, in steps of t."""
+        return (self.split - self.zero_point) << self.more
+
+
+def gelu_params(
+    scale: float, zero_point: int, out: QuantParams, twin: Twin | None = None
+) -> GeluParams:
     """Integers for one input scale and one output quantizer.
 
     Args:
         scale: real value of one input step, > 0.
         zero_point: of the input.
         out: the output's parameters, per tensor.
+        twin: its two ranges, if it has them.
 
     Returns:
         The integers.
@@ -92,6 +116,8 @@ def gelu_params(scale: float, zero_point: int, out: QuantParams) -> GeluParams:
     Raises:
         RangeError: if a scale is not finite or 0, or the output far finer than the input.
     """
+    if twin is not None:
+        check_twin(twin, out)
     in_multiplier, in_shift = _word_dyadic(scale * 2**WORD_SHIFT / (2 * TAIL_RANGE))
     if in_multiplier < 1:
         raise RangeError(f"a GELU input scale of {scale:.3g} is too small: check the scales")
@@ -112,6 +138,7 @@ def gelu_params(scale: float, zero_point: int, out: QuantParams) -> GeluParams:
         out_multiplier,
         out_shift,
         shift - out_shift,
+        *(twin or Twin(out.qmax, 0)),
         int(out.zero_point),
         out.qmin,
         out.qmax,
@@ -162,5 +189,9 @@ def shiftgelu(x: IntArray, p: GeluParams) -> IntArray:
     tail = shiftgelu_tail(2 * eighth) * p.tail_multiplier
     rest = (np.maximum(centred, 0) << p.up) - shift_right(tail, p.tail_shift, HALF_UP)
     codes = shift_right(rest * p.out_multiplier, p.out_shift, HALF_UP)
-    codes = shift_right(codes, p.more, HALF_UP)
-    return np.clip(codes + p.zero_point, p.qmin, p.qmax)
+    fine = shift_right(codes, p.more, HALF_UP) + p.zero_point
+    if not p.is_twin:
+        return np.clip(fine, p.qmin, p.qmax)
+    coarse = shift_right(codes - p.split_steps, p.more + p.twin_shift, HALF_UP)
+    coarse = np.clip(coarse, 0, (p.qmax - p.split) >> p.twin_shift)
+    return np.clip(fine, p.qmin, p.split) + (coarse << p.twin_shift)

@@ -16,8 +16,10 @@ from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own docu
 from numerics.log_codes import code_table, log_code_params
 from numerics.qparams import QuantParams
 from numerics.shiftmax import CODE_MAX
+from numerics.twin import coarse_range, fine_range, threshold
 from quantization.attention_codes import LogCodes, log_codes_of
 from quantization.graph import Graph, Node, OpKind
+from quantization.twin_ranges import twin_of
 
 Observer = Callable[[Node, torch.Tensor], None]
 Quantizer = Callable[[Node, torch.Tensor], torch.Tensor]
@@ -59,6 +61,11 @@ def quantize_exponents(x: torch.Tensor, log: LogCodes) -> torch.Tensor:
 def simulate_node(node: Node, value: torch.Tensor) -> torch.Tensor:
     """A node's result as its quantizers leave it."""
     assert node.out is not None
+    twin = twin_of(node)
+    if twin is not None:
+        above = value - float(threshold(twin, node.out))
+        coarse = fake_quantize(above, coarse_range(twin, node.out))
+        return fake_quantize(value, fine_range(twin, node.out)) + coarse
     log = log_codes_of(node) if node.op is OpKind.EXP else None
     return fake_quantize(value if log is None else quantize_exponents(value, log), node.out)
 

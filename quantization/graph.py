@@ -22,7 +22,8 @@ Operators (`OpKind`), with x the first input:
     exp              exp(x - max(x)) over the last axis; attrs log_steps, log_levels, log_zero where
                      its codes are logarithmic (`quantization.attention_codes`)
     normalized_matmul  (p @ v) / sum(p) over p's last axis
-    gelu             attrs approximate: none or tanh
+    gelu             attrs approximate: none or tanh; twin_shift, twin_split where its quantizer has
+                     two ranges (`quantization.twin_ranges`)
     mean             over attrs.axis (dropped)
     reshape, permute, select, slice, concat    layout
     requantize       x at other parameters (Node.out)

@@ -34,6 +34,7 @@ from numerics.shiftmax import (
 )
 from quantization.attention_codes import exp_params
 from quantization.graph import Graph, Node, OpKind
+from quantization.twin_ranges import twin_of
 
 
 @dataclass
@@ -126,6 +127,7 @@ class IntegerReference:
         else:
             if node.out is None:
                 raise VitqError(f"{node.name} ({node.op}) has no quantizer on its result")
+            twin_of(node)  # refuses them where nothing executes them
             codes = _QUANTIZED[node.op](self.graph, node, inputs, node.out)
             return _quantized(codes, node.out)
         return value if node.out is None else _requantize(value, node)
@@ -261,7 +263,7 @@ def _gelu(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -
     if node.attrs.get("nonlinear") == "ivit":
         ivit = ivit_gelu_params(inputs[0].one_scale, inputs[0].zero_point, out)
         return ivit_shiftgelu(inputs[0].codes, ivit)
-    params = gelu_params(inputs[0].one_scale, inputs[0].zero_point, out)
+    params = gelu_params(inputs[0].one_scale, inputs[0].zero_point, out, twin_of(node))
     return shiftgelu(inputs[0].codes, params)
 
 

@@ -134,7 +134,17 @@ def _gelu(call: Expr, codes: Interval) -> Bounds:
         ("rescaled input", 0, distance, ACC_LIMIT),
         ("tail", 0, tail, ACC_LIMIT),
         ("sum", negative * p.out_multiplier, positive * p.out_multiplier + half, ACC_LIMIT),
+        *_coarse(p, negative * p.out_multiplier, positive * p.out_multiplier + half),
     ]
+
+
+def _coarse(p: GeluParams, low: int, high: int) -> Bounds:
+    """The difference that a coarse range is made of, from the bounds of the sum before it."""
+    if not p.is_twin:
+        return []
+    low, high = ((end >> p.out_shift) - p.split_steps for end in (low, high))
+    half = 1 << (p.more + p.twin_shift)
+    return [("coarse range", low, high + half, ACC_LIMIT)]
 
 
 def _ivit_shiftmax(call: Expr, ranges: Ranges) -> Bounds:

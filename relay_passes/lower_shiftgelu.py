@@ -1,13 +1,17 @@
 """LowerShiftgelu: GELU becomes ShiftGELU."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from numerics.ivit import ivit_gelu_params
 from numerics.shiftgelu import gelu_params
+from numerics.twin import Twin
 from relay_passes import dialect
-from relay_passes.matching import Codes, Expr, Quantizer, dtype_of
+from relay_passes.matching import Expr, Quantizer, dtype_of
 from relay_passes.nonlinear import Nonlinear
 from relay_passes.rewriting import BindingPass, Context, DeclineError
+from relay_passes.twin import read_twin
 
 SPELLING = 1e-6
 """Relative difference allowed between a file's 0.5 or sqrt(2) and the number itself."""
@@ -21,6 +25,8 @@ class LowerShiftgelu(BindingPass):
         quantize(gelu(dequantize(x)), s, z)                     -> vitq.shiftgelu(x)
         quantize(gelu_tanh(dequantize(x)), s, z)                -> vitq.shiftgelu(x)
         quantize(x (1 + erf(x / sqrt(2))) / 2) in any order      -> vitq.shiftgelu(x)
+        quantize(dequantize(quantize(gelu)) + dequantize(quantize(gelu - t)))
+                                                                 -> vitq.shiftgelu(x), twin ranges
 
     With nonlinear = ivit the result is ``vitq.ivit_shiftgelu(x)``, which depends on the maximum of
     the last axis: no pass may move a reshape or a transposition across a GELU.
@@ -39,6 +45,9 @@ class LowerShiftgelu(BindingPass):
         out = ctx.quantizer(value)
         if out is None:
             return None
+        twin = read_twin(out, ctx) if self._nonlinear is Nonlinear.VITQ else None
+        if twin is not None:
+            return self._lowered(twin.data, replace(out, qparams=twin.out), twin.twin, ctx)
         call = ctx.call(out.data, "relax.nn.gelu", "relax.nn.gelu_tanh")
         data = call.args[0] if call is not None else erf_form(out.data, ctx)
         if data is None and ctx.call(out.data, "relax.erf") is not None:
@@ -46,8 +55,10 @@ class LowerShiftgelu(BindingPass):
                 "quantizers lie between the steps of a GELU: export with opset 20 or later, whose "
                 "Gelu is one operator"
             )
-        if data is None:
-            return None
+        return None if data is None else self._lowered(data, out, None, ctx)
+
+    def _lowered(self, data: Expr, out: Quantizer, twin: Twin | None, ctx: Context) -> Expr:
+        """The integer operator of the family."""
         codes = ctx.codes(data)
         if codes is None:
             raise DeclineError("the input is not quantized")
@@ -55,14 +66,10 @@ class LowerShiftgelu(BindingPass):
             raise DeclineError("a scale for each channel")
         if not dialect.is_words(codes.codes):
             raise DeclineError(f"the input has {dtype_of(codes.codes)} codes: 16 bits at most")
-        return self._lowered(codes, out)
-
-    def _lowered(self, codes: Codes, out: Quantizer) -> Expr:
-        """The integer operator of the family."""
         meaning = float(codes.scale), int(codes.zero_point), out.qparams
         if self._nonlinear is Nonlinear.IVIT:
             return dialect.ivit_shiftgelu(codes.codes, ivit_gelu_params(*meaning), out.dtype)
-        return dialect.shiftgelu(codes.codes, gelu_params(*meaning), out.dtype)
+        return dialect.shiftgelu(codes.codes, gelu_params(*meaning, twin), out.dtype)
 
 
 def _factors(expr: Expr, ctx: Context) -> tuple[float, list[Expr]]:

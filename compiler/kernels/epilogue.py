@@ -87,7 +87,7 @@ class GeluStep(SecondStep):
 
     def __init__(self, params: Buffer, spec: GeluSpec, halves: Halves | None) -> None:
         """Read GeluParams."""
-        self.gelu_words = GeluWords(params)
+        self.gelu_words = GeluWords(params, spec.twin)
         self.gelu_halves = GeluHalves(params, spec, halves) if halves else None
 
     def words(self, codes: Expr, valid: int, row: Expr, column: Expr) -> Expr:

@@ -37,11 +37,17 @@ from compiler.kernels.types import (
     tensor_of,
 )
 from numerics.arrays import IntArray
-from numerics.shiftgelu import EXPONENT_COEFFICIENTS, WORD_SHIFT, GeluParams
+from numerics.shiftgelu import (
+    EXPONENT_COEFFICIENTS,
+    WORD_SHIFT,
+    GeluParams,
+    shiftgelu_tail,
+)
 
 BYTE = 8
 HALF_LIMIT = 2**15
 OCTAVE_BITS = 11
+TAIL_MAX = int(shiftgelu_tail(np.arange(2**15)).max())
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,13 @@ class GeluSpec:
         halves: whether the 16-bit form computes the contract's bits.
         plain: whether the input has zero point 0 and ``up`` is 0.
         own: whether the bounds are those of the result's type.
+        twin: whether there is a coarse range.
     """
 
     halves: bool
     plain: bool
     own: bool
+    twin: bool = False
 
 
 def lower_shiftgelu(
@@ -89,7 +97,7 @@ def gelu_spec(
     info = np.iinfo(out_dtype)
     halves = halves_for(features) is not None and info.bits == BYTE and _fits_halves(p, codes)
     own = (p.qmin, p.qmax) == (info.min, info.max)
-    return GeluSpec(halves, p.x_zero_point == 0 and p.up == 0, own)
+    return GeluSpec(halves, p.x_zero_point == 0 and p.up == 0, own, p.is_twin)
 
 
 def _fits_halves(p: GeluParams, codes: tuple[int, int]) -> bool:
@@ -101,6 +109,20 @@ def _fits_halves(p: GeluParams, codes: tuple[int, int]) -> bool:
         and min(max(high, -low), p.farthest) << (WORD_SHIFT - p.in_shift) < HALF_LIMIT
         and (p.tail_shift, p.out_shift) == (WORD_SHIFT, WORD_SHIFT)
         and 1 <= p.more <= WORD_SHIFT
+        and (not p.is_twin or _coarse_fits_halves(p, codes))
+    )
+
+
+def _coarse_fits_halves(p: GeluParams, codes: tuple[int, int]) -> bool:
+    """Whether the coarse code's difference and shift fit 16-bit lanes, too."""
+    highest = max(codes[1] - p.x_zero_point, 0) << p.up
+    lowest = -(TAIL_MAX * p.tail_multiplier >> p.tail_shift) - 1
+    ends = [(end * p.out_multiplier >> p.out_shift) - p.split_steps for end in (lowest, highest)]
+    return (
+        -HALF_LIMIT <= ends[0]
+        and ends[1] < HALF_LIMIT - 1
+        and abs(p.split_steps) < HALF_LIMIT
+        and p.more + p.twin_shift <= WORD_SHIFT
     )
 
 
@@ -112,7 +134,7 @@ def _gelu_body(
     halves = halves_for(kernel.features) if spec.halves else None
 
     source, target = view(x, x_type.flat), view(result, kernel.out.flat)
-    plain = GeluWords(params)
+    plain = GeluWords(params, spec.twin)
     wide = GeluHalves(params, spec, halves) if halves else None
     lanes = kernel.features.lanes if wide is None else 2 * kernel.features.lanes
 
@@ -129,9 +151,9 @@ SHIFTGELU = Template("shiftgelu", _gelu_body)
 class GeluWords:
     """GELU of any codes in int32 lanes: takes and returns registers."""
 
-    def __init__(self, params: Buffer) -> None:
-        """Read GeluParams."""
-        self.p = _read(params)
+    def __init__(self, params: Buffer, twin: bool) -> None:
+        """Read GeluParams; `twin`: see `GeluSpec`."""
+        self.p, self.twin = _read(params), twin
 
     def __call__(self, codes: Expr) -> Expr:
         """Codes of any integer type to int32."""
@@ -143,7 +165,13 @@ class GeluWords:
         tail = emit_tail(bind(eighth + eighth), Words()) * splat(p.tail_multiplier, lanes)
         rest = (tirx.max(centred, none) << splat(p.up, lanes)) - _rounded(tail, p.tail_shift)
         code = _rounded(bind(rest) * splat(p.out_multiplier, lanes), p.out_shift)
-        return clamp(_rounded(code, p.more) + splat(p.zero_point, lanes), p.qmin, p.qmax)
+        fine = _rounded(code, p.more) + splat(p.zero_point, lanes)
+        if not self.twin:
+            return clamp(fine, p.qmin, p.qmax)
+        above = _rounded(code - splat(bind(p.split_steps), lanes), bind(p.more + p.twin_shift))
+        limit = bind((p.qmax - p.split) >> p.twin_shift)
+        coarse = clamp(above, const(0, "int32"), limit) << splat(p.twin_shift, lanes)
+        return bind(clamp(fine, p.qmin, p.split) + coarse)
 
 
 class GeluHalves:
@@ -155,6 +183,10 @@ class GeluHalves:
         p = _read(params)
         up, more = bind(WORD_SHIFT - p.in_shift), bind(1 << (WORD_SHIFT - p.more))
         self.farthest = bind(tirx.min(p.farthest, const(HALF_LIMIT, "int32")))
+        if spec.twin:
+            down = 1 << (WORD_SHIFT - p.more - p.twin_shift)
+            limit = (p.qmax - p.split) >> p.twin_shift
+            self.coarse = [self._word(bind(v)) for v in (p.split_steps, down, limit)]
         self.p = GeluParams(*(self._word(v) for v in p._replace(in_shift=up, more=more)))
 
     def _word(self, scalar: Expr) -> Expr:
@@ -181,8 +213,13 @@ class GeluHalves:
         positive = bind(tirx.max(centred, none))
         if not self.spec.plain:
             positive = bind(positive << p.up)
-        code = q.mulhrs(q.mulhrs(bind(positive - tail), p.out_multiplier), p.more)
-        code = bind(code + p.zero_point)
+        t = q.mulhrs(bind(positive - tail), p.out_multiplier)
+        code = bind(q.mulhrs(t, p.more) + p.zero_point)
+        if self.spec.twin:
+            split, down, limit = self.coarse
+            above = bind(tirx.max(q.mulhrs(bind(t - split), down), none))
+            coarse = bind(tirx.min(above, limit) << p.twin_shift)
+            return bind(bind(tirx.min(tirx.max(code, p.qmin), p.split)) + coarse)
         if saturates and self.spec.own:
             return code
         return bind(tirx.min(tirx.max(code, p.qmin), p.qmax))

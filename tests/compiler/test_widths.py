@@ -1,4 +1,4 @@
-"""Narrow widths, mixed recipes and log codes through the library, on the embedded model."""
+"""Narrow widths, mixed recipes, log codes, twin ranges through the library: the embedded model."""
 
 import json
 from dataclasses import replace
@@ -39,11 +39,15 @@ def mixed_recipe(folder: Path) -> str:
     return str(path)
 
 
-def with_log_codes(artifact: Artifact, form: AttentionForm) -> None:
-    """Change the artifact's attention weights."""
+def with_codes(artifact: Artifact, form: AttentionForm, twin: bool) -> None:
+    """Change the artifact's attention weights, and give its GELUs two ranges."""
     model = storage.load(artifact.folder)
     recipe = {k: v for k, v in model.provenance["recipe"].items() if k not in ("name", "layers")}
     use_log_codes(model.graph, form, Recipe(**recipe), zero=form is AttentionForm.LOG_SQRT2)
+    for node in model.graph:
+        if twin and node.op is OpKind.GELU:
+            assert node.out is not None
+            node.attrs.update(twin_shift=2, twin_split=int(node.out.zero_point) + 2)
     storage.save(artifact.folder, model)
 
 
@@ -54,7 +58,8 @@ def test_every_width_is_exact(recipe: str, form: AttentionForm, tmp_path: Path) 
     options = replace(QuantizeOptions(artifacts=tmp_path), recipe=name)
     artifact = quantize(options)
     assert artifact.folder.name == f"{Path(name).stem}-repq"
-    with_log_codes(artifact, form)
+    twin = recipe in ("w6a6", "w4a4")
+    with_codes(artifact, form, twin)
     export(artifact)
     folder = compile_model(artifact.folder, CompileOptions())
     checks = verify(folder, count=32)
@@ -67,5 +72,7 @@ def test_every_width_is_exact(recipe: str, form: AttentionForm, tmp_path: Path) 
     codes = {layer["what"] for layer in content["layers"] if layer["op"] == "exp"}
     weights = set(target["attention_codes"].values())
     assert (codes, weights) == ({said}, {compiled})
+    ranges = {layer["what"] for layer in content["layers"] if layer["op"] == "gelu"}
+    assert (ranges != set()) == twin
     widths = {layer["what"] for layer in content["layers"] if layer["op"] == "linear"}
     assert len(widths) > 2 if recipe == "mixed" else len(widths) <= 2

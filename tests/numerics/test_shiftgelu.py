@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from numerics.arrays import FloatArray, IntArray
-from numerics.errors import RangeError
+from numerics.errors import RangeError, VitqError
 from numerics.exp2 import ONE, mulhrs
 from numerics.qparams import QuantParams
 from numerics.rounding import Rounding, shift_right
@@ -25,6 +25,7 @@ from numerics.shiftgelu import (
     shiftgelu,
     shiftgelu_tail,
 )
+from numerics.twin import Twin
 
 HALF_UP = Rounding.HALF_UP
 TAIL_CODES = np.arange(2 * TAIL_LIMIT + 2)
@@ -63,8 +64,10 @@ def literal(x: int, p: GeluParams) -> int:
     y = 32640 + half_up(-22566 + half_up(7539 + half_up(-1293, f), f), f)
     h = half_up(v, shifted(y, n))
     rest = max(centred, 0) * 2**p.up - shifted(h * p.tail_multiplier, p.tail_shift)
-    code = shifted(shifted(rest * p.out_multiplier, p.out_shift), p.more)
-    return min(max(code + p.zero_point, p.qmin), p.qmax)
+    t = shifted(rest * p.out_multiplier, p.out_shift)
+    fine = min(max(shifted(t, p.more) + p.zero_point, p.qmin), p.split)
+    above = shifted(t - (p.split - p.zero_point) * 2**p.more, p.more + p.twin_shift)
+    return fine + min(max(above, 0), (p.qmax - p.split) >> p.twin_shift) * 2**p.twin_shift
 
 
 @settings(deadline=None)
@@ -226,12 +229,14 @@ def test_order_of_the_integers() -> None:
         "out_multiplier",
         "out_shift",
         "more",
+        "split",
+        "twin_shift",
         "zero_point",
         "qmin",
         "qmax",
     )
     p = gelu_params(1.0, 4, QuantParams.per_tensor(1.0, 7, -50, 50))
-    assert (p.x_zero_point, *p[10:]) == (4, 7, -50, 50)
+    assert (p.x_zero_point, *p[10:]) == (4, 50, 0, 7, -50, 50)
 
 
 def test_scale_out_of_range() -> None:
@@ -242,3 +247,55 @@ def test_scale_out_of_range() -> None:
         gelu_params(math.nan, 0, output(1.0))
     with pytest.raises(RangeError, match="too small: check the scales"):
         gelu_params(1e-10, 0, output(1.0))
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.int16, hnp.array_shapes(max_dims=2, max_side=5)),
+    st.floats(2.0**-14, 0.01),
+    st.integers(-8, 7),
+    st.integers(1, 7),
+    st.integers(-8, 20),
+)
+def test_twin_ranges_match_python_integers(
+    x: IntArray, scale: float, zero_point: int, shift: int, split: int
+) -> None:
+    """Any split, coarse steps of 2 to 128 fine ones, also where the codes need 16 bits."""
+    out = QuantParams.per_tensor(0.02, zero_point, -8, 1000)
+    p = gelu_params(scale, 0, out, Twin(split, shift))
+    expected = [literal(int(v), p) for v in x.reshape(-1)]
+    assert shiftgelu(x, p).tolist() == np.reshape(expected, x.shape).tolist()
+
+
+def test_twin_ranges_are_two_quantizers() -> None:
+    """PTQ4ViT's: negative values in fine steps, positive ones in steps 16 times as large."""
+    out = QuantParams.per_tensor(0.17 / 8, 0, -8, 112)
+    x = np.arange(-30000, 30000, 7)
+    codes = shiftgelu(x, gelu_params(2e-4, 0, out, Twin(0, 4)))
+    exact = gelu(x * 2e-4)
+    negative = exact < 0
+    fine, coarse = float(out.scale), 16 * float(out.scale)
+    wanted = np.where(negative, np.rint(exact / fine), 16 * np.clip(np.rint(exact / coarse), 0, 7))
+    apart = np.abs(np.abs(exact / np.where(negative, fine, coarse)) % 1 - 0.5) > 0.03
+    np.testing.assert_array_equal(codes[apart], wanted[apart])
+    assert set(codes[~negative].tolist()) == {16 * i for i in range(8)}
+    assert codes[negative].min() == -8
+
+
+def test_one_range_is_a_twin_of_its_own_bounds() -> None:
+    x = np.arange(-20000, 20000, 3)
+    out = output(0.03, -100, bits=8)
+    whole, halves = gelu_params(3e-4, 0, out), gelu_params(3e-4, 0, out, Twin(5, 0))
+    np.testing.assert_array_equal(shiftgelu(x, whole), shiftgelu(x, halves))
+
+
+@pytest.mark.parametrize(
+    ("twin", "message"),
+    [
+        (Twin(127, 1), "splits at 127: choose -128 to 126"),
+        (Twin(0, 8), "shift is 8: choose 0 to 7"),
+    ],
+)
+def test_twin_ranges_that_no_quantizer_has(twin: Twin, message: str) -> None:
+    with pytest.raises(VitqError, match=message):
+        gelu_params(1e-3, 0, output(0.02, bits=8), twin)

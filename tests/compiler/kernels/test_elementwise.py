@@ -9,6 +9,7 @@ from numerics.dyadic import Dyadic, requantize, rescale, to_dyadic
 from numerics.errors import VitqError
 from numerics.qparams import QuantParams
 from numerics.shiftgelu import gelu_params, shiftgelu
+from numerics.twin import Twin
 from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_op
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
@@ -71,8 +72,9 @@ def test_shiftgelu(dtype: str, scale: float, zero: int, features: CpuFeatures) -
     info = np.iinfo(dtype)
     x = np.arange(info.min, info.max + 1, dtype=np.int64).astype(dtype)
     x = np.append(x, x[:5])
-    for out in (QuantParams(0.03, -100, -128, 127), QuantParams(0.4, -7, -8, 7)):
-        p = gelu_params(scale, zero, out)
+    wide, narrow = QuantParams(0.03, -100, -128, 127), QuantParams(0.4, -7, -8, 7)
+    for out, twin in ((wide, None), (narrow, None), (wide, Twin(-90, 3)), (narrow, Twin(-8, 1))):
+        p = gelu_params(scale, zero, out, twin)
         operands = [x, np.array(p, np.int64)]
         result = run_op("vitq.shiftgelu", operands, TensorType(x.shape, "int8"), features)
         np.testing.assert_array_equal(result, shiftgelu(x, p))

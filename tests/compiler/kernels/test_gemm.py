@@ -10,6 +10,7 @@ from numerics.dyadic import Dyadic, rescale, to_dyadic
 from numerics.matmul import int_matmul
 from numerics.qparams import QuantParams
 from numerics.shiftgelu import gelu_params, shiftgelu
+from numerics.twin import Twin
 from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_lowered, run_op
 
 LinearCall = tuple[list[IntArray], IntArray]
@@ -98,6 +99,7 @@ def fused_call(
     case: tuple[int, int, int, float],
     dtypes: tuple[str, str],
     bits: int = 8,
+    twin: bool = False,
 ) -> LinearCall:
     """Operands of a linear layer with a second step, and the contract's result."""
     rows, inner, channels, factor = case
@@ -107,7 +109,7 @@ def fused_call(
     info = np.iinfo(out_dtype)
     out = QuantParams(np.float32(0.02), np.int32(-3 if info.min else 99), info.min, info.max)
     if op == "vitq.linear_gelu":
-        gelu = gelu_params(3e-4, 0, out)
+        gelu = gelu_params(3e-4, 0, out, Twin(int(out.zero_point) + 3, 2) if twin else None)
         return [*operands, np.array(gelu, np.int64)], shiftgelu(codes, gelu)
     residual = random_codes(rng, residual_dtype, codes.shape)
     p = add_params(0.01, 4, 0.008, -5, out)
@@ -134,9 +136,10 @@ def run_fused(
 @pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 @pytest.mark.parametrize("case", FUSED_CASES, ids=lambda c: "x".join(map(str, c[:3])))
 def test_linear_gelu(case: tuple[int, int, int, float], features: CpuFeatures) -> None:
-    """A GELU in registers."""
-    op = "vitq.linear_gelu"
-    run_fused(op, fused_call(op, np.random.default_rng(1), case, ("", "int8")), "int8", features)
+    """A GELU in registers, also with two ranges."""
+    op, twin = "vitq.linear_gelu", case[0] != 1
+    call = fused_call(op, np.random.default_rng(1), case, ("", "int8"), twin=twin)
+    run_fused(op, call, "int8", features)
 
 
 @pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)

@@ -1,0 +1,78 @@
+"""Twin ranges through the graph: fake quantization, reference and ONNX mean the same codes."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.parity import compare, onnx_runner
+from export.qdq import save_onnx, to_onnx
+from numerics.errors import VitqError
+from numerics.qparams import QuantParams
+from numerics.twin import Twin
+from quantization.fake_quantize import GraphModule, simulate_node
+from quantization.graph import Graph, Node, OpKind
+from quantization.reference import IntegerReference
+from quantization.twin_ranges import twin_of
+from tests.quantization.vits import VARIANTS, float_logits, lowest_cosine, pixels, quantized
+
+
+def gelus(graph: Graph) -> list[Node]:
+    return [node for node in graph if node.op is OpKind.GELU]
+
+
+def with_twins(shift: int, split: int | None) -> Graph:
+    """Two ranges as wide as what one had."""
+    graph = copy.deepcopy(quantized("class_token", "w8a8"))
+    for node in gelus(graph):
+        assert node.out is not None
+        scale, zero = float(node.out.scale), int(node.out.zero_point)
+        reach = scale * (node.out.qmax - zero)
+        fine = 0.17 / 16
+        top = int(reach / fine) >> shift << shift
+        node.out = QuantParams.per_tensor(fine, 0, -16, max(top, 1 << shift))
+        node.attrs["twin_shift"] = shift
+        if split is not None:
+            node.attrs["twin_split"] = split
+            node.out = QuantParams.per_tensor(fine, 0, -16, split + top)
+    return graph
+
+
+@pytest.mark.parametrize(("shift", "split"), [(3, None), (4, 8)])
+def test_all_stages_agree(shift: int, split: int | None, tmp_path: Path) -> None:
+    graph, pictures = with_twins(shift, split), pixels(8)
+    assert {twin_of(node) for node in gelus(graph)} == {Twin(split or 0, shift)}
+    reference = IntegerReference(graph)
+    integer = (reference(pictures.numpy()) * reference.output_scale).astype(np.float32)
+    assert lowest_cosine(integer, float_logits(VARIANTS["class_token"](), pictures)) > 0.98
+    module = GraphModule(graph, simulate=True)
+    simulated = module(pictures).numpy()
+    assert compare(simulated, integer).mean_cosine > 0.999
+    save_onnx(to_onnx(graph, {}), tmp_path / "network.onnx")
+    exported = onnx_runner(tmp_path / "network.onnx")(pictures.numpy())
+    assert compare(simulated, exported).mean_cosine > 0.9999
+
+
+def test_simulated_values_lie_on_the_grid() -> None:
+    graph = with_twins(3, 8)
+    for node in gelus(graph):
+        assert node.out is not None
+        scale = float(node.out.scale)
+        values = torch.arange(-40, 2 * node.out.qmax + 40) * scale / 2
+        steps = np.unique(np.rint(simulate_node(node, values).numpy() / scale)).astype(int)
+        top = 8 + ((node.out.qmax - 8) >> 3 << 3)
+        assert steps.tolist() == [*range(-16, 9), *range(16, top + 1, 8)]
+
+
+def test_other_operators_have_no_twin_ranges() -> None:
+    graph = with_twins(3, None)
+    gelu = gelus(graph)[0]
+    gelu.attrs["nonlinear"] = "ivit"
+    with pytest.raises(VitqError, match="twin ranges are for the quantizer of a ShiftGELU"):
+        twin_of(gelu)
+    layer = next(node for node in graph if node.op is OpKind.LAYER_NORM)
+    layer.attrs["twin_shift"] = 2
+    with pytest.raises(VitqError, match="twin ranges are for"):
+        IntegerReference(graph)(pixels(1).numpy())
