@@ -20,6 +20,9 @@ from numerics.errors import VitqError
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("numerics", "quantization", "export")
+NOISE_FACTOR = 3.0
+"""Parity may be as many times further from 1 than float32 is from float64: of a network that turns
+roundings into other codes, layer by layer, no two runtimes have the same logits."""
 
 
 def export(artifact: Artifact) -> dict[str, Any]:
@@ -79,7 +82,8 @@ def _export(artifact: Artifact) -> dict[str, Any]:
         "std": " ".join(map(str, facts["std"])),
     }
     save_onnx(to_onnx(model.graph, metadata), artifact.onnx)
-    simulated = GraphModule(model.graph, simulate=True)(torch.from_numpy(model.sample)).numpy()
+    pixels = torch.from_numpy(model.sample)
+    simulated = GraphModule(model.graph, simulate=True)(pixels).numpy()
     parity = compare(simulated, run_onnx(artifact.onnx, model.sample))
     logger.info(
         "export: parity with PyTorch on %d pictures: cosine %.5f, argmax agreement %.1f %%",
@@ -87,9 +91,18 @@ def _export(artifact: Artifact) -> dict[str, Any]:
         parity.mean_cosine,
         100 * parity.argmax_agreement,
     )
-    if not parity.mean_cosine >= MIN_COSINE:
+    if parity.mean_cosine >= MIN_COSINE:
+        return parity.to_json()
+    exact = GraphModule(model.graph, simulate=True, dtype=torch.float64)(pixels).numpy()
+    own = compare(exact, simulated).mean_cosine
+    logger.warning(
+        "export: rounding alone changes this network's logits: PyTorch in float32 and float64 have "
+        "a cosine of %.5f (too few bits for this method?)",
+        own,
+    )
+    if not parity.mean_cosine >= 1 - NOISE_FACTOR * (1 - own):
         raise VitqError(
             f"{artifact.onnx} does not compute what PyTorch does: mean cosine "
             f"{parity.mean_cosine:.4f} of the logits (at least {MIN_COSINE}); please report this"
         )
-    return parity.to_json()
+    return parity.to_json() | {"float64_cosine": own}

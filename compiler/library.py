@@ -37,7 +37,9 @@ def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build.") as folder:
         temporary = Path(folder).resolve() / path.name
-        executable.export_library(str(temporary), cc=find_compiler(target))
+        executable.export_library(
+            str(temporary), cc=find_compiler(target), options=["-Wl,--strip-debug"]
+        )
         os.replace(temporary, path)
 
 

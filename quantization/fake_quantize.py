@@ -78,6 +78,8 @@ class GraphModule(torch.nn.Module):
         simulate: quantize the nodes that carry parameters.
         observer: called with each node and its result, before its quantizer.
         quantizer: what simulates one node's, `simulate_node` or a differentiable form of it.
+        dtype: of the arithmetic. Codes hardly depend on it; where they do, the quantized network
+            amplifies rounding, and float64 shows by how much.
     """
 
     def __init__(
@@ -86,14 +88,16 @@ class GraphModule(torch.nn.Module):
         simulate: bool = False,
         observer: Observer | None = None,
         quantizer: Quantizer = simulate_node,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.graph = graph
         self.simulate = simulate
         self.observer = observer
         self.quantizer = quantizer
+        self.dtype = dtype
         self._params = {
-            (node.name, role): torch.from_numpy(np.array(graph.real(node, role)))
+            (node.name, role): torch.from_numpy(np.array(graph.real(node, role))).to(dtype)
             for node in graph
             for role in node.params
         }
@@ -121,7 +125,7 @@ class GraphModule(torch.nn.Module):
             (N, classes) float32.
         """
         if x.dtype == torch.uint8:
-            x = x.to(torch.float32) / 255
+            x = x.to(self.dtype) / 255
         values: dict[str, torch.Tensor] = {}
         for node in self.graph:
             value = x if node.op is OpKind.INPUT else self._compute(node, values, x.shape[0])

@@ -72,8 +72,8 @@ def pack_requantize(
         moves = split_constant(grouped(shift, dot, WORD), lanes, split)
     else:
         add = add << up
-        down = grouped(np.maximum(shift - WORD, 0), dot)
-        moves = np.concatenate([down, grouped(up, dot)], axis=1).astype(np.int32)
+        parts = [np.maximum(shift - WORD, 0)] + ([up] if form == "moved" else [])
+        moves = np.concatenate([grouped(part, dot) for part in parts], axis=1).astype(np.int32)
     packed = (
         split_constant(grouped(multiplier, dot), lanes, split, "int32"),
         split_constant(grouped(add, dot), lanes, split),
