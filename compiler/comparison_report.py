@@ -31,7 +31,7 @@ def plot_comparison(result: Comparison, path: Path) -> None:
     plt = pyplot()
     recipes = list(dict.fromkeys(cell.recipe for cell in result.cells))
     series = list(dict.fromkeys((cell.method, cell.calibration) for cell in result.cells))
-    figure, axis = plt.subplots(figsize=(2 + 2.2 * len(recipes), 4.5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(4 + 2.2 * len(recipes), 4.5), layout="constrained")
     width = BAR_SPAN / len(series)
     for index, (method, calibration) in enumerate(series):
         cells = [c for c in result.cells if (c.method, c.calibration) == (method, calibration)]
@@ -45,7 +45,7 @@ def plot_comparison(result: Comparison, path: Path) -> None:
     axis.set_ylabel("top-1, %" if labelled else "agreement with float, %")
     axis.set_ylim(0, 105)
     axis.set_title(f"{result.model}, {result.float_row.images} pictures", fontsize=10)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axis.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 

@@ -8,6 +8,8 @@ from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
 from quantization.widths import PRODUCTS
 
 BYTE = 8
+PACKED_BITS = 4
+"""Weights of up to so many bits are packed in the library; wider ones take a byte each."""
 WEIGHTED = (OpKind.CONV2D, OpKind.LINEAR)
 
 
@@ -29,8 +31,9 @@ class ProductCost:
     fixed_bits: int | None
 
     def size_bytes(self, weight_bits: int) -> int:
-        """Bytes of the weights, packed without gaps."""
-        return math.ceil(self.weights * weight_bits / BYTE)
+        """Bytes of the weights in the library."""
+        stored = weight_bits if weight_bits <= PACKED_BITS else BYTE
+        return math.ceil(self.weights * stored / BYTE)
 
     def bit_operations(self, weight_bits: int, activation_bits: int) -> int:
         """BitOps: multiplications times the widths of both operands."""

@@ -33,7 +33,7 @@ from quantization.methods import Method
 from quantization.recipe import Recipe
 
 CYCLES = 4
-STEPS = 120
+STEPS = 100
 """Over all cycles; each costs twice one of psaq's."""
 DISCREPANCY_WEIGHT = 1.0
 

@@ -8,11 +8,13 @@ import pytest
 
 from compiler import cli
 from compiler import sensitivity as stage
+from compiler.kernels.narrow import PLANES
 from compiler.quantize import QuantizeOptions
 from compiler.sensitivity import sensitivity
 from compiler.sensitivity_report import plot_sensitivity, sensitivity_rows
 from numerics.errors import VitqError
 from quantization import artifact as storage
+from quantization.costs import PACKED_BITS, ProductCost
 
 BUDGET = 60_000
 """Bytes; 8-bit weights are 134,912."""
@@ -41,12 +43,12 @@ def test_mixed_recipe_is_measured_once_and_quantized(
     made = Path(capsys.readouterr().out.strip())
     assert made == folder / "digits_vit" / f"mixed-bytes{BUDGET}-repq"
     graph = storage.load(made).graph
-    codes = {
+    bits = {
         key: graph.tensors[key].size * (int(q.qmax).bit_length() + 1)
         for key, q in graph.qparams.items()
         if key.endswith(".weight")
     }
-    assert 0.9 * BUDGET < sum(codes.values()) / 8 <= BUDGET
+    assert 0.9 * BUDGET < sum(bits.values()) / 8 <= BUDGET
     recipe = json.loads((made.parent / "recipes" / f"mixed-bytes{BUDGET}.json").read_text())
     assert {layer["weight_bits"] for layer in recipe["layers"]} > {3, 8}
 
@@ -83,3 +85,9 @@ def test_widths_out_of_range_are_refused() -> None:
     for widths in ((), (1,), (4, 8)):
         with pytest.raises(VitqError, match="give some of 2 to 7"):
             sensitivity(QuantizeOptions(), widths)
+
+
+def test_bytes_are_counted_as_the_library_packs_them() -> None:
+    assert set(PLANES) == set(range(2, PACKED_BITS + 1))
+    cost = ProductCost("layer", 1, 16, None)
+    assert [cost.size_bytes(bits) for bits in (2, 3, 4, 5, 8)] == [4, 6, 8, 16, 16]

@@ -85,7 +85,8 @@ def test_nothing_is_edited(
 
 def test_costs_of_the_embedded_model(quantize_digits: Callable[..., Graph]) -> None:
     """4 blocks, 65 tokens, width 64, MLP 128; the last block's MLP reads the class token alone."""
-    costs = {c.layer: c for c in product_costs(quantize_digits())}
+    graph = quantize_digits(method="minmax")
+    costs = {c.layer: c for c in product_costs(graph)}
     patch, qkv = costs["conv2d"], costs["linear"]
     assert (patch.macs, patch.weights) == (64 * 64 * 48, 64 * 48)
     assert (qkv.macs, qkv.weights) == (65 * 64 * 192, 64 * 192)
@@ -97,6 +98,11 @@ def test_costs_of_the_embedded_model(quantize_digits: Callable[..., Graph]) -> N
     assert patch.bit_operations(4, 6) == patch.macs * 4 * 8  # pixels
     assert scores.bit_operations(4, 6) == scores.macs * 36
     assert values.bit_operations(4, 6) == values.macs * 8 * 6  # attention weights
+    for node in graph:
+        if node.op is OpKind.EXP:
+            node.attrs.update(log_steps=2, log_levels=16, log_zero=True)
+    logarithmic = {c.layer: c for c in product_costs(graph)}["scaled_dot_product_attention"]
+    assert logarithmic.bit_operations(4, 6) == values.macs * 36  # as wide as activations
     head = costs["linear_16"]
     assert (head.macs, head.weights) == (640, 640)
     weights = sum(c.weights for c in costs.values())
