@@ -76,9 +76,7 @@ def migrate(
     r1 = np.where(live, spans / spans[live].mean(), 1.0)
     offset = np.where(live, -(low + high) / 2, -graph.real(node, "beta"))
     weights = [(linear, graph.real(linear, "weight").astype(np.float64)) for linear in linears]
-    tried = [
-        _try_share(rows, weights, r1**share, offset, bits, round_weight) for share in SHARES
-    ]
+    tried = [_try_share(rows, weights, r1**share, offset, bits, round_weight) for share in SHARES]
     best = min(tried, key=lambda migration: migration.error)
     absorb(graph, node, linears, best.ratio, best.offset)
     return best.qparams

@@ -21,7 +21,7 @@ from numerics.qparams import dequantize
 from quantization.attention_codes import AttentionForm
 from quantization.attention_search import choose_codes
 from quantization.equalize import equalize_value, value_paths
-from quantization.fake_quantize import compute_node, simulate_quantizer
+from quantization.fake_quantize import compute_node, simulate_node
 from quantization.graph import Graph, Node, OpKind
 from quantization.importance import Importance
 from quantization.layers import activation_scheme, quantize_constant, round_layer
@@ -76,7 +76,7 @@ class Walk:
         for node in progress(nodes, "quantize", len(nodes)):
             value = self._visit(node)
             if self.method.sequential and node.out is not None:
-                value = simulate_quantizer(node, value)
+                value = simulate_node(node, value)
             self.values[node.name] = value
             for name in node.inputs:
                 if last_use[name] == node.name:
