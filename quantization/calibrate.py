@@ -18,11 +18,13 @@ from numerics.qparams import QScheme, QuantParams
 from quantization.attention_codes import use_log_codes
 from quantization.fake_quantize import GraphModule
 from quantization.graph import Graph, Node, OpKind
+from quantization.hessian_walk import HessianWalk
 from quantization.importance import measure_importance
 from quantization.layers import activation_scheme, quantize_constant, quantized_source, round_layer
-from quantization.methods import Method
+from quantization.methods import Method, Search
 from quantization.observers import Observer, activation_qparams
 from quantization.placement import Placement, Role, place_quantizers
+from quantization.prediction_walk import PredictionWalk
 from quantization.recipe import Recipe
 from quantization.reparameterize import reparameterize_layernorm
 from quantization.rewrites import (
@@ -32,7 +34,7 @@ from quantization.rewrites import (
     select_tokens_early,
 )
 from quantization.sequential import Progress, Walk
-from quantization.widths import LayerBits, layer_widths
+from quantization.widths import PRODUCTS, LayerBits, layer_widths
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,14 @@ BATCH = 8
 RESIDUAL_HEADROOM = 2.0
 """16-bit ranges are this much wider than observed: a picture beyond the calibration data then
 loses nothing, and one of sixteen bits is the price."""
+
+
+SEARCHED = (Role.ACTIVATION, Role.POST_LAYERNORM)
+_WALKS: dict[Search, type[Walk]] = {
+    Search.VALUES: Walk,
+    Search.HESSIAN: HessianWalk,
+    Search.PREDICTION: PredictionWalk,
+}
 
 
 def _no_progress(items: Iterable[Any], _: str, __: int) -> Iterable[Any]:
@@ -85,10 +95,11 @@ def quantize_graph(
     observers = observe(graph, placement, pixels, progress)
     _assign_activations(graph, placement, observers, method)
     widths = layer_widths(graph, recipe)
-    if method.walk:
-        names = set(placement.roles) | {node.name for node in graph if node.op is OpKind.LINEAR}
+    if method.search is not Search.NONE:
+        names = set(placement.roles) | {node.name for node in graph if node.op in PRODUCTS}
         importance = measure_importance(graph, names, pixels) if method.weighted else {}
-        Walk(graph, placement, pixels, widths, method, importance).run(progress)
+        walk = _WALKS[method.search]
+        walk(graph, placement, pixels, widths, method, importance).run(progress)
     else:
         _quantize_parameters(graph, widths, method)
     _settle_dead_branches(graph, observers)
@@ -142,7 +153,10 @@ def _assign_activations(
     """Give every placed quantizer its parameters."""
     for name, role in placement.roles.items():
         node, bits = graph.nodes[name], placement.bits[name]
-        searched = method.walk and role in (Role.ACTIVATION, Role.POST_LAYERNORM)
+        searched = method.search is not Search.NONE and role in (
+            Role.ACTIVATION,
+            Role.POST_LAYERNORM,
+        )
         if name in placement.ties or searched:
             continue
         if role is Role.PIXELS:

@@ -63,6 +63,7 @@ def round_layer(
     method: Method,
     rows: torch.Tensor | None = None,
     weights: torch.Tensor | None = None,
+    scales: FloatArray | None = None,
 ) -> None:
     """Turn a layer's weight and bias into codes.
 
@@ -81,6 +82,7 @@ def round_layer(
         method: rounding, and whether the bias is corrected.
         rows: (R, K) what the layer reads; needed unless every weight goes to its nearest code.
         weights: (R,) of the rows, sum 1.
+        scales: (O,) of the weight, if they are settled.
     """
     weight, bias = graph.real(node, "weight"), graph.real(node, "bias").astype(np.float64)
     flat = weight.reshape(weight.shape[0], -1)
@@ -92,7 +94,7 @@ def round_layer(
         if method.rounding is Rounding.FEEDBACK:
             hessian = _second_moment(rows, weights, mean)
     floor = np.abs(bias) / x_scale / BIAS_LIMIT
-    codes, qparams = round_weight(flat, bits, method.rounding, hessian, floor)
+    codes, qparams = round_weight(flat, bits, method.rounding, hessian, floor, scales)
     real = codes * qparams.scale.astype(np.float64)[:, None]
     bias = bias + (flat - real) @ mean
     graph.set_param(node, "weight", codes.reshape(weight.shape))

@@ -3,6 +3,7 @@
 | part | choices | file |
 |---|---|---|
 | ranges | extremes, percentile, smallest squared error | `observers`, `search` |
+| objective | values, a product's output, the prediction | `hessian_walk`, `prediction_walk` |
 | what an error weighs | alike, or by importance for the predictions | `importance` |
 | what layers are calibrated on | float values, or what quantized layers produce | `sequential` |
 | LayerNorm | layer-wise, or channel-wise and reparameterized | `reparameterize` |
@@ -43,6 +44,15 @@ class Rounding(StrEnum):
     FEEDBACK = "feedback"
 
 
+class Search(StrEnum):
+    """What the scales of products are searched by."""
+
+    NONE = "none"
+    VALUES = "values"
+    HESSIAN = "hessian"
+    PREDICTION = "prediction"
+
+
 @dataclass(frozen=True)
 class Method:
     """A post-training quantization method.
@@ -54,8 +64,9 @@ class Method:
         source: where it comes from.
         attention: codes of attention weights; logarithmic ones are as wide as activations.
         log_zero: whether a weight beyond the last log code is 0.
-        walk: parameters are searched node by node (`quantization.sequential`), not from
-            observers' statistics.
+        search: what scales are searched by: nothing but observers' statistics, or node by node
+            (`quantization.sequential`) the error of the values, of a product's output
+            (`quantization.hessian_walk`) or of the prediction (`quantization.prediction_walk`).
         sequential: each layer is calibrated on what the quantized layers before it produce.
         weighted: errors weigh as much as they matter for the predictions.
         gelu: ranges of post-GELU codes below 8 bits.
@@ -71,7 +82,7 @@ class Method:
     source: str
     attention: AttentionForm = AttentionForm.UNIFORM
     log_zero: bool = True
-    walk: bool = False
+    search: Search = Search.NONE
     sequential: bool = False
     weighted: bool = False
     gelu: GeluRanges = GeluRanges.ONE
@@ -92,7 +103,26 @@ METHODS = {
             True,
             "RepQ-ViT (arXiv:2212.08254)",
             attention=AttentionForm.LOG_SQRT2,
-            walk=True,
+            search=Search.VALUES,
+            rounding=Rounding.CLIPPED,
+        ),
+        Method(
+            "ptq4vit",
+            RangeRule.MINMAX,
+            False,
+            "PTQ4ViT (arXiv:2111.12293)",
+            attention=AttentionForm.LOG2,
+            search=Search.HESSIAN,
+            weighted=True,
+            gelu=GeluRanges.TWIN,
+        ),
+        Method(
+            "pdquant",
+            RangeRule.MSE,
+            False,
+            "PD-Quant (arXiv:2212.07048)",
+            search=Search.PREDICTION,
+            sequential=True,
             rounding=Rounding.CLIPPED,
         ),
         Method(
@@ -102,7 +132,7 @@ METHODS = {
             "RepQ-ViT, AdaLog (arXiv:2407.12951), PTQ4ViT (arXiv:2111.12293), "
             "GPTQ (arXiv:2210.17323)",
             attention=AttentionForm.ADAPTIVE,
-            walk=True,
+            search=Search.VALUES,
             sequential=True,
             weighted=True,
             gelu=GeluRanges.SPLIT,

@@ -65,6 +65,11 @@ class Sampler:
         extra = torch.full((len(others),), EVEN_SHARE / len(others), dtype=torch.float64)
         return torch.cat([(1 - EVEN_SHARE) * weights, extra])
 
+    def channel_weights(self, node: Node) -> torch.Tensor:
+        """(C,) importance of a node's channels (last axis), mean 1."""
+        found = self._importance(node).reshape(-1, node.shape[-1]).mean(0)
+        return found / found.mean()
+
     def _importance(self, node: Node) -> torch.Tensor:
         even = torch.ones(node.shape)
         return self.importance.get(node.name, even).reshape(node.shape)

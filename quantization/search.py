@@ -34,6 +34,7 @@ CHANNEL_CUTS_WIDE = np.array([1.0, 0.95, 0.9])
 CHANNEL_SHIFTS = (-0.1, 0.0, 0.1)
 TWIN_CUTS = np.geomspace(0.25, 1.0, 12)
 TWIN_SHIFTS = (1, 2, 3)
+PTQ4VIT_SHIFTS = (1, 2, 3, 4, 5)
 CODES = 256
 
 
@@ -178,7 +179,7 @@ def _partitions(bits: int, twin: bool) -> list[tuple[int, int, int]]:
     """(negative, fine, shift) to try."""
     levels = 2**bits
     if twin:
-        return [(levels // 2, levels // 2 + 1, shift) for shift in range(1, 7)]
+        return [(levels // 2, levels // 2 + 1, shift) for shift in PTQ4VIT_SHIFTS]
     step = max(1, levels // 16)
     return [
         (negative, fine, shift)

@@ -66,7 +66,7 @@ class Walk:
         self.method = method
         self.sampler = Sampler(len(pixels), importance)
         self.values: dict[str, torch.Tensor] = {}
-        self._tail = all(node.op is not OpKind.MEAN for node in graph)
+        self.extends = all(node.op is not OpKind.MEAN for node in graph)
 
     @torch.inference_mode()
     def run(self, progress: Progress) -> None:
@@ -102,7 +102,7 @@ class Walk:
 
     def _compute(self, node: Node) -> torch.Tensor:
         inputs = [self.values[name] for name in node.inputs]
-        if node.op is OpKind.SELECT and self._tail and extendable(self.graph, node):
+        if node.op is OpKind.SELECT and self.extends and extendable(self.graph, node):
             return extend_selection(node, inputs[0])
         params = {r: torch.from_numpy(np.array(self.graph.real(node, r))) for r in node.params}
         return compute_node(node, inputs, params, len(self.pixels))
@@ -146,7 +146,7 @@ class Walk:
 
     def _layer(self, node: Node) -> torch.Tensor:
         """Round a layer's weights for the inputs at hand, and compute its result."""
-        result = self._compute(node)
+        result, scales = self._compute(node), None
         if node.op is OpKind.CONV2D:
             x = self.values[node.inputs[0]]
             patch = self.graph.tensor(node, "weight").shape[2]
@@ -158,9 +158,22 @@ class Walk:
             if self.method.equalize:
                 self._equalize(node, result, weights)
                 result = self._compute(node)
+            scales = self._layer_scales(node, rows, weights)
         bits = self.widths[node.name].weight_bits
-        round_layer(self.graph, node, bits, self.method, rows, weights)
+        round_layer(self.graph, node, bits, self.method, rows, weights, scales)
         return self._compute(node) if self.method.sequential else result
+
+    def _layer_scales(
+        self, node: Node, rows: torch.Tensor, weights: torch.Tensor
+    ) -> FloatArray | None:
+        """(O,) scales of a layer's weight, or None where its rounding finds them.
+
+        Args:
+            node: a linear layer.
+            rows: (R, K) what it reads.
+            weights: (R,) of the rows, sum 1.
+        """
+        return None
 
     def _equalize(self, node: Node, result: torch.Tensor, weights: torch.Tensor) -> None:
         """Shift and scale V's channels by their mean and root mean square."""

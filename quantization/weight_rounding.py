@@ -37,6 +37,7 @@ def round_weight(
     rounding: Rounding,
     hessian: torch.Tensor,
     floor: FloatArray,
+    scales: FloatArray | None = None,
 ) -> tuple[IntArray, QuantParams]:
     """Codes of a weight and their parameters.
 
@@ -46,28 +47,30 @@ def round_weight(
         rounding: which way.
         hessian: (K, K) float64, H of what the layer reads; used by `FEEDBACK`.
         floor: (O,) smallest allowed scales.
+        scales: (O,) scales that are settled, or None.
 
     Returns:
         (O, K) codes, and parameters along axis 0.
     """
-    if rounding is Rounding.NEAREST:
+    if rounding is Rounding.NEAREST and scales is None:
         qparams = weight_qparams(weight, bits, floor)
         return quantize(weight, qparams), qparams
     qmax = bounds(bits, signed=True, narrow=True)[1]
-    scales = _candidates(weight, bits, floor)
-    rows = torch.from_numpy(weight.astype(np.float64)).repeat(len(scales), 1)
-    steps = torch.from_numpy(scales.reshape(-1, 1))
-    if rounding is Rounding.CLIPPED:
+    tried = _candidates(weight, bits, floor) if scales is None else scales[None]
+    tried = np.maximum(tried, floor).astype(np.float32).astype(np.float64)
+    rows = torch.from_numpy(weight.astype(np.float64)).repeat(len(tried), 1)
+    steps = torch.from_numpy(tried.reshape(-1, 1))
+    if rounding is not Rounding.FEEDBACK:
         codes = torch.clamp(torch.round(rows / steps), -qmax, qmax)
         errors = (codes * steps - rows).square().sum(1)
     else:
         codes = _feedback(rows, steps, qmax, _damped(hessian))
         difference = codes * steps - rows
         errors = ((difference @ hessian) * difference).sum(1)
-    best = errors.reshape(len(scales), -1).argmin(0).numpy()
+    best = errors.reshape(len(tried), -1).argmin(0).numpy()
     chosen = np.arange(weight.shape[0])
-    scale = scales[best, chosen].astype(np.float32)
-    found = codes.reshape(len(scales), *weight.shape).numpy()[best, chosen]
+    scale = tried[best, chosen].astype(np.float32)
+    found = codes.reshape(len(tried), *weight.shape).numpy()[best, chosen]
     zeros = np.zeros(scale.shape, np.int32)
     return found.astype(np.int8), QuantParams(scale, zeros, -qmax, qmax, PerAxis(0))
 
