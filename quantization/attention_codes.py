@@ -23,6 +23,7 @@ class AttentionForm(StrEnum):
     UNIFORM = "uniform"
     LOG2 = "log2"
     LOG_SQRT2 = "log_sqrt2"
+    ADAPTIVE = "adaptive"
 
 
 LOG_STEPS = {AttentionForm.LOG2: 1, AttentionForm.LOG_SQRT2: 2}
@@ -75,11 +76,12 @@ def use_log_codes(graph: Graph, form: AttentionForm, recipe: Recipe, zero: bool)
 
     Args:
         graph: after `quantization.rewrites.defer_softmax_normalization`.
-        form: uniform leaves the nodes as they are.
+        form: uniform leaves the nodes as they are, and so does adaptive, which is chosen later
+            (`quantization.attention_search`).
         recipe: the widths.
         zero: see `LogCodes`.
     """
-    if form is AttentionForm.UNIFORM:
+    if form in (AttentionForm.UNIFORM, AttentionForm.ADAPTIVE):
         return
     widths = layer_widths(graph, recipe)
     for node in graph:

@@ -7,20 +7,24 @@ in them by then.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
 import torch
 
 from numerics.errors import VitqError
 from numerics.ivit import CODE_SCALE as IVIT_CODE_SCALE
-from numerics.qparams import PerAxis, QScheme, QuantParams, quantize
+from numerics.qparams import QScheme, QuantParams
 from quantization.attention_codes import use_log_codes
 from quantization.fake_quantize import GraphModule
-from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
-from quantization.methods import Method
-from quantization.observers import Observer, activation_qparams, weight_qparams
+from quantization.graph import Graph, Node, OpKind
+from quantization.hessian_walk import HessianWalk
+from quantization.importance import measure_importance
+from quantization.layers import activation_scheme, quantize_constant, quantized_source, round_layer
+from quantization.methods import Method, Search
+from quantization.observers import Observer, activation_qparams
 from quantization.placement import Placement, Role, place_quantizers
+from quantization.prediction_walk import PredictionWalk
 from quantization.recipe import Recipe
 from quantization.reparameterize import reparameterize_layernorm
 from quantization.rewrites import (
@@ -29,7 +33,8 @@ from quantization.rewrites import (
     fold_normalization,
     select_tokens_early,
 )
-from quantization.widths import layer_widths
+from quantization.sequential import Progress, Walk
+from quantization.widths import PRODUCTS, LayerBits, layer_widths
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +42,17 @@ BATCH = 8
 RESIDUAL_HEADROOM = 2.0
 """16-bit ranges are this much wider than observed: a picture beyond the calibration data then
 loses nothing, and one of sixteen bits is the price."""
-BIAS_LIMIT = 2.0**29
-INT32_MAX = 2**31 - 1
-
-Progress = Callable[[Iterable[torch.Tensor], str, int], Iterable[torch.Tensor]]
 
 
-def _no_progress(items: Iterable[torch.Tensor], _: str, __: int) -> Iterable[torch.Tensor]:
+SEARCHED = (Role.ACTIVATION, Role.POST_LAYERNORM)
+_WALKS: dict[Search, type[Walk]] = {
+    Search.VALUES: Walk,
+    Search.HESSIAN: HessianWalk,
+    Search.PREDICTION: PredictionWalk,
+}
+
+
+def _no_progress(items: Iterable[Any], _: str, __: int) -> Iterable[Any]:
     return items
 
 
@@ -85,7 +94,15 @@ def quantize_graph(
     placement = place_quantizers(graph, recipe)
     observers = observe(graph, placement, pixels, progress)
     _assign_activations(graph, placement, observers, method)
-    _quantize_parameters(graph, recipe)
+    widths = layer_widths(graph, recipe)
+    if method.search is not Search.NONE:
+        names = set(placement.roles) | {node.name for node in graph if node.op in PRODUCTS}
+        importance = measure_importance(graph, names, pixels) if method.weighted else {}
+        walk = _WALKS[method.search]
+        walk(graph, placement, pixels, widths, method, importance).run(progress)
+    else:
+        _quantize_parameters(graph, widths, method)
+    _settle_dead_branches(graph, observers)
     graph.remove_dead()
     return graph
 
@@ -136,7 +153,11 @@ def _assign_activations(
     """Give every placed quantizer its parameters."""
     for name, role in placement.roles.items():
         node, bits = graph.nodes[name], placement.bits[name]
-        if name in placement.ties:
+        searched = method.search is not Search.NONE and role in (
+            Role.ACTIVATION,
+            Role.POST_LAYERNORM,
+        )
+        if name in placement.ties or searched:
             continue
         if role is Role.PIXELS:
             node.out = QuantParams.per_tensor(1 / 255, 0, 0, 255)
@@ -151,11 +172,18 @@ def _assign_activations(
             node.out = _activation(graph, node, observers[name], bits, method)
     for name in placement.ties:
         _share(graph, placement, observers, name)
+
+
+def _settle_dead_branches(graph: Graph, observers: dict[str, Observer]) -> None:
+    """Give a branch that is always 0 the scale of its sum.
+
+    Zero is exact at any scale; 1 would overflow the addition's factors.
+    """
     for node in graph:
         for index in range(len(node.inputs) if node.op is OpKind.ADD else 0):
-            source, _ = _quantized_source(graph, node, index)
+            source, _ = quantized_source(graph, node, index)
             if source.name in observers and observers[source.name].reach == 0:
-                source.out = node.out  # zero at any scale; 1 would overflow the addition's factors
+                source.out = node.out
 
 
 def _share(graph: Graph, placement: Placement, observers: dict[str, Observer], name: str) -> None:
@@ -187,61 +215,14 @@ def _activation(
         qparams = reparameterize_layernorm(graph, node, low, high, bits)
         if qparams is not None:
             return qparams
-    scheme = QScheme.SYMMETRIC if _feeds_product(graph, node) else QScheme.AFFINE
+    scheme = activation_scheme(graph, node)
     return activation_qparams(*observer.range_of(method.rule, bits, scheme), bits, scheme)
 
 
-def _feeds_product(graph: Graph, node: Node) -> bool:
-    """Whether a matrix product of two activations reads this value (directly or through layout).
-
-    Such operands are symmetric: a zero point on both sides would cost row and column sums.
-    """
-    for reader in graph.consumers(node.name):
-        if reader.op in (OpKind.MATMUL, OpKind.NORMALIZED_MATMUL, OpKind.EXP, OpKind.SOFTMAX):
-            return True
-        if (reader.op in LAYOUT_OPS or reader.op is OpKind.SCALE) and _feeds_product(graph, reader):
-            return True
-    return False
-
-
-def _quantize_parameters(graph: Graph, recipe: Recipe) -> None:
+def _quantize_parameters(graph: Graph, widths: dict[str, LayerBits], method: Method) -> None:
     """Round weights, biases and constants."""
-    widths = layer_widths(graph, recipe)
     for node in graph:
         if node.op in (OpKind.LINEAR, OpKind.CONV2D):
-            _quantize_layer(graph, node, widths[node.name].weight_bits)
+            round_layer(graph, node, widths[node.name].weight_bits, method)
         elif node.op is OpKind.CONSTANT and node.out is not None:
-            graph.set_param(node, "value", quantize(graph.real(node, "value"), node.out))
-            graph.qparams[node.params["value"]] = node.out
-
-
-def _quantized_source(graph: Graph, node: Node, index: int = 0) -> tuple[Node, float]:
-    """What quantizes one input, looked up through layout, and the factor on the way."""
-    source, factor = graph.operand(node, index), 1.0
-    while source.out is None:
-        if source.op not in LAYOUT_OPS and source.op is not OpKind.SCALE:
-            raise VitqError(f"{node.name} reads {source.name}, which has no quantizer")
-        factor *= source.attrs.get("factor", 1.0)
-        source = graph.operand(source)
-    return source, factor
-
-
-def input_scale(graph: Graph, node: Node, index: int = 0) -> float:
-    """Real value of one step of an input."""
-    source, factor = _quantized_source(graph, node, index)
-    assert source.out is not None
-    return float(source.out.scale) * factor
-
-
-def _quantize_layer(graph: Graph, node: Node, bits: int) -> None:
-    """Quantize weight and bias; the weight's scale is raised where the bias would overflow."""
-    weight, bias = graph.real(node, "weight"), graph.real(node, "bias").astype(np.float64)
-    x_scale = input_scale(graph, node)
-    qparams = weight_qparams(weight, bits, floor=np.abs(bias) / x_scale / BIAS_LIMIT)
-    graph.set_param(node, "weight", quantize(weight, qparams))
-    graph.qparams[node.params["weight"]] = qparams
-    step = x_scale * qparams.scale.astype(np.float64)
-    graph.set_param(node, "bias", np.rint(bias / step).astype(np.int32))
-    graph.qparams[node.params["bias"]] = QuantParams(
-        step.astype(np.float32), np.zeros(step.shape, np.int32), -INT32_MAX, INT32_MAX, PerAxis(0)
-    )
+            quantize_constant(graph, node)

@@ -142,11 +142,26 @@ class GraphModule(torch.nn.Module):
     def _compute(self, node: Node, values: dict[str, torch.Tensor], batch: int) -> torch.Tensor:
         inputs = [values[name] for name in node.inputs]
         params = {role: self._params[node.name, role] for role in node.params}
-        return (
-            _compute_layout(node, inputs, batch)
-            if node.op in _LAYOUT
-            else _KERNELS[node.op](node, inputs, params)
-        )
+        return compute_node(node, inputs, params, batch)
+
+
+def compute_node(
+    node: Node, inputs: list[torch.Tensor], params: dict[str, torch.Tensor], batch: int
+) -> torch.Tensor:
+    """One operator in float, without its quantizer.
+
+    Args:
+        node: what to compute; not the graph's input.
+        inputs: its operands.
+        params: role -> real values.
+        batch: how many pictures.
+
+    Returns:
+        The result, float32.
+    """
+    if node.op in _LAYOUT:
+        return _compute_layout(node, inputs, batch)
+    return _KERNELS[node.op](node, inputs, params)
 
 
 _LAYOUT = {

@@ -1,4 +1,17 @@
-"""Calibration methods as data: a rule for the ranges, and whether scales are reparameterized."""
+"""Calibration methods as data: each combines parts that stand in files of their own.
+
+| part | choices | file |
+|---|---|---|
+| ranges | extremes, percentile, smallest squared error | `observers`, `search` |
+| objective | values, a product's output, the prediction | `hessian_walk`, `prediction_walk` |
+| what an error weighs | alike, or by importance for the predictions | `importance` |
+| what layers are calibrated on | float values, or what quantized layers produce | `sequential` |
+| LayerNorm | layer-wise, or channel-wise and reparameterized | `reparameterize` |
+| attention weights | uniform, log2, log sqrt 2, adaptive | `attention_codes`, `attention_search` |
+| GELU | one range, twin ranges | `search` |
+| V | as it is, or equalized | `equalize` |
+| weights | nearest, clipped, with feedback; bias corrected or not | `weight_rounding`, `layers` |
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,17 +28,52 @@ class RangeRule(StrEnum):
     MSE = "mse"
 
 
+class GeluRanges(StrEnum):
+    """How many ranges a GELU's quantizer has."""
+
+    ONE = "one"
+    TWIN = "twin"
+    SPLIT = "split"
+
+
+class Rounding(StrEnum):
+    """How weights become codes (`quantization.weight_rounding`)."""
+
+    NEAREST = "nearest"
+    CLIPPED = "clipped"
+    FEEDBACK = "feedback"
+
+
+class Search(StrEnum):
+    """What the scales of products are searched by."""
+
+    NONE = "none"
+    VALUES = "values"
+    HESSIAN = "hessian"
+    PREDICTION = "prediction"
+
+
 @dataclass(frozen=True)
 class Method:
     """A post-training quantization method.
 
     Attributes:
         name: as on the command line.
-        rule: how ranges of 8-bit activations are cut.
+        rule: how ranges of activations are cut.
         reparameterize: RepQ-ViT's channel-wise to layer-wise step behind LayerNorm.
         source: where it comes from.
         attention: codes of attention weights; logarithmic ones are as wide as activations.
         log_zero: whether a weight beyond the last log code is 0.
+        search: what scales are searched by: nothing but observers' statistics, or node by node
+            (`quantization.sequential`) the error of the values, of a product's output
+            (`quantization.hessian_walk`) or of the prediction (`quantization.prediction_walk`).
+        sequential: each layer is calibrated on what the quantized layers before it produce.
+        weighted: errors weigh as much as they matter for the predictions.
+        gelu: ranges of post-GELU codes below 8 bits.
+        migrate: only as much of the channels' differences goes into the weights as pays.
+        equalize: V's channels are shifted and scaled.
+        rounding: how weights become codes.
+        correct_bias: the bias makes up for the mean error of a layer's weights.
     """
 
     name: str
@@ -34,6 +82,14 @@ class Method:
     source: str
     attention: AttentionForm = AttentionForm.UNIFORM
     log_zero: bool = True
+    search: Search = Search.NONE
+    sequential: bool = False
+    weighted: bool = False
+    gelu: GeluRanges = GeluRanges.ONE
+    migrate: bool = False
+    equalize: bool = False
+    rounding: Rounding = Rounding.NEAREST
+    correct_bias: bool = False
 
 
 METHODS = {
@@ -41,7 +97,50 @@ METHODS = {
     for method in (
         Method("minmax", RangeRule.MINMAX, False, "extremes of the calibration data"),
         Method("percentile", RangeRule.PERCENTILE, False, "99.99 % of the calibration data"),
-        Method("repq", RangeRule.MSE, True, "RepQ-ViT (arXiv:2212.08254)"),
+        Method(
+            "repq",
+            RangeRule.MSE,
+            True,
+            "RepQ-ViT (arXiv:2212.08254)",
+            attention=AttentionForm.LOG_SQRT2,
+            search=Search.VALUES,
+            rounding=Rounding.CLIPPED,
+        ),
+        Method(
+            "ptq4vit",
+            RangeRule.MINMAX,
+            False,
+            "PTQ4ViT (arXiv:2111.12293)",
+            attention=AttentionForm.LOG2,
+            search=Search.HESSIAN,
+            weighted=True,
+            gelu=GeluRanges.TWIN,
+        ),
+        Method(
+            "pdquant",
+            RangeRule.MSE,
+            False,
+            "PD-Quant (arXiv:2212.07048)",
+            search=Search.PREDICTION,
+            sequential=True,
+            rounding=Rounding.CLIPPED,
+        ),
+        Method(
+            "best",
+            RangeRule.MSE,
+            True,
+            "RepQ-ViT, AdaLog (arXiv:2407.12951), PTQ4ViT (arXiv:2111.12293), "
+            "GPTQ (arXiv:2210.17323)",
+            attention=AttentionForm.ADAPTIVE,
+            search=Search.VALUES,
+            sequential=True,
+            weighted=True,
+            gelu=GeluRanges.SPLIT,
+            migrate=True,
+            equalize=True,
+            rounding=Rounding.FEEDBACK,
+            correct_bias=True,
+        ),
     )
 }
 

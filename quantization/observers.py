@@ -88,17 +88,10 @@ class Observer:
     def channel_range(self) -> tuple[FloatArray, FloatArray]:
         """Extremes of each channel, (C,) and (C,).
 
-        Where only the class token is read, 32 pictures are 32 rows: their extremes say little of
-        what other pictures bring, and every value beyond is clipped. Few rows are therefore widened
-        to at least mean +- `FEW_ROWS_SIGMA` standard deviations.
+        Of few rows: wider, see `widen_few`.
         """
         assert self.channel_low is not None and self.channel_high is not None
-        rows = self.samples
-        if rows.shape[0] >= FEW_ROWS:
-            return self.channel_low, self.channel_high
-        mean, reach = rows.mean(axis=0), FEW_ROWS_SIGMA * rows.std(axis=0)
-        low = np.minimum(self.channel_low, mean - reach)
-        return low, np.maximum(self.channel_high, mean + reach)
+        return widen_few(self.samples, self.channel_low, self.channel_high)
 
     @property
     def samples(self) -> FloatArray:
@@ -114,6 +107,32 @@ class Observer:
             return _quantile_range(values, PERCENTILE)
         values = values[:: _stride(values.size, MSE_SAMPLES, self._period)]
         return _mse_range(values, self.low, self.high, bits, scheme)
+
+
+def widen_few(rows: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Widen the extremes of channels that were seen in few rows.
+
+    Where only the class token is read, 32 pictures are 32 rows: their extremes say little of
+    what other pictures bring, and every value beyond is clipped. Few rows are therefore widened
+    to at least mean +- `FEW_ROWS_SIGMA` standard deviations.
+
+    Args:
+        rows: (R, C) values.
+        low: (C,) smallest.
+        high: (C,) largest.
+
+    Returns:
+        Lower and upper ends.
+    """
+    if rows.shape[0] >= FEW_ROWS:
+        return low, high
+    mean, reach = rows.mean(axis=0), FEW_ROWS_SIGMA * rows.std(axis=0)
+    return np.minimum(low, mean - reach), np.maximum(high, mean + reach)
+
+
+def channel_extent(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Extremes of each column of (R, C) rows, of few rows wider (`widen_few`)."""
+    return widen_few(rows, rows.min(axis=0), rows.max(axis=0))
 
 
 def _stride(size: int, limit: int, period: int) -> int:

@@ -47,7 +47,7 @@ def reparameterize_layernorm(
         The layer-wise parameters, or None if something other than linear layers reads the
         LayerNorm (nothing is changed then).
     """
-    linears = _linear_readers(graph, node)
+    linears = linear_readers(graph, node)
     if linears is None:
         logger.debug("%s: not only linear layers read it; it stays layer-wise", node.name)
         return None
@@ -62,11 +62,11 @@ def reparameterize_layernorm(
     layer_zero = int(np.clip(np.rint(zero[live].mean()), qmin, qmax))
     ratio = np.where(live, scale / float(layer_scale), 1.0)
     offset = np.where(live, scale * (zero - layer_zero), -graph.real(node, "beta"))
-    _absorb(graph, node, linears, ratio, offset)
+    absorb(graph, node, linears, ratio, offset)
     return QuantParams.per_tensor(float(layer_scale), layer_zero, qmin, qmax)
 
 
-def _linear_readers(graph: Graph, node: Node) -> list[Node] | None:
+def linear_readers(graph: Graph, node: Node) -> list[Node] | None:
     """All linear layers behind a LayerNorm, through layout that keeps the last axis."""
     found: list[Node] = []
     pending = [node]
@@ -86,7 +86,7 @@ def _linear_readers(graph: Graph, node: Node) -> list[Node] | None:
     return found or None
 
 
-def _absorb(
+def absorb(
     graph: Graph, node: Node, linears: list[Node], ratio: FloatArray, offset: FloatArray
 ) -> None:
     """Apply gamma', beta', W', b' with r1 = `ratio` and s * r2 = `offset`."""

@@ -1,0 +1,184 @@
+"""Quantize layer by layer, each on what the quantized layers before it really produce.
+
+One walk through the graph in execution order over all calibration pictures. At every node that
+carries a quantizer its parameters are searched on the values at hand, at every layer its weights
+are rounded for the inputs at hand, and the walk goes on with the quantized result. An error that
+one layer makes is thus seen, and partly made up for, by those behind it (Hessian-based methods do
+so since OBQ, arXiv:2208.11580).
+
+What it keeps: one value for each live node, for all pictures; at most some 100 MB for DeiT-Base.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
+
+from numerics.arrays import FloatArray
+from numerics.qparams import dequantize
+from quantization.attention_codes import AttentionForm
+from quantization.attention_search import choose_codes
+from quantization.equalize import equalize_value, value_paths
+from quantization.fake_quantize import compute_node, simulate_node
+from quantization.graph import Graph, Node, OpKind
+from quantization.importance import Importance
+from quantization.layers import activation_scheme, quantize_constant, round_layer
+from quantization.methods import GeluRanges, Method, Rounding
+from quantization.migration import migrate
+from quantization.observers import channel_extent
+from quantization.placement import Placement, Role
+from quantization.reparameterize import reparameterize_layernorm
+from quantization.samples import Sampler, extend_selection, extendable
+from quantization.search import search_channels, search_range, search_twin
+from quantization.weight_rounding import round_weight
+from quantization.widths import LayerBits
+
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+
+class Walk:
+    """One walk over the graph.
+
+    Args:
+        graph: float, edited in place.
+        placement: where the quantizers are; those of residual width have their parameters.
+        pixels: (N, C, H, W) uint8 calibration pictures.
+        widths: of each product, by node name.
+        method: how parameters are found.
+        importance: node name -> importance; empty for methods that treat all values alike.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        placement: Placement,
+        pixels: torch.Tensor,
+        widths: dict[str, LayerBits],
+        method: Method,
+        importance: Importance,
+    ) -> None:
+        self.graph = graph
+        self.placement = placement
+        self.pixels = pixels
+        self.widths = widths
+        self.method = method
+        self.sampler = Sampler(len(pixels), importance)
+        self.values: dict[str, torch.Tensor] = {}
+        self.extends = all(node.op is not OpKind.MEAN for node in graph)
+
+    @torch.inference_mode()
+    def run(self, progress: Progress) -> None:
+        """Give every quantizer its parameters and round every weight."""
+        last_use = {name: node.name for node in self.graph for name in node.inputs}
+        nodes = list(self.graph)
+        for node in progress(nodes, "quantize", len(nodes)):
+            value = self._visit(node)
+            if self.method.sequential and node.out is not None:
+                value = simulate_node(node, value)
+            self.values[node.name] = value
+            for name in node.inputs:
+                if last_use[name] == node.name:
+                    self.values.pop(name, None)
+
+    def _visit(self, node: Node) -> torch.Tensor:
+        """Settle a node's parameters and compute its result before its quantizer."""
+        if node.op is OpKind.INPUT:
+            return self.pixels.to(torch.float32) / 255
+        if node.op is OpKind.CONSTANT and node.out is not None:
+            quantize_constant(self.graph, node)
+        if node.op in (OpKind.LINEAR, OpKind.CONV2D):
+            return self._layer(node)
+        value = self._compute(node)
+        role = self.placement.roles.get(node.name)
+        if node.op is OpKind.EXP and self.method.attention is AttentionForm.ADAPTIVE:
+            choose_codes(self.graph, node, value, self.widths, self.sampler)
+        elif role is Role.POST_LAYERNORM and node.out is None:
+            return self._layernorm(node, value)
+        elif role is Role.ACTIVATION and node.out is None:
+            self._activation(node, value)
+        return value
+
+    def _compute(self, node: Node) -> torch.Tensor:
+        inputs = [self.values[name] for name in node.inputs]
+        if node.op is OpKind.SELECT and self.extends and extendable(self.graph, node):
+            return extend_selection(node, inputs[0])
+        params = {r: torch.from_numpy(np.array(self.graph.real(node, r))) for r in node.params}
+        return compute_node(node, inputs, params, len(self.pixels))
+
+    def _activation(self, node: Node, value: torch.Tensor) -> None:
+        """Search the parameters of what a product reads."""
+        bits = self.placement.bits[node.name]
+        values = self.sampler.values(node, value)
+        twin = self.method.gelu is GeluRanges.TWIN
+        if node.op is OpKind.GELU and self.method.gelu is not GeluRanges.ONE and bits < 8:
+            found = search_twin(values, bits, twin)
+            node.out = found.qparams
+            node.attrs.update(twin_shift=found.twin.shift, twin_split=found.twin.split)
+            return
+        node.out = search_range(values, bits, activation_scheme(self.graph, node))
+
+    def _layernorm(self, node: Node, value: torch.Tensor) -> torch.Tensor:
+        """Channel-wise ranges, moved into the weights around (RepQ-ViT)."""
+        bits = self.placement.bits[node.name]
+        if self.method.reparameterize:
+            rows = self.sampler.rows(node, value)
+            own = len(self.pixels) * int(np.prod(node.shape[:-1]))
+            low, high = channel_extent(value.reshape(-1, value.shape[-1])[:own].numpy())
+            low, high = search_channels(rows, low, high, bits)
+            if self.method.migrate:
+                qparams = migrate(self.graph, node, rows, (low, high), bits, self._rounded)
+            else:
+                qparams = reparameterize_layernorm(self.graph, node, low, high, bits)
+            if qparams is not None:
+                node.out = qparams
+                return self._compute(node)
+        self._activation(node, value)
+        return value
+
+    def _rounded(self, linear: Node, weight: FloatArray) -> FloatArray:
+        """A layer's weight as clipped rounding would leave it."""
+        bits = self.widths[linear.name].weight_bits
+        floor = np.zeros(len(weight))
+        unused = torch.zeros(0)
+        return dequantize(*round_weight(weight, bits, Rounding.CLIPPED, unused, floor))
+
+    def _layer(self, node: Node) -> torch.Tensor:
+        """Round a layer's weights for the inputs at hand, and compute its result."""
+        result, scales = self._compute(node), None
+        if node.op is OpKind.CONV2D:
+            x = self.values[node.inputs[0]]
+            patch = self.graph.tensor(node, "weight").shape[2]
+            rows = F.unfold(x, patch, stride=patch).transpose(1, 2).flatten(0, 1)
+            weights = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
+        else:
+            rows = self.values[node.inputs[0]].flatten(0, -2)
+            weights = self.sampler.row_weights(node, result)
+            if self.method.equalize:
+                self._equalize(node, result, weights)
+                result = self._compute(node)
+            scales = self._layer_scales(node, rows, weights)
+        bits = self.widths[node.name].weight_bits
+        round_layer(self.graph, node, bits, self.method, rows, weights, scales)
+        return self._compute(node) if self.method.sequential else result
+
+    def _layer_scales(
+        self, node: Node, rows: torch.Tensor, weights: torch.Tensor
+    ) -> FloatArray | None:
+        """(O,) scales of a layer's weight, or None where its rounding finds them.
+
+        Args:
+            node: a linear layer.
+            rows: (R, K) what it reads.
+            weights: (R,) of the rows, sum 1.
+        """
+        return None
+
+    def _equalize(self, node: Node, result: torch.Tensor, weights: torch.Tensor) -> None:
+        """Shift and scale V's channels by their mean and root mean square."""
+        for path in value_paths(self.graph, node):
+            rows = result.reshape(-1, result.shape[-1]).to(torch.float64)
+            mean = weights @ rows
+            size = (weights @ (rows - mean).square()).sqrt()
+            equalize_value(self.graph, node, path, mean.numpy(), size.numpy())
