@@ -97,6 +97,8 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option(help="of the search")] = 0,
     prune: Annotated[bool, typer.Option("--prune", help="keep only the best records")] = False,
+    tracker: opt.TrackerAddress = None,
+    key: opt.Key = None,
     as_json: opt.Json = False,
 ) -> None:
     """Search for faster schedules of a model's kernels; compile then uses them."""
@@ -104,7 +106,8 @@ def tune(
     from compiler.tune import TuneOptions
     from compiler.tune import tune as stage
 
-    options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune)
+    fleet = opt.tracker(tracker, key, target)
+    options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune, fleet)
     result = stage(folder, options)
     if as_json:
         print_json(result.to_json())
