@@ -106,7 +106,7 @@ def tune(
     from compiler.tune import TuneOptions
     from compiler.tune import tune as stage
 
-    fleet = opt.tracker(tracker, key, target)
+    fleet = opt.tracker(tracker, key, lambda: target)
     options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune, fleet)
     result = stage(folder, options)
     if as_json:
@@ -121,19 +121,23 @@ def verify(
     pictures: opt.Pictures = None,
     count: Annotated[int, typer.Option(help="how many real pictures")] = 64,
     threads: opt.Threads = None,
+    tracker: opt.TrackerAddress = None,
+    key: opt.Key = None,
     as_json: opt.Json = False,
 ) -> None:
     """Compare the library with the integer reference, bit for bit."""
+    from compiler.run import open_compiled
     from compiler.verify import verify as stage
 
-    checks = stage(folder, pictures, count, threads)
+    fleet = opt.tracker(tracker, key, lambda: open_compiled(folder).metadata["target"])
+    checks = stage(folder, pictures, count, threads, fleet)
     if as_json:
         print_json({"checks": [check.to_json() for check in checks]})
         return
     print_table(
         ["pictures", "number", "integers", "different", "against"],
         [[c.name, str(c.pictures), str(c.values), str(c.different), c.against] for c in checks],
-        f"bit-exact: {folder}",
+        f"bit-exact: {folder}" + (f" on device {checks[0].device}" if fleet else ""),
     )
 
 
@@ -178,14 +182,17 @@ def benchmark(
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="picture of the latencies to write")] = None,
     roofline: Annotated[Path | None, typer.Option(help="roofline picture to write")] = None,
+    tracker: opt.TrackerAddress = None,
+    key: opt.Key = None,
     as_json: opt.Json = False,
 ) -> None:
     """Latency, throughput, memory and size beside other runtimes; a profile against the peak."""
     from compiler.benchmark.show import BenchmarkRequest, run_benchmark
 
     request = BenchmarkRequest(
-        target, batch, threads, contestants, rounds, profile, scaling, plot, roofline, as_json
-    )
+        target, batch, threads, contestants, rounds, profile, scaling, plot, roofline, as_json,
+        opt.tracker(tracker, key, lambda: target or ""),
+    )  # fmt: skip
     run_benchmark(folder, request)
 
 

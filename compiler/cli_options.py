@@ -1,5 +1,6 @@
 """Options and arguments that several commands of the command line share."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +65,7 @@ Key = Annotated[str | None, typer.Option(help="of those devices; the target's na
 Folder = Annotated[Path, typer.Argument(help="the artifact's folder, or a target's in it")]
 
 
-def tracker(address: str | None, key: str | None, target: str) -> Any:
+def tracker(address: str | None, key: str | None, target: Callable[[], str]) -> Any:
     """The tracker that is named, if any; the key is the target's name if not given."""
     from compiler.remote.tracker import parse_tracker
 
@@ -72,7 +73,7 @@ def tracker(address: str | None, key: str | None, target: str) -> Any:
         if key is not None:
             raise VitqError(f"--key {key} belongs to --tracker host:port: give both")
         return None
-    return parse_tracker(address, key or target)
+    return parse_tracker(address, key or target())
 
 
 def numbers(text: str | None, name: str) -> tuple[float, ...] | None:

@@ -238,9 +238,7 @@ def _where(target: Target, options: TuneOptions, limits: Any) -> tuple[str, str 
             f"device {device.title}: its times mean nothing for {target.name}; to try the way "
             "anyway, give a folder for them with --log"
         )
-    fleet = Fleet(
-        options.tracker, target, device, options.threads, limits.run_s, limits.measure_s
-    )
+    fleet = Fleet(options.tracker, target, device, options.threads, limits.run_s, limits.measure_s)
     return EMULATED if device.emulated else MEASURED, device.processor, fleet
 
 

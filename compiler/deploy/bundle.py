@@ -45,6 +45,10 @@ SOURCES = Path(__file__).resolve().parent / "runner"
 SERVER = "vitq-serve"
 COMMON_SOURCES = ("manifest.cc", "json.cc", "sha256.cc", "cpu.cc", "description.cc")
 COMPILER_OPTIONS = ("-std=c++17", "-Iinclude")
+SMALL = (
+    "-Os", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,-z,noseparate-code",
+)  # fmt: skip
+"""A download for a device should not grow by its tools."""
 RUNNER_SOURCES = ("vitq_run.cc", "pictures.cc", "npy.cc", "resize.cc", "decode.cc")
 SERVER_SOURCES = ("vitq_serve.cc", "session.cc", "timing.cc", "tracker.cc", "net.cc")
 FLAVOUR_SOURCES = {"vm": ("model_vm.cc", "runtime.cc"), "static": ("model_static.cc",)}
@@ -154,16 +158,26 @@ def _build_programs(build: Path, flavour: str, tools: Toolchain) -> str:
     programs = {RUNNER: [*RUNNER_SOURCES, *common]}
     if flavour == "vm":
         programs[SERVER] = [*SERVER_SOURCES, *COMMON_SOURCES, "runtime.cc"]
-    wanted = {name for sources in programs.values() for name in sources}
-    for path in sorted(SOURCES.iterdir()):
-        if path.name in wanted or (path.suffix == ".h" and not path.name.startswith("vitq")):
-            shutil.copy(path, build / "src")
+    for path in _sources({name for sources in programs.values() for name in sources}):
+        shutil.copy(path, build / "src")
     decoder = picture_decoder(build)
     for name, sources in programs.items():
         arguments = [*COMPILER_OPTIONS, *sources, "-o", f"../{name}", "-ldl"]
-        tools.build([*decoder, *arguments], build / "src", f"building {name}")
+        tools.build([*SMALL, *decoder, *arguments], build / "src", f"building {name}")
     runner = [*COMPILER_OPTIONS, *programs[RUNNER], "-o", f"../{RUNNER}", "-ldl"]
     return f"c++ -O2 -ffp-contract=off {' '.join(runner)}"
+
+
+def _sources(wanted: set[str]) -> list[Path]:
+    """Files with these names, and the headers that belong to them or to no file."""
+    present = {path.name for path in SOURCES.iterdir()}
+    headers = {
+        path.name
+        for path in SOURCES.glob("*.h")
+        if not path.name.startswith("vitq")
+        and (f"{path.stem}.cc" in wanted or f"{path.stem}.cc" not in present)
+    }
+    return [SOURCES / name for name in sorted(wanted | headers)]
 
 
 def _add_machine(build: Path, compiled: Compiled, tools: Toolchain) -> dict[str, int]:

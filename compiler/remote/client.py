@@ -67,6 +67,7 @@ class Client:
         self._worker.close()
 
     def _attach(self) -> Device:
+        self._detach()  # starts the worker: a device does not wait long for who was sent to it
         end = time.monotonic() + BUSY_S
         while not self._closed and time.monotonic() < end:
             self.tracker.require_devices()

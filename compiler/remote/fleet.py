@@ -93,9 +93,14 @@ class Fleet:
             self._require_alike(device)
             try:
                 times = client.call(
-                    connection.time_in_turn, list(libraries), inputs, self.measure_s, rounds, self.threads,
+                    connection.time_in_turn,
+                    list(libraries),
+                    inputs,
+                    self.measure_s,
+                    rounds,
+                    self.threads,
                     timeout_s=self.run_s * rounds * len(libraries),
-                )  # fmt: skip
+                )
                 if not all(_is_time(second) for found in times for second in found):
                     raise WorkerError(f"it returned a time that is none: {times}")
             except WorkerError as error:

@@ -73,7 +73,7 @@ class Tracker:
         """Number of devices under each key."""
         try:
             servers = self._ask([SUMMARY], ANSWER_S)[1]["server_info"]
-        except _NoAnswer as error:
+        except _NoAnswerError as error:
             raise VitqError(f"the tracker at {self.host}:{self.port} does not answer") from error
         counts: dict[str, int] = {}
         for server in servers:
@@ -95,7 +95,7 @@ class Tracker:
         """
         try:
             host, port, word = self._ask([REQUEST, self.key, "", 1], wait_s)[1]
-        except _NoAnswer:
+        except _NoAnswerError:
             return None
         return Offer(str(host), int(port), str(word))
 
@@ -104,7 +104,7 @@ class Tracker:
 
         Raises:
             VitqError: no tracker there.
-            _NoAnswer: the answer takes longer.
+            _NoAnswerError: the answer takes longer.
         """
         data = json.dumps(message).encode()
         try:
@@ -117,7 +117,7 @@ class Tracker:
                 try:
                     size = _integer(connection)
                 except TimeoutError as error:
-                    raise _NoAnswer from error
+                    raise _NoAnswerError from error
                 if not 0 < size <= LONGEST_ANSWER:
                     raise ValueError("another program listens there")
                 return json.loads(_receive(connection, size))
@@ -127,7 +127,7 @@ class Tracker:
             ) from error
 
 
-class _NoAnswer(Exception):
+class _NoAnswerError(Exception):
     """The tracker has nothing to say yet."""
 
 

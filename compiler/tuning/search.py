@@ -253,7 +253,7 @@ def confirm(session: Session) -> None:
     """
     jobs = [(state, points) for state in session.states if (points := _rivals(state))]
     with ThreadPoolExecutor(session.bench.places) as threads:
-        for (state, points), (built, attempt) in zip(
+        for (state, _), (built, attempt) in zip(
             jobs, threads.map(lambda job: _compare(session, *job), jobs), strict=True
         ):
             for point, seconds in zip(built, attempt.seconds, strict=True):

@@ -161,7 +161,7 @@ class Session:
 
     @contextmanager
     def noting_stops(self) -> Iterator[None]:
-        """Remember a Ctrl-C or a user's error, which reach the caller of TVM as some other error."""
+        """Remember a Ctrl-C or a user's error: they reach the caller of TVM as another."""
         try:
             yield
         except (KeyboardInterrupt, VitqError) as stop:
@@ -228,9 +228,7 @@ class Session:
         """Time libraries of one task `rounds` times, all in one place."""
         return self.bench.time(state.inputs, libraries, rounds)[-1]
 
-    def keep(
-        self, state: State, point: Point, seconds: Sequence[float], device: str = ""
-    ) -> None:
+    def keep(self, state: State, point: Point, seconds: Sequence[float], device: str = "") -> None:
         """Write a measurement to the log."""
         values = dict(point)
         target = TvmTarget({**self.config, "model": device}) if device else self.tvm_target

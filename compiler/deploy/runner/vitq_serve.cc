@@ -38,7 +38,7 @@ constexpr int32_t kLongestGreeting = 1024;
 constexpr int kHandshakeS = 5;
 constexpr int kLongestSessionS = 24 * 3600;
 constexpr int kPingMs = 2000;
-constexpr int kUnusedPings = 3;  // a word that was given away so long ago will not be used any more
+constexpr int kUnusedPings = 10;  // a word given away so long ago will not be used any more
 constexpr int kRetryS = 2;
 
 volatile sig_atomic_t over = 0;
