@@ -210,7 +210,9 @@ def test_a_description_that_is_none() -> None:
 
 def test_it_listens_on_loopback_only(device: Served) -> None:
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    listening = [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{device.port:04X}")]
+    listening = [
+        row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{device.port:04X}")
+    ]
     assert listening == [f"0100007F:{device.port:04X}"]
 
 
