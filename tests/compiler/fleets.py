@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -46,7 +47,9 @@ def tracker_process() -> Iterator[int]:
     port = free_port()
     range_ = ["--port", str(port), "--port-end", str(port + 1)]
     command = [sys.executable, "-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1", *range_]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
     def answers() -> bool:
         try:
@@ -59,7 +62,7 @@ def tracker_process() -> Iterator[int]:
         wait_for(answers, "the tracker")
         yield port
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # it has a process of its own for the work
         process.wait()
 
 
