@@ -11,8 +11,10 @@ import pytest
 
 from compiler.deploy.bundle import Bundle
 from compiler.deploy.device import send
+from compiler.remote.tracker import Tracker
+from compiler.verify import verify
 from numerics.errors import VitqError
-from tests.compiler.fleets import free_port, wait_for
+from tests.compiler.fleets import free_port, tracker_process, wait_for
 
 SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 SSHD = shutil.which("sshd", path=SEARCHED)
@@ -89,6 +91,26 @@ def test_a_bundle_is_copied_and_verified_through_ssh(
     for name, path in sent.items():
         assert (there / name).read_bytes() == path.read_bytes()
         assert os.access(there / name, os.X_OK) == os.access(path, os.X_OK)
+
+
+def test_a_device_behind_a_tunnel(bundles: dict[str, Bundle], compiled: Path, host: str) -> None:
+    """As the README says; 127.0.0.2 stands for the device's own loopback interface."""
+    port, there = free_port(), free_port()
+    with tracker_process() as here:
+        tunnels = ["-R", f"{there}:127.0.0.1:{here}", "-L", f"127.0.0.1:{port}:127.0.0.2:{port}"]
+        serve = [str(bundles["vm"].folder / "vitq-serve"), "--tracker", f"127.0.0.1:{there}"]
+        serve += ["--listen", "127.0.0.2", "--port", str(port), "--name", "far"]
+        command = ["ssh", "-tt", "-o", "ExitOnForwardFailure=yes", *tunnels, host, *serve]
+        session = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        tracker = Tracker("127.0.0.1", here, bundles["vm"].manifest["target"])
+        try:
+            wait_for(lambda: tracker.devices() == 1, "the device")
+            checks = verify(compiled, count=3, tracker=tracker)
+            assert all(c.different == 0 and c.device.startswith("far (") for c in checks)
+        finally:
+            session.terminate()
+            session.wait()
+        wait_for(lambda: tracker.devices() == 0, "the device's end")
 
 
 def test_what_the_device_says_is_one_line(

@@ -197,8 +197,7 @@ int run(int argc, char** argv) {
   struct sigaction action;
   std::memset(&action, 0, sizeof action);
   action.sa_handler = end;  // without SA_RESTART: whatever waits returns
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaction(number, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);
   server.run();
   return kFine;
