@@ -285,18 +285,23 @@ def build(
     from compiler.export import export as export_stage
     from compiler.quantize import quantize as quantize_stage
     from compiler.run import open_compiled
-    from compiler.targets import get_target
+    from compiler.targets import can_run_here, get_target
 
-    get_target(target)  # a typo should not cost a calibration
+    runs_here = can_run_here(get_target(target))  # a typo should not cost a calibration
     artifact = quantize_stage(given())
     export_stage(artifact)
     compiling = CompileOptions(target, batch, tuned=not untuned, tuning_log=tuning_log)
     folder = compile_model(artifact.folder, compiling)
-    verify(folder, pictures, threads=threads)
+    backends = "float,onnxruntime,reference"
+    if runs_here:
+        verify(folder, pictures, threads=threads)
+        backends += ",library"
+    else:
+        typer.echo(f"verify: {opt.NOT_HERE.format(target)}", err=True)
     if pictures is None and open_compiled(folder).own_pictures is None:
         typer.echo("evaluate: skipped, no --pictures to evaluate on", err=True)
     else:
-        evaluate(folder, pictures, count, threads=threads)
+        evaluate(folder, pictures, count, backends, threads)
     typer.echo(folder)
 
 

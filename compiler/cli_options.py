@@ -65,6 +65,12 @@ Key = Annotated[str | None, typer.Option(help="of those devices; the target's na
 Folder = Annotated[Path, typer.Argument(help="the artifact's folder, or a target's in it")]
 
 
+NOT_HERE = (
+    "skipped, this machine does not run {}: deploy verifies the bundle under an emulator and on "
+    "the device, verify --tracker on a device that serves"
+)
+
+
 def tracker(address: str | None, key: str | None, target: Callable[[], str]) -> Any:
     """The tracker that is named, if any; the key is the target's name if not given."""
     from compiler.remote.tracker import parse_tracker
