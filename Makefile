@@ -10,6 +10,7 @@
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make run INPUT=x.npy OUTPUT=y.npy
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
+# make tune|verify|benchmark TARGET=rpi5 TRACKER=host:port KEY=rpi5   on devices that run vitq-serve
 # make test                 lint, types, import contracts, tests
 # make tune TARGET=cpu TRIALS=500 (or MINUTES=10) TUNING_LOG=folder THREADS=1 PRUNE=1
 #                           search for faster kernels; compile uses what it finds (UNTUNED=1: not)
@@ -50,6 +51,8 @@ FLAVOUR ?= vm
 OUT ?= bundle
 LABELS ?=
 TO ?=
+TRACKER ?=
+KEY ?=
 TRIALS ?=
 MINUTES ?=
 TUNING_LOG ?=
@@ -68,6 +71,7 @@ QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe "$(RECIPE)" --method $(METHOD) \
 	$(call option,--image-size,$(IMAGE_SIZE)) $(call option,--mean,$(MEAN)) \
 	$(call option,--std,$(STD))
 PICTURE_OPTIONS = $(call option,--pictures,$(PICTURES)) $(call option,--count,$(COUNT))
+DEVICE_OPTIONS = $(call option,--tracker,$(TRACKER)) $(call option,--key,$(KEY))
 SUFFIX := $(if $(filter-out vitq,$(NONLINEAR)),-$(NONLINEAR))
 BUDGET = $(if $(BUDGET_BYTES),bytes$(BUDGET_BYTES),bitops$(BUDGET_BITOPS))
 RECIPE_NAME = $(if $(filter mixed,$(RECIPE)),mixed-$(BUDGET),$(patsubst %.json,%,$(notdir $(RECIPE))))
@@ -98,7 +102,7 @@ export: quantize
 	$(VITQ) export "$(FOLDER)"
 
 verify: $(READY)
-	$(VITQ) verify "$(LIBRARY)" $(PICTURE_OPTIONS)
+	$(VITQ) verify "$(LIBRARY)" $(PICTURE_OPTIONS) $(DEVICE_OPTIONS)
 
 evaluate: $(READY)
 	$(VITQ) evaluate "$(LIBRARY)" $(PICTURE_OPTIONS)
@@ -106,7 +110,7 @@ evaluate: $(READY)
 tune: export
 	$(VITQ) tune "$(FOLDER)" --target $(TARGET) --batch $(BATCH) $(call option,--trials,$(TRIALS)) \
 		$(call option,--minutes,$(MINUTES)) $(call option,--threads,$(THREADS)) \
-		$(call option,--log,$(TUNING_LOG)) $(if $(PRUNE),--prune)
+		$(call option,--log,$(TUNING_LOG)) $(if $(PRUNE),--prune) $(DEVICE_OPTIONS)
 
 run: $(READY)
 	$(VITQ) run "$(LIBRARY)" --input "$(INPUT)" --output "$(OUTPUT)"
@@ -123,7 +127,7 @@ benchmark: export
 		$(call option,--threads,$(THREADS)) $(call option,--contestants,$(CONTESTANTS)) \
 		$(call option,--rounds,$(ROUNDS)) $(call option,--scaling,$(SCALING)) \
 		$(call option,--plot,$(PLOT)) $(call option,--roofline,$(ROOFLINE)) \
-		$(if $(PROFILE),--profile) $(if $(JSON),--json > "$(JSON)")
+		$(DEVICE_OPTIONS) $(if $(PROFILE),--profile) $(if $(JSON),--json > "$(JSON)")
 
 test: $(READY)
 	$(VENV)/bin/ruff check .

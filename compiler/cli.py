@@ -97,6 +97,8 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option(help="of the search")] = 0,
     prune: Annotated[bool, typer.Option("--prune", help="keep only the best records")] = False,
+    tracker: opt.TrackerAddress = None,
+    key: opt.Key = None,
     as_json: opt.Json = False,
 ) -> None:
     """Search for faster schedules of a model's kernels; compile then uses them."""
@@ -104,7 +106,8 @@ def tune(
     from compiler.tune import TuneOptions
     from compiler.tune import tune as stage
 
-    options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune)
+    fleet = opt.tracker(tracker, key, lambda: target)
+    options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune, fleet)
     result = stage(folder, options)
     if as_json:
         print_json(result.to_json())
@@ -118,19 +121,23 @@ def verify(
     pictures: opt.Pictures = None,
     count: Annotated[int, typer.Option(help="how many real pictures")] = 64,
     threads: opt.Threads = None,
+    tracker: opt.TrackerAddress = None,
+    key: opt.Key = None,
     as_json: opt.Json = False,
 ) -> None:
     """Compare the library with the integer reference, bit for bit."""
+    from compiler.run import open_compiled
     from compiler.verify import verify as stage
 
-    checks = stage(folder, pictures, count, threads)
+    fleet = opt.tracker(tracker, key, lambda: open_compiled(folder).metadata["target"])
+    checks = stage(folder, pictures, count, threads, fleet)
     if as_json:
         print_json({"checks": [check.to_json() for check in checks]})
         return
     print_table(
         ["pictures", "number", "integers", "different", "against"],
         [[c.name, str(c.pictures), str(c.values), str(c.different), c.against] for c in checks],
-        f"bit-exact: {folder}",
+        f"bit-exact: {folder}" + (f" on device {checks[0].device}" if fleet else ""),
     )
 
 
@@ -175,14 +182,17 @@ def benchmark(
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="picture of the latencies to write")] = None,
     roofline: Annotated[Path | None, typer.Option(help="roofline picture to write")] = None,
+    tracker: opt.TrackerAddress = None,
+    key: opt.Key = None,
     as_json: opt.Json = False,
 ) -> None:
     """Latency, throughput, memory and size beside other runtimes; a profile against the peak."""
     from compiler.benchmark.show import BenchmarkRequest, run_benchmark
 
     request = BenchmarkRequest(
-        target, batch, threads, contestants, rounds, profile, scaling, plot, roofline, as_json
-    )
+        target, batch, threads, contestants, rounds, profile, scaling, plot, roofline, as_json,
+        opt.tracker(tracker, key, lambda: target or ""),
+    )  # fmt: skip
     run_benchmark(folder, request)
 
 
@@ -275,18 +285,23 @@ def build(
     from compiler.export import export as export_stage
     from compiler.quantize import quantize as quantize_stage
     from compiler.run import open_compiled
-    from compiler.targets import get_target
+    from compiler.targets import can_run_here, get_target
 
-    get_target(target)  # a typo should not cost a calibration
+    runs_here = can_run_here(get_target(target))  # a typo should not cost a calibration
     artifact = quantize_stage(given())
     export_stage(artifact)
     compiling = CompileOptions(target, batch, tuned=not untuned, tuning_log=tuning_log)
     folder = compile_model(artifact.folder, compiling)
-    verify(folder, pictures, threads=threads)
+    backends = "float,onnxruntime,reference"
+    if runs_here:
+        verify(folder, pictures, threads=threads)
+        backends += ",library"
+    else:
+        typer.echo(f"verify: {opt.NOT_HERE.format(target)}", err=True)
     if pictures is None and open_compiled(folder).own_pictures is None:
         typer.echo("evaluate: skipped, no --pictures to evaluate on", err=True)
     else:
-        evaluate(folder, pictures, count, threads=threads)
+        evaluate(folder, pictures, count, backends, threads)
     typer.echo(folder)
 
 

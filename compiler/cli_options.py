@@ -1,5 +1,6 @@
 """Options and arguments that several commands of the command line share."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +57,29 @@ Untuned = Annotated[bool, typer.Option("--untuned", help="every kernel's default
 TuningLog = Annotated[
     Path | None, typer.Option(help="folder of tuning records; the shipped one if absent")
 ]
+TrackerAddress = Annotated[
+    str | None,
+    typer.Option("--tracker", help="host:port of TVM's tracker: measure on devices behind it"),
+]
+Key = Annotated[str | None, typer.Option(help="of those devices; the target's name if absent")]
 Folder = Annotated[Path, typer.Argument(help="the artifact's folder, or a target's in it")]
+
+
+NOT_HERE = (
+    "skipped, this machine does not run {}: deploy verifies the bundle under an emulator and on "
+    "the device, verify --tracker on a device that serves"
+)
+
+
+def tracker(address: str | None, key: str | None, target: Callable[[], str]) -> Any:
+    """The tracker that is named, if any; the key is the target's name if not given."""
+    from compiler.remote.tracker import parse_tracker
+
+    if address is None:
+        if key is not None:
+            raise VitqError(f"--key {key} belongs to --tracker host:port: give both")
+        return None
+    return parse_tracker(address, key or target())
 
 
 def numbers(text: str | None, name: str) -> tuple[float, ...] | None:

@@ -29,6 +29,7 @@ SYSTEM_ROOT = Path("/usr/aarch64-linux-gnu")
 SECONDS = 300
 SYMBOL = "__tvm_ffi_"
 COUNT = re.compile(r"^count (\d+) (\d+)$", re.MULTILINE)
+TOTAL = re.compile(r"^total (\d+) (\d+)$", re.MULTILINE)
 TYPE_CODES = {"int": 0, "uint": 1}
 
 
@@ -133,6 +134,23 @@ def count(calls: Sequence[Call], target: Target) -> list[Cost]:
     return costs
 
 
+def count_program(command: Sequence[str], target: Target) -> Cost:
+    """Cost of a whole program (see `run`).
+
+    Args:
+        command: the program, a path, and its arguments.
+        target: with an emulation.
+
+    Raises:
+        VitqError: the target cannot be emulated here, or the program fails.
+    """
+    text = _start(command, "", target, None, _plugin(target.emulation))
+    found = TOTAL.search(text)
+    if not found:
+        raise VitqError(f"{EMULATOR} counted nothing: {text[-200:]}")
+    return Cost(int(found[1]), int(found[2]) / 1000)
+
+
 def _job(call: Call, index: int, folder: Path) -> str:
     """Lines for the runner; arrays are written beside."""
     symbol = f"{SYMBOL}{call.name}"
@@ -161,13 +179,25 @@ def _read(path: Path, call: Call) -> IntArray:
 
 def _emulate(jobs: str, target: Target, cpu: str | None, options: list[str]) -> str:
     """Run the runner; returns what it and the plugin said."""
+    _require(target)
+    return _start([str(_runner(find_compiler(target)))], jobs, target, cpu, options)
+
+
+def _require(target: Target) -> Emulation:
     missing = why_not(target)
     if missing or target.emulation is None:
         raise VitqError(missing or "")
-    command = [EMULATOR, "-L", str(SYSTEM_ROOT), "-cpu", cpu or target.emulation.cpu, *options]
-    command.append(str(_runner(find_compiler(target))))
+    return target.emulation
+
+
+def _start(
+    program: Sequence[str], text: str, target: Target, cpu: str | None, options: list[str]
+) -> str:
+    """Run a program on a text; returns what it and the plugin said."""
+    cpu = cpu or _require(target).cpu
+    command = [EMULATOR, "-L", str(SYSTEM_ROOT), "-cpu", cpu, *options, *program]
     done = subprocess.run(
-        command, input=jobs, capture_output=True, text=True, timeout=SECONDS, check=False
+        command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False
     )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]

@@ -75,17 +75,21 @@ class Compiled:
         raise VitqError(f"{self.folder}: its target is not in the table any more: compile again")
 
     def library(self, threads: int | None = None) -> Callable[[UInt8Array], IntArray]:
-        """The compiled model.
-
-        Raises:
-            VitqError: if the file is not the one that was compiled.
-        """
+        """The compiled model (see `library_path`)."""
         from compiler.library import Library
 
+        return Library(self.library_path(), self.input_shape, self.target, threads)
+
+    def library_path(self) -> Path:
+        """The library's file.
+
+        Raises:
+            VitqError: if it is not the one that was compiled.
+        """
         path = self.folder / LIBRARY_NAME
         if path.is_file() and file_hash(path) != self.metadata["sha256"][LIBRARY_NAME]:
             raise VitqError(f"{path} is not the library that was compiled: compile again")
-        return Library(path, self.input_shape, self.target, threads)
+        return path
 
     def reference(self) -> Callable[[UInt8Array], IntArray]:
         """The independent integer reference; for a foreign model the interpreter of its passes."""

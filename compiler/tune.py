@@ -9,7 +9,15 @@ from typing import Any
 
 from compiler.artifacts import open_artifact
 from compiler.importing import Meaning, import_model
-from compiler.targets import Target, can_run_here, get_target, host_flags, missing_flags
+from compiler.remote.tracker import Tracker
+from compiler.targets import (
+    Target,
+    can_run_here,
+    find_compiler,
+    get_target,
+    host_flags,
+    missing_flags,
+)
 from numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
@@ -31,6 +39,7 @@ class TuneOptions:
         log: folder of the log; None for the target's shipped one.
         seed: of the search.
         prune: keep only the best records of each task in the log.
+        tracker: of the devices to measure on; None for this machine.
     """
 
     target: str = "cpu"
@@ -41,6 +50,7 @@ class TuneOptions:
     log: Path | None = None
     seed: int = 0
     prune: bool = False
+    tracker: Tracker | None = None
 
     def __post_init__(self) -> None:
         """Refuse budgets and sizes that are none."""
@@ -136,13 +146,17 @@ def tune(folder: Path, options: TuneOptions) -> TuneResult:
         Each task's best.
 
     Raises:
-        VitqError: no artifact, nothing to tune, this machine cannot run the target's code, or
-            another process tunes into the same log.
+        VitqError: no artifact, nothing to tune, nothing here or behind the tracker can run the
+            target's code, or another process tunes into the same log.
     """
     from compiler.compat import check_versions
 
     target = get_target(options.target)
-    require_measurable(target)
+    if options.tracker:
+        find_compiler(target)
+        options.tracker.require_devices()
+    else:
+        require_measurable(target)
     artifact = open_artifact(folder)
     if not artifact.onnx.is_file():
         raise VitqError(f"{artifact.folder} has no {artifact.onnx.name}: run export first")
@@ -176,7 +190,7 @@ def require_measurable(target: Target) -> None:
 
 def tune_tasks(tasks: list[Any], target: Target, options: TuneOptions) -> TuneResult:
     """Tune given tasks (`compiler.tuning.workload.extract`)."""
-    from compiler.tuning.log import MEASURED, PREDICTED, prune, shipped_log, writing
+    from compiler.tuning.log import prune, shipped_log, writing
     from compiler.tuning.progress import Progress
     from compiler.tuning.search import confirm, measure_defaults, search
     from compiler.tuning.session import Session
@@ -184,10 +198,13 @@ def tune_tasks(tasks: list[Any], target: Target, options: TuneOptions) -> TuneRe
     started = time.monotonic()
     log = options.log or shipped_log(target)
     limits = _limits(options, len(tasks), started)
-    predicted = not can_run_here(target)
+    times, processor, bench = _where(target, options, limits)
+    predicted = bench is None and not can_run_here(target)
     with (
-        writing(log, target, PREDICTED if predicted else MEASURED),
-        Session(tasks, target, log, limits, options.threads, predicted=predicted) as session,
+        writing(log, target, times, processor),
+        Session(
+            tasks, target, log, limits, options.threads, predicted=predicted, bench=bench
+        ) as session,
     ):
         logger.info(
             "tune: %d tasks, %d trials in %s already", len(tasks), session.started_with, log
@@ -205,6 +222,24 @@ def tune_tasks(tasks: list[Any], target: Target, options: TuneOptions) -> TuneRe
     seconds = time.monotonic() - started
     logger.info("tune: %d new trials in %s (%.1f s)", made, log, seconds)
     return TuneResult(log, results, made, seconds)
+
+
+def _where(target: Target, options: TuneOptions, limits: Any) -> tuple[str, str | None, Any]:
+    """Kind of the times, processor that they are of (None for this one), bench if not here."""
+    from compiler.tuning.log import EMULATED, MEASURED, PREDICTED
+
+    if options.tracker is None:
+        return MEASURED if can_run_here(target) else PREDICTED, None, None
+    from compiler.remote.fleet import Fleet, probe
+
+    device = probe(options.tracker, target)
+    if device.emulated and options.log is None:
+        raise VitqError(
+            f"device {device.title}: its times mean nothing for {target.name}; to try the way "
+            "anyway, give a folder for them with --log"
+        )
+    fleet = Fleet(options.tracker, target, device, options.threads, limits.run_s, limits.measure_s)
+    return EMULATED if device.emulated else MEASURED, device.processor, fleet
 
 
 def _limits(options: TuneOptions, tasks: int, started: float) -> Any:

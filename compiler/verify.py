@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compiler.artifacts import GOLDEN_NAME
+from compiler.remote.tracker import Tracker
 from compiler.run import Compiled, open_compiled
 from numerics.arrays import IntArray, UInt8Array
 from numerics.errors import VitqError
@@ -30,6 +31,7 @@ class Check:
         different: how many of them differ.
         largest_difference: in steps of the logits.
         against: ``reference``, ``golden``, or ``interpreter`` for a foreign model.
+        device: that the library ran on; empty for this machine.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Check:
     different: int
     largest_difference: int
     against: str
+    device: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -45,7 +48,11 @@ class Check:
 
 
 def verify(
-    folder: Path, pictures: str | None = None, count: int = 64, threads: int | None = None
+    folder: Path,
+    pictures: str | None = None,
+    count: int = 64,
+    threads: int | None = None,
+    tracker: Tracker | None = None,
 ) -> list[Check]:
     """Compare integer logits.
 
@@ -54,6 +61,7 @@ def verify(
         pictures: folder or ``.npy`` of real pictures; None for the embedded model's own, or none.
         count: how many of them.
         threads: of the library.
+        tracker: of the devices of which one runs the library; None for this machine.
 
     Returns:
         One check for the golden file, real pictures, random pixels, and each extreme.
@@ -62,7 +70,27 @@ def verify(
         VitqError: if a single integer differs; the message names the first set that does.
     """
     compiled = open_compiled(folder)
-    library = compiled.library(threads)
+    if tracker is None:
+        checks = _check(compiled, compiled.library(threads), pictures, count)
+    else:
+        from compiler.remote.library import open_remote
+
+        path, batch = compiled.library_path(), compiled.batch
+        with open_remote(path, batch, compiled.target, tracker, threads or 1) as library:
+            found = _check(compiled, library, pictures, count)
+        checks = [replace(check, device=library.device.title) for check in found]
+    bad = [check for check in checks if check.different]
+    if bad:
+        where = f" on device {bad[0].device}" if bad[0].device else ""
+        raise VitqError(
+            f"{compiled.folder}{where}: {bad[0].different} of {bad[0].values} integers differ from "
+            f"the {bad[0].against} on {bad[0].name} pictures (by at most "
+            f"{bad[0].largest_difference}); please report this with the artifact's metadata.json"
+        )
+    return checks
+
+
+def _check(compiled: Compiled, library: Any, pictures: str | None, count: int) -> list[Check]:
     with np.load(compiled.folder / GOLDEN_NAME, allow_pickle=False) as golden:
         checks = [_compare("golden", golden["pixels"], library, golden["codes"], "golden")]
     reference, against = compiled.reference(), "reference"
@@ -70,13 +98,6 @@ def verify(
         against = "interpreter"
     for name, pixels in _inputs(compiled, pictures, count):
         checks.append(_compare(name, pixels, library, reference(pixels), against))
-    bad = [check for check in checks if check.different]
-    if bad:
-        raise VitqError(
-            f"{compiled.folder}: {bad[0].different} of {bad[0].values} integers differ from the "
-            f"{bad[0].against} on {bad[0].name} pictures (by at most {bad[0].largest_difference}); "
-            "please report this with the artifact's metadata.json"
-        )
     return checks
 
 

@@ -19,12 +19,24 @@ from compiler.kernels.builder import (
     store,
 )
 from compiler.kernels.types import TensorType
+from compiler.targets import Target
 from numerics.arrays import FloatArray
 
 WIDE_TILES = ((8, 3), (6, 4), (12, 2))
 """(rows, columns) for 32 vector registers: accumulators, one weight for each column, one value."""
 NARROW_TILES = ((4, 3), (6, 2))
 """For 16 registers."""
+
+
+ARM_BITS = 128
+
+
+def registers_of(target: Target) -> tuple[int, int]:
+    """Bits and number of a processor's vector registers."""
+    if "aarch64" in target.needs:  # where a kernel's vector is four registers
+        return ARM_BITS, 32
+    bits = target.features.vector_bits
+    return bits, 32 if bits >= 512 else 16
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,8 @@ class Gemm:
         inner: K.
         columns: N.
         packed: the right operand is `pack_weights`'s, of one batch.
-        vector_bits: of the processor.
+        vector_bits: of a register.
+        registers: how many of them the processor has.
     """
 
     batch: int
@@ -46,6 +59,7 @@ class Gemm:
     columns: int
     packed: bool
     vector_bits: int
+    registers: int
 
     @property
     def lanes(self) -> int:
@@ -60,7 +74,7 @@ class Gemm:
 
     def tile(self) -> tuple[int, int]:
         """Rows and groups held in registers: the one that leaves the fewest groups over."""
-        tiles = WIDE_TILES if self.vector_bits >= 512 else NARROW_TILES
+        tiles = WIDE_TILES if self.registers >= 32 else NARROW_TILES
         return min(tiles, key=lambda tile: (self.groups % tile[1], tiles.index(tile)))
 
 

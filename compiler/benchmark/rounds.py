@@ -37,6 +37,8 @@ class Row:
         size_mb: of the files that it loads, MiB.
         runs: how many were timed.
         idle_cpu_ms: median processor time that it burnt while others ran, between two turns.
+        device: that it ran on; empty for this machine.
+        emulated: that device's processor is emulated: times and throughput mean nothing.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Row:
     size_mb: float
     runs: int
     idle_cpu_ms: float
+    device: str = ""
+    emulated: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """All fields, rounded to what is significant."""
@@ -166,7 +170,14 @@ def _progress(rounds: Iterable[int], title: str) -> Iterable[int]:
     return tqdm(rounds, desc=title, unit="round", leave=False, disable=None)
 
 
-def summarize(key: Key, threads: int, worker: Worker, size_mb: float) -> Row:
+def summarize(
+    key: Key,
+    threads: int,
+    worker: Worker,
+    size_mb: float,
+    device: str = "",
+    emulated: bool = False,
+) -> Row:
     """Statistics of a worker's samples."""
     name, batch = key
     p10, median, p90 = np.percentile(worker.samples_ms, [10, 50, 90])
@@ -183,4 +194,6 @@ def summarize(key: Key, threads: int, worker: Worker, size_mb: float) -> Row:
         size_mb=size_mb,
         runs=len(worker.samples_ms),
         idle_cpu_ms=float(np.median(worker.idle_cpu_ms)),
+        device=device,
+        emulated=emulated,
     )

@@ -26,6 +26,7 @@ class BenchmarkRequest:
     plot: Path | None
     roofline: Path | None
     as_json: bool
+    tracker: Any = None
 
     def options(self) -> BenchmarkOptions:
         """Parsed.
@@ -46,6 +47,7 @@ class BenchmarkRequest:
             self.rounds,
             self.profile or self.roofline is not None,
             () if self.scaling is None else integers(self.scaling, "scaling"),
+            self.tracker,
         )
 
 

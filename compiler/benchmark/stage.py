@@ -22,6 +22,7 @@ from compiler.benchmark.prepare import Task, vitq_tuned
 from compiler.benchmark.profiling import Profile, profile
 from compiler.benchmark.rounds import Row
 from compiler.benchmark.scaling import Scaling, check_sizes, measure_scaling
+from compiler.remote.tracker import Tracker
 from compiler.targets import get_target
 from numerics.errors import VitqError
 
@@ -45,6 +46,8 @@ class BenchmarkOptions:
         rounds: over all contestants.
         profile: measure every kernel of the tuned library, for each batch size.
         scaling: picture sizes to measure growth over, or none.
+        tracker: of the devices of which one is measured; None for this machine. An empty key
+            stands for the target's name.
     """
 
     target: str | None = None
@@ -54,6 +57,7 @@ class BenchmarkOptions:
     rounds: int = ROUNDS
     profile: bool = False
     scaling: tuple[int, ...] = ()
+    tracker: Tracker | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
@@ -67,7 +71,9 @@ class BenchmarkOptions:
         for batch in self.batches:
             if batch < 1:
                 raise VitqError(f"batch {batch}: give at least 1")
-        for threads in self.threads:
+        if self.tracker and (self.profile or self.scaling):
+            raise VitqError("--profile and --scaling measure this machine: leave out --tracker")
+        for threads in () if self.tracker else self.threads:
             usable_cores(threads)
         if self.target is not None:
             get_target(self.target)
@@ -121,15 +127,14 @@ def benchmark(folder: Path, options: BenchmarkOptions) -> Report:
         VitqError: no artifact there, or it was not exported.
     """
     artifact, target = open_for(folder, options.target)
+    if options.tracker:
+        return _benchmark_there(artifact, target, options.tracker, options)
     report = Report(artifact.folder, describe_machine(usable_cores(max(options.threads))))
     tasks = [Task(artifact, target, batch) for batch in options.batches]
     ready, reasons = prepare_all(tasks, options.contestants)
     for threads in options.threads:
         measured, failed = measure(ready, threads, options.rounds)
-        report.rows.extend(measured)
-        for (name, batch), reason in {**reasons, **failed}.items():
-            entry = {"name": name, "batch": batch, "threads": threads, "reason": reason}
-            report.skipped.append(entry)
+        _add(report, threads, measured, {**reasons, **failed})
     for task in tasks if options.profile else ():
         found = _attempt(report, "profile", task, options, _profile)
         report.profiles.extend([] if found is None else [found])
@@ -137,6 +142,36 @@ def benchmark(folder: Path, options: BenchmarkOptions) -> Report:
         task = Task(artifact, target, 1)
         return replace(report, scaling=_attempt(report, "scaling", task, options, _scaling))
     return report
+
+
+def _benchmark_there(
+    artifact: Artifact, target: str, tracker: Tracker, options: BenchmarkOptions
+) -> Report:
+    """The rows of a device; a contestant that is no library of TVM's is skipped."""
+    from compiler.benchmark.remote import LOADERS, NOT_THERE, describe_there, device_for
+    from compiler.benchmark.remote import measure_there as measure
+
+    tracker = replace(tracker, key=tracker.key or target)
+    tracker.require_devices()
+    names = [n for n in options.contestants if CONTESTANTS[n].loader in LOADERS]
+    tasks = [Task(artifact, target, batch) for batch in options.batches]
+    ready, reasons = prepare_all(tasks, tuple(names))
+    for task, name in product(tasks, set(options.contestants) - set(names)):
+        reasons[name, task.batch] = NOT_THERE
+    with device_for(tracker, target) as session:
+        report = Report(artifact.folder, describe_there(session[1]))
+        for threads in options.threads:
+            measured, failed = measure(session, ready, threads, options.rounds)
+            _add(report, threads, measured, {**reasons, **failed})
+    return report
+
+
+def _add(report: Report, threads: int, rows: list[Row], skipped: dict[Key, str]) -> None:
+    """What one number of threads came to."""
+    report.rows.extend(rows)
+    for (name, batch), reason in skipped.items():
+        entry = {"name": name, "batch": batch, "threads": threads, "reason": reason}
+        report.skipped.append(entry)
 
 
 def _attempt(

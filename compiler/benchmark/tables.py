@@ -14,7 +14,7 @@ def print_report(report: Report) -> None:
     _print_machine(report)
     for batch, threads in sorted({(row.batch, row.threads) for row in report.rows}):
         rows = [row for row in report.rows if (row.batch, row.threads) == (batch, threads)]
-        _print_rows(rows, f"batch {batch}, threads {threads}")
+        _print_rows(rows, f"batch {batch}, threads {threads}{_where(rows[0])}")
     for profile in report.profiles:
         _print_profile(profile)
     if report.scaling is not None:
@@ -23,6 +23,13 @@ def print_report(report: Report) -> None:
         cells = [[str(s[key]) for key in ("name", "batch", "threads", "reason")]
                  for s in report.skipped]  # fmt: skip
         print_table(["skipped", "batch", "threads", "why"], cells, "")
+
+
+def _where(row: Row) -> str:
+    if not row.device:
+        return ""
+    warning = " - EMULATED: these times mean nothing" if row.emulated else ""
+    return f", device {row.device}{warning}"
 
 
 def _print_rows(rows: list[Row], title: str) -> None:

@@ -20,7 +20,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from compiler.benchmark.float_kernels import Gemm, gemm_kernel, pack_weights
+from compiler.benchmark.float_kernels import Gemm, gemm_kernel, pack_weights, registers_of
 from compiler.benchmark.float_schedule import schedule_module
 from compiler.targets import Target, find_compiler
 from relay_passes.matching import constant, is_constant, op_name, shape_of
@@ -100,11 +100,10 @@ class LowerFloat(PyExprMutator):
         left, right = shape_of(a), shape_of(b)
         batch = int(np.prod(right[:-2])) if len(right) > 2 else 1
         rows = int(np.prod(left[:-1])) // batch
-        lanes = self.target.features.lanes
         packed = is_constant(b) and len(right) == 2
-        gemm = Gemm(batch, rows, left[-1], right[-1], packed, self.target.features.vector_bits)
+        gemm = Gemm(batch, rows, left[-1], right[-1], packed, *registers_of(self.target))
         if packed:
-            b = constant(pack_weights(b.value.numpy(), lanes))
+            b = constant(pack_weights(b.value.numpy(), gemm.vector_bits // 32))
         a = self.builder_.emit(relax.op.reshape(a, (batch, rows, left[-1])))
         if not packed:
             b = self.builder_.emit(relax.op.reshape(b, (batch, *right[-2:])))

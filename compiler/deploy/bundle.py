@@ -2,6 +2,7 @@
 
     bundle/
         vitq-run  model.so  golden_pixels.npy  golden_codes.npy  [labels.txt]  README
+        vitq-serve    serves measurements over RPC      flavour vm
         lib/          TVM's runtime libraries           flavour vm
         vitq.h        the C interface of model.so       flavour static
         src/          sources of all that is built here
@@ -41,10 +42,16 @@ logger = logging.getLogger(__name__)
 FLAVOURS = ("vm", "static")
 RUNNER = "vitq-run"
 SOURCES = Path(__file__).resolve().parent / "runner"
-COMMON_SOURCES = (
-    "vitq_run.cc", "manifest.cc", "json.cc", "sha256.cc", "cpu.cc", "pictures.cc", "npy.cc",
-    "resize.cc", "decode.cc",
+SERVER = "vitq-serve"
+COMMON_SOURCES = ("manifest.cc", "json.cc", "sha256.cc", "cpu.cc", "description.cc")
+COMPILER_OPTIONS = ("-std=c++17", "-Iinclude")
+SMALL = (
+    "-Os", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,-z,noseparate-code",
 )  # fmt: skip
+"""A download for a device should not grow by its tools."""
+RUNNER_SOURCES = ("vitq_run.cc", "pictures.cc", "npy.cc", "resize.cc", "decode.cc")
+SERVER_SOURCES = ("vitq_serve.cc", "session.cc", "timing.cc", "tracker.cc", "net.cc")
+FLAVOUR_SOURCES = {"vm": ("model_vm.cc", "runtime.cc"), "static": ("model_static.cc",)}
 
 
 @dataclass(frozen=True)
@@ -129,13 +136,9 @@ def _fill(
     build: Path, compiled: Compiled, options: DeployOptions, tools: Toolchain
 ) -> dict[str, int]:
     """Write everything but the manifest; returns what is known of the memory."""
-    sources = [*COMMON_SOURCES, f"model_{options.flavour}.cc"]
     for folder in ("src", "licenses"):
         (build / folder).mkdir()
     shutil.copy(ROOT / "LICENSE", build / "licenses" / "vitq.LICENSE")
-    for path in sorted(SOURCES.iterdir()):
-        if path.name in sources or (path.suffix == ".h" and not path.name.startswith("vitq")):
-            shutil.copy(path, build / "src")
     write_golden(build, compiled)
     write_labels(build, compiled, options.labels)
     if options.flavour == "static":
@@ -144,11 +147,37 @@ def _fill(
         memory = build_static_library(build, compiled, tools)
     else:
         memory = _add_machine(build, compiled, tools)
-    arguments = ["-std=c++17", "-Iinclude", *sources, "-o", f"../{RUNNER}", "-ldl"]
-    tools.build([*picture_decoder(build), *arguments], build / "src", "building the runner")
-    command = f"c++ -O2 -ffp-contract=off {' '.join(arguments)}"
+    command = _build_programs(build, options.flavour, tools)
     write_readme(build, compiled, options.flavour, tools.architecture, command)
     return memory
+
+
+def _build_programs(build: Path, flavour: str, tools: Toolchain) -> str:
+    """The runner, and the server of the virtual machine's flavour; returns the runner's command."""
+    common = [*COMMON_SOURCES, *FLAVOUR_SOURCES[flavour]]
+    programs = {RUNNER: [*RUNNER_SOURCES, *common]}
+    if flavour == "vm":
+        programs[SERVER] = [*SERVER_SOURCES, *COMMON_SOURCES, "runtime.cc"]
+    for path in _sources({name for sources in programs.values() for name in sources}):
+        shutil.copy(path, build / "src")
+    decoder = picture_decoder(build)
+    for name, sources in programs.items():
+        arguments = [*COMPILER_OPTIONS, *sources, "-o", f"../{name}", "-ldl"]
+        tools.build([*SMALL, *decoder, *arguments], build / "src", f"building {name}")
+    runner = [*COMPILER_OPTIONS, *programs[RUNNER], "-o", f"../{RUNNER}", "-ldl"]
+    return f"c++ -O2 -ffp-contract=off {' '.join(runner)}"
+
+
+def _sources(wanted: set[str]) -> list[Path]:
+    """Files with these names, and the headers that belong to them or to no file."""
+    present = {path.name for path in SOURCES.iterdir()}
+    headers = {
+        path.name
+        for path in SOURCES.glob("*.h")
+        if not path.name.startswith("vitq")
+        and (f"{path.stem}.cc" in wanted or f"{path.stem}.cc" not in present)
+    }
+    return [SOURCES / name for name in sorted(wanted | headers)]
 
 
 def _add_machine(build: Path, compiled: Compiled, tools: Toolchain) -> dict[str, int]:

@@ -35,7 +35,7 @@ STB_FOLDERS = (Path("/usr/include/stb"), Path("/usr/local/include/stb"))
 STB_LICENCE = "licenses/stb_image.LICENSE"
 STB_LICENCE_START = "This software is available under 2 licenses"
 OWN_PROGRAM = {
-    "vm": "load lib/libtvm_ffi.so as src/model_vm.cc does (TVM's C interface).",
+    "vm": "load lib/libtvm_ffi.so as src/runtime.cc does. Measuring from afar: ./vitq-serve --help",
     "static": "vitq.h and model.so are all it needs; no TVM, no allocation after vitq_init.",
 }
 

@@ -1,14 +1,18 @@
 """Run a finished bundle: here, or under an emulator where it is for another processor."""
 
 import json
+import logging
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from compiler.deploy.tools import run_tool
-from compiler.emulation import EMULATOR, SYSTEM_ROOT, why_not
+from compiler.emulation import EMULATOR, SYSTEM_ROOT, count_program, why_not
 from compiler.targets import Target, host_flags, missing_flags
+from numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 3
 
@@ -20,10 +24,12 @@ class Measured:
     Attributes:
         verified: ``here``, ``emulated``, or ``no`` where neither is possible.
         peak_bytes: of the process that ran the model, code and C library included; only known here.
+        instructions: executed for one batch, counted under the emulator: no time.
     """
 
     verified: str
     peak_bytes: int | None = None
+    instructions: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -55,4 +61,18 @@ def check_and_measure(runner: Path, target: Target) -> Measured:
         return Measured("no")
     emulator = [EMULATOR, "-L", str(SYSTEM_ROOT), "-cpu", target.emulation.cpu]
     run_tool([*emulator, path, "verify"], "checking the bundle")
-    return Measured("emulated")
+    return Measured("emulated", instructions=_instructions(path, target))
+
+
+def _instructions(path: str, target: Target) -> int | None:
+    """Of one inference: what a second one makes the program execute."""
+
+    def whole(rounds: int) -> int:
+        command = [path, "bench", "--warmup", "0", "--rounds", str(rounds)]
+        return count_program(command, target).instructions
+
+    try:
+        return whole(2) - whole(1)
+    except VitqError as error:  # counting needs a C compiler, deploying does not
+        logger.info("deploy: instructions are not counted: %s", error)
+        return None

@@ -28,5 +28,8 @@ def bundle_rows(bundle: Bundle, said: str | None) -> list[list[str]]:
         rows.append(["memory", f"{weights / 1e6:.2f} MB weights + {planned / 1e6:.2f} MB planned"])
     if bundle.measured.peak_bytes:
         rows.append(["peak", f"{bundle.measured.peak_bytes / 1e6:.1f} MB, the whole process"])
+    if bundle.measured.instructions:
+        millions = f"{bundle.measured.instructions / 1e6:.1f} million"
+        rows.append(["instructions", f"{millions} for a batch, counted under qemu: no time"])
     rows.append(["verified", VERIFIED[bundle.measured.verified]])
     return [*rows, ["device", said]] if said else rows

@@ -1,7 +1,8 @@
 /* A plugin for qemu-user that counts what runs between the two HINTs of runner.c.
  *
- * For each call it prints a line "count <instructions> <milli-cycles>". The cycles are what the
- * processor's ports would take if nothing ever waited: of each basic block, the largest of
+ * For each call it prints a line "count <instructions> <milli-cycles>", at the end of the program
+ * "total <instructions> <milli-cycles>". The cycles are what the processor's ports would take if
+ * nothing ever waited: of each basic block, the largest of
  *
  *     instructions / width, vector / pipes, vector multiplications / multipliers, memory / ports
  *
@@ -20,6 +21,7 @@ struct qemu_plugin_tb;
 struct qemu_plugin_insn;
 typedef void (*translated_t)(qemu_plugin_id_t id, struct qemu_plugin_tb* block);
 typedef void (*executed_t)(unsigned int vcpu, void* data);
+typedef void (*ended_t)(qemu_plugin_id_t id, void* data);
 enum { ADD_U64 = 0, NO_REGISTERS = 0 };
 
 extern void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, translated_t);
@@ -28,6 +30,7 @@ extern void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn*, exe
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb*);
 extern struct qemu_plugin_insn* qemu_plugin_tb_get_insn(const struct qemu_plugin_tb*, size_t);
 extern const void* qemu_plugin_insn_data(const struct qemu_plugin_insn*);
+extern void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, ended_t, void*);
 extern void qemu_plugin_outs(const char*);
 
 int qemu_plugin_version = 1;
@@ -42,13 +45,21 @@ static void begin(unsigned int vcpu, void* data) {
   first_milli_cycles = milli_cycles;
 }
 
-static void end(unsigned int vcpu, void* data) {
+static void print(const char* what, uint64_t executed, uint64_t milli) {
   char line[80];
-  (void)vcpu, (void)data;
-  snprintf(line, sizeof line, "count %llu %llu\n",
-           (unsigned long long)(instructions - first_instructions),
-           (unsigned long long)(milli_cycles - first_milli_cycles));
+  snprintf(line, sizeof line, "%s %llu %llu\n", what, (unsigned long long)executed,
+           (unsigned long long)milli);
   qemu_plugin_outs(line);
+}
+
+static void end(unsigned int vcpu, void* data) {
+  (void)vcpu, (void)data;
+  print("count", instructions - first_instructions, milli_cycles - first_milli_cycles);
+}
+
+static void total(qemu_plugin_id_t id, void* data) {
+  (void)id, (void)data;
+  print("total", instructions, milli_cycles);
 }
 
 static bool is_memory(uint32_t code) { return (code >> 25 & 5) == 4; }
@@ -104,5 +115,6 @@ int qemu_plugin_install(qemu_plugin_id_t id, const void* info, int argc, char** 
   (void)info;
   for (int i = 0; i < argc; ++i) parse(argv[i]);
   qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+  qemu_plugin_register_atexit_cb(id, total, NULL);
   return 0;
 }

@@ -41,6 +41,7 @@ MEASURED = "measured"
 PREDICTED = (
     "predicted: cycles that the processor's ports need, counted under emulation, as if at 1 GHz"
 )
+EMULATED = "emulated: measured on devices that are emulated, which says nothing of a processor"
 """What ``meta.json`` says of the times."""
 CONFIRMED = 2
 """A record with at least that many times was measured in turn with its rivals."""
@@ -55,12 +56,14 @@ class Entry:
         values: of its knobs.
         seconds: the lowest of its times; at least `FAILED_S` if it failed.
         confirmed: whether it was measured in turn with its rivals.
+        device: that it was measured on, where that was not the machine that tuned.
     """
 
     space: str
     values: dict[str, int]
     seconds: float
     confirmed: bool
+    device: str = ""
 
     @property
     def works(self) -> bool:
@@ -81,14 +84,20 @@ def shipped_log(target: Target) -> Path:
     return LOGS / entry_name(target)
 
 
-def describe(target: Target, times: str) -> dict[str, Any]:
-    """The content of ``meta.json``; `times` is `MEASURED` or `PREDICTED`."""
+def describe(target: Target, times: str, processor: str | None = None) -> dict[str, Any]:
+    """The content of ``meta.json``.
+
+    Args:
+        target: of the log.
+        times: `MEASURED`, `PREDICTED` or `EMULATED`.
+        processor: that was measured on; None for this machine's.
+    """
     return {
         "tvm_version": TVM_VERSION,
         "target": entry_name(target),
         "target_config": target.tvm_config(),
         "times": times,
-        "host_cpu": host_cpu(),
+        "host_cpu": processor or host_cpu(),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -176,13 +185,14 @@ def read_log(folder: Path) -> dict[str, list[Entry]]:
     tasks: dict[str, dict[tuple[Any, ...], Entry]] = {}
     for number, line in enumerate(_lines(folder / RECORDS), 1):
         try:
-            index, (trace, times, *_) = line
+            index, (trace, times, target, *_) = line
             task, space = spaces[index]
             values = _values(trace)
         except (ValueError, TypeError, IndexError, KeyError) as error:
             raise VitqError(f"{folder / RECORDS}, line {number}: not a record ({error})") from error
         point = (space, *sorted(values.items()))
-        tasks.setdefault(task, {})[point] = _entry(space, values, times)
+        device = str(target.get("model", ""))
+        tasks.setdefault(task, {})[point] = _entry(space, values, times, device)
     return {task: list(entries.values()) for task, entries in tasks.items()}
 
 
@@ -224,8 +234,16 @@ def _values(trace: Any) -> dict[str, int]:
 
 
 @contextmanager
-def writing(folder: Path, target: Target, times: str = MEASURED) -> Iterator[None]:
+def writing(
+    folder: Path, target: Target, times: str = MEASURED, processor: str | None = None
+) -> Iterator[None]:
     """Hold a log for writing: made, checked, mended, and locked against other processes.
+
+    Args:
+        folder: of the log.
+        target: of the log.
+        times: what is going to be written.
+        processor: see `describe`.
 
     Raises:
         VitqError: another process writes it, it is of another TVM or target, or measured times
@@ -247,9 +265,9 @@ def writing(folder: Path, target: Target, times: str = MEASURED) -> Iterator[Non
                     f"{times.partition(':')[0]}: give another folder with --log"
                 )
             measured_on = known.get("host_cpu")
-            if times == MEASURED and measured_on != host_cpu():
+            if times == MEASURED and measured_on != (processor or host_cpu()):
                 logger.warning("tune: %s is of another processor, %s", folder, measured_on)
-        write_json(folder / META, describe(target, times))
+        write_json(folder / META, describe(target, times, processor))
         for name in (WORKLOADS, RECORDS):
             mend(folder / name)
         yield
@@ -311,5 +329,8 @@ def prune(folder: Path, untuned: Mapping[str, Mapping[str, int]], best: int = 3)
     return len(lines) - len(kept)
 
 
-def _entry(space: str, values: dict[str, int], times: Sequence[float] | None) -> Entry:
-    return Entry(space, values, min(times or [10 * FAILED_S]), len(times or ()) >= CONFIRMED)
+def _entry(
+    space: str, values: dict[str, int], times: Sequence[float] | None, device: str = ""
+) -> Entry:
+    seconds = min(times or [10 * FAILED_S])
+    return Entry(space, values, seconds, len(times or ()) >= CONFIRMED, device)

@@ -131,24 +131,32 @@ def argument_sets(inputs: Inputs) -> list[list[Any]]:
     """Arguments of the calls of one round."""
     import tvm
 
+    arrays, constants = inputs_of(inputs)
+    hot = {i: tvm.runtime.tensor(a) for i, a in enumerate(arrays) if i not in constants}
+    return [
+        [hot[i] if i in hot else tvm.runtime.tensor(array) for i, array in enumerate(arrays)]
+        for _ in range(constant_copies(inputs))
+    ]
+
+
+@functools.lru_cache(maxsize=4)
+def inputs_of(inputs: Inputs) -> tuple[list[IntArray], frozenset[int]]:
+    """All arrays of a call, the result's included, and which of them are constants."""
     numbers = np.random.default_rng(0)
     with np.load(inputs.constants, allow_pickle=False) as stored:
-        constants = {name: stored[name] for name in stored.files}
+        constants = {int(name.removeprefix("x")): stored[name] for name in stored.files}
     types = [*inputs.kernel.inputs, inputs.kernel.out]
-    activations = {
-        index: tvm.runtime.tensor(_codes(numbers, kind))
-        for index, kind in enumerate(types)
-        if f"x{index}" not in constants
-    }
-    size = sum(array.nbytes for array in constants.values())
-    copies = -(-EVICT_BYTES // size) if size > SMALL_BYTES else 1
-    return [
-        [
-            activations[i] if i in activations else tvm.runtime.tensor(constants[f"x{i}"])
-            for i in range(len(types))
-        ]
-        for _ in range(copies)
+    arrays = [
+        constants[i] if i in constants else _codes(numbers, kind) for i, kind in enumerate(types)
     ]
+    return arrays, frozenset(constants)
+
+
+def constant_copies(inputs: Inputs) -> int:
+    """In how many sets the constants are used, so that they come from further away."""
+    arrays, constants = inputs_of(inputs)
+    size = sum(arrays[i].nbytes for i in constants)
+    return -(-EVICT_BYTES // size) if size > SMALL_BYTES else 1
 
 
 def _codes(numbers: np.random.Generator, kind: TensorType) -> IntArray:

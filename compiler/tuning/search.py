@@ -8,12 +8,15 @@ import json
 import logging
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
 from compiler.compat import no_tensor_intrinsics
+from compiler.tuning.bench import Attempt
+from compiler.tuning.log import Entry
 from compiler.tuning.session import Point, Session, State
 from compiler.tuning.space import knob_features, space_of, values_of
 from compiler.tuning.space import point as schedule_of
@@ -40,8 +43,8 @@ def measure_defaults(session: Session) -> None:
         if session.is_over:
             return
         batch = missing[start : start + BATCH]
-        for (state, point), built in zip(batch, session.build(batch), strict=True):
-            session.try_point(state, point, built)
+        built = session.build(batch)
+        session.measure([(*job, library) for job, library in zip(batch, built, strict=True)])
 
 
 def search(session: Session, seed: int) -> None:
@@ -60,8 +63,8 @@ def search(session: Session, seed: int) -> None:
             _Builder(trials), _Runner(trials), callbacks, session.database, model,
         )  # fmt: skip
     except Exception:  # what a callback raises arrives as an error of TVM
-        if session.interrupted:
-            raise KeyboardInterrupt from None
+        if session.stopped_by:
+            raise session.stopped_by from None
         if not session.finished:
             raise
 
@@ -157,25 +160,28 @@ class _Trials:
             library = next(built, WorkerError("the budget is spent"))
             if isinstance(library, WorkerError):
                 if not self.session.is_over:
-                    self.session.try_point(state, point, library)
+                    self.session.measure([(state, point, library)])
                 results.append(ms.builder.BuilderResult(None, str(library)))
                 continue
             self.built[library] = state, point
             results.append(ms.builder.BuilderResult(library, None))
         return results
 
-    def run(self, path: str) -> Any:
-        """Time a candidate, or remember its time."""
-        state, point = self.built.pop(path)
-        if point in state.known:
-            entry = state.known[point]
-            return ms.runner.RunnerResult([entry.seconds] if entry.works else None, None)
-        if self.session.is_over:
-            return ms.runner.RunnerResult(None, "the budget is spent")
-        seconds = self.session.try_point(state, point, path)
-        if isinstance(seconds, WorkerError):
-            return ms.runner.RunnerResult(None, str(seconds))
-        return ms.runner.RunnerResult([seconds], None)
+    def run(self, paths: Sequence[str]) -> list[Any]:
+        """Time candidates, or remember their times."""
+        jobs = [(*self.built.pop(path), path) for path in paths]
+        new = [job for job in jobs if job[1] not in job[0].known]
+        times = dict(zip([path for *_, path in new], self.session.measure(new), strict=True))
+        return [_result(times.get(path, state.known.get(point))) for state, point, path in jobs]
+
+
+def _result(found: float | WorkerError | Entry | None) -> Any:
+    """MetaSchedule's result of a measurement, new or remembered."""
+    if isinstance(found, Entry):
+        return ms.runner.RunnerResult([found.seconds] if found.works else None, None)
+    if isinstance(found, float):
+        return ms.runner.RunnerResult([found], None)
+    return ms.runner.RunnerResult(None, str(found))
 
 
 @derived_object
@@ -188,31 +194,30 @@ class _Builder(ms.builder.PyBuilder):
 
     def build(self, build_inputs: Sequence[Any]) -> list[Any]:
         """Called by MetaSchedule for one batch of a task."""
-        with self.trials.session.noting_interrupts():
+        with self.trials.session.noting_stops():
             return self.trials.build([item.mod for item in build_inputs])
 
 
 @derived_object
 class _Future(ms.runner.PyRunnerFuture):
-    """A measurement that is made when its result is asked for: never two at once."""
+    """A measurement that is made."""
 
-    def __init__(self, trials: _Trials, path: str) -> None:
+    def __init__(self, found: Any) -> None:
         super().__init__()
-        self.trials, self.path = trials, path
+        self.found = found
 
     def done(self) -> bool:
-        """Always: there is nothing to wait for."""
+        """Always."""
         return True
 
     def result(self) -> Any:
-        """Measure."""
-        with self.trials.session.noting_interrupts():
-            return self.trials.run(self.path)
+        """What was measured."""
+        return self.found
 
 
 @derived_object
 class _Runner(ms.runner.PyRunner):
-    """Times libraries one after another."""
+    """Times libraries, on all devices at once where there are several."""
 
     def __init__(self, trials: _Trials) -> None:
         super().__init__()
@@ -220,7 +225,9 @@ class _Runner(ms.runner.PyRunner):
 
     def run(self, runner_inputs: Sequence[Any]) -> list[Any]:
         """Called by MetaSchedule for what was built."""
-        return [_Future(self.trials, str(item.artifact_path)) for item in runner_inputs]
+        with self.trials.session.noting_stops():
+            found = self.trials.run([str(item.artifact_path) for item in runner_inputs])
+        return [_Future(result) for result in found]
 
 
 @derived_object
@@ -242,23 +249,29 @@ def confirm(session: Session) -> None:
     """Measure the best points of each task again, in turn with the untuned one.
 
     The lowest of many noisy times is as much luck as speed; records of this round hold several
-    times and come before others.
+    times and come before others. The points of a task are compared in one place.
     """
-    for state in session.states:
-        rivals = state.ranked()[:RIVALS]
-        if len(rivals) < 2 or all(entry.confirmed for _, entry in rivals):
-            continue
-        points = [point for point, _ in rivals]
-        points += [state.default] if state.default not in points else []
-        jobs = [(state, point) for point in points]
-        libraries = session.build(jobs)
-        times: dict[Point, list[float]] = {point: [] for point in points}
-        for _ in range(ROUNDS):
-            for point, library in zip(points, libraries, strict=True):
-                try:
-                    times[point].append(session.time(state, library))
-                except WorkerError as error:
-                    logger.debug("tune: %s %s: %s", state.task.text, dict(point), error)
-        for point, seconds in times.items():
-            if len(seconds) == ROUNDS:
-                session.keep(state, point, seconds)
+    jobs = [(state, points) for state in session.states if (points := _rivals(state))]
+    with ThreadPoolExecutor(session.bench.places) as threads:
+        for (state, _), (built, attempt) in zip(
+            jobs, threads.map(lambda job: _compare(session, *job), jobs), strict=True
+        ):
+            for point, seconds in zip(built, attempt.seconds, strict=True):
+                if len(seconds) == ROUNDS:
+                    session.keep(state, point, seconds, attempt.device)
+
+
+def _rivals(state: State) -> list[Point]:
+    """What is to be compared, if anything."""
+    rivals = state.ranked()[:RIVALS]
+    if len(rivals) < 2 or all(entry.confirmed for _, entry in rivals):
+        return []
+    points = [point for point, _ in rivals]
+    return points + ([] if state.default in points else [state.default])
+
+
+def _compare(session: Session, state: State, points: Sequence[Point]) -> tuple[Any, Attempt]:
+    built = session.build([(state, point) for point in points])
+    found = [(p, path) for p, path in zip(points, built, strict=True) if isinstance(path, str)]
+    paths = [path for _, path in found]
+    return [point for point, _ in found], session.time_in_turn(state, paths, ROUNDS)

@@ -1,10 +1,12 @@
 """One tuning run: its tasks, its workers, its log."""
 
+import itertools
 import logging
 import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +16,13 @@ from tvm.s_tir import meta_schedule as ms
 from tvm.target import Target as TvmTarget
 
 from compiler.targets import Target, find_compiler
+from compiler.tuning.bench import Attempt, Bench, LocalBench
 from compiler.tuning.log import CONFIRMED, FAILED_S, RECORDS, WORKLOADS, Entry, read_log
-from compiler.tuning.measure import (
-    Inputs,
-    available_cores,
-    compile_kernel,
-    predict_kernel,
-    save_constants,
-    time_kernel,
-)
+from compiler.tuning.measure import Inputs, available_cores, compile_kernel, save_constants
 from compiler.tuning.space import record_of
 from compiler.tuning.worker import Pool, Worker, WorkerError
 from compiler.tuning.workload import Task, space_text
+from numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +30,8 @@ FAILED = 10 * FAILED_S
 """What MetaSchedule records for a failure."""
 
 Point = tuple[tuple[str, int], ...]
+Job = tuple["State", Point, str | WorkerError]
+"""A point of a task, and its library or why there is none."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,7 @@ class Session:
         threads: of the kernels.
         on_trial: called after each trial.
         predicted: the target's processor is emulated, not there.
+        bench: where kernels are timed, if not on this machine.
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class Session:
         threads: int = 1,
         on_trial: Callable[[State], None] | None = None,
         predicted: bool = False,
+        bench: Bench | None = None,
     ) -> None:
         self.target, self.limits, self.on_trial = target, limits, on_trial
-        self.predicted = predicted
         self.config = target.tvm_config()
         self.tvm_target = TvmTarget(self.config)
         self.compiler = find_compiler(target)
@@ -119,14 +119,16 @@ class Session:
         self.started_with = self.trials
         cores = available_cores()
         environment = {"TVM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": "1"}
-        # Nothing is compiled while something is timed.
-        self.runner = Worker(cores[:threads], environment)
+        # Nothing is compiled while something is timed here.
+        self.bench: Bench = bench or LocalBench(
+            threads, environment, limits.run_s, limits.measure_s, target if predicted else None
+        )
         self.builders = Pool([Worker([core], environment) for core in cores])
-        self.stack.callback(self.runner.close)
+        self.stack.callback(self.bench.close)
         self.stack.callback(self.builders.close)
-        self.number = 0
+        self._numbers = itertools.count(1)
         self.finished = False
-        self.interrupted = False
+        self.stopped_by: BaseException | None = None
 
     def __enter__(self) -> "Session":
         return self
@@ -158,62 +160,81 @@ class Session:
         return spent or time.monotonic() >= self.limits.deadline
 
     @contextmanager
-    def noting_interrupts(self) -> Iterator[None]:
-        """Remember a Ctrl-C, which reaches the caller of TVM as some other error."""
+    def noting_stops(self) -> Iterator[None]:
+        """Remember a Ctrl-C or a user's error: they reach the caller of TVM as another."""
         try:
             yield
-        except KeyboardInterrupt:
-            self.interrupted = True
+        except (KeyboardInterrupt, VitqError) as stop:
+            self.stopped_by = stop
             raise
 
     def build(self, jobs: Sequence[tuple[State, Point]]) -> list[str | WorkerError]:
         """Compile points; paths of the libraries, or what went wrong."""
         arguments = []
         for state, point in jobs:
-            self.number += 1
-            path = str(self.temporary / f"trial{self.number}.so")
+            path = str(self.temporary / f"trial{next(self._numbers)}.so")
             arguments.append((state.task.kernel, dict(point), self.config, self.compiler, path))
         return self.builders.map(compile_kernel, arguments, self.limits.build_s)
 
-    def time(self, state: State, built: str | WorkerError) -> float:
-        """Seconds of a built point, measured or predicted.
+    def measure(self, jobs: Sequence[Job]) -> list[float | WorkerError]:
+        """Time points, as many at once as there are places; each is logged when it is done.
 
-        Raises:
-            WorkerError: it could not be built or run.
+        Returns:
+            Seconds, or what went wrong; also where the budget is spent before a point's turn.
         """
-        if isinstance(built, WorkerError):
-            raise built
-        if self.predicted:
-            return self.runner.call(
-                predict_kernel, built, state.inputs, self.target, timeout_s=self.limits.run_s
-            )
-        return self.runner.call(
-            time_kernel, built, state.inputs, self.limits.measure_s, timeout_s=self.limits.run_s
-        )
+        results: list[float | WorkerError] = [WorkerError("the budget is spent")] * len(jobs)
+        allowed = len(jobs)
+        if self.limits.trials is not None:
+            allowed = max(self.limits.trials - self.trials, 0)
+        with ThreadPoolExecutor(self.bench.places) as threads:
+            running = {
+                threads.submit(self._time_one, state, built): index
+                for index, (state, _, built) in enumerate(jobs[:allowed])
+            }
+            try:
+                for future in as_completed(running):
+                    index = running[future]
+                    results[index] = self._log(jobs[index], future.result())
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                self.bench.close()
+                raise
+        return results
 
-    def keep(self, state: State, point: Point, seconds: Sequence[float]) -> None:
+    def _time_one(self, state: State, built: str | WorkerError) -> list[Attempt]:
+        """Attempts at a point; none if the time is over."""
+        if isinstance(built, WorkerError):
+            return [Attempt([[]], error=built)]
+        try:
+            if time.monotonic() >= self.limits.deadline:
+                return []
+            return self.bench.time(state.inputs, [built], rounds=1)
+        finally:
+            Path(built).unlink(missing_ok=True)
+
+    def _log(self, job: Job, attempts: Sequence[Attempt]) -> float | WorkerError:
+        """Write what was measured, failures too; the last attempt counts."""
+        state, point, _ = job
+        result: float | WorkerError = WorkerError("the budget is spent")
+        for attempt in attempts:
+            found = attempt.seconds[0]
+            result = found[0] if found else attempt.error or WorkerError("it failed on the device")
+            if isinstance(result, WorkerError):
+                logger.debug("tune: %s %s: %s", state.task.text, dict(point), result)
+            self.keep(state, point, found or [FAILED], attempt.device)
+        return result
+
+    def time_in_turn(self, state: State, libraries: Sequence[str], rounds: int) -> Attempt:
+        """Time libraries of one task `rounds` times, all in one place."""
+        return self.bench.time(state.inputs, libraries, rounds)[-1]
+
+    def keep(self, state: State, point: Point, seconds: Sequence[float], device: str = "") -> None:
         """Write a measurement to the log."""
         values = dict(point)
-        self.database.commit_tuning_record(
-            record_of(state.task, state.workload, values, seconds, self.tvm_target)
-        )
+        target = TvmTarget({**self.config, "model": device}) if device else self.tvm_target
+        record = record_of(state.task, state.workload, values, seconds, target)
+        self.database.commit_tuning_record(record)
         space = space_text(state.task.knobs)
-        state.known[point] = Entry(space, values, min(seconds), len(seconds) >= CONFIRMED)
+        state.known[point] = Entry(space, values, min(seconds), len(seconds) >= CONFIRMED, device)
         if self.on_trial:
             self.on_trial(state)
-
-    def try_point(
-        self, state: State, point: Point, built: str | WorkerError
-    ) -> float | WorkerError:
-        """Time a built point and log it, a failure too."""
-        try:
-            seconds = self.time(state, built)
-        except WorkerError as error:
-            logger.debug("tune: %s %s: %s", state.task.text, dict(point), error)
-            self.keep(state, point, [FAILED])
-            return error
-        finally:
-            if isinstance(built, str):
-                Path(built).unlink(missing_ok=True)
-        self.keep(state, point, [seconds])
-        return seconds

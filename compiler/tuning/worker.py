@@ -90,14 +90,15 @@ class Worker:
         self._exchange(_ready, (), START_S)
 
     def _exchange(self, function: Callable[..., T], arguments: Any, timeout_s: float) -> T:
+        process, connection = self._process, self._connection  # another thread may close
         try:
-            self._connection.send((function, arguments))
-            if not self._connection.poll(timeout_s):
+            connection.send((function, arguments))
+            if not connection.poll(timeout_s):
                 raise WorkerError(f"took more than {timeout_s:g} s")
-            fine, value = self._connection.recv()
+            fine, value = connection.recv()
         except (EOFError, OSError) as error:
-            self._process.join(1)
-            code = self._process.exitcode
+            process.join(1)
+            code = process.exitcode
             self.close()
             raise WorkerError(f"the worker died (exit code {code})") from error
         except BaseException:
@@ -110,11 +111,11 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.join()
             self._connection.close()
-            self._process = None
 
 
 class Pool:

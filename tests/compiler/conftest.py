@@ -35,7 +35,7 @@ def bundles(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return {name: deploy(compiled, DeployOptions(folder / name, name)) for name in FLAVOURS}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Real weights and pictures, on machines that have them."""
     if not REAL_DATA.is_dir():

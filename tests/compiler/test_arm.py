@@ -1,14 +1,21 @@
 """ARM: what no other processor's tests show. The kernels' own tests run for ARM too."""
 
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from compiler import emulation, targets
+from compiler.benchmark.hot_loops import (
+    GEMM,
+    MODELS,
+    OBJDUMP,
+    find_mca,
+    hot_loops,
+    product,
+    rows_of,
+)
 from compiler.emulation import Call
 from compiler.kernels import TensorType, lower_op
 from compiler.kernels.dot_arm import pairs_fit
@@ -23,8 +30,6 @@ from tests.compiler.kernels.util import random_codes, tensor_type
 RPI5, RPI4, GRAVITON = (TARGETS[name] for name in ("rpi5", "rpi4", "graviton3"))
 MISSING = emulation.why_not(RPI5)
 EMULATED = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-OBJDUMP = "aarch64-linux-gnu-objdump"
-GEMM = (197, 192, 576)
 GEMM_BARS = {"rpi5": 2_100_000, "graviton3": 1_300_000, "rpi4": 7_500_000}
 
 
@@ -41,35 +46,12 @@ def linear(target: Target, weight: IntArray, rows: int) -> KernelCall:
     return lower_op("vitq.linear", types, constants, out, target.features)
 
 
-def gemm(target: Target) -> KernelCall:
-    """The product that all figures are about."""
-    rows, inner, channels = GEMM
-    weight = np.random.default_rng(0).integers(-127, 128, (channels, inner), dtype=np.int8)
-    return linear(target, weight, rows)
-
-
-def hot_loops(path: Path, instruction: str) -> list[list[str]]:
-    """Mnemonics of each innermost loop that contains an instruction."""
-    command = [OBJDUMP, "-d", "--no-show-raw-insn", str(path)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    code = re.findall(r"^ +([0-9a-f]+):\t(\S+)(.*)$", text, re.MULTILINE)
-    at = {int(address, 16): i for i, (address, _, _) in enumerate(code)}
-    loops = []
-    for end, (_, name, operands) in enumerate(code):
-        target = re.search(r"\b([0-9a-f]{3,})\b <", operands)
-        begin = at.get(int(target[1], 16), end) if target and name.startswith(("b.", "cb")) else end
-        body = [mnemonic for _, mnemonic, _ in code[begin : end + 1]]
-        if begin < end and instruction in body and sum(m.startswith("b.") for m in body) == 1:
-            loops.append(body)
-    return loops
-
-
 @EMULATED
 @pytest.mark.parametrize("name", sorted(GEMM_BARS))
 def test_instructions_of_the_product(name: str) -> None:
     """Counts are the same in every run, and no worse than they were."""
     target = get_target(name)
-    call = gemm(target)
+    call = product(target)
     path = build(call.kernel.build(), target)
     first = emulation.predict(path, call.kernel, target, "kernel")
     assert first == emulation.predict(path, call.kernel, target, "kernel")
@@ -90,16 +72,30 @@ def target_width(target: Target) -> int:
 )
 def test_the_hot_loop_is_dot_products(target: Target, instruction: str, share: float) -> None:
     """LLVM takes the lane from the register, and little else is in the loop."""
-    path = build(gemm(target).kernel.build(), target)
-    loops = hot_loops(path, instruction)
+    path = build(product(target).kernel.build(), target)
+    loops = [loop.names for loop in hot_loops(path) if instruction in loop.names]
     assert max(loop.count(instruction) / len(loop) for loop in loops) >= share
     assert not any("dup" in loop or "ld1r" in loop for loop in loops)
 
 
 @EMULATED
+@pytest.mark.skipif(not shutil.which(OBJDUMP), reason=f"{OBJDUMP} is not installed")
+def test_predicted_cycles_of_the_hot_loops() -> None:
+    """Also on Cortex-A72, which has no dot product, int8 beats float32."""
+    try:
+        find_mca()
+    except VitqError as error:
+        pytest.skip(str(error))
+    rate = {(name, kind): float(row[-1]) for name, kind, *row in rows_of(list(MODELS))}
+    assert rate["rpi5", "int8"] > 24 and rate["graviton3", "int8"] > 100
+    for name in MODELS:
+        assert rate[name, "int8"] > 1.3 * rate[name, "float32"]
+
+
+@EMULATED
 def test_dot_products_end_on_a_processor_without_them() -> None:
     """The emulator refuses what the processor does not have."""
-    call = gemm(RPI5)
+    call = product(RPI5)
     path = build(call.kernel.build(), RPI5)
     job = emulation.call_of(path, call.kernel, "kernel")
     with pytest.raises(VitqError, match=r"qemu-aarch64 ended with -4"):
@@ -138,7 +134,7 @@ def test_weights_that_fit() -> None:
 @EMULATED
 def test_a_store_behind_the_result_is_found() -> None:
     """The runner has guard bytes."""
-    call = gemm(RPI5)
+    call = product(RPI5)
     path = build(call.kernel.build(), RPI5)
     job = emulation.call_of(path, call.kernel, "kernel")
     shape, dtype = job.out
@@ -153,7 +149,7 @@ def test_reasons_why_a_target_is_not_emulated(monkeypatch: pytest.MonkeyPatch) -
     missing = emulation.why_not(RPI5)
     assert missing == "qemu-aarch64 is not installed: on Debian apt-get install qemu-user"
     with pytest.raises(VitqError, match="qemu-user"):
-        emulation.predict(Path("x.so"), gemm(RPI5).kernel, RPI5)
+        emulation.predict(Path("x.so"), product(RPI5).kernel, RPI5)
 
 
 def test_no_cross_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

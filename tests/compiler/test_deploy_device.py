@@ -44,7 +44,14 @@ def need_emulation(name: str, flavour: str) -> None:
 
 @pytest.mark.parametrize(
     ("flavour", "target", "too_old"),
-    [("vm", "rpi5", "cortex-a72"), ("static", "rpi5", "cortex-a72"), ("static", "rpi4", None)],
+    [
+        ("vm", "rpi5", "cortex-a72"),
+        ("static", "rpi5", "cortex-a72"),
+        ("vm", "rpi4", None),
+        ("static", "rpi4", None),
+        ("vm", "graviton3", "cortex-a76"),
+        ("static", "graviton3", "cortex-a76"),
+    ],
 )
 def test_arm(
     artifact: Artifact,
@@ -58,6 +65,7 @@ def test_arm(
     folder = compile_model(artifact.folder, CompileOptions(target))
     made = deploy(folder, DeployOptions(tmp_path / "bundle", flavour))
     assert made.measured.verified == "emulated"
+    assert made.measured.instructions and made.measured.instructions < 20e6
     assert made.manifest["architecture"] == "aarch64"
 
     np.save(tmp_path / "x.npy", digits_pixels[:3])
@@ -70,7 +78,8 @@ def test_arm(
         assert np.array_equal(found, wanted)
     if too_old:
         code, _, error = run(made.folder, "verify", before=emulator(too_old))
-        assert code == 3 and is_one_line(error) and "asimddp" in error
+        assert code == 3 and is_one_line(error)
+        assert ("asimddp" if target == "rpi5" else "i8mm") in error
 
 
 FAKE_SSH = """#!/bin/sh

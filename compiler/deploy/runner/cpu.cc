@@ -1,8 +1,6 @@
 #include "cpu.h"
 
-#include <algorithm>
 #include <fstream>
-#include <set>
 #include <sstream>
 
 #include "failure.h"
@@ -12,11 +10,12 @@
 #endif
 
 namespace vitq {
-namespace {
 
 #if defined(__aarch64__)
 
-constexpr const char* kArchitecture = "aarch64";
+const char* const kArchitecture = "aarch64";
+
+namespace {
 
 struct Feature {
   const char* name;
@@ -33,8 +32,10 @@ constexpr Feature kFeatures[] = {
     {"svei8mm", AT_HWCAP2, 9}, {"i8mm", AT_HWCAP2, 13},    {"bf16", AT_HWCAP2, 14},
 };
 
+}  // namespace
+
 std::set<std::string> processor_features() {
-  std::set<std::string> found;
+  std::set<std::string> found{kArchitecture};
   for (const Feature& feature : kFeatures) {
     if (getauxval(feature.entry) >> feature.bit & 1) found.insert(feature.name);
   }
@@ -44,27 +45,25 @@ std::set<std::string> processor_features() {
 #else
 
 #if defined(__x86_64__)
-constexpr const char* kArchitecture = "x86_64";
+const char* const kArchitecture = "x86_64";
 #else
-constexpr const char* kArchitecture = "unknown";
+const char* const kArchitecture = "unknown";
 #endif
 
 std::set<std::string> processor_features() {
+  std::set<std::string> found{kArchitecture};
   std::ifstream info("/proc/cpuinfo");
   std::string line;
   while (std::getline(info, line)) {
     if (line.compare(0, 5, "flags") != 0) continue;
     std::istringstream words(line.substr(line.find(':') + 1));
-    std::set<std::string> found;
     for (std::string word; words >> word;) found.insert(word);
-    return found;
+    break;
   }
-  return {};
+  return found;
 }
 
 #endif
-
-}  // namespace
 
 void check_processor(const std::string& architecture, const std::vector<std::string>& needs,
                      const std::string& target) {
@@ -72,8 +71,7 @@ void check_processor(const std::string& architecture, const std::vector<std::str
     throw Failure("the model is for " + architecture + ", this machine is " + kArchitecture,
                   kWrongDevice);
   }
-  std::set<std::string> found = processor_features();
-  found.insert(kArchitecture);  // a target may name its architecture as a feature
+  const std::set<std::string> found = processor_features();
   std::string lacking;
   for (const std::string& need : needs) {
     if (!found.count(need)) lacking += (lacking.empty() ? "" : ", ") + need;

@@ -2,13 +2,19 @@
 #ifndef VITQ_CPU_H_
 #define VITQ_CPU_H_
 
+#include <set>
 #include <string>
 #include <vector>
 
 namespace vitq {
 
-// Throws Failure (kWrongDevice) for another architecture or a missing feature. Features are
-// named as in /proc/cpuinfo.
+// Of this program, as `uname -m` says.
+extern const char* const kArchitecture;
+
+// Features of this processor, named as in /proc/cpuinfo; the architecture is one of them.
+std::set<std::string> processor_features();
+
+// Throws Failure (kWrongDevice) for another architecture or a missing feature.
 void check_processor(const std::string& architecture, const std::vector<std::string>& needs,
                      const std::string& target);
 

@@ -1,8 +1,10 @@
 #include "manifest.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstdio>
 #include <memory>
 
@@ -57,6 +59,14 @@ void check_file(const Manifest& manifest, const BundleFile& file) {
 bool Manifest::lists(const std::string& name) const {
   return std::any_of(files.begin(), files.end(),
                      [&](const BundleFile& file) { return file.path == name; });
+}
+
+std::string own_folder() {
+  char path[PATH_MAX];
+  const ssize_t size = readlink("/proc/self/exe", path, sizeof path - 1);
+  if (size <= 0) throw Failure("the program's folder is unknown: give --bundle");
+  const std::string text(path, static_cast<size_t>(size));
+  return text.substr(0, text.rfind('/'));
 }
 
 std::string read_file(const std::string& path, int64_t limit) {

@@ -31,6 +31,9 @@ struct Manifest {
   bool lists(const std::string& name) const;
 };
 
+// The folder that this program lies in: its bundle. Throws Failure.
+std::string own_folder();
+
 // Reads and checks the manifest against manifest.sha256. Throws Failure.
 Manifest read_manifest(const std::string& folder);
 

@@ -1,129 +1,50 @@
-// Flavour `vm`: model.so runs on TVM's Relax VM, through the C interface of libtvm_ffi.
+// Flavour `vm`: model.so runs on TVM's Relax VM.
 #include <cstdlib>
 #include <cstring>
 
-#include "dynamic.h"
+#include "failure.h"
 #include "model.h"
-#include "tvm/ffi/c_api.h"
+#include "runtime.h"
 
 namespace vitq {
 namespace {
 
-constexpr const char* kFfi = "lib/libtvm_ffi.so";
-constexpr const char* kRuntime = "lib/libtvm_runtime.so";
 constexpr int kPooledAllocator = 2;
 constexpr size_t kAlignment = 64;
-
-struct Api {
-  decltype(TVMFFIFunctionGetGlobal)* get_global;
-  decltype(TVMFFIFunctionCall)* call;
-  decltype(TVMFFIObjectDecRef)* release;
-  decltype(TVMFFITensorFromDLPack)* from_dlpack;
-  decltype(TVMFFIErrorMoveFromRaised)* raised;
-};
-
-TVMFFIAny none() {
-  TVMFFIAny value;
-  std::memset(&value, 0, sizeof value);
-  return value;
-}
-
-TVMFFIAny of_object(TVMFFIObjectHandle object, int32_t kind) {
-  TVMFFIAny value = none();
-  value.type_index = kind;
-  value.v_obj = static_cast<TVMFFIObject*>(object);
-  return value;
-}
-
-TVMFFIAny of_text(const char* text) {
-  TVMFFIAny value = none();
-  value.type_index = kTVMFFIRawStr;
-  value.v_c_str = text;
-  return value;
-}
-
-TVMFFIAny of_integer(int64_t number, int32_t kind = kTVMFFIInt) {
-  TVMFFIAny value = none();
-  value.type_index = kind;
-  value.v_int64 = number;
-  return value;
-}
 
 class VmModel : public Model {
  public:
   VmModel(const Manifest& manifest, int threads)
-      : batch_codes_(manifest.batch * manifest.classes),
+      : runtime_(with_threads(manifest, threads)),
+        batch_codes_(manifest.batch * manifest.classes),
         batch_bytes_(manifest.batch * manifest.picture_bytes()),
         shape_{manifest.batch, manifest.channels, manifest.height, manifest.width} {
-    setenv("TVM_NUM_THREADS", std::to_string(threads).c_str(), 1);
-    void* ffi = open_library(manifest.path_of(kFfi), RTLD_GLOBAL);
-    open_library(manifest.path_of(kRuntime), RTLD_GLOBAL);
-    find_symbol(ffi, "TVMFFIFunctionGetGlobal", &api_.get_global);
-    find_symbol(ffi, "TVMFFIFunctionCall", &api_.call);
-    find_symbol(ffi, "TVMFFIObjectDecRef", &api_.release);
-    find_symbol(ffi, "TVMFFITensorFromDLPack", &api_.from_dlpack);
-    find_symbol(ffi, "TVMFFIErrorMoveFromRaised", &api_.raised);
-    start(manifest.path_of("model.so"));
+    const TVMFFIAny module = runtime_.load_module(manifest.path_of("model.so"));
+    const TVMFFIAny machine = runtime_.call(runtime_.method(module, "vm_load_executable"), {});
+    runtime_.call(runtime_.method(machine, "vm_initialization"),
+                  {of_integer(kDLCPU), of_integer(0), of_integer(kPooledAllocator)});
+    main_ = runtime_.method(machine, "main");
     make_input();
   }
   ~VmModel() override {
     // The modules must outlive the function; the process ends right after.
-    api_.release(input_);
+    runtime_.release(input_);
     std::free(pixels_);
   }
 
   void infer(const uint8_t* pixels, int32_t* codes) override {
     std::memcpy(pixels_, pixels, static_cast<size_t>(batch_bytes_));
-    const TVMFFIAny result = call(main_, {of_object(input_, kTVMFFITensor)});
+    const TVMFFIAny result = runtime_.call(main_, {of_object(input_, kTVMFFITensor)});
     if (result.type_index != kTVMFFITensor) throw Failure("the model returned no tensor");
     widen(*TVMFFITensorGetDLTensorPtr(result.v_obj), codes);
-    api_.release(result.v_obj);
+    runtime_.release(result.v_obj);
   }
 
  private:
-  void start(const std::string& path) {
-    const TVMFFIObjectHandle load = global("ffi.ModuleLoadFromFile");
-    const TVMFFIAny module = call(load, {of_text(path.c_str())});
-    const TVMFFIAny machine = call(method(module, "vm_load_executable"), {});
-    call(method(machine, "vm_initialization"),
-         {of_integer(kDLCPU), of_integer(0), of_integer(kPooledAllocator)});
-    main_ = method(machine, "main");
-  }
-
-  TVMFFIObjectHandle global(const char* name) {
-    const TVMFFIByteArray key{name, std::strlen(name)};
-    TVMFFIObjectHandle function = nullptr;
-    if (api_.get_global(&key, &function) != 0 || !function) {
-      throw Failure(std::string("the runtime has no function ") + name);
-    }
-    return function;
-  }
-
-  TVMFFIObjectHandle method(const TVMFFIAny& module, const char* name) {
-    if (module.type_index != kTVMFFIModule) throw Failure("model.so holds no module");
-    const TVMFFIAny found = call(global("ffi.ModuleGetFunction"),
-                                 {module, of_text(name), of_integer(1, kTVMFFIBool)});
-    if (found.type_index != kTVMFFIFunction) {
-      throw Failure(std::string("model.so has no function ") + name);
-    }
-    return found.v_obj;
-  }
-
-  TVMFFIAny call(TVMFFIObjectHandle function, std::vector<TVMFFIAny> args) {
-    TVMFFIAny result = none();
-    if (api_.call(function, args.data(), static_cast<int32_t>(args.size()), &result) != 0) {
-      throw Failure("the runtime failed: " + raised_message());
-    }
-    return result;
-  }
-
-  std::string raised_message() {
-    TVMFFIObjectHandle error = nullptr;
-    api_.raised(&error);
-    if (!error) return "unknown reason";
-    const TVMFFIByteArray& message = TVMFFIErrorGetCellPtr(error)->message;
-    const std::string text(message.data, message.size);
-    return text.substr(0, text.find('\n'));
+  // The runtime reads the number when it is loaded.
+  static const Manifest& with_threads(const Manifest& manifest, int threads) {
+    setenv("TVM_NUM_THREADS", std::to_string(threads).c_str(), 1);
+    return manifest;
   }
 
   void make_input() {
@@ -137,9 +58,7 @@ class VmModel : public Model {
     managed_.dl_tensor.dtype = {kDLUInt, 8, 1};
     managed_.dl_tensor.shape = shape_;
     managed_.deleter = [](DLManagedTensor*) {};
-    if (api_.from_dlpack(&managed_, 0, 0, &input_) != 0) {
-      throw Failure("the runtime failed: " + raised_message());
-    }
+    input_ = runtime_.tensor(&managed_);
   }
 
   void widen(const DLTensor& tensor, int32_t* codes) const {
@@ -156,7 +75,7 @@ class VmModel : public Model {
     }
   }
 
-  Api api_{};
+  Runtime runtime_;
   int64_t batch_codes_, batch_bytes_;
   int64_t shape_[4];
   TVMFFIObjectHandle main_ = nullptr, input_ = nullptr;
@@ -168,7 +87,11 @@ class VmModel : public Model {
 
 const char* const kFlavour = "vm";
 
-std::vector<std::string> model_files() { return {"model.so", kFfi, kRuntime}; }
+std::vector<std::string> model_files() {
+  std::vector<std::string> files = runtime_files();
+  files.push_back("model.so");
+  return files;
+}
 
 std::unique_ptr<Model> load_model(const Manifest& manifest, int threads) {
   return std::make_unique<VmModel>(manifest, threads);

@@ -1,9 +1,6 @@
 // vitq-run: runs the model of the bundle that it lies in. Opens no network connection.
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
-#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +8,7 @@
 #include <numeric>
 
 #include "cpu.h"
+#include "description.h"
 #include "failure.h"
 #include "manifest.h"
 #include "model.h"
@@ -66,14 +64,6 @@ Options parse(int argc, char** argv) {
     else throw Failure("unexpected " + word + "; see vitq-run --help");
   }
   return options;
-}
-
-std::string own_folder() {
-  char path[PATH_MAX];
-  const ssize_t size = readlink("/proc/self/exe", path, sizeof path - 1);
-  if (size <= 0) throw Failure("the runner's folder is unknown: give --bundle");
-  const std::string text(path, static_cast<size_t>(size));
-  return text.substr(0, text.rfind('/'));
 }
 
 // Any number of pictures, the last batch padded with its own last picture.
@@ -172,15 +162,6 @@ int infer(Model& model, const Manifest& manifest, const Options& options) {
 double percentile(const std::vector<double>& sorted, int percent) {
   const size_t rank = (sorted.size() * static_cast<size_t>(percent) + 99) / 100;
   return sorted[std::max<size_t>(rank, 1) - 1];
-}
-
-// The most memory that this process ever had (getrusage would count what started it, too).
-int64_t peak_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.compare(0, 6, "VmHWM:") == 0) return std::strtoll(line.c_str() + 6, nullptr, 10) * 1024;
-  }
-  return 0;
 }
 
 int bench(Model& model, const Manifest& manifest, const Options& options) {

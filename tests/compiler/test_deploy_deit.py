@@ -1,0 +1,58 @@
+"""Bundles of real DeiT-Tiny for ARM: bits, sizes and instructions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compiler.artifacts import Artifact
+from compiler.compile import CompileOptions, compile_model
+from compiler.deploy.bundle import FLAVOURS, DeployOptions, deploy
+from compiler.export import export
+from compiler.quantize import QuantizeOptions, quantize
+from compiler.run import open_compiled
+from compiler.targets import get_target
+from tests.compiler.bundles import run
+from tests.compiler.test_deploy_device import emulator, need_emulation
+
+MOST_BYTES = {"vm": 13e6, "static": 8e6}
+PLANNED_BYTES = 2 << 20
+"""What an inference of the static flavour may take beside the weights."""
+INSTRUCTIONS = {"rpi5": 140e6, "graviton3": 105e6, "rpi4": 440e6}
+
+
+@pytest.fixture(scope="module")
+def deit(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    options = QuantizeOptions(
+        model="deit_tiny_patch16_224",
+        weights=real_data / "deit_tiny_patch16_224.safetensors",
+        calib=str(real_data / "imagenet300" / "calib"),
+        artifacts=tmp_path_factory.mktemp("deit"),
+    )
+    artifact = quantize(options)
+    export(artifact)
+    return artifact
+
+
+@pytest.mark.parametrize("target", INSTRUCTIONS)
+def test_real_deit_tiny(deit: Artifact, tmp_path: Path, target: str) -> None:
+    need_emulation(target, "vm")
+    folder = compile_model(deit.folder, CompileOptions(target))
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 3, 224, 224), np.uint8)
+    np.save(tmp_path / "x.npy", pixels)
+    wanted = open_compiled(folder).reference()(pixels)
+    before = emulator(get_target(target).emulation.cpu)  # type: ignore[union-attr]
+    for flavour in FLAVOURS:
+        made = deploy(folder, DeployOptions(tmp_path / flavour, flavour))
+        assert made.measured.verified == "emulated"
+        assert made.size_bytes < MOST_BYTES[flavour]
+        assert made.measured.instructions is not None
+        assert made.measured.instructions <= INSTRUCTIONS[target]
+        picture = str(tmp_path / "x.npy")
+        code, out, error = run(made.folder, "infer", picture, "--raw", before=before)
+        assert code == 0, error
+        found = [[int(word) for word in line.split()] for line in out.splitlines()]
+        assert np.array_equal(found, wanted)
+        memory = made.manifest["memory"]
+        if flavour == "static":
+            assert memory["arena_bytes"] + memory["workspace_bytes"] < PLANNED_BYTES
