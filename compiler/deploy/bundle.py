@@ -45,9 +45,7 @@ SOURCES = Path(__file__).resolve().parent / "runner"
 SERVER = "vitq-serve"
 COMMON_SOURCES = ("manifest.cc", "json.cc", "sha256.cc", "cpu.cc", "description.cc")
 COMPILER_OPTIONS = ("-std=c++17", "-Iinclude")
-SMALL = (
-    "-Os", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,-z,noseparate-code",
-)  # fmt: skip
+SMALL = ("-Os", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 """A download for a device should not grow by its tools."""
 RUNNER_SOURCES = ("vitq_run.cc", "pictures.cc", "npy.cc", "resize.cc", "decode.cc")
 SERVER_SOURCES = ("vitq_serve.cc", "session.cc", "timing.cc", "tracker.cc", "net.cc")
@@ -183,7 +181,7 @@ def _sources(wanted: set[str]) -> list[Path]:
 def _add_machine(build: Path, compiled: Compiled, tools: Toolchain) -> dict[str, int]:
     """The artifact's library without debug information, and TVM's."""
     shutil.copy(compiled.folder / LIBRARY_NAME, build / LIBRARY_NAME)
-    tools.strip_debug(build / LIBRARY_NAME)
+    tools.strip(build / LIBRARY_NAME)
     for name, path in runtime_files(tools.architecture).items():
         (build / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, build / name)

@@ -33,14 +33,14 @@ class Toolchain:
         """Compile and link in a folder."""
         run_tool([self.compiler, *FLAGS, *arguments], what, folder)
 
-    def strip_debug(self, path: Path) -> None:
-        """Drop debug information, where the tool for it is installed."""
+    def strip(self, path: Path) -> None:
+        """Drop what loading does not need, where the tool for it is installed."""
         name = Path(self.compiler).name
         for suffix in ("clang++", "g++", "c++"):
             if name.endswith(suffix):
                 tool = shutil.which(name.removesuffix(suffix) + "strip")
                 if tool:
-                    run_tool([tool, "--strip-debug", str(path)], "strip", path.parent)
+                    run_tool([tool, "--strip-unneeded", str(path)], "strip", path.parent)
                 return
 
 

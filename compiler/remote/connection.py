@@ -123,16 +123,13 @@ def _tensor(array: Any) -> Any:
     return tvm.runtime.tensor(array, _sessions[-1].remote.cpu(0))
 
 
-def load_model(path: str, name: str, threads: int) -> int:
+def load_model(path: str, name: str, threads: int) -> None:
     """Load a library of the virtual machine.
 
     Args:
         path: here.
         name: that it gets there.
         threads: of TVM's pool.
-
-    Returns:
-        Bytes that the session's process had at most so far.
     """
     from tvm import relax
 
@@ -141,7 +138,6 @@ def load_model(path: str, name: str, threads: int) -> int:
     session.remote.upload(path, name)
     module = session.remote.load_module(name)
     session.machines[name] = relax.VirtualMachine(module, session.remote.cpu(0), VM_MEMORY)
-    return peak_bytes()
 
 
 def infer(name: str, pixels: UInt8Array) -> IntArray:

@@ -36,8 +36,7 @@ class RemoteLibrary:
     ) -> None:
         self.device, self.batch = device, batch
         self._client, self._name = client, f"{path.parent.name}-{path.name}"
-        load = client.call(connection.load_model, str(path), self._name, threads, timeout_s=LOAD_S)
-        self.loaded_bytes = load
+        client.call(connection.load_model, str(path), self._name, threads, timeout_s=LOAD_S)
 
     def __call__(self, pixels: UInt8Array) -> IntArray:
         """Integer logits of any number of pictures.

@@ -1,5 +1,6 @@
 """Devices that die, hang or return garbage, on this machine's own processor."""
 
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -214,6 +215,14 @@ def test_it_listens_on_loopback_only(device: Served) -> None:
         row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{device.port:04X}")
     ]
     assert listening == [f"0100007F:{device.port:04X}"]
+
+
+def test_a_damaged_runtime_is_refused(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundles["vm"].folder, tmp_path / "copy"))
+    (copy / "lib" / "libtvm_runtime.so").write_bytes(b"other")
+    command = [str(copy / "vitq-serve"), "--tracker", "127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "libtvm_runtime.so is not the file" in done.stderr
 
 
 @pytest.mark.parametrize(
