@@ -8,6 +8,7 @@ import pytest
 
 from compiler.artifacts import Artifact
 from compiler.compile import CompileOptions, compile_model
+from compiler.deploy.bundle import DeployOptions, deploy
 from compiler.export import export
 from compiler.inspection import inspect
 from compiler.quantize import QuantizeOptions, quantize
@@ -65,6 +66,10 @@ def test_every_width_is_exact(recipe: str, form: AttentionForm, tmp_path: Path) 
     checks = verify(folder, count=32)
     assert sum(check.values for check in checks) > 400
     assert all(check.different == 0 for check in checks)
+
+    if recipe == "w3a4":
+        bundle = deploy(folder, DeployOptions(tmp_path / "bundle", "static"))
+        assert bundle.measured.verified
 
     content = inspect(folder)
     target = content["targets"]["cpu"]
