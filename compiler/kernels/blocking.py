@@ -42,6 +42,8 @@ CACHE_LINE = 64
 COLUMNS = (1, 2, 3, 4, 6, 8)
 ROWS = (1, 2, 3, 4, 6, 8, 12, 14)
 BLOCKS = (1, 2, 4, 8, 16, 32)
+LARGE_BLOCKS = (8, 16, 32)
+MANY_PANELS = 6
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Blocking:
         return -(-rows // (self.block * self.tile.rows)), -(-groups // self.tile.columns)
 
 
-def knobs(dot: Dot, rows: int, groups: int, pairs: bool) -> dict[str, Knob]:
+def knobs(dot: Dot, rows: int, groups: int, pairs: bool, unpacks: bool) -> dict[str, Knob]:
     """What `blocking` takes.
 
     Args:
@@ -74,16 +76,21 @@ def knobs(dot: Dot, rows: int, groups: int, pairs: bool) -> dict[str, Knob]:
         rows: M.
         groups: of channels.
         pairs: whether an odd number of columns costs more to finish.
+        unpacks: whether each item unpacks its weights: larger blocks of rows do so less often, as
+            long as there are some items for each thread.
     """
     tile = choose_tile(dot, rows, groups)
     if pairs and tile.columns % 2 and groups > 1:
         columns = tile.columns + 1 if groups > tile.columns else tile.columns - 1
         tile = Tile(min(_tallest(dot, columns), rows), columns)
     fetch = int(dot.lanes * dot.depth == CACHE_LINE)
+    block = Knob(BLOCKS, 4)
+    if unpacks:
+        block = Knob(LARGE_BLOCKS, LARGE_BLOCKS[-1 if groups >= MANY_PANELS * tile.columns else -2])
     return {
         "rows": _knob(ROWS, tile.rows),
         "columns": _knob(COLUMNS, tile.columns),
-        "block": Knob(BLOCKS, 4),
+        "block": block,
         "rows_outer": Knob((0, 1), 0),
         "prefetch": Knob((0, 1), fetch),
     }
@@ -157,15 +164,21 @@ def _emit_item(
     """The tiles of a block of rows, the last block's shorter tile included."""
     block, group = at
     whole, rest = divmod(rows, tile.rows)
-    packed, groups = p.packed, int(p.packed.shape[0])
+    packed, narrow, groups = p.packed, p.narrow, int(p.packed.shape[0])
     if min(how.block * tile.rows, rows) >= WIDENED_ROWS:
         p = widened(p, tile.columns, group)
 
     def emit(part: Tile, index: Expr) -> None:
         row = index * tile.rows if isinstance(index, int) else bind(index * tile.rows)
         ahead = bind(tirx.min(group + tile.columns + index % tile.columns, groups - 1))
-        fetch = (lambda step: prefetch(packed, ahead, step, 0)) if how.prefetch else None
-        epilogue(row, group, emit_accumulators(p, part, row, group, fetch))
+
+        def fetch(step: Expr) -> None:
+            unpacked = narrow is not None and p.narrow is None
+            line = step * narrow.registers // narrow.steps if narrow and unpacked else step
+            prefetch(packed, ahead, line, 0)
+
+        tile_accs = emit_accumulators(p, part, row, group, fetch if how.prefetch else None)
+        epilogue(row, group, tile_accs)
 
     if whole:
         with serial(bind(tirx.min(whole - block * how.block, how.block))) as i:

@@ -176,7 +176,8 @@ def _knobs(kernel: Kernel) -> dict[str, Knob]:
     rows, groups = _shape(kernel)[0], kernel.inputs[1].shape[0]
     dot, halves = dot_for(kernel.features), halves_for(kernel.features)
     in_pairs = halves is not None and halves.for_group(dot.lanes).lanes > dot.lanes
-    return blocking_knobs(dot, rows, groups, kernel.spec.halves and in_pairs)
+    spec: LinearSpec = kernel.spec
+    return blocking_knobs(dot, rows, groups, spec.halves and in_pairs, spec.narrow is not None)
 
 
 def _body(kernel: Kernel, schedule: Schedule, x: Buffer, *rest: Buffer) -> None:
@@ -189,7 +190,8 @@ def _body(kernel: Kernel, schedule: Schedule, x: Buffer, *rest: Buffer) -> None:
 
     def multiply(left: Buffer) -> None:
         narrow = kernel.spec.narrow
-        product = Product(dot, left, constants[0], dot.steps(inner), narrow=narrow)
+        up = narrow.up if narrow else 0
+        product = Product(dot, left, constants[0], dot.steps(inner), narrow=narrow, up=up)
         channels = kernel.out.shape[-1]
         emit_blocked(product, rows, channels, how, lambda: _finish(kernel, constants, target, dot))
 

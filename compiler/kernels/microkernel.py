@@ -45,7 +45,7 @@ class Tile:
 
 MAX_COLUMNS = 14
 WIDENED_ROWS = 16
-"""With fewer rows weights are widened as they are multiplied."""
+"""With fewer rows weights are widened or unpacked as they are multiplied."""
 
 
 def choose_tile(dot: Dot, rows: int, groups: int) -> Tile:
@@ -91,6 +91,7 @@ class Product:
         start: initial accumulators of a group, or None for zeros.
         origin: the group that `packed` begins with.
         narrow: how weights of fewer than eight bits are packed; None for bytes.
+        up: by how many bits weights are too large when they are multiplied.
     """
 
     dot: Dot
@@ -100,6 +101,7 @@ class Product:
     start: Start | None = None
     origin: Expr = 0
     narrow: Narrow | None = None
+    up: int = 0
 
     @property
     def together(self) -> int:
@@ -162,10 +164,9 @@ def emit_accumulators(
     """
     dot = p.dot
     size = tile.rows, tile.columns
-    up = p.narrow.up if p.narrow else 0
     own = dot.own_tile(p.rows, p.weights, (p.steps, p.together), size, (row, group), p.start)
     if own is not None:
-        return [[_shifted(acc, up) for acc in accs] for accs in own]
+        return [[_shifted(acc, p.up) for acc in accs] for accs in own]
     rows, columns = range(tile.rows), range(tile.columns)
     acc = [[alloc((dot.lanes,), "int32") for _ in columns] for _ in rows]
     for c in columns:
@@ -191,7 +192,7 @@ def emit_accumulators(
     if rest := p.steps % p.together:
         advance(p.steps - rest, rest)
     lanes = dot.lanes
-    return [[_shifted(load(acc[r][c], 0, lanes=lanes), up) for c in columns] for r in rows]
+    return [[_shifted(load(acc[r][c], 0, lanes=lanes), p.up) for c in columns] for r in rows]
 
 
 def _shifted(acc: Expr, up: int) -> Expr:
@@ -215,20 +216,18 @@ def emit_rows(
 def widened(p: Product, columns: int, group: Expr) -> Product:
     """The product with a column tile's weights as its primitive multiplies them, in scratch.
 
-    Widening them once is cheaper than in each row tile's loop, and constants stay small.
+    Widening or unpacking them once is cheaper than in each row tile's loop, and constants stay
+    small. The scratch is as large as a column tile of bytes would be, and is read as that would.
     """
     dot, dtype = p.dot, str(p.packed.ty.dtype)
     stored = dot.stored(dtype, weights=True)
-    if dtype == stored:
+    if dtype == stored and p.narrow is None:
         return p
     scratch = alloc((columns, p.steps, dot.lanes * dot.depth), stored)
-    up = p.narrow.up if p.narrow else 0
 
     def widen(c: int, step: Expr, count: int) -> None:
         for more in range(count):
-            wide = p.weights(group + c, step, more)
-            moved = wide >> const(up, stored, lanes_of(wide)) if up else wide
-            store(scratch, moved, c, step + more, 0)
+            store(scratch, p.weights(group + c, step, more), c, step + more, 0)
 
     for c in range(columns):
         if p.steps // p.together:

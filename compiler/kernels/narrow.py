@@ -16,8 +16,10 @@ loading bytes. So the dot product multiplies ``weight * 2**(8 - b)``, and its su
 multiples: one shift of a finished accumulator by ``8 - b`` gives the same integers as bytes do.
 `narrow_for` makes sure that the larger sums are int32.
 
-Tiles unpack a register once for all of their rows. Widths from 5 bits on are stored as bytes:
-they would take three or more instructions for each register to save at most three eighths.
+Few rows unpack in their loop, a register once for all rows of a tile. Many rows unpack a column
+tile's weights once for a block of row tiles (`compiler.kernels.microkernel.widened`). Widths from 5
+bits on are stored as bytes: they would take three or more instructions for each register to save at
+most three eighths.
 """
 
 from collections.abc import Callable

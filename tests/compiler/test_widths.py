@@ -1,13 +1,13 @@
 """Narrow widths, mixed recipes, log codes, twin ranges through the library: the embedded model."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from compiler.artifacts import Artifact
 from compiler.compile import CompileOptions, compile_model
+from compiler.deploy.bundle import DeployOptions, deploy
 from compiler.export import export
 from compiler.inspection import inspect
 from compiler.quantize import QuantizeOptions, quantize
@@ -18,10 +18,9 @@ from quantization.graph import OpKind
 from quantization.recipe import LayerBits, Recipe
 
 CASES = {
-    ("w6a6", AttentionForm.UNIFORM): ("uniform", "uniform"),
+    ("w6a6-first6-last4", AttentionForm.UNIFORM): ("uniform", "uniform"),
     ("w4a8", AttentionForm.LOG_SQRT2): ("log sqrt 2, 256 codes and zero", "log sqrt 2, 17 weights"),
     ("w4a4", AttentionForm.LOG2): ("log2, 16 codes", "log2, 10 weights"),
-    ("w4a4-first4-last4", AttentionForm.UNIFORM): ("uniform", "uniform"),
     ("w3a4", AttentionForm.LOG_SQRT2): ("log sqrt 2, 16 codes and zero", "log sqrt 2, 17 weights"),
     ("mixed", AttentionForm.UNIFORM): ("uniform", "uniform"),
 }
@@ -30,7 +29,7 @@ CASES = {
 
 def mixed_recipe(folder: Path) -> str:
     """A file with layers of 2 to 8 bits."""
-    options = QuantizeOptions(artifacts=folder)
+    options = QuantizeOptions(artifacts=folder, method="minmax")
     graph = storage.load(quantize(options).folder).graph
     names = [node.name for node in graph if node.op is OpKind.LINEAR]
     layers = [LayerBits(name, 2 + i % 7, 8 - i % 5) for i, name in enumerate(names[:-1])]
@@ -55,16 +54,20 @@ def with_codes(artifact: Artifact, form: AttentionForm, twin: bool) -> None:
 def test_every_width_is_exact(recipe: str, form: AttentionForm, tmp_path: Path) -> None:
     said, compiled = CASES[recipe, form]
     name = mixed_recipe(tmp_path) if recipe == "mixed" else recipe
-    options = replace(QuantizeOptions(artifacts=tmp_path), recipe=name)
+    options = QuantizeOptions(artifacts=tmp_path, recipe=name, method="minmax")
     artifact = quantize(options)
-    assert artifact.folder.name == f"{Path(name).stem}-repq"
-    twin = recipe in ("w6a6", "w4a4")
+    assert artifact.folder.name == f"{Path(name).stem}-minmax"
+    twin = recipe in ("w6a6-first6-last4", "w4a4")
     with_codes(artifact, form, twin)
     export(artifact)
     folder = compile_model(artifact.folder, CompileOptions())
     checks = verify(folder, count=32)
     assert sum(check.values for check in checks) > 400
     assert all(check.different == 0 for check in checks)
+
+    if recipe == "w3a4":
+        bundle = deploy(folder, DeployOptions(tmp_path / "bundle", "static"))
+        assert bundle.measured.verified == "here"
 
     content = inspect(folder)
     target = content["targets"]["cpu"]

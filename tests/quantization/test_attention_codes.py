@@ -34,7 +34,7 @@ def exps(graph: Graph) -> list[Node]:
 
 
 def with_codes(form: AttentionForm, bits: int, zero: bool) -> Graph:
-    graph = copy.deepcopy(quantized("class_token", "w8a8"))
+    graph = copy.deepcopy(quantized("class_token", "w8a8", "minmax"))
     use_log_codes(graph, form, Recipe(8, bits), zero)
     return graph
 
@@ -82,7 +82,7 @@ def test_simulated_weights_are_the_integers(steps: int, levels: int, zero: bool)
 
 
 def test_names_and_refusals() -> None:
-    graph = copy.deepcopy(quantized("class_token", "w8a8"))
+    graph = copy.deepcopy(quantized("class_token", "w8a8", "minmax"))
     node = exps(graph)[0]
     assert codes_name(node) == "uniform" and log_codes_of(node) is None
     use_log_codes(graph, AttentionForm.UNIFORM, Recipe(8, 4), zero=True)

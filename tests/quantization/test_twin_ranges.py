@@ -25,7 +25,7 @@ def gelus(graph: Graph) -> list[Node]:
 
 def with_twins(shift: int, split: int | None) -> Graph:
     """Two ranges as wide as what one had."""
-    graph = copy.deepcopy(quantized("class_token", "w8a8"))
+    graph = copy.deepcopy(quantized("class_token", "w8a8", "minmax"))
     for node in gelus(graph):
         assert node.out is not None
         scale, zero = float(node.out.scale), int(node.out.zero_point)
