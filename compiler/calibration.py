@@ -7,9 +7,9 @@ The hash is that of the model's weights and of all that decides the pictures, so
 once and never mistaken for those of another model.
 """
 
+import functools
 import logging
 import time
-from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from compiler.artifacts import (
     versions,
     write_json,
 )
+from compiler.progress import progress_bar
 from numerics.arrays import UInt8Array
 from numerics.errors import VitqError
 from numerics.files import write_atomically
@@ -133,13 +134,8 @@ def _generate(
         options.calib_count, options.calib_seed, options.calib_steps, prep.mean, prep.std, device
     )
     recipe = Recipe.parse(options.recipe, options.nonlinear)
-    return generate(source, request, graph, recipe, get_method(options.method), _track)
-
-
-def _track(steps: Iterable[int], title: str, count: int) -> Iterable[int]:
-    from tqdm import tqdm
-
-    return tqdm(steps, desc=title, total=count, unit="step", leave=False, disable=None)
+    track = functools.partial(progress_bar, unit="step")
+    return generate(source, request, graph, recipe, get_method(options.method), track)
 
 
 def save_images(pixels: UInt8Array, folder: Path) -> None:

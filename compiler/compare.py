@@ -11,7 +11,7 @@ The hash is that of everything that decides the cell: model, weights, options, c
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 
 from compiler.artifacts import fingerprint, is_current, read_json, write_json
 from compiler.evaluate import Row, float_runner, row_of, with_progress
+from compiler.progress import progress_bar
 from compiler.quantize import (
     EMBEDDED_CALIBRATION,
     EMBEDDED_MODEL,
@@ -115,7 +116,8 @@ def compare_methods(
     judge = _Judge(first, source, count)
     key = judge.key(FLOAT, fingerprint(model_content(first)))
     float_row = _kept(first, key, lambda: judge.row(FLOAT, judge.float_logits()))
-    cells = [_cell(options, judge, backend) for options in _bar(variants)]
+    bar = progress_bar(variants, "compare", len(variants), "cell")
+    cells = [_cell(options, judge, backend) for options in bar]
     return Comparison(first.model, backend, float_row, cells)
 
 
@@ -196,16 +198,10 @@ def _runner(options: QuantizeOptions, backend: str) -> Logits:
 
     graph, prep, pictures = prepare(options)
     recipe = Recipe.parse(options.recipe, options.nonlinear)
-    pixels = torch.from_numpy(pictures.pixels)
-    quantize_graph(graph, pixels, recipe, get_method(options.method), prep.mean, prep.std)
+    pixels, method = torch.from_numpy(pictures.pixels), get_method(options.method)
+    quantize_graph(graph, pixels, recipe, method, prep.mean, prep.std, progress_bar)
     if backend == "fake":
         module = GraphModule(graph, simulate=True)
         return lambda x: module(torch.from_numpy(x.copy())).numpy()
     reference = IntegerReference(graph)
     return lambda x: (reference(x) * reference.output_scale).astype(np.float32)
-
-
-def _bar(variants: list[QuantizeOptions]) -> Iterable[QuantizeOptions]:
-    from tqdm import tqdm
-
-    return tqdm(variants, desc="compare", unit="cell", leave=False, disable=None)

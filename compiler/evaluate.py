@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from compiler.artifacts import open_artifact
+from compiler.progress import progress_bar
 from compiler.quantize import QuantizeOptions, load_float_model
 from compiler.run import Compiled, open_compiled
 from numerics.arrays import FloatArray, IntArray, UInt8Array
@@ -99,10 +100,9 @@ def with_progress(
     backend: Callable[[UInt8Array], FloatArray], pixels: UInt8Array, name: str
 ) -> FloatArray:
     """Logits of all pixels (N, C, H, W), a few at a time, with a progress bar."""
-    from tqdm import tqdm
-
-    starts = tqdm(range(0, len(pixels), BATCH), desc=name, unit="batch", leave=False, disable=None)
-    return np.concatenate([backend(pixels[i : i + BATCH]) for i in starts])
+    starts = range(0, len(pixels), BATCH)
+    bar = progress_bar(starts, name, len(starts))
+    return np.concatenate([backend(pixels[i : i + BATCH]) for i in bar])
 
 
 def _backend(

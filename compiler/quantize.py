@@ -4,7 +4,6 @@ import importlib.util
 import logging
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from compiler.artifacts import (
     versions,
 )
 from compiler.calibration import GENERATED
+from compiler.progress import progress_bar
 from numerics.errors import VitqError
 from quantization.methods import get_method
 from quantization.recipe import Nonlinear, Recipe
@@ -169,7 +169,7 @@ def _quantize(options: QuantizeOptions, wanted: str) -> Any:
     recipe = Recipe.parse(options.recipe, options.nonlinear)
     pixels = torch.from_numpy(pictures.pixels)
     quantize_graph(
-        graph, pixels, recipe, get_method(options.method), prep.mean, prep.std, _progress
+        graph, pixels, recipe, get_method(options.method), prep.mean, prep.std, progress_bar
     )
     provenance = {
         "fingerprint": wanted,
@@ -200,12 +200,6 @@ def load_float_model(options: QuantizeOptions) -> "LoadedModel":
     elif options.image_size is not None or options.mean is not None:
         raise VitqError("give --image-size, --mean and --std together")
     return load_model(options.model, options.weights, options.random_weights, preprocessing)
-
-
-def _progress(items: Iterable[Any], title: str, total: int) -> Iterable[Any]:
-    from tqdm import tqdm
-
-    return tqdm(items, desc=title, total=total, unit="batch", leave=False, disable=None)
 
 
 def quantize_fingerprint(options: QuantizeOptions) -> str:

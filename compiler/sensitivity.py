@@ -5,14 +5,15 @@ recipes/mixed-<budget>.json  a recipe made of it
 """
 
 import dataclasses
+import functools
 import logging
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.artifacts import fingerprint, is_current, read_json, write_json
+from compiler.progress import progress_bar
 from compiler.quantize import QuantizeOptions, prepare, quantize_fingerprint
 from numerics.errors import VitqError
 
@@ -102,8 +103,10 @@ def _measure(options: QuantizeOptions, widths: tuple[int, ...]) -> Measurement:
     module = GraphModule(exact)
     logits = np.concatenate([module(batch).numpy() for batch in torch.split(pixels, BATCH)])
     recipe = Recipe.parse(options.recipe, options.nonlinear)
-    quantize_graph(graph, pixels, recipe, get_method(options.method), prep.mean, prep.std)
-    found = measure_sensitivity(graph, logits, pictures.pixels, widths, _track)
+    method = get_method(options.method)
+    quantize_graph(graph, pixels, recipe, method, prep.mean, prep.std, progress_bar)
+    track = functools.partial(progress_bar, unit="case")
+    found = measure_sensitivity(graph, logits, pictures.pixels, widths, track)
     return Measurement(options.model, len(pictures), product_costs(graph), found, modules)
 
 
@@ -141,9 +144,3 @@ def mixed_options(options: QuantizeOptions, budget: "Budget") -> QuantizeOptions
 
 def _folder(options: QuantizeOptions, name: str) -> Path:
     return options.artifact.folder.parent / name
-
-
-def _track(items: Iterable[Any], title: str, total: int) -> Iterable[Any]:
-    from tqdm import tqdm
-
-    return tqdm(items, desc=title, total=total, unit="case", leave=False, disable=None)
