@@ -26,6 +26,9 @@ class AttentionForm(StrEnum):
     ADAPTIVE = "adaptive"
 
 
+WIDEST_LOG_BITS = 7
+"""Methods use log codes up to this width: at 8 bits a weight is one of 256 multiples of 1 / 255 in
+any case, and uniform codes are all of them."""
 LOG_STEPS = {AttentionForm.LOG2: 1, AttentionForm.LOG_SQRT2: 2}
 
 
@@ -71,22 +74,29 @@ def exp_params(node: Node, scale: float) -> CodeParams:
     return code_params(scale) if log is None else log_code_params(scale, *log)
 
 
-def use_log_codes(graph: Graph, form: AttentionForm, recipe: Recipe, zero: bool) -> None:
+def use_log_codes(
+    graph: Graph, form: AttentionForm, recipe: Recipe, zero: bool, widest: int = 8
+) -> None:
     """Give every EXP node log codes as wide as the activations of the product that reads it.
 
     Args:
         graph: after `quantization.rewrites.defer_softmax_normalization`.
-        form: uniform leaves the nodes as they are, and so does adaptive, which is chosen later
+        form: adaptive leaves the nodes as they are: it is chosen later, from data
             (`quantization.attention_search`).
         recipe: the widths.
         zero: see `LogCodes`.
+        widest: wider codes stay uniform.
     """
-    if form in (AttentionForm.UNIFORM, AttentionForm.ADAPTIVE):
+    if form is AttentionForm.ADAPTIVE:
         return
     widths = layer_widths(graph, recipe)
     for node in graph:
-        if node.op is OpKind.EXP:
-            bits = min(widths[r.name].activation_bits for r in graph.consumers(node.name))
+        if node.op is not OpKind.EXP:
+            continue
+        for attribute in ("log_steps", "log_levels", "log_zero"):
+            node.attrs.pop(attribute, None)
+        bits = min(widths[r.name].activation_bits for r in graph.consumers(node.name))
+        if form is not AttentionForm.UNIFORM and bits <= widest:
             log = LogCodes(LOG_STEPS[form], 2**bits, zero)
             log_code_params(1.0, *log)  # refuses what cannot be executed
             node.attrs.update(log_steps=log.steps, log_levels=log.levels, log_zero=log.zero)

@@ -7,20 +7,18 @@ normalized weight, which is what multiplies V:
 
     sum over rows i of  w_i  sum_j (p'_ij - p_ij)**2,    p = e / sum(e)
 
-with w_i the importance of the attention's output row. Codes of 8 bits stay uniform: a weight is one
-of 256 multiples of 1 / 255 in any case, and uniform codes are all of them.
+with w_i the importance of the attention's output row. Codes of 8 bits stay uniform.
 """
 
 import torch
 
 from numerics.log_codes import STEPS
-from quantization.attention_codes import LogCodes
+from quantization.attention_codes import WIDEST_LOG_BITS, LogCodes
 from quantization.fake_quantize import quantize_exponents
 from quantization.graph import Graph, Node
 from quantization.samples import Sampler
 from quantization.widths import LayerBits
 
-UNIFORM_BITS = 8
 ROWS = 4096
 
 
@@ -42,7 +40,7 @@ def choose_codes(
     """
     reader = graph.consumers(node.name)[0]
     bits = min(widths[r.name].activation_bits for r in graph.consumers(node.name))
-    if bits >= UNIFORM_BITS:
+    if bits > WIDEST_LOG_BITS:
         return
     weights = sampler.row_weights(reader, value)
     drawn = torch.multinomial(

@@ -95,7 +95,7 @@ def search_weight_scales(
     target: torch.Tensor,
     gradients: torch.Tensor,
     scales: torch.Tensor,
-    qmax: int,
+    limits: tuple[int, int],
 ) -> torch.Tensor:
     """The best scale of each output channel, the input as it is.
 
@@ -108,13 +108,13 @@ def search_weight_scales(
         target: (R, O) float results, without bias.
         gradients: (R, O) or broadcastable, squared.
         scales: (candidates, O).
-        qmax: largest code; the smallest is its negative.
+        limits: smallest and largest code.
 
     Returns:
         (O,) scales.
     """
     steps = scales[:, :, None]
-    codes = torch.clamp(torch.round(weight / steps), -qmax, qmax)
+    codes = torch.clamp(torch.round(weight / steps), *limits)
     outputs = torch.einsum("rk,sok->sro", x, codes * steps)
     errors = ((outputs - target).square() * gradients).sum(1)
     return scales.gather(0, errors.argmin(0, keepdim=True))[0]

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from numerics.arrays import FloatArray
-from numerics.qparams import bounds
 from quantization.graph import LAYOUT_OPS, Node, OpKind
 from quantization.hessian_search import (
     ROUNDS,
@@ -27,6 +26,7 @@ from quantization.observers import activation_qparams, weight_qparams
 from quantization.placement import Role
 from quantization.search import PTQ4VIT_SHIFTS, twin_params
 from quantization.sequential import Walk
+from quantization.weight_rounding import weight_limits
 
 PICTURES_SHARE = 4
 """A product of two activations is searched on a fourth of the pictures."""
@@ -112,7 +112,7 @@ class HessianWalk(Walk):
         gradients = self.sampler.channel_weights(node)
         bits = self.widths[node.name].weight_bits
         start = weight_qparams(weight.numpy(), bits).scale
-        qmax = bounds(bits, signed=True, narrow=True)[1]
+        limits = weight_limits(bits)
         scales = torch.from_numpy(np.outer(factors(), start).astype(np.float32))
         chosen, target = torch.from_numpy(start.copy()), x @ weight.T
         source, _ = quantized_source(self.graph, node)
@@ -121,9 +121,9 @@ class HessianWalk(Walk):
         candidates = [quantizer] if searched is None else self._candidates(source, float(x.max()))
         for _ in range(ROUNDS):
             step = chosen[:, None]
-            codes = torch.clamp(torch.round(weight / step), -qmax, qmax)
+            codes = torch.clamp(torch.round(weight / step), *limits)
             quantizer = search_input(x, target, (codes * step).T, gradients, candidates)
-            chosen = search_weight_scales(quantizer(x), weight, target, gradients, scales, qmax)
+            chosen = search_weight_scales(quantizer(x), weight, target, gradients, scales, limits)
         if searched is not None:
             self._settle(source, quantizer)
         found: FloatArray = chosen.numpy()

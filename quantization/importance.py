@@ -24,7 +24,7 @@ import torch
 from quantization.fake_quantize import compute_node
 from quantization.graph import Graph, OpKind
 
-BATCH = 8
+BATCH = 4
 DRAWS = 2
 """Labels drawn for each picture."""
 EVEN_SHARE = 0.5

@@ -104,7 +104,9 @@ METHODS = {
             "RepQ-ViT (arXiv:2212.08254)",
             attention=AttentionForm.LOG_SQRT2,
             search=Search.VALUES,
-            rounding=Rounding.CLIPPED,
+            sequential=True,
+            rounding=Rounding.FEEDBACK,
+            correct_bias=True,
         ),
         Method(
             "ptq4vit",

@@ -31,6 +31,8 @@ NARROW = 5
 ROUNDS = 2
 CHANNEL_CUTS_NARROW = np.linspace(0.4, 1.0, 16)
 CHANNEL_CUTS_WIDE = np.array([1.0, 0.95, 0.9])
+FULL = 8
+"""From this width on, a channel's whole range is kept: pictures to come may reach further."""
 CHANNEL_SHIFTS = (-0.1, 0.0, 0.1)
 TWIN_CUTS = np.geomspace(0.25, 1.0, 12)
 TWIN_SHIFTS = (1, 2, 3)
@@ -88,6 +90,8 @@ def search_channels(
         quantizer with a rounded zero point that need not represent 0.
     """
     qmin, qmax = bounds(bits, signed=True)
+    if bits >= FULL:
+        return low, high
     cuts = CHANNEL_CUTS_NARROW if bits <= NARROW else CHANNEL_CUTS_WIDE
     best = np.full(low.shape, np.inf)
     found_low, found_high = low.copy(), high.copy()

@@ -22,7 +22,7 @@ from numerics.qparams import PerAxis, QuantParams, bounds, quantize
 from quantization.methods import Rounding
 from quantization.observers import weight_qparams
 
-CLIPS_NARROW = np.linspace(1.0, 0.55, 7)
+CLIPS_NARROW = np.linspace(1.0, 0.55, 9)
 CLIPS_WIDE = np.array([1.0, 0.95])
 WIDE = 7
 """From this width on, clipping weights does not pay."""
@@ -55,16 +55,16 @@ def round_weight(
     if rounding is Rounding.NEAREST and scales is None:
         qparams = weight_qparams(weight, bits, floor)
         return quantize(weight, qparams), qparams
-    qmax = bounds(bits, signed=True, narrow=True)[1]
+    limits = weight_limits(bits)
     tried = _candidates(weight, bits, floor) if scales is None else scales[None]
     tried = np.maximum(tried, floor).astype(np.float32).astype(np.float64)
     rows = torch.from_numpy(weight.astype(np.float64)).repeat(len(tried), 1)
     steps = torch.from_numpy(tried.reshape(-1, 1))
     if rounding is not Rounding.FEEDBACK:
-        codes = torch.clamp(torch.round(rows / steps), -qmax, qmax)
+        codes = torch.clamp(torch.round(rows / steps), *limits)
         errors = (codes * steps - rows).square().sum(1)
     else:
-        codes = _feedback(rows, steps, qmax, _damped(hessian))
+        codes = _feedback(rows, steps, limits, _damped(hessian))
         difference = codes * steps - rows
         errors = ((difference @ hessian) * difference).sum(1)
     best = errors.reshape(len(tried), -1).argmin(0).numpy()
@@ -72,12 +72,21 @@ def round_weight(
     scale = tried[best, chosen].astype(np.float32)
     found = codes.reshape(len(tried), *weight.shape).numpy()[best, chosen]
     zeros = np.zeros(scale.shape, np.int32)
-    return found.astype(np.int8), QuantParams(scale, zeros, -qmax, qmax, PerAxis(0))
+    return found.astype(np.int8), QuantParams(scale, zeros, *limits, PerAxis(0))
+
+
+def weight_limits(bits: int) -> tuple[int, int]:
+    """Smallest and largest code of a weight.
+
+    Below 8 bits all codes are used: one of 16 more is worth 0.8 dB in DeiT-Tiny's W4/A8. At 8 bits
+    -128 is left out, as two products of it do not fit 16 bits.
+    """
+    return bounds(bits, signed=True, narrow=bits == 8)
 
 
 def _candidates(weight: FloatArray, bits: int, floor: FloatArray) -> FloatArray:
     """(candidates, O) float64 scales, exactly representable in float32."""
-    qmax = bounds(bits, signed=True, narrow=True)[1]
+    qmax = weight_limits(bits)[1]
     clips = CLIPS_WIDE if bits >= WIDE else CLIPS_NARROW
     largest = np.abs(weight).max(1).astype(np.float64)
     scales = np.maximum(largest * clips[:, None] / qmax, floor)
@@ -93,14 +102,14 @@ def _damped(hessian: torch.Tensor) -> torch.Tensor:
 
 
 def _feedback(
-    rows: torch.Tensor, steps: torch.Tensor, qmax: int, hessian: torch.Tensor
+    rows: torch.Tensor, steps: torch.Tensor, limits: tuple[int, int], hessian: torch.Tensor
 ) -> torch.Tensor:
     """GPTQ over all rows at once.
 
     Args:
         rows: (R, K) float64 weights.
         steps: (R, 1) scales.
-        qmax: largest code; the smallest is its negative.
+        limits: smallest and largest code.
         hessian: (K, K), damped.
 
     Returns:
@@ -115,7 +124,7 @@ def _feedback(
         errors = torch.zeros(rows.shape[0], end - start, dtype=rows.dtype)
         for column in range(start, end):
             free = rest[:, column : column + 1]
-            code = torch.clamp(torch.round(free / steps), -qmax, qmax)
+            code = torch.clamp(torch.round(free / steps), *limits)
             error = (free - code * steps) / upper[column, column]
             rest[:, column:end] -= error * upper[column : column + 1, column:end]
             codes[:, column : column + 1] = code
