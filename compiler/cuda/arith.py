@@ -145,11 +145,22 @@ class Add:
 class Gelu:
     """`numerics.shiftgelu.shiftgelu` for one code, in int32."""
 
-    def __init__(self, params: Buffer) -> None:
-        """Read int32 GeluParams into registers, and half of each shift."""
+    def __init__(self, params: Buffer, twin: bool) -> None:
+        """Read int32 GeluParams into registers, and half of each shift.
+
+        Args:
+            params: GeluParams.
+            twin: whether there is a coarse range.
+        """
         self.p = p = GeluParams(*(get(params, i) for i in range(len(GeluParams._fields))))
+        self.twin = twin
         shifts = p.in_shift, p.tail_shift, p.out_shift, p.more
         self.halves = [keep((const(1) << shift) >> const(1)) for shift in shifts]
+        if twin:
+            self.steps = keep(p.split_steps)
+            self.down = keep(p.more + p.twin_shift)
+            self.coarse_half = keep((const(1) << self.down) >> const(1))
+            self.largest = keep((p.qmax - p.split) >> p.twin_shift)
 
     def __call__(self, code: Expr) -> Expr:
         """Codes of the result."""
@@ -160,8 +171,17 @@ class Gelu:
         tail = _tail(keep(eighth * const(2))) * p.tail_multiplier
         rest = keep((tirx.max(centred, const(0)) << p.up) - ((tail + tail_half) >> p.tail_shift))
         value = keep((rest * p.out_multiplier + out_half) >> p.out_shift)
-        value = keep((value + more_half) >> p.more) + p.zero_point
-        return clamp(value, p.qmin, p.qmax)
+        fine = keep((value + more_half) >> p.more) + p.zero_point
+        if not self.twin:
+            return clamp(fine, p.qmin, p.qmax)
+        above = keep((value - self.steps + self.coarse_half) >> self.down)
+        coarse = clamp(above, const(0), self.largest) << p.twin_shift
+        return keep(clamp(fine, p.qmin, p.split) + coarse)
+
+
+def is_twin(params: IntArray) -> bool:
+    """Whether GeluParams have a coarse range."""
+    return GeluParams(*(int(v) for v in params)).is_twin
 
 
 def _tail(v: Expr) -> Expr:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from compiler.cuda.arith import Add, Gelu, rescaled
+from compiler.cuda.arith import Add, Gelu, is_twin, rescaled
 from compiler.cuda.emit import (
     Buffer,
     Expr,
@@ -142,12 +142,13 @@ def lower_shiftgelu(
     features: GpuFeatures,
 ) -> KernelCall:
     """``vitq.shiftgelu``: x, params."""
-    return call_of(SHIFTGELU, operands, (0, constants[1].astype(np.int32)), out, features)
+    params = constants[1].astype(np.int32)
+    return call_of(SHIFTGELU, operands, (0, params), out, features, is_twin(params))
 
 
 def _gelu_body(kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, out: Buffer) -> None:
     with each_element(kernel.out.size) as at:
-        put(flat(out), at, Gelu(params)(_as_word(x, at)))
+        put(flat(out), at, Gelu(params, kernel.spec)(_as_word(x, at)))
 
 
 def lower_mean(

@@ -97,7 +97,7 @@ class Epilogue:
         if kernel.name == "linear_add":
             self.residual, self.add = more[0], Add(more[1])
         elif kernel.name == "linear_gelu":
-            self.gelu = Gelu(more[0])
+            self.gelu = Gelu(more[0], kernel.spec.twin)
 
     def emit(self, acc: Buffer) -> None:
         """Code for all accumulators of the thread; groups of warps behind the first do nothing."""

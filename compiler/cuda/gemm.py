@@ -8,9 +8,12 @@ Weights stay as they are, (N, K), with K padded by zeros.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from compiler.cuda.arith import is_twin
 from compiler.cuda.emit import Buffer, Shared, ceil_div, index, launch
 from compiler.cuda.epilogue import Epilogue, pack_channels
 from compiler.cuda.kernel import call_of, gpu_of
@@ -40,10 +43,12 @@ class GemmSpec:
     Attributes:
         narrow: codes before their clamp are proven to fit into int32.
         patch: edge of a patch; 0 for a linear layer.
+        twin: whether a GELU has a coarse range.
     """
 
     narrow: bool
     patch: int = 0
+    twin: bool = False
 
 
 def lower_linear(
@@ -75,7 +80,8 @@ def lower_linear_gelu(
 ) -> KernelCall:
     """``vitq.linear_gelu``: GELU of the codes of ``vitq.linear``."""
     params = constants[GEMM_OPERANDS].astype(np.int32)
-    return _call(LINEAR_GELU, operands, constants, (params,), out, features)
+    facts = {"twin": is_twin(params)}
+    return _call(LINEAR_GELU, operands, constants, (params,), out, features, facts)
 
 
 def lower_patch_embed(
@@ -85,7 +91,8 @@ def lower_patch_embed(
     features: GpuFeatures,
 ) -> KernelCall:
     """``vitq.patch_embed``: pixels (B, Cin, H, W), weight (N, Cin, P, P) -> (B, L, N)."""
-    return _call(PATCH_EMBED, operands, constants, (), out, features, operands[1].shape[-1])
+    facts = {"patch": operands[1].shape[-1]}
+    return _call(PATCH_EMBED, operands, constants, (), out, features, facts)
 
 
 def _call(
@@ -95,7 +102,7 @@ def _call(
     more: tuple[int | IntArray, ...],
     out: TensorType,
     features: GpuFeatures,
-    patch: int = 0,
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> KernelCall:
     weight = constants[1].reshape(constants[1].shape[0], -1)
     padding = -weight.shape[1] % K_ALIGN
@@ -103,7 +110,7 @@ def _call(
     narrow, channels = pack_channels(weight, constants)
     limits = constants[6].astype(np.int32)
     order: tuple[int | IntArray, ...] = (0, padded, channels, limits, *more)
-    return call_of(template, operands, order, out, features, GemmSpec(narrow, patch))
+    return call_of(template, operands, order, out, features, GemmSpec(narrow, **facts))
 
 
 def product_shape(kernel: Kernel) -> tuple[int, int, int]:
