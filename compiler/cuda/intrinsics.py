@@ -95,7 +95,7 @@ int vitq_leading_zeros(long long value) {
 }
 """
 
-_SOURCES = {
+SOURCES = {
     "ldmatrix": (_LDMATRIX, "void"),
     "copy16": (_COPY, "void"),
     "commit": (_COMMIT, "void"),
@@ -104,14 +104,14 @@ _SOURCES = {
     "shuffle32": (_SHUFFLE.format(type="int", bits=32), "int32"),
     "shuffle64": (_SHUFFLE.format(type="long long", bits=64), "int64"),
 }
-_SOURCES |= {f"wait_{n}": (_WAIT.format(pending=n), "void") for n in range(MAX_PENDING + 1)}
-_SOURCES |= {
+SOURCES |= {f"wait_{n}": (_WAIT.format(pending=n), "void") for n in range(MAX_PENDING + 1)}
+SOURCES |= {
     f"mma_{a}{b}": (_MMA.format(a=a, b=b), "void") for a in ("s8", "u8") for b in ("s8", "u8")
 }
 
 
 def _call(name: str, *args: Expr) -> Expr:
-    source, result = _SOURCES[name]
+    source, result = SOURCES[name]
     text = QUALIFIER + source.lstrip()
     return cuda_func_call(PREFIX + name, *args, source_code=text, return_type=result)
 

@@ -59,7 +59,7 @@ def runtime_files(architecture: str, cuda: bool = False) -> dict[str, Path]:
     """
     root = _site_packages()
     if architecture != platform.machine():
-        root = _cached(architecture)
+        root = _cached(architecture, cuda)
     ffi = f"apache_tvm_ffi-{distribution('apache-tvm-ffi').version}.dist-info"
     wanted = LIBRARIES | (CUDA_LIBRARIES if cuda else {}) | LICENCES
     wanted |= {name: f"{ffi}/{path}" for name, path in FFI_LICENCES.items()}
@@ -86,11 +86,15 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "vitq"
 
 
-def _cached(architecture: str) -> Path:
-    """The unpacked wheels of another architecture; fetched if they are not there or damaged."""
+def _cached(architecture: str, cuda: bool) -> Path:
+    """The unpacked wheels of another architecture; fetched if they are not there or damaged.
+
+    What an earlier release fetched lacks CUDA's library.
+    """
     versions = [distribution(name).version for name in PACKAGES]
     folder = cache_folder() / "-".join(("runtime", architecture, *versions))
-    if _is_intact(folder):
+    needed = set(CUDA_LIBRARIES.values()) if cuda else set()
+    if _is_intact(folder, needed):
         return folder
     requirements = [f"{name}=={version}" for name, version in zip(PACKAGES, versions, strict=True)]
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -103,12 +107,13 @@ def _cached(architecture: str) -> Path:
     return folder
 
 
-def _is_intact(folder: Path) -> bool:
+def _is_intact(folder: Path, needed: set[str]) -> bool:
     index = folder / INDEX_NAME
     if not index.is_file():
         return False
     files: dict[str, str] = read_json(index)["files"]
-    return all((folder / p).is_file() and file_hash(folder / p) == h for p, h in files.items())
+    whole = all((folder / p).is_file() and file_hash(folder / p) == h for p, h in files.items())
+    return whole and needed <= set(files)
 
 
 def _download(requirements: list[str], architecture: str, folder: Path) -> None:

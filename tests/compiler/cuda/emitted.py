@@ -16,7 +16,7 @@ from tvm import IRModule
 from tvm.target import Target as TvmTarget
 
 from compiler.cuda.build import build_executable
-from compiler.cuda.intrinsics import _SOURCES, QUALIFIER
+from compiler.cuda.intrinsics import QUALIFIER, SOURCES
 from compiler.targets import Target, find_compiler, get_target
 from numerics.arrays import IntArray
 
@@ -83,7 +83,7 @@ def _grid(func: Any) -> dict[str, int]:
 
 def _translate(text: str, functions: dict[str, Any]) -> tuple[str, dict[str, _Kernel]]:
     """C++ with one entry for each kernel, and what the entries take."""
-    for source, _ in _SOURCES.values():
+    for source, _ in SOURCES.values():
         text = text.replace(QUALIFIER + source.lstrip(), "")
     kernels, entries = {}, []
     for threads, name, parameters in SIGNATURE.findall(text):
