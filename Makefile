@@ -7,11 +7,13 @@
 # make sensitivity WIDTHS=3,4,6 PLOT=plot.png JSON=out.json       what narrow widths of each layer cost
 # make compare-methods METHOD=repq,minmax RECIPE=w8a8,w4a8 CALIB=folder,psaq,noise BACKEND=fake|reference
 #                           a table, PLOT=plot.png, JSON=out.json; a run that is stopped goes on
+#                           TARGET=cuda ARCH=sm_75,sm_90: NVIDIA GPUs, on a machine with or without one
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make run INPUT=x.npy OUTPUT=y.npy
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
 # make tune|verify|benchmark TARGET=rpi5 TRACKER=host:port KEY=rpi5   on devices that run vitq-serve
 # make test                 lint, types, import contracts, tests
+# make kit BATCH=1,8 CANDIDATES=24 KIT=kit ALL=1   for a GPU machine without TVM: cd kit && python3 -m gpu_kit
 # make tune TARGET=cpu TRIALS=500 (or MINUTES=10) TUNING_LOG=folder THREADS=1 PRUNE=1
 #                           search for faster kernels; compile uses what it finds (UNTUNED=1: not)
 # make benchmark            beside other runtimes; BATCH=1,8,32 THREADS=1,2 PROFILE=1 SCALING=224,304,384
@@ -24,6 +26,9 @@ READY := $(VENV)/.ready
 
 MODEL ?= digits_vit
 TARGET ?= cpu
+ARCH ?=
+KIT ?= kit
+CANDIDATES ?= 0
 RECIPE ?= w8a8
 METHOD ?= repq
 NONLINEAR ?= vitq
@@ -78,10 +83,11 @@ RECIPE_NAME = $(if $(filter mixed,$(RECIPE)),mixed-$(BUDGET),$(patsubst %.json,%
 FOLDER = $(ARTIFACTS)/$(subst :,.,$(MODEL))/$(RECIPE_NAME)-$(METHOD)$(SUFFIX)
 LIBRARY = $(FOLDER)/$(TARGET)$(if $(filter-out 1,$(BATCH)),-b$(BATCH))$(if $(UNTUNED),-untuned)
 COMPILE_OPTIONS = --target $(TARGET) --batch $(BATCH) $(if $(UNTUNED),--untuned) \
+	$(call option,--arch,$(ARCH)) \
 	$(call option,--tuning-log,$(TUNING_LOG))
 
 .DELETE_ON_ERROR:
-.PHONY: compile quantize sensitivity compare-methods export tune verify evaluate run inspect deploy test benchmark setup clean help
+.PHONY: compile quantize sensitivity compare-methods export tune kit verify evaluate run inspect deploy test benchmark setup clean help
 
 compile: $(READY)
 	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
@@ -110,7 +116,12 @@ evaluate: $(READY)
 tune: export
 	$(VITQ) tune "$(FOLDER)" --target $(TARGET) --batch $(BATCH) $(call option,--trials,$(TRIALS)) \
 		$(call option,--minutes,$(MINUTES)) $(call option,--threads,$(THREADS)) \
-		$(call option,--log,$(TUNING_LOG)) $(if $(PRUNE),--prune) $(DEVICE_OPTIONS)
+		$(call option,--log,$(TUNING_LOG)) $(if $(PRUNE),--prune) $(call option,--results,$(RESULTS)) \
+		$(DEVICE_OPTIONS)
+
+kit: export
+	$(VITQ) kit "$(FOLDER)" --target $(if $(filter cpu,$(TARGET)),cuda,$(TARGET)) --batch "$(BATCH)" \
+		--candidates $(CANDIDATES) --out "$(KIT)" $(call option,--arch,$(ARCH)) $(if $(ALL),--contestants)
 
 run: $(READY)
 	$(VITQ) run "$(LIBRARY)" --input "$(INPUT)" --output "$(OUTPUT)"

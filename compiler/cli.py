@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from compiler import cli_gpu, cli_quantize
 from compiler import cli_options as opt
-from compiler import cli_quantize
 from compiler.report import print_artifact, print_json, print_table
 from numerics.errors import VitqError
 
@@ -45,6 +45,7 @@ def configure(
 app.command()(cli_quantize.quantize)
 app.command()(cli_quantize.sensitivity)
 app.command(name="compare-methods")(cli_quantize.compare_methods)
+app.command()(cli_gpu.kit)
 
 
 @app.command()
@@ -70,6 +71,7 @@ def compile_command(
     artifacts: opt.Artifacts = Path("artifacts"),
     untuned: opt.Untuned = False,
     tuning_log: opt.TuningLog = None,
+    arch: opt.Arch = None,
 ) -> None:
     """Compile a QDQ model to an integer-only library."""
     from compiler.compile import CompileOptions, compile_model
@@ -77,7 +79,7 @@ def compile_command(
     normalization = opt.numbers(mean, "mean"), opt.numbers(std, "std")
     options = CompileOptions(
         target, batch, *normalization, opt.nonlinear_name(nonlinear), debug_dump, artifacts,
-        not untuned, tuning_log,
+        not untuned, tuning_log, opt.words(arch),
     )  # fmt: skip
     typer.echo(compile_model(source, options))
 
@@ -99,6 +101,9 @@ def tune(
     prune: Annotated[bool, typer.Option("--prune", help="keep only the best records")] = False,
     tracker: opt.TrackerAddress = None,
     key: opt.Key = None,
+    results: Annotated[
+        Path | None, typer.Option(help="results.json of a kit that ran on a GPU machine")
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Search for faster schedules of a model's kernels; compile then uses them."""
@@ -107,7 +112,7 @@ def tune(
     from compiler.tune import tune as stage
 
     fleet = opt.tracker(tracker, key, lambda: target)
-    options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune, fleet)
+    options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune, fleet, results)
     result = stage(folder, options)
     if as_json:
         print_json(result.to_json())
@@ -279,6 +284,7 @@ def build(
     threads: opt.Threads = None,
     untuned: opt.Untuned = False,
     tuning_log: opt.TuningLog = None,
+    arch: opt.Arch = None,
 ) -> None:
     """The whole job: quantize, export, compile, verify, evaluate."""
     from compiler.compile import CompileOptions, compile_model
@@ -290,14 +296,16 @@ def build(
     runs_here = can_run_here(get_target(target))  # a typo should not cost a calibration
     artifact = quantize_stage(given())
     export_stage(artifact)
-    compiling = CompileOptions(target, batch, tuned=not untuned, tuning_log=tuning_log)
+    compiling = CompileOptions(
+        target, batch, tuned=not untuned, tuning_log=tuning_log, architectures=opt.words(arch)
+    )
     folder = compile_model(artifact.folder, compiling)
     backends = "float,onnxruntime,reference"
     if runs_here:
         verify(folder, pictures, threads=threads)
         backends += ",library"
     else:
-        typer.echo(f"verify: {opt.NOT_HERE.format(target)}", err=True)
+        typer.echo(f"verify: {opt.not_here(target)}", err=True)
     if pictures is None and open_compiled(folder).own_pictures is None:
         typer.echo("evaluate: skipped, no --pictures to evaluate on", err=True)
     else:

@@ -47,6 +47,9 @@ BudgetBitops = Annotated[
 ]
 Artifacts = Annotated[Path, typer.Option(help="root folder of all artifacts")]
 Target = Annotated[str, typer.Option(help="what to compile for; see vitq targets")]
+Arch = Annotated[
+    str | None, typer.Option(help="GPU architectures for target cuda, with commas: sm_75,sm_90")
+]
 Batch = Annotated[int, typer.Option(help="static batch size")]
 Threads = Annotated[int | None, typer.Option(help="threads of the library")]
 Pictures = Annotated[str | None, typer.Option(help="pictures: a folder or .npy")]
@@ -69,6 +72,16 @@ NOT_HERE = (
     "skipped, this machine does not run {}: deploy verifies the bundle under an emulator and on "
     "the device, verify --tracker on a device that serves"
 )
+
+
+NO_GPU = "skipped, this machine does not run {}: vitq kit makes what a machine with a GPU needs"
+
+
+def not_here(target: str) -> str:
+    """Why a target's library is not verified on this machine, and what to do."""
+    from compiler.targets import get_target
+
+    return (NOT_HERE if get_target(target).gpu is None else NO_GPU).format(target)
 
 
 def tracker(address: str | None, key: str | None, target: Callable[[], str]) -> Any:
@@ -99,6 +112,11 @@ def integers(text: str, name: str) -> tuple[int, ...]:
     except ValueError as error:
         raise VitqError(f"--{name} {text!r}: write whole numbers with commas, 1,8,32") from error
     return tuple(dict.fromkeys(found))
+
+
+def words(text: str | None) -> tuple[str, ...] | None:
+    """Names with commas."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
 def nonlinear_name(name: str | None) -> Any:

@@ -61,6 +61,7 @@ class CompileOptions:
         artifacts: root folder, for foreign models.
         tuned: whether the kernels get the schedules that a tuning log knows.
         tuning_log: folder of that log; None for the shipped one of the target.
+        architectures: of the GPU (``sm_75``, ...); None for the target's own.
     """
 
     target: str = "cpu"
@@ -72,6 +73,7 @@ class CompileOptions:
     artifacts: Path = Path("artifacts")
     tuned: bool = True
     tuning_log: Path | None = None
+    architectures: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a batch that is none, and a log that is not wanted."""
@@ -96,6 +98,8 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
             that could overflow, an unknown target.
     """
     target = get_target(options.target)
+    if options.architectures is not None:
+        target = target.for_architectures(options.architectures)
     artifact = _foreign_artifact(source, options) if source.is_file() else open_artifact(source)
     if not artifact.onnx.is_file():
         raise VitqError(f"{artifact.folder} has no {artifact.onnx.name}: run export first")
@@ -136,7 +140,7 @@ def _compile(
     folder = artifact.target_folder(options.target, options.batch, options.tuned)
     library, golden = folder / LIBRARY_NAME, folder / GOLDEN_NAME
     begin_stage(folder / METADATA_NAME)
-    build_library(model.integer.mod, target, library, schedules)
+    calls = build_library(model.integer.mod, target, library, schedules)
     logger.info("%s", schedules.summary())
     pixels, codes = _golden(artifact, model)
     buffer = BytesIO()
@@ -146,7 +150,9 @@ def _compile(
         "fingerprint": wanted,
         "target": target.name,
         "target_config": target.tvm_config(),
+        "architectures": list(target.gpu.architectures) if target.gpu else None,
         **_describe(model),
+        "kernel_calls": len(calls),
         "schedules": schedules.to_json(),
         "sha256": {path.name: file_hash(path) for path in (artifact.onnx, library, golden)},
         "size_bytes": library.stat().st_size,
@@ -246,7 +252,7 @@ def _fingerprint(
     return fingerprint({
         "onnx": file_hash(artifact.onnx),
         "quantized": file_hash(quantized) if quantized.is_file() else None,
-        "target": [target.tvm_config(), target.features],
+        "target": [target.tvm_config(), target.features, target.gpu],
         "options": [options.batch, options.mean, options.std, options.nonlinear, options.tuned],
         "tuning_log": log_hash(log),
         "source": source_hash(PACKAGES),

@@ -1,4 +1,4 @@
-"""What kernels may use of a processor. No TVM here: the table of targets must load fast."""
+"""What kernels may use of a processor or a GPU. No TVM: the table of targets must load fast."""
 
 from dataclasses import dataclass
 
@@ -30,3 +30,36 @@ class CpuFeatures:
     def lanes(self) -> int:
         """int32 values in one register."""
         return self.vector_bits // 32
+
+    @property
+    def label(self) -> str:
+        """In the name of a tuning task."""
+        return f"{self.dot}/{self.vector_bits}"
+
+
+@dataclass(frozen=True)
+class GpuFeatures:
+    """What a CUDA kernel template may use, and what its defaults are chosen for.
+
+    Attributes:
+        processors: multiprocessors of the chip.
+        shared_bytes: shared memory that one block may have.
+        macs: 8-bit products of a multiprocessor's tensor cores in one cycle.
+    """
+
+    processors: int
+    shared_bytes: int
+    macs: int
+
+    @property
+    def dot(self) -> str:
+        """Name of the family, where a processor's features name their dot product."""
+        return "cuda"
+
+    @property
+    def label(self) -> str:
+        """In the name of a tuning task; the same for all GPUs, so that logs can be shared."""
+        return self.dot
+
+
+Features = CpuFeatures | GpuFeatures

@@ -8,6 +8,7 @@ from typing import Any
 
 from compiler.batching import run_in_batches
 from compiler.compat import check_versions
+from compiler.launches import kernel_calls
 from compiler.targets import Target, find_compiler, host_flags, missing_flags
 from numerics.arrays import IntArray, UInt8Array
 from numerics.errors import VitqError
@@ -15,7 +16,7 @@ from numerics.errors import VitqError
 logger = logging.getLogger(__name__)
 
 
-def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> None:
+def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> list[str]:
     """Generate code for an integer module and link it.
 
     Args:
@@ -23,6 +24,9 @@ def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> N
         target: what for.
         path: of the ``.so``; written under a temporary name and renamed.
         choose: the kernels' schedules (`compiler.lower_kernels.Choose`); the defaults if None.
+
+    Returns:
+        The kernels in the order in which a run calls them.
     """
     check_versions()
     from tvm import relax
@@ -32,15 +36,25 @@ def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> N
 
     tvm_target = TvmTarget(target.tvm_config())
     lowered = lower_kernels(mod, target.features, tvm_target, choose or untuned)
-    with tvm_target:
-        executable = relax.build(lowered, target=tvm_target)
+    if target.gpu is None:
+        with tvm_target:
+            executable = relax.build(lowered, target=tvm_target)
+    else:
+        from compiler.cuda.build import build_executable
+
+        executable = build_executable(lowered, tvm_target, target.gpu)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build.") as folder:
         temporary = Path(folder).resolve() / path.name
         executable.export_library(
             str(temporary), cc=find_compiler(target), options=["-Wl,--strip-debug"]
         )
+        if target.gpu is not None:
+            from compiler.cuda.build import require_machine_code
+
+            require_machine_code(temporary, target.gpu)
         os.replace(temporary, path)
+    return kernel_calls(executable.as_text())
 
 
 class Library:
@@ -60,12 +74,7 @@ class Library:
         target: Target,
         threads: int | None = None,
     ) -> None:
-        lacking = missing_flags(target, host_flags())
-        if lacking:
-            raise VitqError(
-                f"{path} was compiled for {target.name}, but this processor lacks "
-                f"{', '.join(lacking)}: compile for another target"
-            )
+        _require_hardware(path, target)
         if not path.is_file():
             raise VitqError(f"{path} does not exist: run compile first")
         check_versions()
@@ -74,8 +83,12 @@ class Library:
         import tvm
         from tvm import relax
 
+        if target.gpu is not None:
+            from compiler.cuda.driver import load_runtime
+
+            load_runtime()
         self.batch = input_shape[0]
-        self._device = tvm.cpu()
+        self._device = tvm.cpu() if target.gpu is None else tvm.cuda()
         self._tensor = tvm.runtime.tensor
         try:
             module = tvm.runtime.load_module(str(path.resolve()))
@@ -98,3 +111,23 @@ class Library:
     def _one_batch(self, pixels: UInt8Array) -> IntArray:
         codes: IntArray = self._main(self._tensor(pixels, self._device)).numpy()
         return codes
+
+
+def _require_hardware(path: Path, target: Target) -> None:
+    """Refuse a library whose code this machine cannot execute.
+
+    Raises:
+        VitqError: naming what is missing.
+    """
+    lacking = missing_flags(target, host_flags())
+    if lacking:
+        raise VitqError(
+            f"{path} was compiled for {target.name}, but this processor lacks "
+            f"{', '.join(lacking)}: compile for another target"
+        )
+    if target.gpu is not None:
+        from compiler.cuda.driver import why_not_here
+
+        reason = why_not_here(target.gpu)
+        if reason:
+            raise VitqError(f"{path} was compiled for {target.name}, but {reason}")

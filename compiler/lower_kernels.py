@@ -8,14 +8,16 @@ features; equal kernels are one function. Layout operators that are left are leg
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tvm import IRModule, relax
 from tvm.target import Target as TvmTarget
 
-from compiler.kernels import lower_op
-from compiler.kernels.types import CpuFeatures, Kernel, KernelCall, Schedule, TensorType
+from compiler import kernels
+from compiler.features import Features, GpuFeatures
+from compiler.kernels.types import Kernel, KernelCall, Schedule, TensorType
+from numerics.arrays import IntArray
 from relay_passes import dialect
 from relay_passes.matching import Expr, constant, dtype_of, is_constant, op_name, shape_of
 from relay_passes.rewriting import MAIN, bindings_of, substitute
@@ -26,13 +28,28 @@ Choose = Callable[[Kernel], Schedule]
 """The schedule of a kernel, as far as it differs from the default."""
 
 
+def lower_op(
+    op: str,
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: Features,
+) -> KernelCall:
+    """The kernel of one operator call, of the family that the features belong to."""
+    if isinstance(features, GpuFeatures):
+        from compiler.cuda.lowering import lower_op as lower_cuda
+
+        return lower_cuda(op, operands, constants, out, features)
+    return kernels.lower_op(op, operands, constants, out, features)
+
+
 def untuned(_: Kernel) -> Schedule:
     """Every kernel's default schedule."""
     return {}
 
 
 def lower_kernels(
-    mod: IRModule, features: CpuFeatures, target: TvmTarget, choose: Choose = untuned
+    mod: IRModule, features: Features, target: TvmTarget, choose: Choose = untuned
 ) -> IRModule:
     """Replace all dialect calls of ``main`` by kernels.
 
@@ -62,7 +79,7 @@ def lower_kernels(
     return relax.transform.DeadCodeElimination([MAIN])(builder.finalize())
 
 
-def kernel_calls(mod: IRModule, features: CpuFeatures) -> list[KernelCall]:
+def kernel_calls(mod: IRModule, features: Features) -> list[KernelCall]:
     """The kernels that `lower_kernels` would call, one for each call.
 
     Args:
@@ -76,7 +93,7 @@ def kernel_calls(mod: IRModule, features: CpuFeatures) -> list[KernelCall]:
     ]
 
 
-def _kernel_call(value: Expr, var: Expr, features: CpuFeatures) -> KernelCall:
+def _kernel_call(value: Expr, var: Expr, features: Features) -> KernelCall:
     operands = dialect.operands(value)
     constants = {
         index: operand.value.numpy()
@@ -94,7 +111,7 @@ class _Kernels:
     def __init__(
         self,
         builder: relax.BlockBuilder,
-        features: CpuFeatures,
+        features: Features,
         target: TvmTarget,
         choose: Choose,
     ) -> None:
@@ -121,5 +138,7 @@ class _Kernels:
             symbol = f"{kernel.name}_{same}"
             func = kernel.build(self.choose(kernel))
             func = func.with_attr({"target": self.target, "global_symbol": symbol})
+            if isinstance(self.features, GpuFeatures):
+                func = func.with_attr("tirx.is_scheduled", True)  # threads are bound already
             self.functions[kernel] = self.builder.add_func(func, symbol)
         return self.functions[kernel]

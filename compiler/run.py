@@ -65,9 +65,10 @@ class Compiled:
     @property
     def target(self) -> Target:
         """The table's entry that it was compiled for."""
-        name = self.metadata["target"]
+        name, architectures = self.metadata["target"], self.metadata.get("architectures")
         if name != NATIVE:
-            return get_target(name)
+            target = get_target(name)
+            return target.for_architectures(tuple(architectures)) if architectures else target
         config = self.metadata["target_config"]
         for known in target_names()[1:]:
             if get_target(known).tvm_config() == config:

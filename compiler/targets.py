@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compiler.features import CpuFeatures
+from compiler.features import CpuFeatures, Features
+from compiler.gpus import Gpu, gpu_of
 from numerics.errors import VitqError
 from numerics.files import write_atomically
 
@@ -63,27 +64,49 @@ class Target:
         name: as on the command line.
         description: for a person.
         machine: ``platform.machine()`` values that it runs on.
-        config: TVM's target dictionary.
+        config: TVM's target dictionary; with a GPU that of its host.
         features: what the kernels may use.
         needs: processor flags (as in /proc/cpuinfo) that the code requires.
         compilers: C++ compilers that link for it on such a machine; the first one found is used.
         cross: what links for it on other machines, or None.
         emulation: what stands in for the processor on other machines, or None.
+        gpu: what the kernels run on, or None.
     """
 
     name: str
     description: str
     machine: tuple[str, ...]
     config: tuple[tuple[str, Any], ...]
-    features: CpuFeatures
+    features: Features
     needs: tuple[str, ...] = ()
     compilers: tuple[str, ...] = ("g++", "clang++", "c++")
     cross: Cross | None = None
     emulation: Emulation | None = None
+    gpu: Gpu | None = None
 
     def tvm_config(self) -> dict[str, Any]:
         """The dictionary that ``tvm.target.Target`` takes."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in self.config}
+        host = {key: list(v) if isinstance(v, tuple) else v for key, v in self.config}
+        if self.gpu is None:
+            return host
+        return {"kind": "cuda", "arch": self.gpu.newest, "host": host}
+
+    @property
+    def cpu(self) -> CpuFeatures:
+        """`features` of a target that is a processor."""
+        assert isinstance(self.features, CpuFeatures)
+        return self.features
+
+    def for_architectures(self, names: tuple[str, ...]) -> "Target":
+        """The same for other GPUs.
+
+        Raises:
+            VitqError: for an architecture that is not known, or a target without a GPU.
+        """
+        if self.gpu is None:
+            raise VitqError(f"target {self.name} has no GPU: --arch is for cuda")
+        gpu = gpu_of(names)
+        return replace(self, gpu=gpu, features=gpu.features)
 
 
 X86 = ("x86_64", "AMD64")
@@ -189,7 +212,30 @@ _ENTRIES = (
         Emulation("cortex-a72", width=3, vector=2, multiply=1, memory=2),
     ),
 )
-TARGETS = {target.name: target for target in _ENTRIES}
+
+
+def _gpu(name: str, description: str, gpu: Gpu, arm: Target | None = None) -> Target:
+    """An entry for a GPU beside any x86-64, or beside an ARM processor of the table."""
+    if arm is not None:
+        return replace(arm, name=name, description=description, features=gpu.features, gpu=gpu,
+                       emulation=None)  # fmt: skip
+    config = (("kind", "llvm"), ("mtriple", "x86_64-linux-gnu"), ("mcpu", "x86-64"))
+    return Target(name, description, X86, config, gpu.features, gpu=gpu)
+
+
+CPU_TARGETS = {target.name: target for target in _ENTRIES}
+_GPU_ENTRIES = (
+    _gpu("cuda", "NVIDIA GPUs: Hopper, or those that --arch names", gpu_of(("sm_90",))),
+    _gpu("h200", "NVIDIA H100 and H200 (sm_90)", gpu_of(("sm_90",))),
+    _gpu("rtx2080ti", "NVIDIA GeForce RTX 2080 Ti (sm_75)", gpu_of(("sm_75",))),
+    _gpu(
+        "jetson-orin",
+        "NVIDIA Jetson Orin: its GPU (sm_87) beside its ARM processor",
+        gpu_of(("sm_87",)),
+        CPU_TARGETS["jetson-orin-cpu"],
+    ),
+)
+TARGETS = CPU_TARGETS | {target.name: target for target in _GPU_ENTRIES}
 NATIVE = "cpu"
 
 
@@ -239,7 +285,13 @@ def missing_flags(target: Target, flags: set[str]) -> list[str]:
 
 def can_run_here(target: Target) -> bool:
     """Whether this machine executes the target's code."""
-    return platform.machine() in target.machine and not missing_flags(target, host_flags())
+    if platform.machine() not in target.machine or missing_flags(target, host_flags()):
+        return False
+    if target.gpu is None:
+        return True
+    from compiler.cuda.driver import why_not_here
+
+    return why_not_here(target.gpu) is None
 
 
 def find_compiler(target: Target) -> str:

@@ -40,6 +40,7 @@ class TuneOptions:
         seed: of the search.
         prune: keep only the best records of each task in the log.
         tracker: of the devices to measure on; None for this machine.
+        results: of a kit that ran on a GPU machine: nothing is measured here.
     """
 
     target: str = "cpu"
@@ -51,6 +52,7 @@ class TuneOptions:
     seed: int = 0
     prune: bool = False
     tracker: Tracker | None = None
+    results: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse budgets and sizes that are none."""
@@ -155,7 +157,7 @@ def tune(folder: Path, options: TuneOptions) -> TuneResult:
     if options.tracker:
         find_compiler(target)
         options.tracker.require_devices()
-    else:
+    elif options.results is None:
         require_measurable(target)
     artifact = open_artifact(folder)
     if not artifact.onnx.is_file():
@@ -167,7 +169,42 @@ def tune(folder: Path, options: TuneOptions) -> TuneResult:
     tasks = extract(model.integer.mod, target.features, target.tvm_config())
     if not tasks:
         raise VitqError(f"no kernel of {artifact.folder} has anything to tune for {target.name}")
+    if options.results is not None:
+        return _import(tasks, target, options, options.results)
     return tune_tasks(tasks, target, options)
+
+
+def _import(tasks: list[Any], target: Target, options: TuneOptions, path: Path) -> TuneResult:
+    """Log a kit's results, and tell what the log then says of each task."""
+    from compiler.tuning.log import prune, read_log, shipped_log, writing
+    from compiler.tuning.offline import import_results
+
+    started = time.monotonic()
+    log = options.log or shipped_log(target)
+    count = import_results(path, tasks, target, log)
+    if options.prune:
+        with writing(log, target):
+            prune(log, {task.text: task.kernel.schedule() for task in tasks})
+    entries = read_log(log)
+    results = tuple(_summary(task, entries.get(task.text, [])) for task in tasks)
+    return TuneResult(log, results, count, time.monotonic() - started)
+
+
+def _summary(task: Any, entries: list[Any]) -> TaskResult:
+    from compiler.tuning.schedules import best
+
+    works = [entry for entry in entries if entry.works]
+    untuned = [entry for entry in works if entry.values == task.kernel.schedule()]
+    chosen = best(works) if works else None
+    return TaskResult(
+        task.text,
+        task.calls,
+        len(entries),
+        len(entries) - len(works),
+        1e6 * untuned[-1].seconds if untuned else math.nan,
+        1e6 * chosen.seconds if chosen else math.nan,
+        chosen.values if chosen else {},
+    )
 
 
 def require_measurable(target: Target) -> None:
@@ -180,6 +217,13 @@ def require_measurable(target: Target) -> None:
 
     if can_run_here(target):
         return
+    if target.gpu is not None:
+        from compiler.cuda.driver import why_not_here
+
+        raise VitqError(
+            f"target {target.name} cannot be tuned here: {why_not_here(target.gpu)}; or make a kit "
+            "(vitq kit --candidates 24), run it there, and give its results with --results"
+        )
     if missing := why_not(target):
         lacking = ", ".join(missing_flags(target, host_flags()))
         raise VitqError(

@@ -35,7 +35,7 @@ def registers_of(target: Target) -> tuple[int, int]:
     """Bits and number of a processor's vector registers."""
     if "aarch64" in target.needs:  # where a kernel's vector is four registers
         return ARM_BITS, 32
-    bits = target.features.vector_bits
+    bits = target.cpu.vector_bits
     return bits, 32 if bits >= 512 else 16
 
 

@@ -18,7 +18,7 @@ PARALLEL_ITERATIONS = 64
 
 def schedule_module(mod: Any, target: Target) -> Any:
     """Schedule every function that TVM's own legalization made; kernels of ours stay."""
-    rules = (dlight.cpu.Reduction(), Elementwise(target.features.lanes))
+    rules = (dlight.cpu.Reduction(), Elementwise(target.cpu.lanes))
     return dlight.ApplyDefaultSchedule(*rules)(mod)
 
 

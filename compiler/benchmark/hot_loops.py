@@ -128,7 +128,7 @@ def product(target: Target) -> KernelCall:
     types += [TensorType(value.shape, str(value.dtype)) for value in values]
     out = TensorType((rows, channels), "int8")
     constants = dict(enumerate(values, 1))
-    return lower_op("vitq.linear", types, constants, out, target.features)
+    return lower_op("vitq.linear", types, constants, out, target.cpu)
 
 
 def float_product(target: Target) -> Any:

@@ -61,12 +61,12 @@ class PeakMeter:
 
         from compiler.kernels.dot import dot_for
 
-        self._dot = dot_for(target.features)
+        self._dot = dot_for(target.cpu)
         self._threads = threads
         caches = {**DEFAULT_CACHES, **cache_sizes()}
         last = max(caches.values())
         self._sizes = {"l2": int(L2_FRACTION * caches["L2"]), "memory": 4 * last // threads}
-        functions = {"dot": dot_kernel(target.features, threads)}
+        functions = {"dot": dot_kernel(target.cpu, threads)}
         for name, size in self._sizes.items():
             functions[name] = read_kernel(size, _repeats(size), threads)
         self._module = _build(functions, target)

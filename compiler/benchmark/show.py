@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from compiler.benchmark.contestants import CONTESTANTS
-from compiler.benchmark.stage import BenchmarkOptions, Report, benchmark
+from compiler.benchmark.stage import BenchmarkOptions, benchmark
 from compiler.cli_options import integers
 from compiler.plotting import check_plot
+from compiler.targets import get_target
 
 DIGITS = 5
 
@@ -51,8 +52,11 @@ class BenchmarkRequest:
         )
 
 
-def run_benchmark(folder: Path, request: BenchmarkRequest) -> Report:
+def run_benchmark(folder: Path, request: BenchmarkRequest) -> None:
     """Run the stage and show its report in every form that was asked for."""
+    if request.target is not None and get_target(request.target).gpu is not None:
+        _run_on_gpu(folder, request, request.target)
+        return
     report = benchmark(folder, request.options())
     if request.plot is not None and report.rows:
         from compiler.benchmark.plots import plot_rows
@@ -70,7 +74,19 @@ def run_benchmark(folder: Path, request: BenchmarkRequest) -> Report:
         from compiler.benchmark.tables import print_report
 
         print_report(report)
-    return report
+
+
+def _run_on_gpu(folder: Path, request: BenchmarkRequest, target: str) -> None:
+    from compiler.cuda.benchmark import benchmark_gpu, table_rows
+    from compiler.report import print_json, print_table
+
+    batches = integers(request.batch, "batch")
+    content = benchmark_gpu(folder, target, batches, request.rounds)
+    if request.as_json:
+        print_json(rounded(content))
+        return
+    head = ["model", "batch", "contestant", "median ms", "p95 ms", "images/s", "vitq / this"]
+    print_table(head, table_rows(content), str(content["gpu"]))
 
 
 def rounded(content: Any) -> Any:

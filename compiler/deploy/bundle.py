@@ -4,6 +4,7 @@
         vitq-run  model.so  golden_pixels.npy  golden_codes.npy  [labels.txt]  README
         vitq-serve    serves measurements over RPC      flavour vm
         lib/          TVM's runtime libraries           flavour vm
+        python/       the same from Python, no TVM      flavour vm, GPUs
         vitq.h        the C interface of model.so       flavour static
         src/          sources of all that is built here
         licenses/     manifest.json, manifest.sha256 (written last)
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 FLAVOURS = ("vm", "static")
 RUNNER = "vitq-run"
 SOURCES = Path(__file__).resolve().parent / "runner"
+PYTHON_SOURCES = Path(__file__).resolve().parent.parent / "gpu_kit"
+PYTHON_RUNNER, PYTHON_FILES = "python/gpu_kit", ("__init__.py", "ffi.py", "model.py")
 SERVER = "vitq-serve"
 COMMON_SOURCES = ("manifest.cc", "json.cc", "sha256.cc", "cpu.cc", "description.cc")
 COMPILER_OPTIONS = ("-std=c++17", "-Iinclude")
@@ -110,6 +113,8 @@ def deploy(folder: Path, options: DeployOptions) -> Bundle:
             bundle computes other integers.
     """
     compiled = open_compiled(folder)
+    if compiled.target.gpu is not None and options.flavour == "static":
+        raise VitqError("--flavour static is for processors: a GPU needs --flavour vm")
     for name in (LIBRARY_NAME, GOLDEN_NAME):
         _require_own(compiled, name)
     tools = toolchain(compiled.target)
@@ -182,9 +187,14 @@ def _add_machine(build: Path, compiled: Compiled, tools: Toolchain) -> dict[str,
     """The artifact's library without debug information, and TVM's."""
     shutil.copy(compiled.folder / LIBRARY_NAME, build / LIBRARY_NAME)
     tools.strip(build / LIBRARY_NAME)
-    for name, path in runtime_files(tools.architecture).items():
+    cuda = compiled.target.gpu is not None
+    for name, path in runtime_files(tools.architecture, cuda).items():
         (build / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, build / name)
+    if cuda:
+        (build / PYTHON_RUNNER).mkdir(parents=True)
+        for name in PYTHON_FILES:
+            shutil.copy(PYTHON_SOURCES / name, build / PYTHON_RUNNER)
     return {}
 
 

@@ -129,6 +129,7 @@ def write_manifest(
         "target": compiled.target.name,
         "architecture": architecture,
         "cpu_needs": list(compiled.target.needs),
+        "gpu": list(compiled.target.gpu.architectures) if compiled.target.gpu else None,
         "input": compiled.metadata["inputs"][0],
         "output": compiled.metadata["outputs"][0],
         "memory": memory,

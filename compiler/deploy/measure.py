@@ -50,6 +50,11 @@ def check_and_measure(runner: Path, target: Target) -> Measured:
         VitqError: the bundle's integers are not the golden ones, or it does not run.
     """
     path = str(runner.resolve())
+    if target.gpu is not None:
+        from compiler.cuda.driver import why_not_here
+
+        if why_not_here(target.gpu):
+            return Measured("no")
     if platform.machine() in target.machine:
         if missing_flags(target, host_flags()):
             return Measured("no")

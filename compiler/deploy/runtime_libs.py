@@ -26,6 +26,7 @@ LIBRARIES = {
     "lib/libtvm_runtime.so": "tvm/lib/libtvm_runtime.so",
     "lib/libtvm_ffi.so": "tvm_ffi/lib/libtvm_ffi.so",
 }
+CUDA_LIBRARIES = {"lib/libtvm_runtime_cuda.so": "tvm/lib/libtvm_runtime_cuda.so"}
 LICENCES = {
     "licenses/apache-tvm.LICENSE": "tvm/LICENSE",
     "licenses/apache-tvm.NOTICE": "tvm/NOTICE",
@@ -43,11 +44,12 @@ INDEX_NAME = "runtime.json"
 PLATFORM = "manylinux_2_28"
 
 
-def runtime_files(architecture: str) -> dict[str, Path]:
+def runtime_files(architecture: str, cuda: bool = False) -> dict[str, Path]:
     """The files that a bundle of the VM's flavour needs of TVM.
 
     Args:
         architecture: of the device, ``x86_64`` or ``aarch64``.
+        cuda: whether the model runs on a GPU.
 
     Returns:
         For each path inside the bundle the file: libraries, licences, headers of the C interface.
@@ -57,9 +59,10 @@ def runtime_files(architecture: str) -> dict[str, Path]:
     """
     root = _site_packages()
     if architecture != platform.machine():
-        root = _cached(architecture)
+        root = _cached(architecture, cuda)
     ffi = f"apache_tvm_ffi-{distribution('apache-tvm-ffi').version}.dist-info"
-    wanted = LIBRARIES | LICENCES | {name: f"{ffi}/{path}" for name, path in FFI_LICENCES.items()}
+    wanted = LIBRARIES | (CUDA_LIBRARIES if cuda else {}) | LICENCES
+    wanted |= {name: f"{ffi}/{path}" for name, path in FFI_LICENCES.items()}
     files = {name: root / path for name, path in wanted.items()}
     files |= {name: _site_packages() / path for name, path in HEADERS.items()}
     missing = [path for path in files.values() if not path.is_file()]
@@ -83,11 +86,15 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "vitq"
 
 
-def _cached(architecture: str) -> Path:
-    """The unpacked wheels of another architecture; fetched if they are not there or damaged."""
+def _cached(architecture: str, cuda: bool) -> Path:
+    """The unpacked wheels of another architecture; fetched if they are not there or damaged.
+
+    What an earlier release fetched lacks CUDA's library.
+    """
     versions = [distribution(name).version for name in PACKAGES]
     folder = cache_folder() / "-".join(("runtime", architecture, *versions))
-    if _is_intact(folder):
+    needed = set(CUDA_LIBRARIES.values()) if cuda else set()
+    if _is_intact(folder, needed):
         return folder
     requirements = [f"{name}=={version}" for name, version in zip(PACKAGES, versions, strict=True)]
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -100,12 +107,13 @@ def _cached(architecture: str) -> Path:
     return folder
 
 
-def _is_intact(folder: Path) -> bool:
+def _is_intact(folder: Path, needed: set[str]) -> bool:
     index = folder / INDEX_NAME
     if not index.is_file():
         return False
     files: dict[str, str] = read_json(index)["files"]
-    return all((folder / p).is_file() and file_hash(folder / p) == h for p, h in files.items())
+    whole = all((folder / p).is_file() and file_hash(folder / p) == h for p, h in files.items())
+    return whole and needed <= set(files)
 
 
 def _download(requirements: list[str], architecture: str, folder: Path) -> None:
@@ -128,7 +136,7 @@ def _download(requirements: list[str], architecture: str, folder: Path) -> None:
 
 def _unpack(wheels: list[Path], folder: Path) -> None:
     """Keep the libraries and licences of the wheels, and all hashes."""
-    wanted = {*LIBRARIES.values(), *LICENCES.values()}
+    wanted = {*LIBRARIES.values(), *CUDA_LIBRARIES.values(), *LICENCES.values()}
     hashes = {}
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:

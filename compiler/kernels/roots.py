@@ -10,6 +10,7 @@ floors, so that every exact method gives the same bits.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from tvm import tirx
 
@@ -18,6 +19,8 @@ from numerics.int_layernorm import RECIPROCAL_BITS
 
 Number = Callable[[int], Expr]
 """A constant in every lane."""
+Keep = Callable[[Expr], Expr]
+"""Evaluates an expression once."""
 
 SEED = (2867530534, -53818, 6710)
 """2**31 / sqrt(v) for v = z / 2**14 in [1, 4): ``c0 + z (c1 + (z c2 >> 14))``, error 2.5 %."""
@@ -38,46 +41,51 @@ def emit_reciprocals(radicands: Buffer, reciprocals: Buffer, count: int) -> None
     def number(value: int) -> Expr:
         return const(value, "int64", count)
 
-    n = load(radicands, 0, lanes=count)
-    y = _estimate(n, number)
-    root = bind(_unsigned(bind(n >> number(31)), y, number) >> number(30))
-    rest = bind(n - _signed(root, root, number))
-    root = bind(root + (_signed(bind(rest >> number(5)), y, number) >> number(57)))
-    root = bind(root - _one_if(_signed(root, root, number) > n, number))
-    above = bind(root + number(1))
-    root = bind(root + _one_if(_signed(above, above, number) <= n, number))
+    store(reciprocals, cast(reciprocal(load(radicands, 0, lanes=count), number), "int32"), 0)
+
+
+def reciprocal(n: Expr, number: Number, keep: Keep = bind) -> Expr:
+    """``(2**61 - 1) // floor(sqrt(n))`` as int64; `keep` evaluates an expression once."""
+    signed, unsigned = partial(_signed, number, keep), partial(_unsigned, number, keep)
+    y = _estimate(n, number, keep)
+    root = keep(unsigned(keep(n >> number(31)), y) >> number(30))
+    rest = keep(n - signed(root, root))
+    root = keep(root + (signed(keep(rest >> number(5)), y) >> number(57)))
+    root = keep(root - _one_if(signed(root, root) > n, number, keep))
+    above = keep(root + number(1))
+    root = keep(root + _one_if(signed(above, above) <= n, number, keep))
 
     limit = number((1 << RECIPROCAL_BITS) - 1)
-    rest = bind(limit - _signed(y, root, number))
-    y = bind(y + (_signed(bind(rest >> number(5)), y, number) >> number(56)))
-    rest = bind(limit - _signed(y, root, number))
-    y = bind(y - _one_if(rest < number(0), number) + _one_if(rest >= root, number))
-    store(reciprocals, cast(y, "int32"), 0)
+    rest = keep(limit - signed(y, root))
+    y = keep(y + (signed(keep(rest >> number(5)), y) >> number(56)))
+    rest = keep(limit - signed(y, root))
+    low, high = _one_if(rest < number(0), number, keep), _one_if(rest >= root, number, keep)
+    return keep(y - low + high)
 
 
-def _estimate(n: Expr, number: Number) -> Expr:
+def _estimate(n: Expr, number: Number, keep: Keep) -> Expr:
     """``2**61 / sqrt(n)`` within 4, below 2**31."""
     c0, c1, c2 = (number(c) for c in SEED)
-    z, high = bind(n >> number(46)), bind(n >> number(31))
-    slope = bind(c1 + (_signed(z, c2, number) >> number(14)))
-    y = bind(c0 + _signed(z, slope, number))
+    z, high = keep(n >> number(46)), keep(n >> number(31))
+    slope = keep(c1 + (_signed(number, keep, z, c2) >> number(14)))
+    y = keep(c0 + _signed(number, keep, z, slope))
     for _ in range(STEPS):
-        square = bind(_unsigned(y, y, number) >> number(31))
-        rest = bind(number(3 << 60) - _unsigned(square, high, number))
-        y = bind(_unsigned(y, bind(rest >> number(30)), number) >> number(31))
-    return bind(tirx.min(y, number(LARGEST)))
+        square = keep(_unsigned(number, keep, y, y) >> number(31))
+        rest = keep(number(3 << 60) - _unsigned(number, keep, square, high))
+        y = keep(_unsigned(number, keep, y, keep(rest >> number(30))) >> number(31))
+    return keep(tirx.min(y, number(LARGEST)))
 
 
-def _signed(a: Expr, b: Expr, number: Number) -> Expr:
-    """A product of values within int32; the shifts tell LLVM so."""
-    return bind(((a << number(32)) >> number(32)) * ((b << number(32)) >> number(32)))
+def _signed(number: Number, keep: Keep, a: Expr, b: Expr) -> Expr:
+    """A product of values within int32; the shifts tell the compiler so."""
+    return keep(((a << number(32)) >> number(32)) * ((b << number(32)) >> number(32)))
 
 
-def _unsigned(a: Expr, b: Expr, number: Number) -> Expr:
+def _unsigned(number: Number, keep: Keep, a: Expr, b: Expr) -> Expr:
     """A product of values within uint32."""
     mask = number((1 << 32) - 1)
-    return bind((a & mask) * (b & mask))
+    return keep((a & mask) * (b & mask))
 
 
-def _one_if(condition: Expr, number: Number) -> Expr:
-    return bind(tirx.Select(condition, number(1), number(0)))
+def _one_if(condition: Expr, number: Number, keep: Keep) -> Expr:
+    return keep(tirx.Select(condition, number(1), number(0)))

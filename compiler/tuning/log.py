@@ -35,6 +35,8 @@ RECORDS = "database_tuning_record.json"
 META = "meta.json"
 PREFIX = "vitq."
 """Of the annotations that carry knobs."""
+GPU_PREFIX = "cuda-"
+"""Of the folders of GPUs' logs."""
 FAILED_S = 1e9
 """MetaSchedule records a failure as 1e10 seconds."""
 MEASURED = "measured"
@@ -72,7 +74,9 @@ class Entry:
 
 
 def entry_name(target: Target) -> str:
-    """The name in the table of targets, also of ``cpu``."""
+    """The name in the table of targets, also of ``cpu``; of a GPU its newest architecture."""
+    if target.gpu is not None:
+        return GPU_PREFIX + target.gpu.newest
     for name, entry in TARGETS.items():
         if (entry.config, entry.features) == (target.config, target.features):
             return name
@@ -163,6 +167,11 @@ def find_log(target: Target, tuned: bool, given: Path | None) -> Path | None:
     folder = given or shipped_log(target)
     if given is not None and not is_log(given):
         raise VitqError(f"{given} is no tuning log: run tune first, or leave --tuning-log out")
+    from compiler.tuning.gpu_logs import nearest_log
+
+    if given is None and not is_log(folder) and (nearest := nearest_log(target)):
+        logger.info("schedules: no log for %s, %s is the nearest", entry_name(target), nearest)
+        return nearest
     if not is_log(folder):
         return None
     check_meta(folder, target)

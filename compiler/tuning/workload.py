@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.features import CpuFeatures
+from compiler.features import Features
 from compiler.kernels.types import Kernel, KernelCall, Knob, TensorType
 from numerics.arrays import IntArray
 
@@ -59,7 +59,7 @@ def task_text(kernel: Kernel, facts: bool = True) -> str:
     more = "".join(f", {fact}" for fact in known)
     return (
         f"{kernel.name} {_type(kernel.inputs[0])} -> {_type(kernel.out)}, "
-        f"{len(kernel.inputs)} inputs, {kernel.features.dot}/{kernel.features.vector_bits}{more}"
+        f"{len(kernel.inputs)} inputs, {kernel.features.label}{more}"
     )
 
 
@@ -113,7 +113,7 @@ def text_of(mod: Any) -> str:
     return str(attributes[TASK]) if attributes and TASK in attributes else ""
 
 
-def extract(mod: Any, features: CpuFeatures, config: Mapping[str, Any]) -> list[Task]:
+def extract(mod: Any, features: Features, config: Mapping[str, Any]) -> list[Task]:
     """The tasks of an integer module; kernels with one schedule are none.
 
     Args:

@@ -19,7 +19,7 @@ from compiler.benchmark.profiling import KernelRow, Profile
 from compiler.benchmark.rounds import Key, Row, Worker, run_rounds, runs_for, summarize
 from compiler.benchmark.sized import sized_name
 from compiler.benchmark.stage import BenchmarkOptions, benchmark, prepare_all
-from compiler.targets import TARGETS, Target
+from compiler.targets import CPU_TARGETS, Target
 from numerics.errors import VitqError
 
 PROMISED = {
@@ -164,7 +164,7 @@ def test_profile_counts_what_the_float_model_does(report: stage.Report, artifact
         assert 0.1 < value < 1e5
 
 
-@pytest.mark.parametrize("target", list(TARGETS.values()), ids=lambda target: target.name)
+@pytest.mark.parametrize("target", list(CPU_TARGETS.values()), ids=lambda target: target.name)
 def test_the_peak_kernel_fits_into_registers(target: Target) -> None:
     from compiler.benchmark.peak import dot_kernel, tile_of
     from compiler.kernels.dot import dot_for

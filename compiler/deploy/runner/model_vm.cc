@@ -1,4 +1,5 @@
-// Flavour `vm`: model.so runs on TVM's Relax VM.
+// Flavour `vm`: model.so runs on TVM's Relax VM; in a bundle for GPUs on the first of them. The VM copies
+// pixels to its device, and we copy codes back.
 #include <cstdlib>
 #include <cstring>
 
@@ -9,6 +10,7 @@
 namespace vitq {
 namespace {
 
+constexpr const char* kMain = "main";
 constexpr int kPooledAllocator = 2;
 constexpr size_t kAlignment = 64;
 
@@ -21,9 +23,14 @@ class VmModel : public Model {
         shape_{manifest.batch, manifest.channels, manifest.height, manifest.width} {
     const TVMFFIAny module = runtime_.load_module(manifest.path_of("model.so"));
     const TVMFFIAny machine = runtime_.call(runtime_.method(module, "vm_load_executable"), {});
-    runtime_.call(runtime_.method(machine, "vm_initialization"),
-                  {of_integer(kDLCPU), of_integer(0), of_integer(kPooledAllocator)});
-    main_ = runtime_.method(machine, "main");
+    std::vector<TVMFFIAny> devices;
+    if (runtime_.on_gpu()) add_device(kDLCUDA, &devices);
+    add_device(kDLCPU, &devices);
+    runtime_.call(runtime_.method(machine, "vm_initialization"), devices);
+    set_input_ = runtime_.method(machine, "set_input");
+    invoke_ = runtime_.method(machine, "invoke_stateful");
+    get_output_ = runtime_.method(machine, "get_output");
+    copy_ = runtime_.global("runtime.TVMTensorCopyToBytes");
     make_input();
   }
   ~VmModel() override {
@@ -34,9 +41,11 @@ class VmModel : public Model {
 
   void infer(const uint8_t* pixels, int32_t* codes) override {
     std::memcpy(pixels_, pixels, static_cast<size_t>(batch_bytes_));
-    const TVMFFIAny result = runtime_.call(main_, {of_object(input_, kTVMFFITensor)});
+    runtime_.call(set_input_, {of_text(kMain), of_object(input_, kTVMFFITensor)});
+    runtime_.call(invoke_, {of_text(kMain)});
+    const TVMFFIAny result = runtime_.call(get_output_, {of_text(kMain)});
     if (result.type_index != kTVMFFITensor) throw Failure("the model returned no tensor");
-    widen(*TVMFFITensorGetDLTensorPtr(result.v_obj), codes);
+    widen(result, codes);
     runtime_.release(result.v_obj);
   }
 
@@ -45,6 +54,12 @@ class VmModel : public Model {
   static const Manifest& with_threads(const Manifest& manifest, int threads) {
     setenv("TVM_NUM_THREADS", std::to_string(threads).c_str(), 1);
     return manifest;
+  }
+
+  static void add_device(int64_t kind, std::vector<TVMFFIAny>* devices) {
+    for (const int64_t number : {kind, int64_t{0}, int64_t{kPooledAllocator}}) {
+      devices->push_back(of_integer(number));
+    }
   }
 
   void make_input() {
@@ -61,24 +76,31 @@ class VmModel : public Model {
     input_ = runtime_.tensor(&managed_);
   }
 
-  void widen(const DLTensor& tensor, int32_t* codes) const {
+  // The result's integers, copied from its device.
+  void widen(const TVMFFIAny& result, int32_t* codes) {
+    const DLTensor& tensor = *tensor_of(result);
     int64_t size = 1;
     for (int i = 0; i < tensor.ndim; ++i) size *= tensor.shape[i];
-    const auto* data = static_cast<const char*>(tensor.data) + tensor.byte_offset;
     if (size != batch_codes_ || tensor.dtype.code != kDLInt) {
       throw Failure("the model's output is not what the manifest says");
     }
+    raw_.resize(static_cast<size_t>(size * (tensor.dtype.bits / 8)));
+    runtime_.call(copy_, {result, of_address(raw_.data()),
+                          of_integer(static_cast<int64_t>(raw_.size()))});
+    const void* data = raw_.data();
     for (int64_t i = 0; i < size; ++i) {
-      if (tensor.dtype.bits == 8) codes[i] = reinterpret_cast<const int8_t*>(data)[i];
-      else if (tensor.dtype.bits == 16) codes[i] = reinterpret_cast<const int16_t*>(data)[i];
-      else codes[i] = reinterpret_cast<const int32_t*>(data)[i];
+      if (tensor.dtype.bits == 8) codes[i] = static_cast<const int8_t*>(data)[i];
+      else if (tensor.dtype.bits == 16) codes[i] = static_cast<const int16_t*>(data)[i];
+      else codes[i] = static_cast<const int32_t*>(data)[i];
     }
   }
 
   Runtime runtime_;
   int64_t batch_codes_, batch_bytes_;
   int64_t shape_[4];
-  TVMFFIObjectHandle main_ = nullptr, input_ = nullptr;
+  TVMFFIObjectHandle set_input_ = nullptr, invoke_ = nullptr, get_output_ = nullptr;
+  TVMFFIObjectHandle copy_ = nullptr, input_ = nullptr;
+  std::vector<char> raw_;
   void* pixels_ = nullptr;
   DLManagedTensor managed_;
 };

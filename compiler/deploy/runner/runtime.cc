@@ -10,6 +10,18 @@ namespace {
 
 constexpr const char* kFfi = "lib/libtvm_ffi.so";
 constexpr const char* kRuntime = "lib/libtvm_runtime.so";
+constexpr const char* kCuda = "lib/libtvm_runtime_cuda.so";
+
+// Of a bundle for GPUs.
+void open_cuda(const Manifest& manifest) {
+  check_files(manifest, {kCuda});
+  try {
+    open_library(manifest.path_of(kCuda), RTLD_GLOBAL);
+  } catch (const Failure& failure) {
+    throw Failure(std::string(failure.what()) +
+                  " (needed: NVIDIA's driver, and CUDA 13's libcudart.so.13)");
+  }
+}
 
 TVMFFIByteArray bytes_of(const char* text) { return {text, std::strlen(text)}; }
 
@@ -51,6 +63,13 @@ TVMFFIAny of_number(double number) {
   return value;
 }
 
+TVMFFIAny of_address(void* address) {
+  TVMFFIAny value = none();
+  value.type_index = kTVMFFIOpaquePtr;
+  value.v_ptr = address;
+  return value;
+}
+
 std::string text_of(const TVMFFIAny& value) {
   if (value.type_index == kTVMFFIRawStr) return value.v_c_str;
   TVMFFIByteArray bytes{nullptr, 0};
@@ -79,6 +98,8 @@ DLTensor* tensor_of(const TVMFFIAny& value) {
 Runtime::Runtime(const Manifest& manifest) {
   void* ffi = open_library(manifest.path_of(kFfi), RTLD_GLOBAL);
   open_library(manifest.path_of(kRuntime), RTLD_GLOBAL);
+  on_gpu_ = manifest.lists(kCuda);
+  if (on_gpu_) open_cuda(manifest);
   find_symbol(ffi, "TVMFFIFunctionGetGlobal", &api_.get_global);
   find_symbol(ffi, "TVMFFIFunctionSetGlobal", &api_.set_global);
   find_symbol(ffi, "TVMFFIFunctionCreate", &api_.create);

@@ -18,6 +18,7 @@ TVMFFIAny of_object(TVMFFIObjectHandle object, int32_t kind);
 TVMFFIAny of_text(const char* text);  // not owned
 TVMFFIAny of_integer(int64_t number, int32_t kind = kTVMFFIInt);
 TVMFFIAny of_number(double number);
+TVMFFIAny of_address(void* address);
 
 // Each throws Failure where the value is of another kind.
 std::string text_of(const TVMFFIAny& value);
@@ -29,6 +30,7 @@ class Runtime {
  public:
   // Loads checked libraries. Throws Failure, as all that follows.
   explicit Runtime(const Manifest& manifest);
+  bool on_gpu() const { return on_gpu_; }
 
   TVMFFIObjectHandle global(const char* name) const;
   TVMFFIObjectHandle method(const TVMFFIAny& module, const char* name) const;
@@ -56,6 +58,7 @@ class Runtime {
     decltype(TVMFFIErrorMoveFromRaised)* raised;
     decltype(TVMFFIErrorSetRaisedFromCStr)* raise;
   } api_{};
+  bool on_gpu_ = false;
 };
 
 }  // namespace vitq

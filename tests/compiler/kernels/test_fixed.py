@@ -8,9 +8,9 @@ from compiler.kernels import CpuFeatures, TensorType
 from compiler.kernels.builder import Buffer, Expr, build, for_chunks, load, store
 from compiler.kernels.fixed import halves_for
 from numerics.exp2 import mulhrs
-from tests.compiler.kernels.util import FEATURES, compile_function
+from tests.compiler.kernels.util import CPU_FEATURES, compile_function
 
-FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+FEATURE_IDS = pytest.mark.parametrize("features", CPU_FEATURES, ids=lambda f: f.dot)
 SIZE = 1 << 15
 
 

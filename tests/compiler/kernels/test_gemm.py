@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from compiler.kernels import CpuFeatures, TensorType, lower_op
+from compiler.kernels import CpuFeatures, TensorType
+from compiler.lower_kernels import lower_op
 from numerics.add import add_params, int_add
 from numerics.arrays import IntArray
 from numerics.dyadic import Dyadic, rescale, to_dyadic

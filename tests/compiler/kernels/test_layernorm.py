@@ -11,7 +11,7 @@ from compiler.kernels.builder import build
 from compiler.kernels.roots import emit_reciprocals
 from numerics.int_layernorm import int_layernorm, layernorm_params
 from numerics.qparams import QuantParams
-from tests.compiler.kernels.util import FEATURES, compile_function, run_op
+from tests.compiler.kernels.util import CPU_FEATURES, FEATURES, compile_function, run_op
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 
@@ -56,7 +56,7 @@ def test_layernorm_schedules(seed: int, features: CpuFeatures) -> None:
     check_layernorm(64 + 33 * seed, "int16", (-100, 90), features, np.random.default_rng(seed))
 
 
-@FEATURE_IDS
+@pytest.mark.parametrize("features", CPU_FEATURES, ids=lambda f: f.dot)
 def test_reciprocals(features: CpuFeatures) -> None:
     """Squares and their neighbours, both ends, and random radicands."""
     rng = np.random.default_rng(0)

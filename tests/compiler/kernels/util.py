@@ -8,15 +8,18 @@ import pytest
 import tvm
 
 from compiler import targets
+from compiler.cuda.emulator import run_kernel
 from compiler.emulation import why_not
-from compiler.kernels import CpuFeatures, TensorType, lower_op
+from compiler.features import Features, GpuFeatures
+from compiler.kernels import CpuFeatures, TensorType
 from compiler.kernels.types import Kernel, KernelCall
+from compiler.lower_kernels import lower_op
 from numerics.arrays import IntArray
 from tests.compiler.emulated import Emulated
 
 VNNI = CpuFeatures("vnni512", 512)
 GENERIC = CpuFeatures("generic", 256)
-ENTRIES = {target.features: target for target in targets.TARGETS.values()}
+ENTRIES = {target.features: target for target in targets.CPU_TARGETS.values()}
 """Each primitive with what it is compiled for; the plain one, which no target takes, as AVX2."""
 ENTRIES[GENERIC] = targets.TARGETS["x86-avx2"]
 
@@ -31,7 +34,10 @@ def _parameter(features: CpuFeatures) -> Any:
     return pytest.param(features, marks=pytest.mark.skipif(bool(lacking), reason=reason))
 
 
-FEATURES = tuple(_parameter(features) for features in ENTRIES)
+CPU_FEATURES = tuple(_parameter(features) for features in ENTRIES)
+GPU = GpuFeatures(processors=4, shared_bytes=64 * 1024, macs=2048)
+"""Run by `compiler.cuda.emulator`."""
+FEATURES = (*CPU_FEATURES, GPU)
 
 
 def tensor_type(array: IntArray) -> TensorType:
@@ -52,7 +58,7 @@ def run_op(
     op: str,
     operands: Sequence[IntArray],
     out: TensorType,
-    features: CpuFeatures,
+    features: Features,
     known: int = 1,
     draw: np.random.Generator | None = None,
 ) -> IntArray:
@@ -74,14 +80,16 @@ def run_op(
 def run_lowered(
     call: KernelCall,
     operands: Sequence[IntArray],
-    features: CpuFeatures,
+    features: Features,
     draw: np.random.Generator | None = None,
 ) -> IntArray:
     """Compile and run one kernel; see `run_op`."""
     out = call.kernel.out
     chosen = None if draw is None else random_schedule(call.kernel, draw)
-    function = compile_function(call.kernel.build(chosen), features)
     arrays = [operands[o] if isinstance(o, int) else o for o in call.operands]
+    if isinstance(features, GpuFeatures):
+        return run_kernel(call.kernel.build(chosen), arrays, np.zeros(out.shape, out.dtype))
+    function = compile_function(call.kernel.build(chosen), features)
     inputs = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
     # A guard behind the output would be overwritten by a store that is too wide.
     result = tvm.runtime.tensor(np.full(out.shape, 77, out.dtype))

@@ -1,0 +1,134 @@
+"""Schedules worth timing: for each tuning task the default, and the best by prediction.
+
+The space of a product has some hundred points; the prediction (`compiler.cuda.tile`) ranks them,
+and of each block shape only the best is taken, so that the candidates differ. Smaller spaces are
+taken whole.
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.artifacts import Artifact
+from compiler.cuda.gemm import product_shape
+from compiler.cuda.kernel import gpu_of
+from compiler.cuda.tile import KNOBS, ranked
+from compiler.importing import Meaning, import_model
+from compiler.kernels.types import Kernel, KernelCall, Schedule, TensorType
+from compiler.targets import Target, find_compiler
+from compiler.tuning.measure import save_constants
+from compiler.tuning.workload import task_text
+
+
+def candidates_of(kernel: Kernel, count: int) -> list[dict[str, int]]:
+    """Different schedules of a kernel, the default first.
+
+    Args:
+        kernel: which.
+        count: at most so many of a large space.
+    """
+    default = kernel.schedule()
+    knobs = kernel.knobs()
+    if set(knobs) == set(KNOBS):
+        found = [vars(tile) for tile in ranked(product_shape(kernel), gpu_of(kernel))][:count]
+    else:
+        choices = itertools.product(*(knob.choices for knob in knobs.values()))
+        found = [dict(zip(knobs, values, strict=True)) for values in choices]
+    return [default, *(values for values in found if values != default)]
+
+
+class Candidates:
+    """The tasks of a kit.
+
+    Args:
+        target: with a GPU.
+        out: the kit's folder.
+        count: candidates of each task; 0 for none.
+    """
+
+    def __init__(self, target: Target, out: Path, count: int) -> None:
+        self.target, self.out, self.count = target, out, count
+        self.tasks: dict[str, KernelCall] = {}
+
+    def add(self, artifact: Artifact, batch: int) -> None:
+        """All kernels of a model at one batch size."""
+        from compiler.lower_kernels import kernel_calls
+
+        model = import_model(artifact.onnx, Meaning(batch))
+        for call in kernel_calls(model.integer.mod, self.target.features):
+            if call.kernel.is_tunable:
+                self.tasks.setdefault(task_text(call.kernel), call)
+
+    def products(self) -> list[list[int]]:
+        """(M, N, K) of every product."""
+        shapes = {
+            product_shape(call.kernel)
+            for call in self.tasks.values()
+            if set(call.kernel.knobs()) == set(KNOBS)
+        }
+        return [list(shape) for shape in sorted(shapes)]
+
+    def build(self) -> list[dict[str, Any]]:
+        """Compile all candidates; the content of ``tasks.json``."""
+        return list(self._build()) if self.count else []
+
+    def _build(self) -> Iterator[dict[str, Any]]:
+        for number, (text, call) in enumerate(self.tasks.items()):
+            folder = self.out / "tasks" / str(number)
+            folder.mkdir(parents=True)
+            kernel = call.kernel
+            points = [
+                {"symbol": f"point{i}", "values": values}
+                for i, values in enumerate(candidates_of(kernel, self.count))
+            ]
+            constants = [None if isinstance(o, int) else o for o in call.operands]
+            save_constants(folder / "constants.npz", constants)
+            compile_points(kernel, points, self.target, folder / "kernels.so")
+            is_product = set(kernel.knobs()) == set(KNOBS)
+            yield {
+                "task": text,
+                "folder": str(folder.relative_to(self.out)),
+                "types": [[list(t.shape), t.dtype] for t in (*kernel.inputs, kernel.out)],
+                "product": list(product_shape(kernel)) if is_product else None,
+                "macs": _macs(kernel, is_product),
+                "bytes": sum(_bytes(t) for t in (*kernel.inputs, kernel.out)),
+                "points": points,
+            }
+
+
+def _macs(kernel: Kernel, is_product: bool) -> int:
+    """Multiplications of the products in a kernel."""
+    if is_product:
+        rows, columns, inner = product_shape(kernel)
+        return rows * columns * inner
+    if kernel.name == "attention":
+        batch, tokens, _, heads, width = kernel.inputs[0].shape
+        return 2 * batch * heads * tokens * tokens * width
+    return 0
+
+
+def _bytes(tensor: TensorType) -> int:
+    return tensor.size * np.dtype(tensor.dtype).itemsize
+
+
+def compile_points(
+    kernel: Kernel, points: list[dict[str, Any]], target: Target, path: Path
+) -> None:
+    """A library with one function for each schedule.
+
+    Args:
+        kernel: of all of them.
+        points: with ``symbol`` and ``values``.
+        target: with a GPU.
+        path: of the library.
+    """
+    from compiler.cuda.build import build_kernels
+
+    functions: dict[str, tuple[Kernel, Schedule]] = {
+        point["symbol"]: (kernel, point["values"]) for point in points
+    }
+    library = build_kernels(functions, target.tvm_config(), target.gpu)
+    library.export_library(str(path.resolve()), cc=find_compiler(target))

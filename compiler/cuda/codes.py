@@ -1,0 +1,68 @@
+"""Neighbouring codes of any storage type, as int32 values."""
+
+from collections.abc import Sequence
+
+from compiler.cuda.arith import packed, unpacked
+from compiler.cuda.emit import (
+    ALIGN,
+    BYTES,
+    WORD_BYTES,
+    Buffer,
+    Expr,
+    flat,
+    get_many,
+    index,
+    keep,
+    put,
+    put_many,
+    registers,
+)
+
+
+def load_codes(buffer: Buffer, at: Expr, count: int) -> list[Expr]:
+    """Codes at flat index `at`, a multiple of `count`, with as few loads as possible.
+
+    Args:
+        buffer: a global tensor.
+        at: flat index of the first one.
+        count: a power of two.
+
+    Returns:
+        `count` int32 values.
+    """
+    dtype = str(buffer.ty.dtype)
+    size = BYTES[dtype]
+    per_word = max(WORD_BYTES // size, 1)
+    if size > WORD_BYTES or count % per_word:
+        data = flat(buffer)
+        return [keep(data[at + i].astype("int32")) for i in range(count)]
+    words: list[Expr] = []
+    data, first = flat(buffer, "int32"), index(at // per_word)
+    most = ALIGN // WORD_BYTES
+    for start in range(0, count // per_word, most):
+        some = min(most, count // per_word - start)
+        loaded = get_many(data, first + start, some)
+        words += [loaded[i] for i in range(some)]
+    if per_word == 1:
+        return words
+    return [unpacked(words[i // per_word], i % per_word, dtype) for i in range(count)]
+
+
+def store_codes(buffer: Buffer, at: Expr, values: Sequence[Expr]) -> None:
+    """The reverse of `load_codes`."""
+    size, count = BYTES[str(buffer.ty.dtype)], len(values)
+    per_word = max(WORD_BYTES // size, 1)
+    if size > WORD_BYTES or count % per_word:
+        data = flat(buffer)
+        for i, value in enumerate(values):
+            put(data, at + i, value)
+        return
+    data, first = flat(buffer, "int32"), index(at // per_word)
+    most = ALIGN // WORD_BYTES
+    for start in range(0, count // per_word, most):
+        some = min(most, count // per_word - start)
+        words = registers(some)
+        for i in range(some):
+            part = values[(start + i) * per_word : (start + i + 1) * per_word]
+            put(words, i, packed(part, 8 * size) if per_word > 1 else part[0])
+        put_many(data, first + start, words, some)

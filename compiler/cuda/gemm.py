@@ -1,0 +1,150 @@
+"""Linear layers and the patch embedding on tensor cores, requantized in registers.
+
+One template makes all of the family: ``y = second(clamp((x @ weight.T * m + addend) >> s))``, where
+the second step is nothing, a residual addition or a GELU (`compiler.cuda.epilogue`). How the
+product is cut is `compiler.cuda.tile`'s matter, its main loop `compiler.cuda.mainloop`'s.
+Weights stay as they are, (N, K), with K padded by zeros.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from compiler.cuda.arith import is_twin
+from compiler.cuda.emit import Buffer, Shared, ceil_div, index, launch
+from compiler.cuda.epilogue import Epilogue, pack_channels
+from compiler.cuda.kernel import call_of, gpu_of
+from compiler.cuda.loading import Patches, Rows, Source
+from compiler.cuda.mainloop import MainLoop
+from compiler.cuda.tile import K_ALIGN, knobs, tile_of
+from compiler.features import GpuFeatures
+from compiler.kernels.types import (
+    Kernel,
+    KernelCall,
+    Knob,
+    Schedule,
+    Template,
+    TensorType,
+)
+from numerics.arrays import IntArray
+
+GEMM_OPERANDS = 7
+"""Input, weight, bias, multiplier, shift, zero point, bounds; a second step's operands follow."""
+SIGNS = {"int8": "s8", "uint8": "u8"}
+
+
+@dataclass(frozen=True)
+class GemmSpec:
+    """What the code depends on beside types.
+
+    Attributes:
+        narrow: codes before their clamp are proven to fit into int32.
+        patch: edge of a patch; 0 for a linear layer.
+        twin: whether a GELU has a coarse range.
+    """
+
+    narrow: bool
+    patch: int = 0
+    twin: bool = False
+
+
+def lower_linear(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.linear``: x (..., K), weight (N, K) -> (..., N)."""
+    return _call(LINEAR, operands, constants, (), out, features)
+
+
+def lower_linear_add(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.linear_add``: the codes of ``vitq.linear`` plus a residual (..., N)."""
+    params = constants[GEMM_OPERANDS + 1].astype(np.int32)
+    return _call(LINEAR_ADD, operands, constants, (GEMM_OPERANDS, params), out, features)
+
+
+def lower_linear_gelu(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.linear_gelu``: GELU of the codes of ``vitq.linear``."""
+    params = constants[GEMM_OPERANDS].astype(np.int32)
+    facts = {"twin": is_twin(params)}
+    return _call(LINEAR_GELU, operands, constants, (params,), out, features, facts)
+
+
+def lower_patch_embed(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.patch_embed``: pixels (B, Cin, H, W), weight (N, Cin, P, P) -> (B, L, N)."""
+    facts = {"patch": operands[1].shape[-1]}
+    return _call(PATCH_EMBED, operands, constants, (), out, features, facts)
+
+
+def _call(
+    template: Template,
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    more: tuple[int | IntArray, ...],
+    out: TensorType,
+    features: GpuFeatures,
+    facts: Mapping[str, Any] = MappingProxyType({}),
+) -> KernelCall:
+    weight = constants[1].reshape(constants[1].shape[0], -1)
+    padding = -weight.shape[1] % K_ALIGN
+    padded = np.pad(weight, ((0, 0), (0, padding)))
+    narrow, channels = pack_channels(weight, constants)
+    limits = constants[6].astype(np.int32)
+    order: tuple[int | IntArray, ...] = (0, padded, channels, limits, *more)
+    return call_of(template, operands, order, out, features, GemmSpec(narrow, **facts))
+
+
+def product_shape(kernel: Kernel) -> tuple[int, int, int]:
+    """Rows, columns and padded inner dimension of the product."""
+    columns, inner = kernel.inputs[1].shape
+    return kernel.out.size // columns, columns, inner
+
+
+def _knobs(kernel: Kernel) -> dict[str, Knob]:
+    return knobs(*product_shape(kernel), gpu_of(kernel))
+
+
+def _source(kernel: Kernel, x: Buffer) -> Source:
+    """Where the left operand's bytes come from."""
+    if kernel.spec.patch:
+        return Patches(x, kernel.inputs[0], kernel.spec.patch)
+    return Rows(x, kernel.inputs[0].rows)
+
+
+def _body(kernel: Kernel, schedule: Schedule, x: Buffer, weight: Buffer, *rest: Buffer) -> None:
+    rows, columns, inner = product_shape(kernel)
+    tile = tile_of(schedule, inner, gpu_of(kernel))
+    grid = ceil_div(columns, tile.block_n), ceil_div(rows, tile.block_m)
+    with launch(grid, tile.threads) as block:
+        shared = Shared(tile.shared_bytes)
+        first = index(block.y * tile.block_m), index(block.x * tile.block_n)
+        sources = _source(kernel, x), Rows(weight, kernel.inputs[1])
+        loop = MainLoop(tile, shared, block, sources, first, inner)
+        acc = loop.emit(SIGNS[kernel.inputs[0].dtype] + SIGNS[kernel.inputs[1].dtype])
+        place = loop.place
+        Epilogue(kernel, tile, rest, first, place).emit(acc)
+
+
+LINEAR = Template("linear", _body, _knobs)
+LINEAR_ADD = Template("linear_add", _body, _knobs)
+LINEAR_GELU = Template("linear_gelu", _body, _knobs)
+PATCH_EMBED = Template("patch_embed", _body, _knobs)

@@ -1,0 +1,175 @@
+"""The machine instructions that TIR has no words for, as CUDA device functions.
+
+One text serves every architecture: where an instruction is missing (asynchronous copies and the
+large matrix instruction before sm_80), the function does the same in another way. What each
+function means is written a second time, in NumPy, in `compiler.cuda.emulator`: kernels run there
+in tests, on any machine.
+
+Fragments follow the PTX manual's layout of ``mma.m16n8k32`` for 8-bit integers. Its 16 x 32 and
+32 x 8 operands are the concatenation of those of ``mma.m8n8k16`` (sm_75), which is why four of
+the small instructions do the work of the large one without moving a register.
+"""
+
+from typing import Any
+
+from tvm.backend.cuda.op import cuda_func_call
+from tvm.tirx.script import builder as T  # noqa: N812 - the name that TVM gives it
+
+Expr = Any
+
+PREFIX = "vitq_"
+QUALIFIER = "__device__ __forceinline__ "
+MAX_PENDING = 7
+"""Groups of copies that may be left unfinished by `wait`."""
+
+_MMA = """
+void vitq_mma_{a}{b}(int* d, int a0, int a1, int a2, int a3, int b0, int b1) {{
+#if __CUDA_ARCH__ >= 800
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.{a}.{b}.s32 "
+      "{{%0, %1, %2, %3}}, {{%4, %5, %6, %7}}, {{%8, %9}}, {{%0, %1, %2, %3}};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+#define VITQ_MMA(x, y, a, b) \\
+  asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.{a}.{b}.s32 " \\
+      "{{%0, %1}}, {{%2}}, {{%3}}, {{%0, %1}};" : "+r"(x), "+r"(y) : "r"(a), "r"(b))
+  VITQ_MMA(d[0], d[1], a0, b0);
+  VITQ_MMA(d[2], d[3], a1, b0);
+  VITQ_MMA(d[0], d[1], a2, b1);
+  VITQ_MMA(d[2], d[3], a3, b1);
+#undef VITQ_MMA
+#endif
+}}
+"""
+
+_LDMATRIX = """
+void vitq_ldmatrix(int* d, const void* p) {
+  unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(p));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(address));
+}
+"""
+
+_COPY = """
+void vitq_copy16(void* to, const void* from) {
+#if __CUDA_ARCH__ >= 800
+  unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(address), "l"(from) : "memory");
+#else
+  *static_cast<int4*>(to) = *static_cast<const int4*>(from);
+#endif
+}
+"""
+
+_COMMIT = """
+void vitq_commit() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+"""
+
+_WAIT = """
+void vitq_wait_{pending}() {{
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group {pending};" ::: "memory");
+#endif
+}}
+"""
+
+_SHUFFLE = """
+{type} vitq_shuffle{bits}({type} value, int mask) {{
+  return __shfl_xor_sync(0xffffffffu, value, mask);
+}}
+"""
+
+_PERMUTE = """
+int vitq_permute(int low, int high, int selector) {
+  return __byte_perm(low, high, selector);
+}
+"""
+
+_LEADING_ZEROS = """
+int vitq_leading_zeros(long long value) {
+  return __clzll(value);
+}
+"""
+
+SOURCES = {
+    "ldmatrix": (_LDMATRIX, "void"),
+    "copy16": (_COPY, "void"),
+    "commit": (_COMMIT, "void"),
+    "permute": (_PERMUTE, "int32"),
+    "leading_zeros": (_LEADING_ZEROS, "int32"),
+    "shuffle32": (_SHUFFLE.format(type="int", bits=32), "int32"),
+    "shuffle64": (_SHUFFLE.format(type="long long", bits=64), "int64"),
+}
+SOURCES |= {f"wait_{n}": (_WAIT.format(pending=n), "void") for n in range(MAX_PENDING + 1)}
+SOURCES |= {
+    f"mma_{a}{b}": (_MMA.format(a=a, b=b), "void") for a in ("s8", "u8") for b in ("s8", "u8")
+}
+
+
+def _call(name: str, *args: Expr) -> Expr:
+    source, result = SOURCES[name]
+    text = QUALIFIER + source.lstrip()
+    return cuda_func_call(PREFIX + name, *args, source_code=text, return_type=result)
+
+
+def mma(acc: Expr, a: list[Expr], b: list[Expr], signs: str) -> None:
+    """``acc += a @ b`` for a 16 x 32 and a 32 x 8 fragment.
+
+    Args:
+        acc: address of four int32 registers.
+        a: four registers of four bytes.
+        b: two registers of four bytes.
+        signs: types of both operands, such as ``u8s8``.
+    """
+    T.evaluate(_call(f"mma_{signs}", acc, *a, *b))
+
+
+def ldmatrix(to: Expr, row: Expr) -> None:
+    """Four 8 x 16-byte matrices from shared memory to four registers.
+
+    Args:
+        to: address of four int32 registers.
+        row: address of row ``lane % 8`` of matrix ``lane // 8``; lane l then gets bytes
+            ``4 (l % 4)`` to ``4 (l % 4) + 3`` of row ``l // 4`` of each matrix.
+    """
+    T.evaluate(_call("ldmatrix", to, row))
+
+
+def copy16(to: Expr, source: Expr) -> None:
+    """16 bytes from global to shared memory; there after `wait` and a barrier."""
+    T.evaluate(_call("copy16", to, source))
+
+
+def commit() -> None:
+    """What this thread has copied since the last call is one group."""
+    T.evaluate(_call("commit"))
+
+
+def wait(pending: int) -> None:
+    """Until all but the latest `pending` of this thread's groups are there."""
+    T.evaluate(_call(f"wait_{pending}"))
+
+
+def barrier() -> None:
+    """All threads of the block meet; what they wrote before is seen by all of them."""
+    T.evaluate(T.tvm_storage_sync("shared"))
+
+
+def shuffle(value: Expr, mask: int) -> Expr:
+    """The value of lane ``lane ^ mask``; int32 or int64."""
+    bits = 64 if str(value.ty.dtype) == "int64" else 32
+    return _call(f"shuffle{bits}", value, mask)
+
+
+def permute(low: Expr, high: Expr, selector: int) -> Expr:
+    """Four of the eight bytes of two registers, chosen by the selector's four nibbles."""
+    return _call("permute", low, high, selector)
+
+
+def leading_zeros(value: Expr) -> Expr:
+    """Of a positive int64."""
+    return _call("leading_zeros", value)

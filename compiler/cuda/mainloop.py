@@ -1,0 +1,172 @@
+"""The product's main loop: a pipeline of asynchronous copies, ``ldmatrix`` and ``mma``.
+
+    stages - 1 loads are on their way
+    for each turn:  wait for the oldest; barrier; start the load that is stages - 1 ahead;
+                    multiply what has arrived
+
+One barrier a turn is enough: what a load overwrites was multiplied in the turn before, and every
+thread has passed that when it passes the barrier.
+"""
+
+from dataclasses import dataclass
+
+from compiler.cuda import intrinsics
+from compiler.cuda.emit import (
+    WARP,
+    Block,
+    Buffer,
+    Expr,
+    Shared,
+    address,
+    ceil_div,
+    const,
+    index,
+    put,
+    registers,
+    serial,
+    when,
+)
+from compiler.cuda.loading import GROUP, Layout, Loader, Source, grouped_row
+from compiler.cuda.tile import Tile
+
+STEP = 32
+"""Bytes of K of one matrix instruction."""
+FRAGMENT_M = 16
+FRAGMENT_N = 8
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a thread's part of the result is.
+
+    Attributes:
+        row: of its warp in the block's tile.
+        column: of its warp in the block's tile.
+        lane: within the warp.
+        group: of warps, over K.
+    """
+
+    row: Expr
+    column: Expr
+    lane: Expr
+    group: Expr
+
+
+class MainLoop:
+    """One block's product."""
+
+    def __init__(
+        self,
+        tile: Tile,
+        shared: Shared,
+        block: Block,
+        sources: tuple[Source, Source],
+        first: tuple[Expr, Expr],
+        inner: int,
+    ) -> None:
+        """Fix sizes and places.
+
+        Args:
+            tile: the schedule.
+            shared: memory for the stages.
+            block: where the thread is.
+            sources: of both operands, (M, K) and (N, K).
+            first: row of each.
+            inner: padded bytes of K.
+        """
+        self.tile, self.shared, self.thread = tile, shared, block.thread
+        self.a = Loader(sources[0], Layout(tile.chunk, False), tile.block_m, first[0], tile.split_k)
+        self.b = Loader(sources[1], Layout(tile.chunk, True), tile.block_n, first[1], tile.split_k)
+        self.chunks = ceil_div(inner, tile.chunk)
+        self.turns = ceil_div(self.chunks, tile.split_k)
+        warp, lane = block.warp, block.lane
+        member = index(warp % tile.warps)
+        self.place = Place(
+            index(member // tile.warps_n * tile.warp_m),
+            index(member % tile.warps_n * tile.warp_n),
+            lane,
+            index(warp // tile.warps),
+        )
+        self.fragments = tile.warp_m // FRAGMENT_M, tile.warp_n // FRAGMENT_N
+
+    def emit(self, signs: str) -> Buffer:
+        """The loop; returns the accumulators: 4 registers for each fragment, rows first.
+
+        After it, the groups' sums are in the first group, and shared memory is free.
+        """
+        tile, (rows, columns) = self.tile, self.fragments
+        acc = registers(4 * rows * columns)
+        for i in range(4 * rows * columns):
+            put(acc, i, const(0))
+        for stage in range(tile.stages - 1):
+            if stage < self.turns:
+                self._load(stage, stage)
+            intrinsics.commit()
+        with serial(self.turns) as turn:
+            intrinsics.wait(tile.stages - 2)
+            intrinsics.barrier()
+            ahead = index(turn + (tile.stages - 1))
+            with when(ahead < self.turns):
+                self._load(ahead, ahead % tile.stages)
+            intrinsics.commit()
+            chunk = turn * tile.split_k + self.place.group
+            always = self.chunks % tile.split_k == 0
+            with when(True if always else chunk < self.chunks):
+                self._multiply(acc, index(turn % tile.stages * tile.stage_bytes), signs)
+        if tile.split_k > 1:
+            self._add_up(acc)
+        return acc
+
+    def _load(self, turn: Expr, stage: Expr) -> None:
+        base = stage * self.tile.stage_bytes
+        self.a.emit(self.shared, base, turn, self.thread, self.tile.threads)
+        base = base + self.a.size
+        self.b.emit(self.shared, base, turn, self.thread, self.tile.threads)
+
+    def _multiply(self, acc: Buffer, base: Expr, signs: str) -> None:
+        """One stage's products."""
+        tile, (rows, columns), place = self.tile, self.fragments, self.place
+        lane, group = place.lane, place.group
+        a_base = index(base + group * (tile.block_m * tile.chunk))
+        b_base = index(base + self.a.size + group * (tile.block_n * tile.chunk))
+        a_row = index(place.row + lane % 16)
+        b_row = index(place.column + grouped_row(lane // 16, lane % 8))
+        a, b = registers(4 * rows), registers(2 * columns)
+        for step in range(tile.chunk // STEP):
+            for i in range(rows):
+                piece = step * 2 + lane // 16
+                at = a_base + self.a.layout.offset(a_row + i * FRAGMENT_M, piece)
+                intrinsics.ldmatrix(address(a, 4 * i), address(self.shared.bytes, at))
+            for j in range(0, columns, 2):
+                piece = step * 2 + lane // 8 % 2
+                row = b_row + j // 4 * GROUP + j % 4 * 2
+                at = b_base + self.b.layout.offset(row, piece)
+                intrinsics.ldmatrix(address(b, 2 * j), address(self.shared.bytes, at))
+            for i in range(rows):
+                for j in range(columns):
+                    intrinsics.mma(
+                        address(acc, 4 * (i * columns + j)),
+                        [a[4 * i + r] for r in range(4)],
+                        [b[2 * j + r] for r in range(2)],
+                        signs,
+                    )
+
+    def _add_up(self, acc: Buffer) -> None:
+        """Sum the groups' accumulators through shared memory, into the first group's."""
+        tile, (rows, columns) = self.tile, self.fragments
+        count, threads = 4 * rows * columns, WARP * tile.warps
+        words = self.shared.view("int32")
+        member = index(self.thread % threads)
+        intrinsics.wait(0)
+        intrinsics.barrier()
+        with when(self.place.group > 0):
+            base = index((self.place.group - 1) * (count * threads) + member)
+            for i in range(count):
+                put(words, base + i * threads, acc[i])
+        intrinsics.barrier()
+        with when(self.place.group < 1):
+            for i in range(count):
+                total = acc[i]
+                for group in range(tile.split_k - 1):
+                    total = total + words[member + (group * count + i) * threads]
+                put(acc, i, total)

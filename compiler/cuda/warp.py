@@ -1,0 +1,160 @@
+"""`compiler.cuda.intrinsics` a second time, in NumPy, for the emulated GPU."""
+
+from typing import Any
+
+import numpy as np
+
+from compiler.cuda import fragments
+from compiler.cuda.expressions import Expressions, Mask, Value
+from compiler.cuda.intrinsics import PREFIX
+from compiler.cuda.memory import EmulationError, Pointer, SharedMemory, Watched
+from numerics.arrays import IntArray
+
+WARP = 32
+COPY = 16
+Group = list[tuple[Pointer, IntArray, IntArray]]
+
+
+class WarpInstructions:
+    """Performs them on all active warps."""
+
+    def __init__(self, expressions: Expressions) -> None:
+        self.expr = expressions
+        self.open: Group = []
+        self.groups: list[Group] = []
+
+    def perform(self, name: str, args: list[Value], mask: Mask) -> None:
+        """An instruction without a result."""
+        name = name.removeprefix(PREFIX)
+        if name.startswith("mma_"):
+            self._mma(name.removeprefix("mma_"), args, mask)
+        elif name == "ldmatrix":
+            self._ldmatrix(args, mask)
+        elif name == "copy16":
+            self._copy(args[0], args[1], mask)
+        elif name == "commit":
+            self._all(mask, name)
+            self.groups.append(self.open)
+            self.open = []
+        elif name.startswith("wait_"):
+            self._all(mask, name)
+            self._wait(int(name.removeprefix("wait_")))
+        else:
+            raise EmulationError(f"the emulator does not know {name}")
+
+    def value(self, name: str, args: list[Value], mask: Mask) -> Value:
+        """An instruction with a result."""
+        name = name.removeprefix(PREFIX)
+        if name.startswith("shuffle"):
+            values = self._lanes(args[0], mask, name)
+            swapped = values[:, np.arange(WARP) ^ int(args[1])]
+            return self._spread(swapped, mask)
+        if name == "permute":
+            words = np.broadcast_arrays(*(np.asarray(a, np.int32) for a in args[:2]))
+            return fragments.permute(words[0], words[1], int(args[2]))
+        if name == "leading_zeros":
+            number = np.maximum(np.asarray(args[0], np.int64), 1)
+            return leading_zeros(number)
+        raise EmulationError(f"the emulator does not know {name}")
+
+    def _all(self, mask: Mask, name: str) -> None:
+        if mask is not None:
+            raise EmulationError(f"{name}: not all threads reach it")
+
+    def _warps(self, mask: Mask, name: str) -> IntArray:
+        """Numbers of the active warps."""
+        count = self.expr.threads // WARP
+        if mask is None:
+            return np.arange(count)
+        lanes = mask.reshape(count, WARP)
+        if (lanes.any(axis=1) != lanes.all(axis=1)).any():
+            raise EmulationError(f"{name}: not all lanes of a warp reach it")
+        warps: IntArray = np.nonzero(lanes.all(axis=1))[0]
+        return warps
+
+    def _lanes(self, value: Value, mask: Mask, name: str) -> IntArray:
+        """(active warps, 32) of a value."""
+        values = np.broadcast_to(np.asarray(value), (self.expr.threads,))
+        lanes: IntArray = values.reshape(-1, WARP)[self._warps(mask, name)]
+        return lanes
+
+    def _spread(self, lanes: IntArray, mask: Mask) -> IntArray:
+        """Active warps' values, for all threads."""
+        if mask is None:
+            return lanes.reshape(-1)
+        result = np.zeros(self.expr.threads, lanes.dtype)
+        result[mask] = lanes.reshape(-1)
+        return result
+
+    def _registers(self, pointer: Pointer, count: int, mask: Mask, name: str) -> IntArray:
+        """(active warps, 32, count) int32 at a pointer to registers."""
+        found = self.expr.load(_unaligned(pointer), "int32", count, mask)
+        lanes: IntArray = found.reshape(-1, WARP, count)[self._warps(mask, name)]
+        return lanes
+
+    def _set_registers(self, pointer: Pointer, lanes: IntArray, mask: Mask) -> None:
+        values = np.zeros((self.expr.threads, lanes.shape[-1]), np.int32)
+        values[slice(None) if mask is None else mask] = lanes.reshape(-1, lanes.shape[-1])
+        self.expr.store(pointer, values, "int32", mask)
+
+    def _mma(self, signs: str, args: list[Value], mask: Mask) -> None:
+        acc = self._registers(args[0], 4, mask, "mma")
+        words = [self._lanes(arg, mask, "mma") for arg in args[1:]]
+        a, b = np.stack(words[:4], axis=-1), np.stack(words[4:], axis=-1)
+        self._set_registers(args[0], fragments.mma(acc, a, b, signs), mask)
+
+    def _ldmatrix(self, args: list[Any], mask: Mask) -> None:
+        source: Pointer = args[1]
+        memory = source.memory
+        if not isinstance(memory, SharedMemory):
+            raise EmulationError("ldmatrix reads shared memory only")
+        warps = self._warps(mask, "ldmatrix")
+        rows = source.offset.reshape(-1, WARP)[warps]
+        if (rows % COPY).any():
+            raise EmulationError("ldmatrix: a row is not aligned to 16 bytes")
+        where = fragments.ldmatrix_bytes(rows).reshape(len(warps) * WARP, -1)
+        threads = self.expr.owner.reshape(-1, WARP)[warps].reshape(-1)
+        blocks = self.expr.rows(memory)[threads]
+        if where.min() < 0 or where.max() >= memory.size:
+            raise EmulationError("ldmatrix reads outside of shared memory")
+        memory.note_read(blocks, where, threads)
+        found = memory.data[blocks[:, None], where].view(np.int32)
+        self._set_registers(args[0], found.reshape(len(warps), WARP, 4), mask)
+
+    def _copy(self, to: Pointer, source: Pointer, mask: Mask) -> None:
+        """Read now, keep; the bytes arrive with `_wait`, and may arrive at any time before."""
+        found = self.expr.load(_unaligned(source), "int32", COPY // 4, mask)
+        active = np.arange(self.expr.threads) if mask is None else np.nonzero(mask)[0]
+        if (source.offset[active] % COPY).any():
+            raise EmulationError("copy16: the source is not aligned to 16 bytes")
+        raw = np.ascontiguousarray(found[active]).view(np.uint8)
+        self.open.append((to, active, raw))
+        self._note(to, active)
+
+    def _wait(self, pending: int) -> None:
+        done = self.groups[: max(len(self.groups) - pending, 0)]
+        self.groups = self.groups[len(done) :]
+        for group in done:
+            for to, active, raw in group:
+                to.memory.store(self.expr.rows(to.memory)[active], to.offset[active], raw)
+                self._note(to, active)
+
+    def _note(self, to: Pointer, active: IntArray) -> None:
+        memory = to.memory
+        assert isinstance(memory, Watched)
+        at = to.offset[active][:, None] + np.arange(COPY)
+        memory.note_write(self.expr.rows(memory)[active], at, self.expr.owner[active])
+
+
+def _unaligned(pointer: Pointer) -> Pointer:
+    return pointer
+
+
+def leading_zeros(number: IntArray) -> IntArray:
+    """Of positive int64 values, exact."""
+    rest, zeros = number.copy(), np.full(number.shape, 63, np.int32)
+    for step in (32, 16, 8, 4, 2, 1):
+        large = rest >= (np.int64(1) << step)
+        zeros -= np.where(large, step, 0).astype(np.int32)
+        rest = np.where(large, rest >> step, rest)
+    return zeros

@@ -1,0 +1,214 @@
+"""``python3 -m gpu_kit``: everything that a GPU is needed for, in one run.
+
+    1. the golden integers of every model in the kit (exit code 1 if one differs)
+    2. the candidates of each tuning task: same bits, microseconds  ->  vitq tune --results
+    3. models and contestants in turn, for each batch size
+    4. the int8 rate and the bandwidth of this GPU, each kernel against them, torch._int_mm
+
+Results are written after every step, so that a run which is cut off leaves what it has.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .contestants import (
+    int_mm_times,
+    library_contestant,
+    onnxruntime_contestants,
+    peak_macs_per_s,
+    torch_contestants,
+)
+from .ffi import Runtime, RuntimeFailedError
+from .kernels import measure_task, read_tasks, roofline
+from .model import Model
+from .timing import Gpu, summary
+
+WARM_UP_RUNS = 20
+RUNS_OF_A_ROUND = 10
+QUERY = "name,driver_version,clocks.sm,clocks.mem,power.limit"
+
+
+class Results:
+    """What was measured, on disk after every step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {
+            "gpu": _gpu_state(), "golden": [], "tasks": [], "rows": [], "errors": []
+        }  # fmt: skip
+
+    def write(self) -> None:
+        """Replace the file."""
+        temporary = self.path.with_suffix(".part")
+        temporary.write_text(json.dumps(self.content, indent=1))
+        temporary.replace(self.path)
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Note what could not be measured."""
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        self.content["errors"].append({"what": what, "error": line})
+        print(f"  {what}: {line}", flush=True)
+
+
+def _gpu_state() -> str:
+    try:
+        command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def main() -> int:
+    """Run the kit."""
+    parser = argparse.ArgumentParser(prog="gpu_kit", description=__doc__.splitlines()[0])
+    parser.add_argument("--kit", type=Path, default=Path(__file__).resolve().parent.parent)
+    parser.add_argument("--out", type=Path, default=Path("results.json"))
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--compile", action="store_true", help="torch.compile takes part, too")
+    parser.add_argument("--skip", default="", help="golden,tasks,benchmark,peak: with commas")
+    arguments = parser.parse_args()
+    skip = set(arguments.skip.split(","))
+    kit, results = arguments.kit, Results(arguments.out)
+    about = json.loads((kit / "kit.json").read_text())
+    try:
+        runtime = Runtime(kit / "lib", cuda=True)
+        gpu = Gpu(runtime.ffi)
+    except RuntimeFailedError as error:
+        print(f"gpu_kit: {error}", file=sys.stderr)
+        return 2
+    good = True
+    if "golden" not in skip:
+        good = _golden(kit, about, results)
+    if "tasks" not in skip:
+        _tasks(kit, runtime, gpu, results)
+    if "benchmark" not in skip:
+        for entry in about["benchmarks"]:
+            _benchmark(kit, entry, gpu, results, arguments)
+    if "peak" not in skip:
+        _peak(about, gpu, results)
+    results.write()
+    print(f"{arguments.out}: {'every golden integer is right' if good else 'integers DIFFER'}")
+    return 0 if good else 1
+
+
+def _golden(kit: Path, about: dict[str, Any], results: Results) -> bool:
+    """Golden pictures of all models."""
+    good = True
+    for name in about["models"]:
+        folder = kit / "models" / name
+        try:
+            pixels = np.load(folder / "golden_pixels.npy")
+            codes = np.load(folder / "golden_codes.npy")
+            different = int((Model(folder, kit / "lib")(pixels) != codes).sum())
+        except RuntimeFailedError as error:
+            results.failed(f"golden {name}", error)
+            different = -1
+        good &= different == 0
+        row = {"model": name, "integers": codes.size, "different": different}
+        results.content["golden"].append(row)
+        print(f"golden {name}: {different} of {codes.size} integers differ", flush=True)
+        results.write()
+    return good
+
+
+def _tasks(kit: Path, runtime: Runtime, gpu: Gpu, results: Results) -> None:
+    """All candidates."""
+    for task in read_tasks(kit):
+        started = time.monotonic()
+        try:
+            found = measure_task(kit, task, runtime, gpu)
+        except RuntimeFailedError as error:
+            results.failed(task["task"], error)
+            continue
+        results.content["tasks"].append(found)
+        times = [p["us"] for p in found["points"] if p["us"] is not None]
+        best, first = min(times, default=float("nan")), found["points"][0]["us"]
+        seconds = time.monotonic() - started
+        print(
+            f"{task['task']}: default {first} us, best {best:.2f} us ({seconds:.1f} s)", flush=True
+        )
+        results.write()
+
+
+def _benchmark(
+    kit: Path, entry: dict[str, Any], gpu: Gpu, results: Results, arguments: Any
+) -> None:
+    """One model at one batch size: all contestants in turn."""
+    batch, size = entry["batch"], entry["image_size"]
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, 3, size, size), dtype=np.uint8)
+    makers: dict[str, Callable[[], Any]] = {}
+    for label, name in entry["libraries"].items():
+        folder = kit / "models" / name
+        makers[label] = partial(library_contestant, folder, kit / "lib", pixels)
+    floats = np.random.default_rng(0).normal(size=pixels.shape).astype(np.float32)
+    for label, name in entry["float_libraries"].items():
+        folder = kit / "models" / name
+        makers[label] = partial(library_contestant, folder, kit / "lib", floats)
+    try:
+        name = entry.get("timm")
+        if name:
+            makers |= torch_contestants(name, batch, size, arguments.compile)
+    except ImportError as error:
+        results.failed("torch contestants", error)
+    if entry.get("onnx"):
+        makers |= onnxruntime_contestants(kit / entry["onnx"], batch, size)
+    ready = {}
+    for label, make in makers.items():
+        try:
+            run = make()
+            for _ in range(WARM_UP_RUNS):
+                run()
+            gpu.wait()
+            ready[label] = run
+        except Exception as error:  # a contestant that cannot run must not end the others
+            results.failed(f"{entry['model']} batch {batch} {label}", error)
+    times: dict[str, list[float]] = {label: [] for label in ready}
+    for _ in range(arguments.rounds):
+        for label, run in ready.items():
+            for _ in range(RUNS_OF_A_ROUND):
+                with gpu.elapsed(times[label]):
+                    run()
+    for label, found in times.items():
+        row = {"model": entry["model"], "batch": batch, "contestant": label}
+        results.content["rows"].append(row | summary(found, batch))
+        print(f"{entry['model']} batch {batch} {label}: {summary(found, batch)}", flush=True)
+    results.write()
+
+
+def _peak(about: dict[str, Any], gpu: Gpu, results: Results) -> None:
+    """This GPU's int8 rate, and PyTorch's product for each of ours."""
+
+    def time_ms(run: Callable[[], Any]) -> float:
+        for _ in range(WARM_UP_RUNS):
+            run()
+        times: list[float] = []
+        for _ in range(RUNS_OF_A_ROUND):
+            with gpu.elapsed(times):
+                run()
+        return summary(times, 1)["median_ms"]
+
+    content = results.content
+    try:
+        content["bytes_per_s"] = gpu.bytes_per_s()
+        content["int8_macs_per_s"] = peak_macs_per_s(time_ms)
+        content["int_mm_ms"] = int_mm_times(about["products"], time_ms)
+        rates = content["int8_macs_per_s"], content["bytes_per_s"]
+        content["roofline"] = roofline(content["tasks"], *rates)
+        for row in content["roofline"]:
+            share, times = row["share_of_int8_rate"], row["times_floor"]
+            print(f"{row['task']}: {share:.0%} of the int8 rate, {times:.1f} x the floor")
+    except Exception as error:  # PyTorch may be absent, or refuse
+        results.failed("int8 rate", error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+// Runs the CUDA text that TVM emits on a processor: threads are fibers, blocks come one after the
+// other. Warp-wide functions wait for all 32 lanes and follow the PTX manual, element by element.
+#include <ucontext.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __shared__
+#define __forceinline__ inline
+#define __launch_bounds__(n)
+#define __align__(n) __attribute__((aligned(n)))
+
+struct int2 { int x, y; };
+struct int4 { int x, y, z, w; };
+struct Place { int x, y, z; };
+static Place threadIdx, blockIdx;
+
+template <class T> static T min(T a, T b) { return a < b ? a : b; }
+template <class T> static T max(T a, T b) { return a > b ? a : b; }
+
+namespace cpu {
+
+enum State { kReady, kBarrier, kWarp, kDone };
+struct Copy { void* to; char bytes[16]; };
+struct Thread {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  State state;
+  const char* op;
+  int64_t args[8];
+  void* pointer;
+  const void* source;
+  int64_t result;
+  std::vector<std::vector<Copy>> groups;
+};
+
+constexpr size_t kStack = 1 << 18;
+static std::vector<Thread> threads;
+static ucontext_t scheduler;
+static int current;
+
+[[noreturn]] static void fail(const char* what) {
+  std::fprintf(stderr, "%s\n", what);
+  std::exit(1);
+}
+
+static void yield(State state) {
+  const int self = current;
+  threads[self].state = state;
+  swapcontext(&threads[self].context, &scheduler);
+}
+
+static Thread& warp_op(const char* op, std::initializer_list<int64_t> args, void* pointer,
+                       const void* source = nullptr) {
+  Thread& self = threads[current];
+  self.op = op;
+  std::copy(args.begin(), args.end(), self.args);
+  self.pointer = pointer;
+  self.source = source;
+  yield(kWarp);
+  return self;
+}
+
+static int byte_of(int64_t word, int i, bool is_signed) {
+  const int value = static_cast<int>(word >> (8 * i)) & 255;
+  return is_signed ? static_cast<int8_t>(value) : value;
+}
+
+static void mma(Thread* lanes, bool a_signed, bool b_signed) {
+  int a[16][32], b[32][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    const int group = lane / 4, quad = lane % 4;
+    for (int i = 0; i < 16; ++i) {
+      const int row = (i < 4 || (i >= 8 && i < 12)) ? group : group + 8;
+      const int column = quad * 4 + (i & 3) + (i >= 8 ? 16 : 0);
+      a[row][column] = byte_of(lanes[lane].args[i / 4], i & 3, a_signed);
+    }
+    for (int i = 0; i < 8; ++i) {
+      const int row = quad * 4 + (i & 3) + (i >= 4 ? 16 : 0);
+      b[row][group] = byte_of(lanes[lane].args[4 + i / 4], i & 3, b_signed);
+    }
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const int row = i < 2 ? lane / 4 : lane / 4 + 8, column = lane % 4 * 2 + (i & 1);
+      int sum = 0;
+      for (int k = 0; k < 32; ++k) sum += a[row][k] * b[k][column];
+      static_cast<int*>(lanes[lane].pointer)[i] += sum;
+    }
+  }
+}
+
+static void ldmatrix(Thread* lanes) {
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      const char* row = static_cast<const char*>(lanes[matrix * 8 + lane / 4].source);
+      std::memcpy(static_cast<int*>(lanes[lane].pointer) + matrix, row + lane % 4 * 4, 4);
+    }
+  }
+}
+
+static void perform(Thread* lanes) {
+  const char* op = lanes[0].op;
+  for (int lane = 1; lane < 32; ++lane) {
+    if (std::strcmp(lanes[lane].op, op)) fail("lanes of a warp call different functions");
+  }
+  if (!std::strcmp(op, "ldmatrix")) ldmatrix(lanes);
+  else if (!std::strcmp(op, "shuffle")) {
+    for (int l = 0; l < 32; ++l) lanes[l].result = lanes[l ^ lanes[l].args[1]].args[0];
+  } else {
+    mma(lanes, op[4] == 's', op[6] == 's');
+  }
+  for (int lane = 0; lane < 32; ++lane) lanes[lane].state = kReady;
+}
+
+template <class Kernel>
+static void start(unsigned low, unsigned high) {
+  (*reinterpret_cast<Kernel*>((static_cast<uint64_t>(high) << 32) | low))();
+  yield(kDone);
+}
+
+template <class Kernel>
+static void run_block(int count, Kernel& kernel) {
+  const auto address = reinterpret_cast<uint64_t>(&kernel);
+  threads.resize(count);
+  for (Thread& thread : threads) {
+    if (!thread.stack) thread.stack.reset(new char[kStack]);
+    thread.state = kReady;
+    thread.groups.assign(1, {});
+    getcontext(&thread.context);
+    thread.context.uc_stack.ss_sp = thread.stack.get();
+    thread.context.uc_stack.ss_size = kStack;
+    thread.context.uc_link = nullptr;
+    makecontext(&thread.context, reinterpret_cast<void (*)()>(start<Kernel>), 2,
+                static_cast<unsigned>(address), static_cast<unsigned>(address >> 32));
+  }
+  for (;;) {
+    bool moved = false;
+    int at_barrier = 0, done = 0;
+    for (current = 0; current < count; ++current) {
+      if (threads[current].state != kReady) continue;
+      threadIdx = {current, 0, 0};
+      swapcontext(&scheduler, &threads[current].context);
+      moved = true;
+    }
+    for (int warp = 0; warp < count / 32; ++warp) {
+      int waiting = 0;
+      for (int l = 0; l < 32; ++l) waiting += threads[32 * warp + l].state == kWarp;
+      if (waiting == 32) {
+        perform(&threads[32 * warp]);
+        moved = true;
+      }
+    }
+    for (const Thread& thread : threads) {
+      at_barrier += thread.state == kBarrier;
+      done += thread.state == kDone;
+    }
+    if (done == count) return;
+    if (at_barrier == count) {
+      for (Thread& thread : threads) thread.state = kReady;
+      moved = true;
+    }
+    if (!moved) fail("threads wait for each other");
+  }
+}
+
+template <class Kernel>
+static void run_grid(const int* blocks, int count, signed char* shared, size_t size,
+                     Kernel kernel) {
+  for (int z = 0; z < blocks[2]; ++z) {
+    for (int y = 0; y < blocks[1]; ++y) {
+      for (int x = 0; x < blocks[0]; ++x) {
+        blockIdx = {x, y, z};
+        std::memset(shared, 0xA5, size);
+        run_block(count, kernel);
+      }
+    }
+  }
+}
+
+}  // namespace cpu
+
+static void __syncthreads() { cpu::yield(cpu::kBarrier); }
+
+#define VITQ_MMA(signs)                                                                    \
+  static void vitq_mma_##signs(int* d, int a0, int a1, int a2, int a3, int b0, int b1) {   \
+    cpu::warp_op("mma_" #signs, {a0, a1, a2, a3, b0, b1}, d);                              \
+  }
+VITQ_MMA(s8s8)
+VITQ_MMA(u8s8)
+VITQ_MMA(s8u8)
+VITQ_MMA(u8u8)
+
+static void vitq_ldmatrix(int* d, const void* p) { cpu::warp_op("ldmatrix", {}, d, p); }
+static void vitq_copy16(void* to, const void* from) {
+  cpu::Copy copy{to, {}};
+  std::memcpy(copy.bytes, from, 16);
+  cpu::threads[cpu::current].groups.back().push_back(copy);
+}
+static void vitq_commit() { cpu::threads[cpu::current].groups.emplace_back(); }
+static void cpu_wait(size_t pending) {
+  auto& groups = cpu::threads[cpu::current].groups;  // the last one is open
+  while (groups.size() > pending + 1) {
+    for (const cpu::Copy& copy : groups.front()) std::memcpy(copy.to, copy.bytes, 16);
+    groups.erase(groups.begin());
+  }
+}
+static void vitq_wait_0() { cpu_wait(0); }
+static void vitq_wait_1() { cpu_wait(1); }
+static void vitq_wait_2() { cpu_wait(2); }
+static int vitq_shuffle32(int value, int mask) {
+  return static_cast<int>(cpu::warp_op("shuffle", {value, mask}, nullptr).result);
+}
+static long long vitq_shuffle64(long long value, int mask) {
+  return cpu::warp_op("shuffle", {value, mask}, nullptr).result;
+}
+static int vitq_permute(int low, int high, int selector) {
+  const uint64_t pair = (static_cast<uint64_t>(static_cast<uint32_t>(high)) << 32) |
+                        static_cast<uint32_t>(low);
+  uint32_t word = 0;
+  for (int i = 0; i < 4; ++i) {
+    word |= static_cast<uint32_t>((pair >> (8 * ((selector >> (4 * i)) & 7))) & 255) << (8 * i);
+  }
+  return static_cast<int>(word);
+}
+static int vitq_leading_zeros(long long value) { return __builtin_clzll(value); }

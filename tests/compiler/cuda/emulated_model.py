@@ -1,0 +1,60 @@
+"""Runs a whole lowered model without a GPU: kernels by a given function, layout in NumPy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm import relax
+from tvm.target import Target as TvmTarget
+
+from compiler.cuda.emulator import run_kernel
+from compiler.lower_kernels import Choose, lower_kernels, untuned
+from compiler.targets import Target
+from numerics.arrays import IntArray, UInt8Array
+from relay_passes.interpreter import evaluate
+from relay_passes.matching import dtype_of, is_constant, op_name, shape_of
+from relay_passes.rewriting import MAIN, bindings_of
+
+Run = Callable[[str, list[IntArray], IntArray], IntArray]
+"""Kernel's name, inputs, an array like the output; returns the output."""
+
+
+def lower(mod: Any, target: Target, choose: Choose = untuned) -> Any:
+    """An integer module with its kernels."""
+    return lower_kernels(mod, target.features, TvmTarget(target.tvm_config()), choose)
+
+
+def emulator(lowered: Any) -> Run:
+    """Kernels in `compiler.cuda.emulator`."""
+    return lambda name, inputs, out: run_kernel(lowered[name], inputs, out)
+
+
+def run_model(lowered: Any, pixels: UInt8Array, run: Run) -> IntArray:
+    """Integer logits of one batch.
+
+    Args:
+        lowered: from `lower`.
+        pixels: of the module's input shape.
+        run: runs a kernel.
+    """
+    function = lowered[MAIN]
+    values: dict[Any, Any] = {function.params[0]: pixels}
+
+    def value_of(expr: Any) -> Any:
+        if is_constant(expr):
+            return expr.value.numpy()
+        if isinstance(expr, relax.Tuple):
+            return tuple(value_of(field) for field in expr.fields)
+        return values.get(expr)
+
+    for binding in bindings_of(function):
+        call = binding.value
+        if not isinstance(call, relax.Call):
+            values[binding.var] = value_of(call)
+        elif op_name(call) == "relax.call_tir":
+            out = np.zeros(shape_of(binding.var), dtype_of(binding.var))
+            inputs = [np.asarray(value) for value in value_of(call.args[1])]
+            values[binding.var] = run(call.args[0].name_hint, inputs, out)
+        else:
+            values[binding.var] = evaluate(call, [value_of(arg) for arg in call.args])
+    return np.asarray(value_of(function.body.body))

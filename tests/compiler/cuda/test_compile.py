@@ -1,0 +1,253 @@
+"""What is in a CUDA library, on machines with and without a GPU."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tvm import IRModule, relax
+from tvm.target import Target as TvmTarget
+
+from compiler import launches
+from compiler.artifacts import LIBRARY_NAME, METADATA_NAME, Artifact, read_json
+from compiler.compile import CompileOptions, compile_model
+from compiler.cuda import driver, fatbin, nvrtc, toolchain
+from compiler.cuda.build import build_executable, require_machine_code
+from compiler.cuda.places import find_tool
+from compiler.importing import ImportedModel, Meaning, import_model
+from compiler.lower_kernels import lower_kernels
+from compiler.run import open_compiled, run
+from compiler.targets import Target, find_compiler, get_target
+from compiler.verify import verify
+from numerics.errors import VitqError
+from relay_passes.interpreter import interpret
+from tests.compiler.cuda.emitted import EmittedKernels
+from tests.compiler.cuda.emulated_model import emulator, lower, run_model
+
+BLOCKS = 4
+"""Of the embedded model."""
+LAUNCHES_OF_A_BLOCK = 8
+FLOAT_SASS = re.compile(r"\b([FD](ADD|MUL|FMA)|I2F\w*|F2I|MUFU)\b")
+"""HFMA2 is not among them: the assembler moves constants with it."""
+FLOAT_PTX = re.compile(r"\.(f16|f32|f64|bf16)\b")
+
+needs_compiler = pytest.mark.skipif(
+    find_tool("nvcc") is None and nvrtc.version() is None,
+    reason=f"no CUDA compiler: {toolchain.HOW}",
+)
+
+
+@pytest.fixture(scope="module")
+def cuda_folder(artifact: Artifact) -> Path:
+    """The embedded model for Hopper."""
+    return compile_model(artifact.folder, CompileOptions(target="cuda"))
+
+
+@pytest.fixture(scope="module")
+def digits(artifact: Artifact) -> ImportedModel:
+    """The embedded model's integer module."""
+    return import_model(artifact.onnx, Meaning(1, None, None, None), None)
+
+
+def texts_of(lowered: IRModule, target: Target) -> list[str]:
+    """The CUDA text that a module becomes."""
+    texts: list[str] = []
+    assert target.gpu is not None
+    build_executable(lowered, TvmTarget(target.tvm_config()), target.gpu, texts)
+    return texts
+
+
+def assembly(text: str, architecture: str) -> tuple[str, str]:
+    """Machine code by function where a disassembler is found, else PTX; and which it is."""
+    binary = toolchain.compile_cuda(text, (architecture,))
+    tool = find_tool("cuobjdump")
+    if tool is not None:
+        path = Path(toolchain.cache_folder()) / "cuda" / "test.fatbin"
+        path.write_bytes(binary)
+        done = subprocess.run([tool, "-sass", path], capture_output=True, text=True, check=True)
+        return done.stdout, "sass"
+    nvcc = find_tool("nvcc")
+    if nvcc is None:
+        pytest.skip("neither cuobjdump nor nvcc: nothing to look at")
+    number = architecture.removeprefix("sm_")
+    done = subprocess.run(
+        [nvcc, "-x", "cu", "-ptx", f"-arch=compute_{number}", "-o", "-", "-"],
+        input=text, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout, "ptx"
+
+
+def by_function(text: str, kind: str) -> dict[str, str]:
+    """The assembly of each kernel."""
+    mark = r"Function : (\w+)" if kind == "sass" else r"\.visible \.entry (\w+)\("
+    parts = re.split(mark, text)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+@needs_compiler
+def test_a_library_has_machine_code_and_no_text(cuda_folder: Path) -> None:
+    data = (cuda_folder / LIBRARY_NAME).read_bytes()
+    assert set(fatbin.contents(data)) == {("elf", "sm_90"), ("ptx", "sm_90")}
+    assert b"__global__" not in data and b"vitq_mma" not in data
+
+
+def test_a_library_with_text_or_without_code_is_refused(tmp_path: Path) -> None:
+    gpu = get_target("cuda").gpu
+    assert gpu is not None
+    path = tmp_path / "model.so"
+    path.write_bytes(b"extern __global__ void kernel() {}")
+    with pytest.raises(VitqError, match="no machine code for sm_90"):
+        require_machine_code(path, gpu)
+
+
+@needs_compiler
+def test_at_most_eight_launches_for_a_block(cuda_folder: Path) -> None:
+    import tvm
+
+    driver.load_runtime()
+    module = tvm.runtime.load_module(str((cuda_folder / LIBRARY_NAME).resolve()))
+    calls = launches.kernel_calls(str(module["as_text"]()))
+    assert read_json(cuda_folder / METADATA_NAME)["kernel_calls"] == len(calls)
+    ends = [i for i, name in enumerate(calls) if name.startswith("attention")]
+    assert len(ends) == BLOCKS
+    assert max(np.diff(ends)) <= LAUNCHES_OF_A_BLOCK
+    assert len(calls) <= BLOCKS * LAUNCHES_OF_A_BLOCK + 8, "patches, tokens, norm and head"
+    assert "run_or_capture" in str(module["as_text"]()), "blocks are recorded as a CUDA graph"
+
+
+@needs_compiler
+def test_products_are_on_tensor_cores_and_nothing_is_float(digits: ImportedModel) -> None:
+    target = get_target("cuda")
+    lowered = lower_kernels(digits.integer.mod, target.features, TvmTarget(target.tvm_config()))
+    (text,) = texts_of(lowered, target)
+    code, kind = assembly(text, "sm_90")
+    kernels = by_function(code, kind)
+    wanted = "IMMA.16832" if kind == "sass" else "mma.sync.aligned.m16n8k32.row.col.s32"
+    copies = "LDGSTS" if kind == "sass" else "cp.async.cg"
+    products = [name for name in kernels if name.startswith(("linear", "attention", "patch"))]
+    assert len(products) >= 6
+    for name in products:
+        assert wanted in kernels[name], name
+        assert copies in kernels[name] or name.startswith("patch"), name
+    for name, body in kernels.items():
+        assert not (FLOAT_SASS if kind == "sass" else FLOAT_PTX).search(body), name
+
+
+@needs_compiler
+@pytest.mark.parametrize(("name", "shape"), [("rtx2080ti", "8816"), ("jetson-orin", "16832")])
+def test_other_architectures(name: str, shape: str, digits: ImportedModel) -> None:
+    """One attention kernel and one product for each."""
+    target = get_target(name)
+    assert target.gpu is not None
+    tvm_target = TvmTarget(target.tvm_config())
+    lowered = lower_kernels(digits.integer.mod, target.features, tvm_target)
+    builder = relax.BlockBuilder()
+    for kernel in ("linear_0", "attention_0"):
+        builder.add_func(lowered[kernel], kernel)
+    x = relax.Var("x", relax.TensorType((1,), "int8"))
+    with builder.function("main", [x]):
+        builder.emit_func_output(x)
+    (text,) = texts_of(builder.finalize(), target)
+    code, kind = assembly(text, target.gpu.newest)
+    for body in by_function(code, kind).values():
+        assert (f"IMMA.{shape}" if kind == "sass" else "mma.sync.aligned.m") in body
+
+
+def test_the_embedded_model_is_exact_on_the_emulated_gpu(digits: ImportedModel) -> None:
+    """Every kernel of a real network, from pixels to logits."""
+    pixels = np.random.default_rng(0).integers(0, 256, digits.shape, dtype=np.uint8)
+    lowered = lower(digits.integer.mod, get_target("cuda"))
+    found = run_model(lowered, pixels, emulator(lowered))
+    np.testing.assert_array_equal(found, interpret(digits.integer.mod, [pixels])[0])
+
+
+@needs_compiler
+def test_the_emitted_text_is_exact_on_a_processor(digits: ImportedModel, tmp_path: Path) -> None:
+    """What TVM's passes and code generator made of the kernels, not the kernels as written."""
+    target = get_target("cuda")
+    pixels = np.random.default_rng(1).integers(0, 256, digits.shape, dtype=np.uint8)
+    lowered = lower(digits.integer.mod, target)
+    found = run_model(lowered, pixels, EmittedKernels(lowered, target, tmp_path).run)
+    np.testing.assert_array_equal(found, interpret(digits.integer.mod, [pixels])[0])
+
+
+@needs_compiler
+@pytest.mark.skipif(driver.why_no_gpu() is not None, reason="no NVIDIA GPU here")
+def test_the_library_is_exact_on_a_gpu(cuda_folder: Path) -> None:
+    assert all(check.different == 0 for check in verify(cuda_folder, count=8))
+
+
+@needs_compiler
+def test_without_a_gpu_one_line_says_so(
+    cuda_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "why_no_gpu", lambda: "no NVIDIA GPU here")
+    for stage in (lambda: verify(cuda_folder), lambda: open_compiled(cuda_folder).library()):
+        with pytest.raises(VitqError, match=r"compiled for cuda, but there is no NVIDIA GPU here"):
+            stage()
+    pixels = tmp_path / "x.npy"
+    np.save(pixels, np.zeros((1, 3, 32, 32), np.uint8))
+    with pytest.raises(VitqError, match="NVIDIA GPU"):
+        run(cuda_folder, pixels, tmp_path / "y.npy")
+    run(cuda_folder, pixels, tmp_path / "y.npy", backend="reference")
+
+
+def test_code_for_another_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "why_no_gpu", lambda: None)
+    cases: list[tuple[str, int, bool]] = [
+        ("h200", 90, True), ("h200", 75, False), ("h200", 100, True),
+        ("rtx2080ti", 90, True), ("jetson-orin", 86, False),
+    ]  # fmt: skip
+    for name, capability, fits in cases:
+        monkeypatch.setattr(driver, "capability", lambda value=capability: value)
+        reason = driver.why_not_here(get_target(name).gpu)  # type: ignore[arg-type]
+        assert (reason is None) == fits, (name, capability, reason)
+
+
+def test_the_stub_is_not_taken_for_a_driver() -> None:
+    before = driver.why_no_gpu()
+    driver.load_runtime()
+    assert driver.why_no_gpu() == before
+
+
+def test_no_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "find_tool", lambda name: None)
+    monkeypatch.setattr(nvrtc, "_load", lambda names: None)
+    with pytest.raises(VitqError, match=r"pip install nvidia-cuda-nvcc .* nvidia-cuda-nvrtc"):
+        toolchain.compile_cuda("", ("sm_90",))
+
+
+@needs_compiler
+def test_a_second_compilation_comes_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = 'extern "C" __global__ void nothing() {}'
+    first = toolchain.compile_cuda(text, ("sm_90",))
+    assert fatbin.contents(first)
+    monkeypatch.setattr(toolchain, "_nvcc", lambda *args: pytest.fail("compiled again"))
+    monkeypatch.setattr(nvrtc, "compile_text", lambda *args: pytest.fail("compiled again"))
+    assert toolchain.compile_cuda(text, ("sm_90",)) == first
+
+
+def test_architectures_are_checked() -> None:
+    with pytest.raises(VitqError, match="sm_12: choose from sm_75"):
+        get_target("cuda").for_architectures(("sm_90", "sm_12"))
+    with pytest.raises(VitqError, match="has no GPU"):
+        get_target("x86-64").for_architectures(("sm_90",))
+    both = get_target("cuda").for_architectures(("sm_90", "sm_75"))
+    assert both.gpu is not None and both.gpu.architectures == ("sm_75", "sm_90")
+    assert both.features.shared_bytes == 64 * 1024  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(shutil.which("aarch64-linux-gnu-g++") is None, reason="no ARM cross compiler")
+@needs_compiler
+def test_a_jetson_library_is_for_its_processor(artifact: Artifact) -> None:
+    target = get_target("jetson-orin")
+    assert "aarch64" in find_compiler(target)
+    folder = compile_model(artifact.folder, CompileOptions(target="jetson-orin"))
+    data = (folder / LIBRARY_NAME).read_bytes()
+    assert data[18:20] == b"\xb7\x00", "ELF for AArch64"
+    assert ("elf", "sm_87") in fatbin.contents(data)

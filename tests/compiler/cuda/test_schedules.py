@@ -1,0 +1,66 @@
+"""No schedule changes a bit, and every combination of knobs is a valid one."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from compiler.cuda.emulator import run_kernel
+from compiler.cuda.tile import KNOBS, Tile, ranked, tile_of
+from compiler.features import GpuFeatures
+from compiler.gpus import ARCHITECTURES
+from compiler.kernels import TensorType
+from compiler.lower_kernels import lower_op
+from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
+from tests.compiler.kernels.util import GPU, random_codes, run_op, tensor_type
+
+LARGE = GpuFeatures(processors=1, shared_bytes=96 * 1024, macs=2048)
+"""So few processors that the default is a large tile."""
+
+
+def test_every_combination_fits_every_gpu() -> None:
+    for features in ARCHITECTURES.values():
+        for inner in (64, 192, 768):
+            for values in itertools.product(*KNOBS.values()):
+                tile = tile_of(dict(zip(KNOBS, values, strict=True)), inner, features)
+                assert tile.fits(features) and inner % tile.chunk == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("op", ["vitq.linear", "vitq.linear_add", "vitq.linear_gelu"])
+def test_random_schedules(op: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, channels = (int(rng.integers(*limits)) for limits in ((2, 150), (17, 200)))
+    case = (rows, int(rng.choice([48, 64, 128, 192, 256])), channels, 0.1)
+    if op != "vitq.linear":
+        dtype = "int16" if op.endswith("add") else "int8"
+        run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, GPU, rng)
+        return
+    x = random_codes(rng, "int8", case[:2])
+    operands, expected = linear_call(rng, x, case[2], "int8", 1e-3)
+    result = run_op(op, operands, TensorType(expected.shape, "int8"), GPU, draw=rng)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("op", ["vitq.linear_add", "vitq.linear_gelu"])
+def test_the_tiles_of_large_batches(op: str) -> None:
+    """Blocks of 128 x 256 with 8 warps, more rows and columns than one block."""
+    tile = ranked((300, 320, 256), LARGE)[0]
+    assert tile.block_m * tile.block_n >= 128 * 128 and tile.warps >= 4
+    rng = np.random.default_rng(9)
+    dtype = "int16" if op.endswith("add") else "int8"
+    run_fused(op, fused_call(op, rng, (300, 256, 320, 0.1), ("int16", dtype)), dtype, LARGE)
+
+
+def test_split_k_with_an_uneven_last_turn() -> None:
+    """Three chunks of K over four groups of warps: one group has none."""
+    rng = np.random.default_rng(3)
+    x = random_codes(rng, "int8", (20, 192))
+    operands, expected = linear_call(rng, x, 40, "int8", 1e-3)
+    values = vars(Tile(16, 32, 1, 1, 4, 64, 2))
+    constants = {i: operands[i] for i in range(1, 7)}
+    out = TensorType(expected.shape, "int8")
+    call = lower_op("vitq.linear", [tensor_type(o) for o in operands], constants, out, GPU)
+    arrays = [operands[o] if isinstance(o, int) else o for o in call.operands]
+    result = run_kernel(call.kernel.build(values), arrays, np.zeros(out.shape, np.int8))
+    np.testing.assert_array_equal(result, expected)
