@@ -88,7 +88,7 @@ def test_minutes_stop_the_search(tmp_path: Path) -> None:
 
 def test_a_crash_or_a_hang_costs_its_trial_only(tmp_path: Path) -> None:
     task = task_of(kernel_of(BAD))
-    with open_session(tmp_path, [task], trials=100, build_s=1.0) as session:
+    with open_session(tmp_path, [task], trials=100) as session:
         measure_defaults(session)
         search(session, seed=0)
         known = {dict(point)["lanes"]: entry for point, entry in session.states[0].known.items()}
