@@ -9,6 +9,7 @@ Results are written after every step, so that a run which is cut off leaves what
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -77,6 +78,8 @@ def main() -> int:
     parser.add_argument("--skip", default="", help="golden,tasks,benchmark,peak: with commas")
     arguments = parser.parse_args()
     skip = set(arguments.skip.split(","))
+    with contextlib.suppress(ImportError):
+        import torch  # noqa: F401 - its libraries first: TVM's are loaded for all to see
     kit, results = arguments.kit, Results(arguments.out)
     about = json.loads((kit / "kit.json").read_text())
     try:

@@ -305,3 +305,16 @@ def test_without_a_gpu_tune_and_benchmark_say_what_to_do(artifact: Artifact) -> 
     request = BenchmarkRequest("cuda", "1", "1", None, 2, False, None, None, None, True)
     with pytest.raises(VitqError, match=r"cannot be measured here: .*vitq kit"):
         run_benchmark(artifact.folder, request)
+
+
+@needs_compiler
+def test_tvms_float_model_compiles_for_a_gpu(artifact: Artifact, tmp_path: Path) -> None:
+    """The contestant in single precision; products in half precision take minutes to build."""
+    from compiler.benchmark.prepare import Task as Contest
+    from compiler.benchmark.prepare import float_onnx
+    from compiler.cuda.tvm_float import build_float_library
+
+    source = float_onnx(Contest(artifact, "cuda", 1))
+    build_float_library(source, GPU, tmp_path / "model.so", half=False)
+    data = (tmp_path / "model.so").read_bytes()
+    assert ("elf", "sm_90") in contents(data) and b"__global__" not in data
