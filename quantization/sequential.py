@@ -31,7 +31,7 @@ from quantization.observers import channel_extent
 from quantization.placement import Placement, Role
 from quantization.reparameterize import reparameterize_layernorm
 from quantization.samples import Sampler, extend_selection, extendable
-from quantization.search import search_channels, search_range, search_twin
+from quantization.search import FULL, search_channels, search_range, search_twin
 from quantization.weight_rounding import round_weight
 from quantization.widths import LayerBits
 
@@ -117,7 +117,8 @@ class Walk:
             node.out = found.qparams
             node.attrs.update(twin_shift=found.twin.shift, twin_split=found.twin.split)
             return
-        node.out = search_range(values, bits, activation_scheme(self.graph, node))
+        extent = (float(value.min()), float(value.max())) if bits >= FULL else None
+        node.out = search_range(values, bits, activation_scheme(self.graph, node), extent)
 
     def _layernorm(self, node: Node, value: torch.Tensor) -> torch.Tensor:
         """Channel-wise ranges, moved into the weights around (RepQ-ViT)."""
