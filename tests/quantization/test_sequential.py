@@ -5,8 +5,17 @@ import pytest
 
 from quantization.fake_quantize import GraphModule
 from quantization.methods import METHODS
+from quantization.recipe import Recipe
 from quantization.reference import IntegerReference
-from tests.quantization.vits import VARIANTS, float_logits, lowest_cosine, pixels, quantized
+from tests.quantization.vits import (
+    VARIANTS,
+    float_logits,
+    lowest_cosine,
+    pixels,
+    quantize,
+    quantized,
+    traced,
+)
 
 SEARCHED = ["repq", "ptq4vit", "pdquant", "best"]
 
@@ -30,6 +39,15 @@ def test_four_bits_run_in_integers(variant: str, method: str) -> None:
     reference = IntegerReference(graph)
     integer = (reference(pictures.numpy()) * reference.output_scale).astype(np.float32)
     assert lowest_cosine(integer, float_logits(VARIANTS[variant](), pictures)) > 0.8
+
+
+@pytest.mark.parametrize("method", SEARCHED)
+def test_published_nonlinear_forms_keep_one_range(method: str) -> None:
+    graph = quantize(traced("class_token"), Recipe(4, 6, nonlinear="ivit"), method)
+    assert not any("twin_shift" in node.attrs or "log_steps" in node.attrs for node in graph)
+    pictures, reference = pixels(4, seed=9), IntegerReference(graph)
+    integer = (reference(pictures.numpy()) * reference.output_scale).astype(np.float32)
+    assert lowest_cosine(integer, float_logits(VARIANTS["class_token"](), pictures)) > 0.95
 
 
 def test_the_methods_that_search_are_tested_here() -> None:
