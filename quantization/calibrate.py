@@ -2,6 +2,8 @@
 
     trace -> rewrites -> place quantizers -> observe -> reparameterize -> quantize weights
 
+Methods that search (`quantization.methods`) take the last two steps node by node.
+
 Weights are rounded last: the input's normalization, LayerScale and the reparameterized scales are
 in them by then.
 """

@@ -21,7 +21,6 @@ from quantization.hessian_search import (
     search_weight_scales,
 )
 from quantization.layers import activation_scheme, quantized_source
-from quantization.methods import GeluRanges
 from quantization.observers import activation_qparams, weight_qparams
 from quantization.placement import Role
 from quantization.search import PTQ4VIT_SHIFTS, twin_params
@@ -55,7 +54,8 @@ class HessianWalk(Walk):
         """
         assert source.out is not None
         bits = self.placement.bits[source.name]
-        if source.op is OpKind.GELU and self.method.gelu is GeluRanges.TWIN and bits < 8:
+        plain = source.attrs.get("nonlinear") == "ivit"
+        if source.op is OpKind.GELU and not plain and bits < 8:
             half = 2 ** (bits - 1)
             found = []
             for factor in factors():

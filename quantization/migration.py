@@ -76,7 +76,9 @@ def migrate(
     r1 = np.where(live, spans / spans[live].mean(), 1.0)
     offset = np.where(live, -(low + high) / 2, -graph.real(node, "beta"))
     weights = [(linear, graph.real(linear, "weight").astype(np.float64)) for linear in linears]
-    tried = [_try_share(rows, weights, r1**share, offset, bits, round_weight) for share in SHARES]
+    tried = [
+        _try_share(rows, extent, weights, r1**share, offset, bits, round_weight) for share in SHARES
+    ]
     best = min(tried, key=lambda migration: migration.error)
     absorb(graph, node, linears, best.ratio, best.offset)
     return best.qparams
@@ -84,6 +86,7 @@ def migrate(
 
 def _try_share(
     rows: FloatArray,
+    extent: tuple[FloatArray, FloatArray],
     weights: list[tuple[Node, FloatArray]],
     ratio: FloatArray,
     offset: FloatArray,
@@ -93,7 +96,9 @@ def _try_share(
     """Quantize activations and weights with one ratio, and measure the layers' outputs."""
     moved = ((rows + offset) / ratio).astype(np.float32)
     few = moved[: max(64, RANGE_SAMPLES // moved.shape[1])]
-    qparams = search_range(few.reshape(-1), bits, QScheme.AFFINE)
+    low, high = ((end + offset) / ratio for end in extent)
+    reach = float(low.min()), float(high.max())
+    qparams = search_range(few.reshape(-1), bits, QScheme.AFFINE, reach)
     rounded = dequantize(quantize(moved, qparams), qparams)
     error = 0.0
     for linear, weight in weights:

@@ -26,13 +26,14 @@ from quantization.observers import activation_qparams
 
 CUTS_NARROW = np.geomspace(0.12, 1.0, 22)
 CUTS_WIDE = np.geomspace(0.4, 1.0, 14)
+CUTS_FULL = np.linspace(0.8, 1.0, 5)
 NARROW = 5
 """Up to this width clipping pays, and the search goes further."""
+FULL = 8
+"""From this width on steps are fine enough, and pictures to come may reach further than these."""
 ROUNDS = 2
 CHANNEL_CUTS_NARROW = np.linspace(0.4, 1.0, 16)
 CHANNEL_CUTS_WIDE = np.array([1.0, 0.95, 0.9])
-FULL = 8
-"""From this width on, a channel's whole range is kept: pictures to come may reach further."""
 CHANNEL_SHIFTS = (-0.1, 0.0, 0.1)
 TWIN_CUTS = np.geomspace(0.25, 1.0, 12)
 TWIN_SHIFTS = (1, 2, 3)
@@ -47,19 +48,23 @@ def quantization_error(values: FloatArray, qparams: QuantParams) -> float:
     return float(np.square((codes - zero) * scale - values).mean())
 
 
-def search_range(values: FloatArray, bits: int, scheme: QScheme) -> QuantParams:
+def search_range(
+    values: FloatArray, bits: int, scheme: QScheme, extent: tuple[float, float] | None = None
+) -> QuantParams:
     """Per-tensor parameters: the two ends of the range are cut in turn.
 
     Args:
         values: (S,) samples.
         bits: of the codes.
         scheme: SYMMETRIC cuts both ends together.
+        extent: the widest range to try, if it is not that of the samples.
 
     Returns:
         The best parameters.
     """
-    cuts = CUTS_NARROW if bits <= NARROW else CUTS_WIDE
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    cuts = CUTS_FULL if bits >= FULL else CUTS_NARROW if bits <= NARROW else CUTS_WIDE
+    low, high = extent or (float(values.min()), float(values.max()))
+    low, high = min(low, 0.0), max(high, 0.0)
 
     def best(ranges: list[tuple[float, float]]) -> tuple[float, float]:
         candidates = [activation_qparams(*r, bits, scheme) for r in ranges]

@@ -31,7 +31,7 @@ from quantization.observers import channel_extent
 from quantization.placement import Placement, Role
 from quantization.reparameterize import reparameterize_layernorm
 from quantization.samples import Sampler, extend_selection, extendable
-from quantization.search import search_channels, search_range, search_twin
+from quantization.search import FULL, search_channels, search_range, search_twin
 from quantization.weight_rounding import round_weight
 from quantization.widths import LayerBits
 
@@ -88,9 +88,8 @@ class Walk:
             return self.pixels.to(torch.float32) / 255
         if node.op is OpKind.CONSTANT and node.out is not None:
             quantize_constant(self.graph, node)
-        if node.op in (OpKind.LINEAR, OpKind.CONV2D):
-            return self._layer(node)
-        value = self._compute(node)
+        layer = node.op in (OpKind.LINEAR, OpKind.CONV2D)
+        value = self._layer(node) if layer else self._compute(node)
         role = self.placement.roles.get(node.name)
         if node.op is OpKind.EXP and self.method.attention is AttentionForm.ADAPTIVE:
             choose_codes(self.graph, node, value, self.widths, self.sampler)
@@ -111,13 +110,14 @@ class Walk:
         """Search the parameters of what a product reads."""
         bits = self.placement.bits[node.name]
         values = self.sampler.values(node, value)
-        twin = self.method.gelu is GeluRanges.TWIN
-        if node.op is OpKind.GELU and self.method.gelu is not GeluRanges.ONE and bits < 8:
-            found = search_twin(values, bits, twin)
+        ranges = GeluRanges.ONE if node.attrs.get("nonlinear") == "ivit" else self.method.gelu
+        if node.op is OpKind.GELU and ranges is not GeluRanges.ONE and bits < 8:
+            found = search_twin(values, bits, twin=ranges is GeluRanges.TWIN)
             node.out = found.qparams
             node.attrs.update(twin_shift=found.twin.shift, twin_split=found.twin.split)
             return
-        node.out = search_range(values, bits, activation_scheme(self.graph, node))
+        extent = (float(value.min()), float(value.max())) if bits >= FULL else None
+        node.out = search_range(values, bits, activation_scheme(self.graph, node), extent)
 
     def _layernorm(self, node: Node, value: torch.Tensor) -> torch.Tensor:
         """Channel-wise ranges, moved into the weights around (RepQ-ViT)."""

@@ -57,7 +57,8 @@ def layer_error(rows: FloatArray, weight: FloatArray, share: float, bits: tuple[
     span = np.ptp(rows, axis=0)
     ratio = (span / span.mean()) ** share
     moved = ((rows - (rows.min(0) + rows.max(0)) / 2) / ratio).astype(np.float32)
-    qparams = search_range(moved.reshape(-1), bits[1], QScheme.AFFINE)
+    reach = float(moved.min()), float(moved.max())
+    qparams = search_range(moved.reshape(-1), bits[1], QScheme.AFFINE, reach)
     x = dequantize(quantize(moved, qparams), qparams)
     scaled = (weight * ratio).astype(np.float32)
     error = x @ rounded(bits[0])(None, scaled).T - moved @ scaled.T  # type: ignore[arg-type]
