@@ -26,7 +26,7 @@ from quantization.search import search_range
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 RANGE_SAMPLES = 1 << 15
-RoundWeight = Callable[[Node, FloatArray], FloatArray]
+RoundWeight = Callable[[Node, FloatArray, FloatArray], FloatArray]
 
 
 class Migration(NamedTuple):
@@ -61,7 +61,8 @@ def migrate(
         rows: (R, C) samples of its output.
         extent: the range of each channel, lower and upper ends.
         bits: width of the activations.
-        round_weight: a layer and its (O, C) weight to the real values that it would get.
+        round_weight: a layer, its (O, C) weight and the (R, C) quantized rows that it reads, to the
+            real values that the weight would get.
 
     Returns:
         The layer-wise parameters, or None if something other than linear layers reads the
@@ -103,7 +104,7 @@ def _try_share(
     error = 0.0
     for linear, weight in weights:
         scaled = (weight * ratio).astype(np.float32)
-        real = round_weight(linear, scaled)
+        real = round_weight(linear, scaled, rounded)
         difference = rounded @ real.T - moved @ scaled.T
         centred = difference - difference.mean(0)  # the bias takes the mean
         error += float(np.square(centred).mean())

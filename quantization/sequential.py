@@ -137,12 +137,16 @@ class Walk:
         self._activation(node, value)
         return value
 
-    def _rounded(self, linear: Node, weight: FloatArray) -> FloatArray:
-        """A layer's weight as clipped rounding would leave it."""
+    def _rounded(self, linear: Node, weight: FloatArray, rows: FloatArray) -> FloatArray:
+        """A layer's weight as it would be rounded, with the scales of plain clipping."""
         bits = self.widths[linear.name].weight_bits
-        floor = np.zeros(len(weight))
-        unused = torch.zeros(0)
-        return dequantize(*round_weight(weight, bits, Rounding.CLIPPED, unused, floor))
+        floor, hessian = np.zeros(len(weight)), torch.zeros(0)
+        codes, qparams = round_weight(weight, bits, Rounding.CLIPPED, hessian, floor)
+        if self.method.rounding is Rounding.FEEDBACK:
+            hessian = torch.from_numpy(np.cov(rows.T, dtype=np.float64))
+            rounding, scales = self.method.rounding, qparams.scale
+            codes, qparams = round_weight(weight, bits, rounding, hessian, floor, scales)
+        return dequantize(codes, qparams)
 
     def _layer(self, node: Node) -> torch.Tensor:
         """Round a layer's weights for the inputs at hand, and compute its result."""

@@ -17,7 +17,7 @@ from tests.quantization.vits import normalized, pixels, traced
 
 
 def rounded(bits: int):
-    def round_weight(_: Node, weight: FloatArray) -> FloatArray:
+    def round_weight(_: Node, weight: FloatArray, __: FloatArray) -> FloatArray:
         qparams = weight_qparams(weight, bits)
         return dequantize(quantize(weight, qparams), qparams)
 
@@ -61,7 +61,7 @@ def layer_error(rows: FloatArray, weight: FloatArray, share: float, bits: tuple[
     qparams = search_range(moved.reshape(-1), bits[1], QScheme.AFFINE, reach)
     x = dequantize(quantize(moved, qparams), qparams)
     scaled = (weight * ratio).astype(np.float32)
-    error = x @ rounded(bits[0])(None, scaled).T - moved @ scaled.T  # type: ignore[arg-type]
+    error = x @ rounded(bits[0])(None, scaled, x).T - moved @ scaled.T  # type: ignore[arg-type]
     return float(np.square(error - error.mean(0)).mean())
 
 
