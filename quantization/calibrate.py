@@ -152,13 +152,12 @@ def observe(
 def _assign_activations(
     graph: Graph, placement: Placement, observers: dict[str, Observer], method: Method
 ) -> None:
-    """Give every placed quantizer its parameters."""
+    """Give every placed quantizer its parameters, but for those that the method searches for."""
+    searching, shared = method.search is not Search.NONE, set(placement.ties.values())
     for name, role in placement.roles.items():
         node, bits = graph.nodes[name], placement.bits[name]
-        searched = method.search is not Search.NONE and role in (
-            Role.ACTIVATION,
-            Role.POST_LAYERNORM,
-        )
+        settled = name in shared or node.batch_axis is None  # constants need no search
+        searched = searching and role in SEARCHED and not settled
         if name in placement.ties or searched:
             continue
         if role is Role.PIXELS:

@@ -33,7 +33,8 @@ from tests.quantization.vits import (
 def weight_bits(graph: Graph) -> list[int]:
     """Width of each layer's weights, in execution order."""
     layers = [node for node in graph if node.op in (OpKind.LINEAR, OpKind.CONV2D)]
-    return [int(np.abs(graph.tensor(node, "weight")).max()).bit_length() + 1 for node in layers]
+    codes = [graph.tensor(node, "weight").astype(np.int64) for node in layers]
+    return [int(np.maximum(code, ~code).max()).bit_length() + 1 for code in codes]
 
 
 @given(st.integers(2, 8), st.integers(2, 8))
