@@ -225,7 +225,7 @@ def test_narrow_ranges_are_a_clip_on_codes(model: onnx.ModelProto) -> None:
         if node.op_type == "Clip":
             assert ops[node.input[0]] == "QuantizeLinear"
     limits = [np.abs(v).max() for v, _, _ in weights(narrow).values() if v.dtype == np.int8]
-    assert set(limits) == {7, 127}  # the first and the last layer keep 8 bits
+    assert set(limits) == {8, 127}  # all codes of 4 bits; the first and last layer keep 8
 
 
 def test_normalization_is_deferred(model: onnx.ModelProto) -> None:
