@@ -94,7 +94,7 @@ def quantize_graph(
         _mark_nonlinear(graph, recipe.nonlinear)
     use_log_codes(graph, method.attention, recipe, method.log_zero, WIDEST_LOG_BITS)
     placement = place_quantizers(graph, recipe)
-    observers = observe(graph, placement, pixels, progress)
+    observers = observe(graph, placement, pixels, progress, method)
     _assign_activations(graph, placement, observers, method)
     widths = layer_widths(graph, recipe)
     if method.search is not Search.NONE:
@@ -117,7 +117,11 @@ def _mark_nonlinear(graph: Graph, nonlinear: str) -> None:
 
 
 def observe(
-    graph: Graph, placement: Placement, pixels: torch.Tensor, progress: Progress = _no_progress
+    graph: Graph,
+    placement: Placement,
+    pixels: torch.Tensor,
+    progress: Progress = _no_progress,
+    method: Method | None = None,
 ) -> dict[str, Observer]:
     """Run the float graph over the calibration pictures.
 
@@ -126,14 +130,21 @@ def observe(
         placement: which results to watch.
         pixels: (N, C, H, W) uint8.
         progress: wraps the batches.
+        method: what is not read by it is not kept: of what it searches for, only the extremes, and
+            a tensor's sample only where it is cut by one. All if None.
 
     Returns:
         Node name -> observer.
     """
     if len(pixels) == 0:
         raise VitqError("no calibration pictures: give at least one")
+    searching = method is not None and method.search is not Search.NONE
     observers = {
-        name: Observer(name, channels=role is Role.POST_LAYERNORM)
+        name: Observer(
+            name,
+            channels=role is Role.POST_LAYERNORM,
+            sampling=not searching or _is_settled(graph, placement, name),
+        )
         for name, role in placement.roles.items()
         if role in (Role.ACTIVATION, Role.POST_LAYERNORM, Role.RESIDUAL)
     }
@@ -149,15 +160,19 @@ def observe(
     return observers
 
 
+def _is_settled(graph: Graph, placement: Placement, name: str) -> bool:
+    """Whether no method searches a node's parameters: constants, and those that others share."""
+    return graph.nodes[name].batch_axis is None or name in placement.ties.values()
+
+
 def _assign_activations(
     graph: Graph, placement: Placement, observers: dict[str, Observer], method: Method
 ) -> None:
     """Give every placed quantizer its parameters, but for those that the method searches for."""
-    searching, shared = method.search is not Search.NONE, set(placement.ties.values())
+    searching = method.search is not Search.NONE
     for name, role in placement.roles.items():
         node, bits = graph.nodes[name], placement.bits[name]
-        settled = name in shared or node.batch_axis is None  # constants need no search
-        searched = searching and role in SEARCHED and not settled
+        searched = searching and role in SEARCHED and not _is_settled(graph, placement, name)
         if name in placement.ties or searched:
             continue
         if role is Role.PIXELS:

@@ -18,13 +18,12 @@ and the importance is averaged over pictures, so that it is a property of a posi
 and not of a picture: with few pictures it would be noise.
 """
 
-import numpy as np
 import torch
 
 from quantization.fake_quantize import compute_node
 from quantization.graph import Graph, OpKind
 
-BATCH = 4
+BATCH = 2
 DRAWS = 2
 """Labels drawn for each picture."""
 EVEN_SHARE = 0.5
@@ -68,7 +67,7 @@ def _squared_gradients(
         if node.op is OpKind.INPUT:
             value = (pixels.to(torch.float32) / 255).requires_grad_()
         else:
-            params = {r: torch.from_numpy(np.array(graph.real(node, r))) for r in node.params}
+            params = {r: torch.from_numpy(graph.real(node, r)) for r in node.params}
             inputs = [values[name] for name in node.inputs]
             value = compute_node(node, inputs, params, pixels.shape[0])
         if node.name in names and value.requires_grad:

@@ -32,10 +32,12 @@ class Observer:
     Args:
         name: of the node, for messages.
         channels: also keep extremes and rows for each index of the last axis.
+        sampling: keep a sample; otherwise extremes only.
     """
 
-    def __init__(self, name: str, channels: bool) -> None:
+    def __init__(self, name: str, channels: bool, sampling: bool = True) -> None:
         self.name = name
+        self.sampling = sampling
         self.channels = channels
         self.low = np.inf
         self.high = -np.inf
@@ -61,6 +63,8 @@ class Observer:
                 "check the weights and the calibration pictures"
             )
         self.low, self.high = min(self.low, low), max(self.high, high)
+        if not self.sampling:
+            return
         if self.channels:
             rows = x.reshape(-1, x.shape[-1])
             self._period = x.shape[-1]
