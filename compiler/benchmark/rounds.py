@@ -4,13 +4,13 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from compiler.benchmark.worker import LONG_MS, environment
+from compiler.progress import progress_bar
 
 TURN_MS = 30.0
 RUNS = (3, 50)
@@ -154,7 +154,7 @@ def run_rounds(workers: dict[Key, Worker], rounds: int) -> dict[Key, str]:
         Reasons of those that failed.
     """
     failed: dict[Key, str] = {}
-    for _ in _progress(range(rounds), f"{len(workers)} contestants"):
+    for _ in progress_bar(range(rounds), f"{len(workers)} contestants", rounds, "round"):
         for key, worker in list(workers.items()):
             try:
                 worker.turn()
@@ -162,12 +162,6 @@ def run_rounds(workers: dict[Key, Worker], rounds: int) -> dict[Key, str]:
                 failed[key] = str(error)
                 workers.pop(key).close()
     return failed
-
-
-def _progress(rounds: Iterable[int], title: str) -> Iterable[int]:
-    from tqdm import tqdm
-
-    return tqdm(rounds, desc=title, unit="round", leave=False, disable=None)
 
 
 def summarize(
