@@ -7,7 +7,7 @@ from numerics.arrays import FloatArray
 from numerics.errors import VitqError
 from numerics.qparams import PerAxis, QScheme, QuantParams, quantize
 from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
-from quantization.methods import Method, Rounding
+from quantization.methods import Method, WeightRounding
 from quantization.weight_rounding import round_weight
 
 BIAS_LIMIT = 2.0**29
@@ -91,7 +91,7 @@ def round_layer(
     if rows is not None and weights is not None:
         if method.correct_bias:
             mean = (weights @ rows.to(torch.float64)).numpy()
-        if method.rounding is Rounding.FEEDBACK:
+        if method.rounding is WeightRounding.FEEDBACK:
             hessian = _second_moment(rows, weights, mean)
     floor = np.abs(bias) / x_scale / BIAS_LIMIT
     codes, qparams = round_weight(flat, bits, method.rounding, hessian, floor, scales)

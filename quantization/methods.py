@@ -36,7 +36,7 @@ class GeluRanges(StrEnum):
     SPLIT = "split"
 
 
-class Rounding(StrEnum):
+class WeightRounding(StrEnum):
     """How weights become codes (`quantization.weight_rounding`)."""
 
     NEAREST = "nearest"
@@ -88,7 +88,7 @@ class Method:
     gelu: GeluRanges = GeluRanges.ONE
     migrate: bool = False
     equalize: bool = False
-    rounding: Rounding = Rounding.NEAREST
+    rounding: WeightRounding = WeightRounding.NEAREST
     correct_bias: bool = False
 
 
@@ -105,7 +105,7 @@ METHODS = {
             attention=AttentionForm.LOG_SQRT2,
             search=Search.VALUES,
             sequential=True,
-            rounding=Rounding.FEEDBACK,
+            rounding=WeightRounding.FEEDBACK,
             correct_bias=True,
         ),
         Method(
@@ -125,7 +125,7 @@ METHODS = {
             "PD-Quant (arXiv:2212.07048)",
             search=Search.PREDICTION,
             sequential=True,
-            rounding=Rounding.CLIPPED,
+            rounding=WeightRounding.CLIPPED,
         ),
         Method(
             "best",
@@ -140,7 +140,7 @@ METHODS = {
             gelu=GeluRanges.SPLIT,
             migrate=True,
             equalize=True,
-            rounding=Rounding.FEEDBACK,
+            rounding=WeightRounding.FEEDBACK,
             correct_bias=True,
         ),
     )

@@ -25,7 +25,7 @@ from quantization.fake_quantize import compute_node, simulate_node
 from quantization.graph import Graph, Node, OpKind
 from quantization.importance import Importance
 from quantization.layers import activation_scheme, quantize_constant, round_layer
-from quantization.methods import GeluRanges, Method, Rounding
+from quantization.methods import GeluRanges, Method, WeightRounding
 from quantization.migration import migrate
 from quantization.observers import channel_extent
 from quantization.placement import Placement, Role
@@ -141,8 +141,8 @@ class Walk:
         """A layer's weight as it would be rounded, with the scales of plain clipping."""
         bits = self.widths[linear.name].weight_bits
         floor, hessian = np.zeros(len(weight)), torch.zeros(0)
-        codes, qparams = round_weight(weight, bits, Rounding.CLIPPED, hessian, floor)
-        if self.method.rounding is Rounding.FEEDBACK:
+        codes, qparams = round_weight(weight, bits, WeightRounding.CLIPPED, hessian, floor)
+        if self.method.rounding is WeightRounding.FEEDBACK:
             hessian = torch.from_numpy(np.cov(rows.T, dtype=np.float64))
             rounding, scales = self.method.rounding, qparams.scale
             codes, qparams = round_weight(weight, bits, rounding, hessian, floor, scales)

@@ -19,7 +19,7 @@ import torch
 
 from numerics.arrays import FloatArray, IntArray
 from numerics.qparams import PerAxis, QuantParams, bounds, quantize
-from quantization.methods import Rounding
+from quantization.methods import WeightRounding
 from quantization.observers import weight_qparams
 
 CLIPS_NARROW = np.linspace(1.0, 0.55, 9)
@@ -34,7 +34,7 @@ BLOCK = 64
 def round_weight(
     weight: FloatArray,
     bits: int,
-    rounding: Rounding,
+    rounding: WeightRounding,
     hessian: torch.Tensor,
     floor: FloatArray,
     scales: FloatArray | None = None,
@@ -52,7 +52,7 @@ def round_weight(
     Returns:
         (O, K) codes, and parameters along axis 0.
     """
-    if rounding is Rounding.NEAREST and scales is None:
+    if rounding is WeightRounding.NEAREST and scales is None:
         qparams = weight_qparams(weight, bits, floor)
         return quantize(weight, qparams), qparams
     limits = weight_limits(bits)
@@ -60,7 +60,7 @@ def round_weight(
     tried = np.maximum(tried, floor).astype(np.float32).astype(np.float64)
     rows = torch.from_numpy(weight.astype(np.float64)).repeat(len(tried), 1)
     steps = torch.from_numpy(tried.reshape(-1, 1))
-    if rounding is not Rounding.FEEDBACK:
+    if rounding is not WeightRounding.FEEDBACK:
         codes = torch.clamp(torch.round(rows / steps), *limits)
         errors = (codes * steps - rows).square().sum(1)
     else:

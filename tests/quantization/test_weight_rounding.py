@@ -6,7 +6,7 @@ import torch
 
 from numerics.arrays import FloatArray
 from numerics.qparams import dequantize
-from quantization.methods import Rounding
+from quantization.methods import WeightRounding
 from quantization.weight_rounding import DAMPING, round_weight, weight_limits
 
 ROWS, INPUTS = 5, 24
@@ -43,7 +43,7 @@ def textbook(row: FloatArray, scale: float, limits: tuple[int, int], h: FloatArr
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_feedback_is_obq(bits: int) -> None:
     weight, hessian = problem()
-    codes, qparams = round_weight(weight, bits, Rounding.FEEDBACK, hessian, np.zeros(ROWS))
+    codes, qparams = round_weight(weight, bits, WeightRounding.FEEDBACK, hessian, np.zeros(ROWS))
     damped = hessian.numpy() + DAMPING * float(hessian.diagonal().mean()) * np.eye(INPUTS)
     for row, scale, found in zip(weight, qparams.scale, codes, strict=True):
         limits = weight_limits(bits)
@@ -54,17 +54,17 @@ def test_feedback_is_obq(bits: int) -> None:
 def test_each_way_is_better_than_the_one_before(bits: int) -> None:
     weight, hessian = problem(1)
     errors = {}
-    for rounding in Rounding:
+    for rounding in WeightRounding:
         found = round_weight(weight, bits, rounding, hessian, np.zeros(ROWS))
         errors[rounding] = output_error(weight, dequantize(*found), hessian)
-    assert errors[Rounding.FEEDBACK] < 0.7 * errors[Rounding.NEAREST]
-    assert errors[Rounding.FEEDBACK] < errors[Rounding.CLIPPED]
+    assert errors[WeightRounding.FEEDBACK] < 0.7 * errors[WeightRounding.NEAREST]
+    assert errors[WeightRounding.FEEDBACK] < errors[WeightRounding.CLIPPED]
 
 
 def test_clipping_is_by_the_squared_error_of_the_weights() -> None:
     weight, hessian = problem(2)
     weight[0, 0] = 6.0
-    codes, qparams = round_weight(weight, 4, Rounding.CLIPPED, hessian, np.zeros(ROWS))
+    codes, qparams = round_weight(weight, 4, WeightRounding.CLIPPED, hessian, np.zeros(ROWS))
     real = dequantize(codes, qparams)
     assert codes.min() >= -8 and codes.max() <= 7
     for row, found in zip(weight, real, strict=True):
@@ -74,21 +74,21 @@ def test_clipping_is_by_the_squared_error_of_the_weights() -> None:
             assert np.square(found - row).sum() <= np.square(other - row).sum() + 1e-6
 
 
-@pytest.mark.parametrize("rounding", list(Rounding))
-def test_scales_are_never_below_the_floor(rounding: Rounding) -> None:
+@pytest.mark.parametrize("rounding", list(WeightRounding))
+def test_scales_are_never_below_the_floor(rounding: WeightRounding) -> None:
     weight, hessian = problem(3)
     floor = np.array([0.0, 10.0, 0.0, 0.5, 0.0])
     _, qparams = round_weight(weight, 4, rounding, hessian, floor)
     assert (qparams.scale >= floor.astype(np.float32)).all()
 
 
-@pytest.mark.parametrize("rounding", list(Rounding))
-def test_settled_scales_are_kept(rounding: Rounding) -> None:
+@pytest.mark.parametrize("rounding", list(WeightRounding))
+def test_settled_scales_are_kept(rounding: WeightRounding) -> None:
     weight, hessian = problem(4)
     scales = np.linspace(0.2, 0.6, ROWS).astype(np.float32)
     codes, qparams = round_weight(weight, 4, rounding, hessian, np.zeros(ROWS), scales)
     np.testing.assert_array_equal(qparams.scale, scales)
-    if rounding is not Rounding.FEEDBACK:
+    if rounding is not WeightRounding.FEEDBACK:
         expected = np.clip(np.rint(weight.astype(np.float64) / scales[:, None]), -8, 7)
         np.testing.assert_array_equal(codes, expected)
 
@@ -97,7 +97,7 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
     weight, _ = problem(5)
     weight[1] = 0
     zero = torch.zeros(INPUTS, INPUTS, dtype=torch.float64)
-    codes, qparams = round_weight(weight, 4, Rounding.FEEDBACK, zero, np.zeros(ROWS))
+    codes, qparams = round_weight(weight, 4, WeightRounding.FEEDBACK, zero, np.zeros(ROWS))
     assert np.isfinite(qparams.scale).all()
     assert not codes[1].any()
 
