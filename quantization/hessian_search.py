@@ -11,7 +11,8 @@ All candidates of one scale are evaluated in one batch on sampled rows (the publ
 Deviations: the gradients are the importance of `quantization.importance` (labels drawn from the
 model's own predictions); weights have one scale for each output channel and not for the layer, so
 that the search over a weight's scale is the same one for all channels at once; the zero point of an
-affine input is searched first, by `search_range`, and kept in proportion.
+affine input is searched first, by `search_range`, and kept in proportion; post-Softmax weights have
+log2 codes below 8 bits instead of twin ranges, which no kernel executes there.
 """
 
 from collections.abc import Sequence

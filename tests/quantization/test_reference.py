@@ -90,6 +90,7 @@ def test_digits_against_float_and_simulation(
     digits_graph: Graph, digits_pixels: UInt8Array, digits_logits: FloatArray
 ) -> None:
     logits = logits_of(digits_graph, digits_pixels)
+    # repq cuts ranges: its worst of the 32 pictures is at 0.9990, and one near tie changes sides.
     assert lowest_cosine(logits, digits_logits) > 0.9985
     assert (logits.argmax(axis=1) == digits_logits.argmax(axis=1)).mean() >= 31 / 32
     simulated = GraphModule(digits_graph, simulate=True)(torch.from_numpy(digits_pixels)).numpy()
