@@ -5,9 +5,10 @@
 #                           SAVE_IMAGES=folder: look at the calibration pictures
 #                           RECIPE=mixed BUDGET_BYTES=N|BUDGET_BITOPS=N: a width for each layer, measured
 # make sensitivity WIDTHS=3,4,6 PLOT=plot.png JSON=out.json       what narrow widths of each layer cost
-# make compare-methods METHOD=repq,minmax RECIPE=w8a8,w4a8 CALIB=folder,psaq,noise BACKEND=fake|reference
+# make compare-methods METHOD=repq,minmax RECIPE=w8a8,w4a8 CALIB=folder,psaq,noise BACKEND=fake|reference|library
 #                           a table, PLOT=plot.png, JSON=out.json; a run that is stopped goes on
-#                           TARGET=cuda ARCH=sm_75,sm_90: NVIDIA GPUs, on a machine with or without one
+#                           SEEDS=0,1,2: as many draws of calibration pictures, mean and spread
+# make compile TARGET=cuda ARCH=sm_75,sm_90        NVIDIA GPUs, on a machine with or without one
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make run INPUT=x.npy OUTPUT=y.npy
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
@@ -45,6 +46,7 @@ BUDGET_BYTES ?=
 BUDGET_BITOPS ?=
 WIDTHS ?=
 BACKEND ?=
+SEEDS ?=
 PICTURES ?=
 COUNT ?=
 IMAGE_SIZE ?=
@@ -101,7 +103,7 @@ sensitivity: $(READY)
 
 compare-methods: $(READY)
 	$(VITQ) compare-methods $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) \
-		$(call option,--backend,$(BACKEND)) $(call option,--plot,$(PLOT)) \
+		$(call option,--backend,$(BACKEND)) $(call option,--seeds,$(SEEDS)) $(call option,--plot,$(PLOT)) \
 		$(if $(JSON),--json > "$(JSON)")
 
 export: quantize

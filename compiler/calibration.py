@@ -68,7 +68,9 @@ def calibration_pictures(
 
     source = options.calibration_source
     if source not in GENERATED:
-        return load_pictures(source, prep.input_shape, options.calib_count, "calibration")
+        return load_pictures(
+            source, prep.input_shape, options.calib_count, "calibration", options.calib_seed
+        )
     described = f"{source}, seed {options.calib_seed}"
     return Pictures(_made(source, options, graph, prep), None, described)
 

@@ -20,7 +20,13 @@ Calib = Annotated[
         "alone: psaq, psaq2, noise"
     ),
 ]
-CalibSeed = Annotated[int, typer.Option(help="seed of pictures made from the model")]
+CalibSeed = Annotated[
+    int,
+    typer.Option(
+        help="which pictures: 0 the first of a folder, others draw some of all; also the seed of "
+        "pictures made from the model"
+    ),
+]
 CalibSteps = Annotated[
     int | None, typer.Option(help="steps of gradient descent for them; more is better and slower")
 ]
@@ -34,7 +40,7 @@ Recipe = Annotated[
         help="widths, w<bits>a<bits>[-first<bits>][-last<bits>], or a recipe's .json file"
     ),
 ]
-Method = Annotated[str, typer.Option(help="minmax, percentile or repq")]
+Method = Annotated[str, typer.Option(help="repq, best, ptq4vit, pdquant, minmax or percentile")]
 Nonlinear = Annotated[str, typer.Option(help="integer Softmax and GELU: vitq or ivit")]
 Size = Annotated[int | None, typer.Option(help="picture size, where the model does not say")]
 Mean = Annotated[str | None, typer.Option(help="input mean, three numbers with commas")]

@@ -124,14 +124,22 @@ def compare_methods(
     pictures: opt.Pictures = None,
     count: opt.EvaluateCount = None,
     backend: Annotated[
-        str, typer.Option(help="fake (quantizers simulated, fast) or reference (integers)")
+        str,
+        typer.Option(
+            help="fake (quantizers simulated, fast), reference (integers) or library (compiled for "
+            "this machine and verified)"
+        ),
     ] = "fake",
+    seeds: Annotated[
+        str | None, typer.Option(help="of the calibration pictures, with commas; for mean, spread")
+    ] = None,
     plot: opt.Plot = None,
     as_json: opt.Json = False,
 ) -> None:
     """Methods x widths x calibration sources: several of --method, --recipe, --calib with commas.
 
-    Each combination is kept when it is done: a run that is stopped goes on where it was.
+    With several --seeds every combination is calibrated on as many draws of pictures. Each
+    combination is kept when it is done: a run that is stopped goes on where it was.
     """
     from compiler.compare import compare_methods as stage
     from compiler.comparison_report import comparison_rows, plot_comparison
@@ -139,12 +147,14 @@ def compare_methods(
 
     check_plot("--plot", plot)
     asked = given.keywords  # type: ignore[attr-defined]
+    drawn = (asked["calib_seed"],) if seeds is None else opt.integers(seeds, "seeds")
     sources = (asked["calib"] or "").split(",")
     variants = [
-        given(calib=source or None, recipe=recipe, method=method)
+        given(calib=source or None, recipe=recipe, method=method, calib_seed=seed)
         for source in sources
         for recipe in asked["recipe"].split(",")
         for method in asked["method"].split(",")
+        for seed in drawn
     ]
     result = stage(variants, pictures, count, backend)
     if plot is not None:
@@ -154,4 +164,6 @@ def compare_methods(
         return
     head = ["calibration", "recipe", "method", "top-1", "top-5", "agreement", "cosine", "SQNR dB"]
     title = f"{result.model}, {result.float_row.images} pictures, backend {result.backend}"
+    if len(drawn) > 1:
+        title += f", mean and standard deviation over {len(drawn)} draws of calibration pictures"
     print_table(head, comparison_rows(result), title)

@@ -16,9 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from compiler.artifacts import fingerprint, is_current, read_json, write_json
+from compiler.artifacts import fingerprint, is_current, read_json, source_hash, versions, write_json
+from compiler.comparison_backends import BACKENDS
 from compiler.evaluate import Row, float_runner, row_of, with_progress
 from compiler.progress import progress_bar
 from compiler.quantize import (
@@ -27,17 +26,19 @@ from compiler.quantize import (
     QuantizeOptions,
     load_float_model,
     model_content,
-    prepare,
     quantize_fingerprint,
+    quantized_model,
 )
-from numerics.arrays import FloatArray, UInt8Array
+from compiler.spread import Summary, summarize
+from compiler.verify import IntegersDifferError
+from numerics.arrays import FloatArray
 from numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("fake", "reference")
 FLOAT = "float"
-Logits = Callable[[UInt8Array], FloatArray]
+LIBRARY = "library"
+LIBRARY_PACKAGES = ("numerics", "quantization", "export", "relay_passes", "compiler")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Cell:
         method: name.
         row: what it came to, None if it was refused.
         refused: why it could not be quantized, None if it could.
+        seed: of the calibration pictures.
     """
 
     calibration: str
@@ -57,6 +59,7 @@ class Cell:
     method: str
     row: Row | None
     refused: str | None = None
+    seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -79,9 +82,14 @@ class Comparison:
     float_row: Row
     cells: list[Cell]
 
+    @property
+    def summaries(self) -> list[Summary]:
+        """One for each combination, over all seeds."""
+        return summarize(self.cells)
+
     def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
+        """All fields, and the summaries."""
+        return asdict(self) | {"summaries": [summary.to_json() for summary in self.summaries]}
 
 
 def compare_methods(
@@ -93,17 +101,19 @@ def compare_methods(
     """Quantize and evaluate every variant of one model.
 
     Args:
-        variants: the same model with different methods, recipes and calibration sources.
+        variants: the same model with different methods, recipes, calibration sources and seeds.
         pictures: folder or ``.npy``; None for the embedded model's held-out digits.
         count: how many, None for all.
         backend: ``fake`` (quantizers simulated around float operators: fast, for exploring) or
-            ``reference`` (the integers that a library computes).
+            ``reference`` (the integers that a library computes), or ``library``, compiled for this
+            machine, verified, and run.
 
     Returns:
         The comparison; a variant that cannot be quantized is a cell that says why.
 
     Raises:
-        VitqError: unknown backend, no pictures, or a model that cannot be loaded.
+        VitqError: unknown backend, no pictures, a model that cannot be loaded, or a library that
+            does not compute the reference's integers.
     """
     if backend not in BACKENDS:
         raise VitqError(f"--backend {backend!r}: choose {', '.join(BACKENDS)}")
@@ -130,6 +140,7 @@ class _Judge:
         model = load_float_model(options)
         prep = model.preprocessing
         self._float = float_runner(model.module, prep.mean, prep.std)
+        self.source = source
         self.data = load_pictures(source, prep.input_shape, count, "evaluation")
         labels = [] if self.data.labels is None else self.data.labels.tolist()
         self._content = fingerprint({
@@ -140,7 +151,11 @@ class _Judge:
 
     def key(self, backend: str, model: str) -> str:
         """Fingerprint of a cell; `model` is that of the model."""
-        return fingerprint({"backend": backend, "model": model, "pictures": self._content})
+        content = {"backend": backend, "model": model, "pictures": self._content}
+        if backend == LIBRARY:
+            content["compiler"] = source_hash(LIBRARY_PACKAGES)
+            content["versions"] = fingerprint(versions(("apache-tvm", "apache-tvm-ffi", "onnx")))
+        return fingerprint(content)
 
     def float_logits(self) -> FloatArray:
         """Of all pictures, computed once."""
@@ -157,18 +172,22 @@ def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
     """One cell, from its file or computed; a refusal is not kept."""
     key = judge.key(backend, quantize_fingerprint(options))
     names = (options.calibration_source, options.recipe, options.method)
-    title = " ".join(names)
+    seed = options.calib_seed
+    title = " ".join(names) + (f", seed {seed}" if seed else "")
 
     def compute() -> Row:
         started = time.perf_counter()
-        logits = with_progress(_runner(options, backend), judge.data.pixels, title)
+        run = BACKENDS[backend](quantized_model(options), judge.source)
+        logits = with_progress(run, judge.data.pixels, title)
         return judge.row(title, logits, time.perf_counter() - started)
 
     try:
-        return Cell(*names, _kept(options, key, compute))
+        return Cell(*names, _kept(options, key, compute), seed=seed)
+    except IntegersDifferError:
+        raise
     except VitqError as error:
         logger.warning("compare: %s is refused: %s", title, error)
-        return Cell(*names, None, str(error))
+        return Cell(*names, None, str(error), seed)
 
 
 def _kept(options: QuantizeOptions, key: str, compute: Callable[[], Row]) -> Row:
@@ -184,24 +203,3 @@ def _kept(options: QuantizeOptions, key: str, compute: Callable[[], Row]) -> Row
 
 def _folder(options: QuantizeOptions) -> Path:
     return options.artifact.folder.parent / "comparison"
-
-
-def _runner(options: QuantizeOptions, backend: str) -> Logits:
-    """The quantized model as a function of pixels."""
-    import torch
-
-    from quantization.calibrate import quantize_graph
-    from quantization.fake_quantize import GraphModule
-    from quantization.methods import get_method
-    from quantization.recipe import Recipe
-    from quantization.reference import IntegerReference
-
-    graph, prep, pictures = prepare(options)
-    recipe = Recipe.parse(options.recipe, options.nonlinear)
-    pixels, method = torch.from_numpy(pictures.pixels), get_method(options.method)
-    quantize_graph(graph, pixels, recipe, method, prep.mean, prep.std, progress_bar)
-    if backend == "fake":
-        module = GraphModule(graph, simulate=True)
-        return lambda x: module(torch.from_numpy(x.copy())).numpy()
-    reference = IntegerReference(graph)
-    return lambda x: (reference(x) * reference.output_scale).astype(np.float32)

@@ -24,6 +24,7 @@ from quantization.methods import get_method
 from quantization.recipe import Nonlinear, Recipe
 
 if TYPE_CHECKING:
+    from quantization.artifact import QuantizedModel
     from quantization.graph import Graph
     from quantization.models import LoadedModel, Preprocessing
     from quantization.pictures import Pictures
@@ -54,7 +55,8 @@ class QuantizeOptions:
         mean: overrides the model's own normalization.
         std: likewise.
         artifacts: root folder of all artifacts.
-        calib_seed: of pictures that are made without data.
+        calib_seed: of a source with more pictures than needed, 0 takes the first ones, another seed
+            draws some; of pictures that are made without data, it decides every one.
         calib_steps: of gradient descent for them; None for the generator's own number.
         save_images: folder to write the calibration pictures to, for people; decides nothing.
     """
@@ -138,7 +140,7 @@ def quantize(options: QuantizeOptions) -> Artifact:
             prepare(options)
         return artifact
     started = time.perf_counter()
-    model = _quantize(options, wanted)
+    model = quantized_model(options)
     begin_stage(json_path)
     storage.save(artifact.folder, model)
     logger.info("quantize: %s (%.1f s)", json_path, time.perf_counter() - started)
@@ -159,7 +161,8 @@ def prepare(options: QuantizeOptions) -> "tuple[Graph, Preprocessing, Pictures]"
     return graph, prep, pictures
 
 
-def _quantize(options: QuantizeOptions, wanted: str) -> Any:
+def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
+    """What the stage writes, without writing it."""
     import torch
 
     from quantization.artifact import QuantizedModel
@@ -172,7 +175,7 @@ def _quantize(options: QuantizeOptions, wanted: str) -> Any:
         graph, pixels, recipe, get_method(options.method), prep.mean, prep.std, progress_bar
     )
     provenance = {
-        "fingerprint": wanted,
+        "fingerprint": quantize_fingerprint(options),
         "model": options.model,
         "weights": None if options.weights is None else str(options.weights.resolve()),
         "random_weights": options.random_weights,
@@ -241,7 +244,8 @@ def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
     source = options.calibration_source
     if source == EMBEDDED_CALIBRATION or source in GENERATED:
         return source
-    return [file_hash(path) for path in picture_files(source, options.calib_count)]
+    seed = options.calib_seed
+    return [file_hash(path) for path in picture_files(source, options.calib_count, seed)]
 
 
 def _factory_source(model: str) -> str | None:

@@ -20,6 +20,10 @@ RANDOM_PICTURES = 4
 SEED = 20_220
 
 
+class IntegersDifferError(VitqError):
+    """The library does not compute the reference's integers."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One comparison.
@@ -67,7 +71,7 @@ def verify(
         One check for the golden file, real pictures, random pixels, and each extreme.
 
     Raises:
-        VitqError: if a single integer differs; the message names the first set that does.
+        IntegersDifferError: if one integer differs; the message names the first set with one.
     """
     compiled = open_compiled(folder)
     if tracker is None:
@@ -82,7 +86,7 @@ def verify(
     bad = [check for check in checks if check.different]
     if bad:
         where = f" on device {bad[0].device}" if bad[0].device else ""
-        raise VitqError(
+        raise IntegersDifferError(
             f"{compiled.folder}{where}: {bad[0].different} of {bad[0].values} integers differ from "
             f"the {bad[0].against} on {bad[0].name} pictures (by at most "
             f"{bad[0].largest_difference}); please report this with the artifact's metadata.json"

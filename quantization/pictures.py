@@ -51,7 +51,11 @@ class Pictures:
 
 
 def load_pictures(
-    source: str, input_shape: tuple[int, int, int], limit: int | None, embedded_split: str
+    source: str,
+    input_shape: tuple[int, int, int],
+    limit: int | None,
+    embedded_split: str,
+    seed: int = 0,
 ) -> Pictures:
     """Load pictures from any source.
 
@@ -60,6 +64,7 @@ def load_pictures(
         input_shape: (C, H, W) of the model.
         limit: how many, None for all.
         embedded_split: ``calibration`` or ``evaluation``, for ``digits``.
+        seed: which ones, see `drawn`.
 
     Returns:
         The pictures.
@@ -71,31 +76,68 @@ def load_pictures(
     if limit is not None and limit < 1:
         raise VitqError(f"the number of pictures is {limit}: give at least 1")
     if source == EMBEDDED:
-        return _digits(limit, embedded_split, input_shape)
+        return _digits(limit, embedded_split, input_shape, seed)
     path = Path(source)
     if path.suffix == ".npy":
-        return _from_npy(path, input_shape, limit)
+        return _from_npy(path, input_shape, limit, seed)
     if not path.is_dir():
         raise VitqError(f"pictures {source}: no such folder (or .npy file)")
-    return _from_folder(path, input_shape, limit)
+    return _from_folder(path, input_shape, limit, seed)
 
 
-def _digits(limit: int | None, split: str, input_shape: tuple[int, int, int]) -> Pictures:
+def drawn(available: int, limit: int | None, seed: int, source: str) -> list[int]:
+    """Which pictures of a source are taken.
+
+    Args:
+        available: how many there are.
+        limit: how many are wanted, None for all.
+        seed: 0 takes the first ones, another one draws some of all.
+        source: for the message.
+
+    Returns:
+        Indices.
+
+    Raises:
+        VitqError: if there is nothing to draw from.
+    """
+    if seed == 0:
+        return list(range(available))[:limit]
+    if limit is None or limit >= available:
+        raise VitqError(
+            f"{source} holds {available} pictures: seed {seed} has none to draw {limit or 'all'} "
+            "from; give more pictures or a smaller number"
+        )
+    # RandomState and not default_rng: NumPy guarantees that its stream never changes.
+    found: list[int] = np.random.RandomState(seed).permutation(available)[:limit].tolist()
+    return found
+
+
+def _digits(
+    limit: int | None, split: str, input_shape: tuple[int, int, int], seed: int
+) -> Pictures:
     from models.digits_vit import IMAGE_SIZE
-    from models.digits_vit.data import calibration_images, eval_images
+    from models.digits_vit.data import calibration_images, eval_images, load_digits_split
 
     if input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
         raise VitqError(f"the embedded digits do not fit an input of {input_shape}: give pictures")
     try:
-        if split == "calibration":
+        if split == "calibration" and seed == 0:
             return Pictures(np.array(calibration_images(limit or 32)), None, EMBEDDED)
+        if split == "calibration":
+            pool = load_digits_split().train.images
+            chosen = drawn(len(pool), limit or 32, seed, EMBEDDED)
+            return Pictures(pool[chosen], None, _described(EMBEDDED, seed))
         pixels, labels = eval_images(limit)
     except ValueError as error:
         raise VitqError(f"the embedded digits: {error}") from error
     return Pictures(np.array(pixels), np.array(labels), EMBEDDED)
 
 
-def picture_files(source: str, limit: int | None) -> list[Path]:
+def _described(source: str, seed: int) -> str:
+    return source if seed == 0 else f"{source}, seed {seed}"
+
+
+def picture_files(source: str, limit: int | None, seed: int = 0) -> list[Path]:
     """The files that `load_pictures` would read, to tell whether they changed.
 
     Raises:
@@ -104,7 +146,8 @@ def picture_files(source: str, limit: int | None) -> list[Path]:
     path = Path(source)
     if path.is_dir():
         table = path / LABELS_FILE
-        files = [file for file, _ in _labelled_files(path)[:limit]]
+        entries = _labelled_files(path)
+        files = [entries[i][0] for i in drawn(len(entries), limit, seed, source)]
         missing = [file for file in files if not file.is_file()]
         if missing:
             raise VitqError(f"{table} names {missing[0].name}, which does not exist")
@@ -138,22 +181,28 @@ def read_pixels(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
     return checked
 
 
-def _from_npy(path: Path, input_shape: tuple[int, int, int], limit: int | None) -> Pictures:
-    return Pictures(read_pixels(path, input_shape)[:limit], None, str(path))
+def _from_npy(
+    path: Path, input_shape: tuple[int, int, int], limit: int | None, seed: int
+) -> Pictures:
+    pixels = read_pixels(path, input_shape)
+    chosen = drawn(len(pixels), limit, seed, str(path))
+    return Pictures(pixels[chosen], None, _described(str(path), seed))
 
 
-def _from_folder(folder: Path, input_shape: tuple[int, int, int], limit: int | None) -> Pictures:
+def _from_folder(
+    folder: Path, input_shape: tuple[int, int, int], limit: int | None, seed: int
+) -> Pictures:
     entries = _labelled_files(folder)
     if not entries:
         known = ", ".join(sorted(SUFFIXES))
         raise VitqError(f"{folder} holds no pictures (looked for {known}, also in class folders)")
     if limit is not None and len(entries) < limit:
         logger.warning("%s holds %d pictures, %d were asked for", folder, len(entries), limit)
-    entries = entries[:limit]
+    entries = [entries[i] for i in drawn(len(entries), limit, seed, str(folder))]
     pixels = np.stack([load_picture(path, input_shape) for path, _ in entries])
     known_labels = [label for _, label in entries]
     labels = None if None in known_labels else np.array(known_labels, np.int64)
-    return Pictures(pixels, labels, str(folder))
+    return Pictures(pixels, labels, _described(str(folder), seed))
 
 
 def _labelled_files(folder: Path) -> list[tuple[Path, int | None]]:

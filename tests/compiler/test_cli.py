@@ -90,7 +90,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
         ),
         "bad backend": (
             ["compare-methods", "--artifacts", str(folder), "--backend", "gpu"],
-            ["gpu", "fake, reference"],
+            ["gpu", "fake, reference, library"],
         ),
         "unknown method": ([*quantize, "--method", "magic"], ["magic", "minmax, percentile, repq"]),
         "unknown recipe": ([*quantize, "--recipe", "int8"], ["int8", "w8a8"]),

@@ -3,9 +3,12 @@
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from compiler import compare
 from compiler.compare import Comparison, compare_methods
 from compiler.comparison_report import comparison_rows, plot_comparison
 from compiler.quantize import QuantizeOptions
+from compiler.verify import IntegersDifferError
 from models.digits_vit.data import eval_images
 from numerics.errors import VitqError
 from quantization.graph import Graph
@@ -64,6 +68,48 @@ def test_reference_backend_is_the_integer_reference(folder: Path, digits_graph: 
     codes = IntegerReference(digits_graph)(np.array(pixels))
     assert cell.row is not None
     assert cell.row.top1 == int((codes.argmax(1) == labels).sum())
+
+
+def test_library_backend_is_the_reference_and_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    reference, library = (
+        compare_methods(variants(folder)[2:3], count=COUNT, backend=backend).cells[0].row
+        for backend in ("reference", "library")
+    )
+    assert reference is not None and library is not None
+    assert replace(library, seconds=0.0) == replace(reference, seconds=0.0)
+    assert library.agreement < 1  # 2 bits: a float model in its place would be noticed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_library_that_differs_is_no_refused_cell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differs(*_: object) -> None:
+        raise IntegersDifferError("one integer differs")
+
+    monkeypatch.setattr("compiler.verify.verify", differs)
+    with pytest.raises(IntegersDifferError, match="one integer"):
+        compare_methods(variants(folder)[3:], count=COUNT - 3, backend="library")
+
+
+def test_seeds_draw_other_pictures_and_give_mean_and_spread(tmp_path: Path) -> None:
+    options = [
+        QuantizeOptions(recipe="w3a3", calib_count=4, calib_seed=seed, artifacts=tmp_path)
+        for seed in (0, 1, 2)
+    ]
+    result = compare_methods(options, count=COUNT)
+    cosines = [cell.row.mean_cosine for cell in result.cells if cell.row]
+    assert [cell.seed for cell in result.cells] == [0, 1, 2] and len(set(cosines)) == 3
+    (summary,) = result.summaries
+    assert summary.seeds == (0, 1, 2) and summary.mean_cosine is not None
+    assert summary.mean_cosine.mean == pytest.approx(sum(cosines) / 3)
+    assert summary.mean_cosine.deviation == pytest.approx(statistics.stdev(cosines))
+    assert (summary.mean_cosine.low, summary.mean_cosine.high) == (min(cosines), max(cosines))
+    assert f"{summary.mean_cosine.mean:.4f} ± " in comparison_rows(result)[1][6]
+    assert result.to_json()["summaries"][0]["images"] == COUNT
 
 
 def test_nothing_is_computed_twice(
@@ -133,7 +179,7 @@ def test_plot(result: Comparison, tmp_path: Path) -> None:
 
 
 def test_mistakes_are_refused_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(VitqError, match="fake, reference"):
+    with pytest.raises(VitqError, match="fake, reference, library"):
         compare_methods(variants(tmp_path), backend="magic")
     foreign = QuantizeOptions(FACTORY, random_weights=0, calib="noise", artifacts=tmp_path)
     with pytest.raises(VitqError, match="--pictures"):

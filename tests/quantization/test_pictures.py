@@ -252,3 +252,36 @@ def test_more_digits_than_there_are(split: str) -> None:
 def test_digits_do_not_fit_another_model() -> None:
     with pytest.raises(VitqError, match=r"do not fit an input of \(3, 224, 224\)"):
         load_pictures("digits", (3, 224, 224), 4, "calibration")
+
+
+def test_seed_draws_the_files_that_are_read(tmp_path: Path) -> None:
+    """The same ones by both functions; another seed others; seed 0 the first."""
+    for index in range(12):
+        Image.fromarray(np.full((8, 8, 3), index, np.uint8)).save(tmp_path / f"{index:02d}.png")
+    stack = np.stack([np.full(SHAPE, index, np.uint8) for index in range(12)])
+    np.save(tmp_path / "all.npy", stack)
+    chosen = {}
+    for seed in (0, 1, 2):
+        files = [int(path.stem) for path in picture_files(str(tmp_path), 4, seed)]
+        for source in (tmp_path, tmp_path / "all.npy"):
+            found = load_pictures(str(source), SHAPE, 4, "calibration", seed)
+            assert found.pixels[:, 0, 0, 0].tolist() == files
+        assert found.source.endswith(f", seed {seed}") == (seed > 0)
+        chosen[seed] = files
+    assert chosen[0] == [0, 1, 2, 3]
+    assert len({tuple(sorted(files)) for files in chosen.values()}) == 3
+    assert all(len(set(files)) == 4 for files in chosen.values())
+
+
+def test_seed_draws_digits() -> None:
+    sets = [
+        load_pictures("digits", (3, 32, 32), 5, "calibration", seed).pixels for seed in (0, 1, 1, 2)
+    ]
+    assert np.array_equal(sets[1], sets[2])
+    assert not np.array_equal(sets[0], sets[1]) and not np.array_equal(sets[1], sets[3])
+
+
+def test_nothing_to_draw_from_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "four.npy", np.zeros((4, *SHAPE), np.uint8))
+    with pytest.raises(VitqError, match=r"holds 4 pictures: seed 1 has none to draw 4 from"):
+        load_pictures(str(tmp_path / "four.npy"), SHAPE, 4, "calibration", 1)
