@@ -1,5 +1,7 @@
 """Parameters of one layer: what quantizes its input, its weight's codes, its bias."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
@@ -56,22 +58,48 @@ def quantize_constant(graph: Graph, node: Node) -> None:
     graph.qparams[node.params["value"]] = node.out
 
 
+class Means(NamedTuple):
+    """Means over the calibration pictures that a bias is corrected by.
+
+    Attributes:
+        read: (K,) of what the layer reads, as the quantized layers before produce it.
+        produced: (O,) of what the layer produces in the float network.
+    """
+
+    read: FloatArray
+    produced: FloatArray
+
+
+class Inputs(NamedTuple):
+    """What a layer reads on the calibration pictures.
+
+    Attributes:
+        rows: (R, K) values, as the quantized layers before produce them.
+        weights: (R,) of the rows, sum 1.
+        means: None where the bias is not corrected.
+    """
+
+    rows: torch.Tensor
+    weights: torch.Tensor
+    means: Means | None = None
+
+
 def round_layer(
     graph: Graph,
     node: Node,
     bits: int,
     method: Method,
-    rows: torch.Tensor | None = None,
-    weights: torch.Tensor | None = None,
+    inputs: Inputs | None = None,
     scales: FloatArray | None = None,
 ) -> None:
     """Turn a layer's weight and bias into codes.
 
-    The weight's scale is raised where the bias would overflow. With ``method.correct_bias`` the
-    bias makes up for the rounding's mean error on the calibration data (DFQ, arXiv:1906.04721,
-    Eq. 17, with means measured and not derived):
+    The weight's scale is raised where the bias would overflow. Where means are given, the bias
+    makes up for the mean error on the calibration data (DFQ, arXiv:1906.04721, Sec. 4.2, with means
+    measured and not derived), that of this layer's rounding and that of what the layers before hand
+    on:
 
-        b' = b + (W - W_q) E[x]
+        b' = E[W x + b] - W_q E[x_q]
 
     so that rounding with feedback need only care for what varies: its H is the covariance.
 
@@ -79,33 +107,31 @@ def round_layer(
         graph: edited in place; what quantizes the layer's input is settled.
         node: linear or convolution.
         bits: of the weight.
-        method: rounding, and whether the bias is corrected.
-        rows: (R, K) what the layer reads; needed unless every weight goes to its nearest code.
-        weights: (R,) of the rows, sum 1.
+        method: rounding.
+        inputs: what the layer reads; needed unless every weight goes to its nearest code.
         scales: (O,) of the weight, if they are settled.
     """
     weight, bias = graph.real(node, "weight"), graph.real(node, "bias").astype(np.float64)
     flat = weight.reshape(weight.shape[0], -1)
     x_scale = input_scale(graph, node)
-    mean, hessian = np.zeros(flat.shape[1]), torch.eye(flat.shape[1], dtype=torch.float64)
-    if rows is not None and weights is not None:
-        if method.correct_bias:
-            mean = (weights @ rows.to(torch.float64)).numpy()
-        if method.rounding is WeightRounding.FEEDBACK:
-            hessian = _second_moment(rows, weights, mean)
+    hessian = torch.eye(flat.shape[1], dtype=torch.float64)
+    means = None if inputs is None else inputs.means
+    if inputs is not None and method.rounding is WeightRounding.FEEDBACK:
+        hessian = _second_moment(inputs.rows, inputs.weights, centred=means is not None)
     floor = np.abs(bias) / x_scale / BIAS_LIMIT
     codes, qparams = round_weight(flat, bits, method.rounding, hessian, floor, scales)
-    real = codes * qparams.scale.astype(np.float64)[:, None]
-    bias = bias + (flat - real) @ mean
+    if means is not None:
+        bias = means.produced - codes * qparams.scale.astype(np.float64)[:, None] @ means.read
     graph.set_param(node, "weight", codes.reshape(weight.shape))
     graph.qparams[node.params["weight"]] = qparams
     _quantize_bias(graph, node, bias, x_scale * qparams.scale.astype(np.float64))
 
 
-def _second_moment(rows: torch.Tensor, weights: torch.Tensor, mean: FloatArray) -> torch.Tensor:
-    """(K, K) float64: weighted ``E[(x - mean) (x - mean)^T]``."""
-    centred = rows - torch.from_numpy(mean).to(rows.dtype)
-    scaled = centred * weights.sqrt().to(rows.dtype)[:, None]
+def _second_moment(rows: torch.Tensor, weights: torch.Tensor, centred: bool) -> torch.Tensor:
+    """(K, K) float64: weighted ``E[x x^T]``, around the mean if `centred`."""
+    if centred:
+        rows = rows - (weights @ rows.to(torch.float64)).to(rows.dtype)
+    scaled = rows * weights.sqrt().to(rows.dtype)[:, None]
     return (scaled.T @ scaled).to(torch.float64)
 
 

@@ -73,7 +73,7 @@ class Method:
         migrate: only as much of the channels' differences goes into the weights as pays.
         equalize: V's channels are shifted and scaled.
         rounding: how weights become codes.
-        correct_bias: the bias makes up for the mean error of a layer's weights.
+        correct_bias: a layer's bias is such that its mean output is the float network's.
     """
 
     name: str

@@ -1,13 +1,22 @@
 """Every method on every structure: integers agree with the simulation, and calibration pays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
+from numerics.arrays import FloatArray
+from quantization.calibrate import quantize_graph
 from quantization.fake_quantize import GraphModule
-from quantization.methods import METHODS
+from quantization.graph import Graph, Node, OpKind
+from quantization.methods import METHODS, get_method
 from quantization.recipe import Recipe
 from quantization.reference import IntegerReference
+from quantization.rewrites import fold_normalization
 from tests.quantization.vits import (
+    MEAN,
+    STD,
     VARIANTS,
     float_logits,
     lowest_cosine,
@@ -48,6 +57,35 @@ def test_published_nonlinear_forms_keep_one_range(method: str) -> None:
     pictures, reference = pixels(4, seed=9), IntegerReference(graph)
     integer = (reference(pictures.numpy()) * reference.output_scale).astype(np.float32)
     assert lowest_cosine(integer, float_logits(VARIANTS["class_token"](), pictures)) > 0.95
+
+
+def output_means(graph: Graph, pictures: torch.Tensor, simulate: bool) -> dict[str, FloatArray]:
+    """(O,) mean output of each linear layer, before its quantizer."""
+    found: dict[str, FloatArray] = {}
+
+    def watch(node: Node, value: torch.Tensor) -> None:
+        if node.op is OpKind.LINEAR:
+            found[node.name] = value.flatten(0, -2).double().mean(0).numpy()
+
+    GraphModule(graph, simulate=simulate, observer=watch)(pictures)
+    return found
+
+
+def test_biases_make_up_for_all_errors_before_them() -> None:
+    """Mean outputs are the float network's, but for the rounding of the bias's codes."""
+    pictures = pixels(8, seed=1)
+    exact = traced("mean")
+    fold_normalization(exact, MEAN, STD)
+    wanted = output_means(exact, pictures, simulate=False)
+    for corrected in (True, False):
+        method = replace(get_method("repq"), correct_bias=corrected)
+        graph = quantize_graph(traced("mean"), pictures, Recipe(4, 4), method, MEAN, STD)
+        found = output_means(graph, pictures, simulate=True)
+        assert found.keys() == wanted.keys() and len(found) == 9
+        for name, mean in found.items():
+            step = graph.qparams[graph.nodes[name].params["bias"]].scale
+            within = np.abs(mean - wanted[name]) <= 0.5 * step + 1e-4  # float32 arithmetic
+            assert within.all() == corrected
 
 
 def test_the_methods_that_search_are_tested_here() -> None:
