@@ -6,6 +6,7 @@ import torch
 
 from numerics.arrays import FloatArray
 from numerics.qparams import dequantize
+from quantization import weight_rounding
 from quantization.methods import WeightRounding
 from quantization.weight_rounding import DAMPING, round_weight, weight_limits
 
@@ -41,13 +42,43 @@ def textbook(row: FloatArray, scale: float, limits: tuple[int, int], h: FloatArr
 
 
 @pytest.mark.parametrize("bits", [3, 4, 8])
-def test_feedback_is_obq(bits: int) -> None:
+def test_feedback_is_obq(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_rounding, "SWEEPS", 0)
     weight, hessian = problem()
     codes, qparams = round_weight(weight, bits, WeightRounding.FEEDBACK, hessian, np.zeros(ROWS))
     damped = hessian.numpy() + DAMPING * float(hessian.diagonal().mean()) * np.eye(INPUTS)
     for row, scale, found in zip(weight, qparams.scale, codes, strict=True):
         limits = weight_limits(bits)
         np.testing.assert_array_equal(found, textbook(row, float(scale), limits, damped))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_descent_takes_the_best_code_of_each_weight_in_turn(
+    bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All codes of one weight tried, the error written out; blocks smaller than the columns."""
+    monkeypatch.setattr(weight_rounding, "BLOCK", 10)
+    weight = np.concatenate([problem(seed)[0] for seed in range(8)])
+    _, hessian = problem()
+    arguments = weight, bits, WeightRounding.FEEDBACK, hessian, np.zeros(len(weight))
+    monkeypatch.setattr(weight_rounding, "SWEEPS", 0)
+    codes, qparams = round_weight(*arguments)
+    monkeypatch.setattr(weight_rounding, "SWEEPS", 2)
+    found, same = round_weight(*arguments)
+    np.testing.assert_array_equal(same.scale, qparams.scale)
+    damped = hessian.numpy() + DAMPING * float(hessian.diagonal().mean()) * np.eye(INPUTS)
+    low, high = weight_limits(bits)
+    expected = codes.astype(np.float64)
+    for _ in range(2):
+        for k in range(INPUTS):
+            for row, scale, own in zip(expected, qparams.scale, weight, strict=True):
+                errors = []
+                for row[k] in range(low, high + 1):
+                    e = row * float(scale) - own
+                    errors.append(e @ damped @ e)
+                row[k] = low + int(np.argmin(errors))
+    np.testing.assert_array_equal(found, expected)
+    assert (found != codes).any()
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 6])
