@@ -14,8 +14,11 @@ from quantization.methods import METHODS, get_method
 from quantization.recipe import Recipe
 from quantization.reference import IntegerReference
 from quantization.rewrites import fold_normalization
+from quantization.sequential import Walk
+from quantization.tracing import trace
 from tests.quantization.vits import (
     MEAN,
+    SHAPE,
     STD,
     VARIANTS,
     float_logits,
@@ -24,6 +27,7 @@ from tests.quantization.vits import (
     quantize,
     quantized,
     traced,
+    vit,
 )
 
 SEARCHED = ["repq", "ptq4vit", "pdquant", "best"]
@@ -86,6 +90,32 @@ def test_biases_make_up_for_all_errors_before_them() -> None:
             step = graph.qparams[graph.nodes[name].params["bias"]].scale
             within = np.abs(mean - wanted[name]) <= 0.5 * step + 1e-4  # float32 arithmetic
             assert within.all() == corrected
+
+
+@pytest.mark.parametrize("method", ["repq", "best"])
+def test_memory_does_not_grow_with_depth(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a walk holds, quantized and float: of a few nodes, however many blocks there are."""
+    held: list[int] = []
+    visit = Walk._visit
+
+    def watch(walk: Walk, node: Node) -> torch.Tensor:
+        storages = {
+            value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
+            for values in (walk.values, walk.exact)
+            for value in values.values()
+        }
+        held.append(sum(storages.values()))
+        return visit(walk, node)
+
+    monkeypatch.setattr(Walk, "_visit", watch)
+    peaks = []
+    for depth in (2, 6):
+        held.clear()
+        quantize(trace(vit(depth=depth), SHAPE), "w4a4", method)
+        peaks.append(max(held))
+    assert peaks[0] == peaks[1]
+    tokens = 8 * 17 * 24 * 4  # bytes of the residual stream; an MLP's inner values are twice that
+    assert 4 * tokens < peaks[0] < 24 * tokens
 
 
 def test_the_methods_that_search_are_tested_here() -> None:
