@@ -142,6 +142,48 @@ class Add:
         return clamp(keep((total + self.half) >> p.shift) + p.zero_point, p.qmin, p.qmax)
 
 
+class FoldedAdd:
+    """`Add` with all constants in one: ``(a ma + b mb + c) >> s``, zero points and rounding in c.
+
+    Every sum fits into int32 (`folded_add`).
+    """
+
+    def __init__(self, params: Buffer, saturated: bool) -> None:
+        """Read what `folded_add` made.
+
+        Args:
+            params: ma, mb, c, s, qmin, qmax.
+            saturated: whether the bounds are left to whoever packs the codes.
+        """
+        self.a, self.b, self.constant, self.shift, low, high = (get(params, i) for i in range(6))
+        self.bounds = None if saturated else (low, high)
+
+    def __call__(self, a: Expr, b: Expr) -> Expr:
+        """Codes of the sum."""
+        other = keep(b * self.b + self.constant)
+        code = keep((a * self.a + other) >> self.shift)
+        return code if self.bounds is None else clamp(code, *self.bounds)
+
+
+def folded_add(p: AddParams, largest: tuple[int, int]) -> IntArray | None:
+    """What `FoldedAdd` reads.
+
+    Args:
+        p: of the addition.
+        largest: absolute values of both codes at most.
+
+    Returns:
+        (6,) int32; None if a sum might not fit into int32 with the output's zero point inside.
+    """
+    zeros = p.a_zero_point * p.a_multiplier + p.b_zero_point * p.b_multiplier
+    constant = (1 << (p.shift - 1)) - zeros + (p.zero_point << p.shift)
+    reach = largest[0] * abs(p.a_multiplier) + largest[1] * abs(p.b_multiplier) + abs(constant)
+    if reach >= ACC_LIMIT:
+        return None
+    words = [p.a_multiplier, p.b_multiplier, constant, p.shift, p.qmin, p.qmax]
+    return np.array(words, np.int32)
+
+
 class Gelu:
     """`numerics.shiftgelu.shiftgelu` for one code, in int32."""
 

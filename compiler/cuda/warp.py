@@ -52,6 +52,15 @@ class WarpInstructions:
         if name == "permute":
             words = np.broadcast_arrays(*(np.asarray(a, np.int32) for a in args[:2]))
             return fragments.permute(words[0], words[1], int(args[2]))
+        if name == "pick":
+            word, place = (np.asarray(a, np.int64) for a in args)
+            return np.where(word >> (31 - place) & 1, word >> 8, word).astype(np.int32)
+        if name == "mad_high":
+            value, multiplier, low, high = (np.asarray(a, np.int64) for a in args)
+            total = value * multiplier + ((high << 32) | (low & 0xFFFFFFFF))
+            return (total >> 32).astype(np.int32)
+        if name.startswith("pack_"):
+            return pack(args, name.removeprefix("pack_"))
         if name == "leading_zeros":
             number = np.maximum(np.asarray(args[0], np.int64), 1)
             return leading_zeros(number)
@@ -148,6 +157,15 @@ class WarpInstructions:
 
 def _unaligned(pointer: Pointer) -> Pointer:
     return pointer
+
+
+def pack(values: list[Value], kind: str) -> IntArray:
+    """Each value clamped to its type, the first one in the lowest bits."""
+    dtype = np.dtype({"s8": "int8", "u8": "uint8", "s16": "int16"}[kind])
+    info = np.iinfo(dtype)
+    parts = np.broadcast_arrays(*(np.clip(v, info.min, info.max).astype(dtype) for v in values))
+    words: IntArray = np.ascontiguousarray(np.stack(parts, axis=-1)).view(np.int32)[..., 0]
+    return words
 
 
 def leading_zeros(number: IntArray) -> IntArray:

@@ -229,4 +229,27 @@ static int vitq_permute(int low, int high, int selector) {
   }
   return static_cast<int>(word);
 }
+static int vitq_pick(int word, int place) {
+  const uint32_t pair = static_cast<uint32_t>(word);
+  return static_cast<int>((pair >> (31 - place) & 1) ? pair >> 8 : pair);
+}
+static int vitq_mad_high(int value, int multiplier, int low, int high) {
+  const int64_t addend = (static_cast<int64_t>(high) << 32) | static_cast<uint32_t>(low);
+  return static_cast<int>((static_cast<int64_t>(value) * multiplier + addend) >> 32);
+}
+static uint32_t clamped(int value, int low, int high, int place) {
+  const int inside = value < low ? low : value > high ? high : value;
+  return (static_cast<uint32_t>(inside) & (high - low)) << place;
+}
+static int vitq_pack_s8(int a, int b, int c, int d) {
+  return static_cast<int>(clamped(a, -128, 127, 0) | clamped(b, -128, 127, 8) |
+                          clamped(c, -128, 127, 16) | clamped(d, -128, 127, 24));
+}
+static int vitq_pack_u8(int a, int b, int c, int d) {
+  return static_cast<int>(clamped(a, 0, 255, 0) | clamped(b, 0, 255, 8) | clamped(c, 0, 255, 16) |
+                          clamped(d, 0, 255, 24));
+}
+static int vitq_pack_s16(int a, int b) {
+  return static_cast<int>(clamped(a, -32768, 32767, 0) | clamped(b, -32768, 32767, 16));
+}
 static int vitq_leading_zeros(long long value) { return __builtin_clzll(value); }
