@@ -12,7 +12,8 @@ Deviations: the gradients are the importance of `quantization.importance` (label
 model's own predictions); weights have one scale for each output channel and not for the layer, so
 that the search over a weight's scale is the same one for all channels at once; the zero point of an
 affine input is searched first, by `search_range`, and kept in proportion; post-Softmax weights have
-twin ranges of 8-bit weights (`numerics.twin_codes`, with its deviations), uniform ones at 8 bits.
+twin ranges of 8-bit weights (`numerics.twin_codes`), GELU has those whose codes fit a byte
+(`numerics.twin`, with what that costs), and at 8 bits both have one range, which is all 256 codes.
 """
 
 from collections.abc import Callable, Sequence
