@@ -30,6 +30,7 @@ from numerics.dyadic import ACC_LIMIT
 from numerics.exp2 import COEFFICIENTS
 from numerics.shiftgelu import EXPONENT_COEFFICIENTS, GeluParams
 from numerics.shiftmax import LOG2_FRACTION_BITS, NORM_BITS, CodeParams
+from numerics.twin_codes import ONE_RANGE, WEIGHT_MAX, TwinCodes
 
 HALF = 1 << 14
 LIMIT_INDEX = 3
@@ -97,16 +98,18 @@ class CodeForm(NamedTuple):
         grid_bits: of the exponent.
         limit: of the exponent.
         zero_last: whether `limit` stands for a weight of 0.
+        twin: the ranges of the weights.
     """
 
     grid_bits: int
     limit: int
     zero_last: bool
+    twin: TwinCodes
 
 
 def code_form(p: CodeParams) -> CodeForm:
     """The static part of code parameters."""
-    return CodeForm(p.grid_bits, p.limit, bool(p.zero_last))
+    return CodeForm(p.grid_bits, p.limit, bool(p.zero_last), p.twin)
 
 
 def octaves(t: Expr, grid_bits: int = LOG2_FRACTION_BITS) -> tuple[Expr, Expr]:
@@ -119,7 +122,24 @@ def code_of(t: Expr, form: CodeForm) -> Expr:
     """The 8-bit Shiftmax weight of an exponent (`numerics.shiftmax.code_weights`)."""
     y, n = octaves(t, form.grid_bits)
     code = keep((y + (const(1) << (n + const(6)))) >> (n + const(7)))
-    return order(t < form.limit, code, const(0)) if form.zero_last else code
+    if form.zero_last:
+        code = order(t < form.limit, code, const(0))
+    return code if form.twin == ONE_RANGE else _twin_weight(code, form.twin)
+
+
+def _twin_weight(w: Expr, twin: TwinCodes) -> Expr:
+    """`numerics.twin_codes.twin_weights` of one weight."""
+    fine = w
+    if twin.fine:
+        last = const(twin.border - (1 << twin.fine))
+        fine = keep(tirx.min(_to_multiple(w, twin.fine), last))
+    coarse = keep(tirx.min(_to_multiple(w, twin.coarse), const(WEIGHT_MAX)))
+    return order(w < twin.border, fine, coarse)
+
+
+def _to_multiple(w: Expr, bits: int) -> Expr:
+    """The nearest multiple of ``2**bits``, half up."""
+    return (w + const(1 << (bits - 1))) & const(-(1 << bits))
 
 
 def rounded_shift(y: Expr, n: Expr) -> Expr:
