@@ -50,6 +50,10 @@ void vitq_ldmatrix(int* d, const void* p) {
 }
 """
 
+_LDMATRIX_TRANS = _LDMATRIX.replace("ldmatrix(", "ldmatrix_trans(").replace(
+    ".x4.shared", ".x4.trans.shared"
+)
+
 _COPY = """
 void vitq_copy16(void* to, const void* from) {
 #if __CUDA_ARCH__ >= 800
@@ -130,6 +134,7 @@ int vitq_leading_zeros(long long value) {
 
 SOURCES = {
     "ldmatrix": (_LDMATRIX, "void"),
+    "ldmatrix_trans": (_LDMATRIX_TRANS, "void"),
     "copy16": (_COPY, "void"),
     "commit": (_COMMIT, "void"),
     "permute": (_PERMUTE, "int32"),
@@ -175,6 +180,14 @@ def ldmatrix(to: Expr, row: Expr) -> None:
             ``4 (l % 4)`` to ``4 (l % 4) + 3`` of row ``l // 4`` of each matrix.
     """
     T.evaluate(_call("ldmatrix", to, row))
+
+
+def ldmatrix_trans(to: Expr, row: Expr) -> None:
+    """As `ldmatrix`, each matrix of 8 x 8 pairs of bytes transposed.
+
+    Lane l gets pair ``l // 4`` of rows ``2 (l % 4)`` and ``2 (l % 4) + 1``.
+    """
+    T.evaluate(_call("ldmatrix_trans", to, row))
 
 
 def copy16(to: Expr, source: Expr) -> None:

@@ -1,5 +1,6 @@
 """`compiler.cuda.intrinsics` a second time, in NumPy, for the emulated GPU."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ class WarpInstructions:
         if name.startswith("mma_"):
             self._mma(name.removeprefix("mma_"), args, mask)
         elif name == "ldmatrix":
-            self._ldmatrix(args, mask)
+            self._ldmatrix(args, mask, fragments.ldmatrix_bytes)
+        elif name == "ldmatrix_trans":
+            self._ldmatrix(args, mask, fragments.ldmatrix_trans_bytes)
         elif name == "copy16":
             self._copy(args[0], args[1], mask)
         elif name == "commit":
@@ -112,7 +115,9 @@ class WarpInstructions:
         a, b = np.stack(words[:4], axis=-1), np.stack(words[4:], axis=-1)
         self._set_registers(args[0], fragments.mma(acc, a, b, signs), mask)
 
-    def _ldmatrix(self, args: list[Any], mask: Mask) -> None:
+    def _ldmatrix(
+        self, args: list[Any], mask: Mask, places: Callable[[IntArray], IntArray]
+    ) -> None:
         source: Pointer = args[1]
         memory = source.memory
         if not isinstance(memory, SharedMemory):
@@ -121,7 +126,7 @@ class WarpInstructions:
         rows = source.offset.reshape(-1, WARP)[warps]
         if (rows % COPY).any():
             raise EmulationError("ldmatrix: a row is not aligned to 16 bytes")
-        where = fragments.ldmatrix_bytes(rows).reshape(len(warps) * WARP, -1)
+        where = places(rows).reshape(len(warps) * WARP, -1)
         threads = self.expr.owner.reshape(-1, WARP)[warps].reshape(-1)
         blocks = self.expr.rows(memory)[threads]
         if where.min() < 0 or where.max() >= memory.size:

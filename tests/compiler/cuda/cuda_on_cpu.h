@@ -105,12 +105,25 @@ static void ldmatrix(Thread* lanes) {
   }
 }
 
+static void ldmatrix_trans(Thread* lanes) {
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      char* to = reinterpret_cast<char*>(static_cast<int*>(lanes[lane].pointer) + matrix);
+      for (int i = 0; i < 2; ++i) {
+        const char* row = static_cast<const char*>(lanes[matrix * 8 + lane % 4 * 2 + i].source);
+        std::memcpy(to + 2 * i, row + lane / 4 * 2, 2);
+      }
+    }
+  }
+}
+
 static void perform(Thread* lanes) {
   const char* op = lanes[0].op;
   for (int lane = 1; lane < 32; ++lane) {
     if (std::strcmp(lanes[lane].op, op)) fail("lanes of a warp call different functions");
   }
   if (!std::strcmp(op, "ldmatrix")) ldmatrix(lanes);
+  else if (!std::strcmp(op, "ldmatrix_trans")) ldmatrix_trans(lanes);
   else if (!std::strcmp(op, "shuffle")) {
     for (int l = 0; l < 32; ++l) lanes[l].result = lanes[l ^ lanes[l].args[1]].args[0];
   } else {
@@ -198,6 +211,9 @@ VITQ_MMA(s8u8)
 VITQ_MMA(u8u8)
 
 static void vitq_ldmatrix(int* d, const void* p) { cpu::warp_op("ldmatrix", {}, d, p); }
+static void vitq_ldmatrix_trans(int* d, const void* p) {
+  cpu::warp_op("ldmatrix_trans", {}, d, p);
+}
 static void vitq_copy16(void* to, const void* from) {
   cpu::Copy copy{to, {}};
   std::memcpy(copy.bytes, from, 16);
