@@ -14,7 +14,9 @@ DequantizeLinear, biases int32. The input is raw pixels, uint8, behind a Dequant
 * log codes round the exponent: ``Exp(Where(k > last, end, k) * -ln(2) / r)`` with
   ``k = Floor(Sub(ReduceMax(x), x) * r log2(e) + 0.5)``; `end` is the last code, or `BEYOND` where
   scores beyond it weigh nothing;
-* twin ranges are two pairs and a sum, and the pair of the sum, which it fits exactly;
+* twin ranges behind GELU are two pairs and a sum, and the pair of the sum, which it fits exactly;
+* twin ranges of attention weights are a table of 256 weights: a Gather on the codes between
+  Quantize- and DequantizeLinear;
 * which integer nonlinear operators are meant (`vitq.nonlinear`), and where the model came from,
   are metadata properties ``vitq.*``.
 """
@@ -31,7 +33,8 @@ from numerics.errors import VitqError
 from numerics.files import write_atomically
 from numerics.qparams import PerAxis, QuantParams
 from numerics.twin import Twin, coarse_range, fine_range, threshold
-from quantization.attention_codes import LogCodes, log_codes_of
+from numerics.twin_codes import ONE_RANGE, WEIGHT_MAX, TwinCodes, twin_weights
+from quantization.attention_codes import LogCodes, log_codes_of, twin_codes_of
 from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
 from quantization.twin_ranges import twin_of
 
@@ -119,7 +122,8 @@ class _Writer:
             clip = twin is None
             if twin is not None:
                 value = self._twin(value, node.name, qparams, twin)
-            value = self._quantize(value, node.name, qparams, clip)
+            weights = twin_codes_of(node) if node.op is OpKind.EXP else ONE_RANGE
+            value = self._quantize(value, node.name, qparams, clip, weights)
             self.quantized[node.name] = qparams
         self.values[node.name] = value
 
@@ -147,7 +151,14 @@ class _Writer:
             return scale, zero, {"axis": qparams.granularity.axis}
         return scale, zero, {}
 
-    def _quantize(self, value: str, name: str, qparams: QuantParams, clip: bool = True) -> str:
+    def _quantize(
+        self,
+        value: str,
+        name: str,
+        qparams: QuantParams,
+        clip: bool = True,
+        weights: TwinCodes = ONE_RANGE,
+    ) -> str:
         scale, zero, attrs = self._qparams(name, qparams)
         codes = self._emit("QuantizeLinear", [value, scale, zero], f"{name}.q", **attrs)
         info = np.iinfo(qparams.dtype)
@@ -155,7 +166,16 @@ class _Writer:
             low = self._constant(f"{name}.qmin", np.asarray(qparams.qmin, qparams.dtype))
             high = self._constant(f"{name}.qmax", np.asarray(qparams.qmax, qparams.dtype))
             codes = self._emit("Clip", [codes, low, high], f"{name}.clipped")
+        if weights != ONE_RANGE:
+            codes = self._looked_up(codes, name, weights)
         return self._dequantize(codes, name, qparams)
+
+    def _looked_up(self, codes: str, name: str, weights: TwinCodes) -> str:
+        """Attention weights in two ranges."""
+        values = twin_weights(np.arange(WEIGHT_MAX + 1), weights).astype(np.uint8)
+        table = self._constant(f"twin_weights.{weights.fine}.{weights.coarse}", values)
+        index = self._emit("Cast", [codes], f"{name}.index", to=TensorProto.INT32)
+        return self._emit("Gather", [table, index], f"{name}.weights", axis=0)
 
     def _twin(self, value: str, name: str, out: QuantParams, twin: Twin) -> str:
         """The sum of two ranges, exactly representable by the quantizer that follows."""

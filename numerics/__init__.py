@@ -11,6 +11,7 @@ we deviate, the ranges and the error bound:
     exp2           2**-f by a cubic in 16 bits
     shiftmax       softmax; codes with deferred normalization
     log_codes      attention weights on a logarithmic grid
+    twin_codes     attention weights with a fine and a coarse range
     shiftgelu      GELU without division
     twin           a quantizer with a fine and a coarse range (after GELU)
     int_layernorm  LayerNorm with an exact integer square root

@@ -47,6 +47,7 @@ from numerics.shiftmax import (
     code_weights,
     grid_params,
 )
+from numerics.twin_codes import describe_twin
 
 STEPS = (1, 2, 4, 8)
 """Codes for each octave: of log2, log sqrt 2, and twice and four times as fine."""
@@ -82,6 +83,8 @@ def log_code_params(scale: float, steps: int, levels: int, zero: bool) -> CodePa
 
 def describe_codes(p: CodeParams) -> str:
     """What a person reads of an attention's codes: ``log sqrt 2, 16 weights``."""
+    if p.coarse:
+        return describe_twin(p.twin)
     if p.grid_bits == LOG2_FRACTION_BITS:
         return "uniform"
     return f"{NAMES[1 << p.grid_bits]}, {len(np.unique(code_table(p)))} weights"

@@ -13,7 +13,8 @@ Two forms use it:
   scale 1/255, NOT normalized. The normalization waits until after the product with V
   (`normalized_matmul`): one division for each row, and the row's largest code is always 255. An
   8-bit normalized probability over 197 tokens has one or two steps for the average token.
-  The exponent may lie on a coarser grid than 2**-12 octaves: `numerics.log_codes`.
+  The exponent may lie on a coarser grid than 2**-12 octaves (`numerics.log_codes`), or the codes
+  on two coarser ones (`numerics.twin_codes`).
 * `shiftmax`: normalized codes for a given quantizer, for QDQ models that carry one:
   ``e = (y + half) >> n`` (15 bits), ``p = (e * (M // sum(e)) + half) >> s``.
 
@@ -34,6 +35,7 @@ from numerics.errors import RangeError
 from numerics.exp2 import ONE, exp2_fraction
 from numerics.matmul import int_matmul
 from numerics.qparams import QuantParams
+from numerics.twin_codes import ONE_RANGE, TwinCodes, check_twin_codes, twin_weights
 
 LOG2_FRACTION_BITS = 12
 CODE_SCALE = np.float32(1 / 255)
@@ -64,6 +66,8 @@ class CodeParams(NamedTuple):
         grid_bits: the exponent's grid has ``2**grid_bits`` steps for each octave, 0 to 12.
         limit: the exponent's largest value in grid steps, below ten octaves.
         zero_last: 1 where `limit` stands for a weight of 0; otherwise 0.
+        fine: of `numerics.twin_codes.TwinCodes`, 0 for one range.
+        coarse: likewise.
     """
 
     multiplier: int
@@ -71,6 +75,13 @@ class CodeParams(NamedTuple):
     grid_bits: int
     limit: int
     zero_last: int
+    fine: int
+    coarse: int
+
+    @property
+    def twin(self) -> TwinCodes:
+        """The ranges of the weights."""
+        return TwinCodes(self.fine, self.coarse)
 
 
 class NormalizeParams(NamedTuple):
@@ -104,7 +115,9 @@ def shiftmax_params(scale: float) -> ShiftmaxParams:
     return ShiftmaxParams(int(dyadic.multiplier), int(dyadic.shift))
 
 
-def grid_params(scale: float, grid_bits: int, limit: int, zero_last: bool) -> CodeParams:
+def grid_params(
+    scale: float, grid_bits: int, limit: int, zero_last: bool, twin: TwinCodes = ONE_RANGE
+) -> CodeParams:
     """Integers for scores of one scale and an exponent on a grid.
 
     Args:
@@ -112,17 +125,31 @@ def grid_params(scale: float, grid_bits: int, limit: int, zero_last: bool) -> Co
         grid_bits: 0 to 12, see `CodeParams`.
         limit: of the exponent in grid steps.
         zero_last: whether a score as far as `limit` weighs nothing.
+        twin: the ranges of the weights.
 
     Returns:
         The integers.
     """
+    check_twin_codes(twin)
     dyadic = to_dyadic(scale * np.log2(np.e) * 2**grid_bits)
-    return CodeParams(int(dyadic.multiplier), int(dyadic.shift), grid_bits, limit, int(zero_last))
+    multiplier, shift = int(dyadic.multiplier), int(dyadic.shift)
+    return CodeParams(multiplier, shift, grid_bits, limit, int(zero_last), *twin)
 
 
-def code_params(scale: float) -> CodeParams:
-    """Integers of uniform codes: a grid as fine as the fraction, no limit that shows."""
-    return grid_params(scale, LOG2_FRACTION_BITS, CODE_LIMIT, zero_last=False)
+def code_params(scale: float, twin: TwinCodes = ONE_RANGE) -> CodeParams:
+    """Integers of uniform codes: a grid as fine as the fraction, no limit that shows.
+
+    Args:
+        scale: real value of one score step (attention scale included), > 0.
+        twin: the ranges of the weights.
+
+    Returns:
+        The integers.
+
+    Raises:
+        VitqError: for ranges that are none of `numerics.twin_codes`.
+    """
+    return grid_params(scale, LOG2_FRACTION_BITS, CODE_LIMIT, zero_last=False, twin=twin)
 
 
 def normalize_params(factor: float, smallest_sum: int, out: QuantParams) -> NormalizeParams:
@@ -161,7 +188,7 @@ def _mantissas(exponent: IntArray, grid_bits: int) -> tuple[IntArray, IntArray]:
 
 
 def code_weights(exponent: IntArray, p: CodeParams) -> IntArray:
-    """The 8-bit weight of an exponent: ``(y + 2**(6+n)) >> (7+n)``.
+    """The 8-bit weight of an exponent: ``(y + 2**(6+n)) >> (7+n)``, in its range.
 
     Args:
         exponent: any shape, 0 to ``p.limit`` grid steps.
@@ -172,7 +199,9 @@ def code_weights(exponent: IntArray, p: CodeParams) -> IntArray:
     """
     y, n = _mantissas(exponent, p.grid_bits)
     weights = (y + (np.int64(1) << (6 + n))) >> (7 + n)
-    return np.where(exponent == p.limit, 0, weights) if p.zero_last else weights
+    if p.zero_last:
+        weights = np.where(exponent == p.limit, 0, weights)
+    return twin_weights(weights, p.twin) if p.coarse else weights
 
 
 def shiftmax_codes(x: IntArray, p: CodeParams) -> IntArray:

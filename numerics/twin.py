@@ -11,6 +11,13 @@ one shift aligns the two. Here the split may lie at any code k, PTQ4ViT's is the
 Each range is rounded once. The code is a multiple of the fine step, so that whoever reads it needs
 no second product: `Node.out` holds s, z, and [qmin, qmax] in fine steps. There are k - qmin + 1
 fine codes and (qmax - k) >> m coarse ones.
+
+Deviation: the paper has a product for each range and shifts one of the results. Here the shift
+comes before the one product, whose operand is a byte, so that qmin to qmax are within int8 or
+uint8. That limits m: 2**(b-1) negative codes leave room for m <= 5 at 4 bits, 2 at 6 bits and 1 at
+7; at 8 bits one step fills the byte, which is one range. DeiT-Tiny's logits do not mind: mean
+cosine with the float ones on 68 pictures not calibrated on, w6a6: 0.9681, with m up to 6 also
+0.9681; w8a8: 0.9954, with the paper's two ranges, codes of up to 13 bits, 0.9960.
 """
 
 from typing import NamedTuple
@@ -39,8 +46,14 @@ def check_twin(twin: Twin, out: QuantParams) -> None:
     """Refuse ranges that a quantizer does not have.
 
     Raises:
-        VitqError: if the split is none of its codes, or the shift is out of range.
+        VitqError: if the split is none of its codes, the codes do not fit a byte, or the shift is
+            out of range.
     """
+    if out.dtype.itemsize > 1:
+        raise VitqError(
+            f"twin ranges have codes from {out.qmin} to {out.qmax}: choose a byte's, -128 to 127 "
+            "or 0 to 255"
+        )
     if not out.qmin <= twin.split < out.qmax:
         raise VitqError(f"a twin range splits at {twin.split}: choose {out.qmin} to {out.qmax - 1}")
     if not 0 <= twin.shift <= LARGEST_SHIFT:

@@ -13,7 +13,7 @@ with w_i the importance of the attention's output row. Codes of 8 bits stay unif
 import torch
 
 from numerics.log_codes import STEPS
-from quantization.attention_codes import WIDEST_LOG_BITS, LogCodes
+from quantization.attention_codes import WIDEST_BITS, LogCodes
 from quantization.fake_quantize import quantize_exponents
 from quantization.graph import Graph, Node
 from quantization.samples import Sampler
@@ -40,7 +40,7 @@ def choose_codes(
     """
     reader = graph.consumers(node.name)[0]
     bits = min(widths[r.name].activation_bits for r in graph.consumers(node.name))
-    if bits > WIDEST_LOG_BITS:
+    if bits > WIDEST_BITS:
         return
     weights = sampler.row_weights(reader, value)
     drawn = torch.multinomial(

@@ -17,7 +17,7 @@ import torch
 from numerics.errors import VitqError
 from numerics.ivit import CODE_SCALE as IVIT_CODE_SCALE
 from numerics.qparams import QScheme, QuantParams
-from quantization.attention_codes import WIDEST_LOG_BITS, use_log_codes
+from quantization.attention_codes import WIDEST_BITS, use_codes
 from quantization.fake_quantize import GraphModule
 from quantization.graph import Graph, Node, OpKind
 from quantization.hessian_walk import HessianWalk
@@ -92,7 +92,7 @@ def quantize_graph(
         defer_softmax_normalization(graph)
     else:
         _mark_nonlinear(graph, recipe.nonlinear)
-    use_log_codes(graph, method.attention, recipe, method.log_zero, WIDEST_LOG_BITS)
+    use_codes(graph, method.attention, recipe, method.log_zero, WIDEST_BITS)
     placement = place_quantizers(graph, recipe)
     observers = observe(graph, placement, pixels, progress, method)
     _assign_activations(graph, placement, observers, method)

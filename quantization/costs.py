@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from quantization.attention_codes import log_codes_of
+from numerics.twin_codes import ONE_RANGE
+from quantization.attention_codes import log_codes_of, twin_codes_of
 from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
 from quantization.widths import PRODUCTS
 
@@ -69,7 +70,7 @@ def _cost(graph: Graph, node: Node) -> ProductCost:
 def has_fixed_width(source: Node) -> bool:
     """Whether no recipe changes the width of an operand."""
     if source.op is OpKind.EXP:
-        return log_codes_of(source) is None
+        return log_codes_of(source) is None and twin_codes_of(source) == ONE_RANGE
     return source.op in (OpKind.INPUT, OpKind.SOFTMAX)
 
 

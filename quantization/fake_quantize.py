@@ -17,7 +17,8 @@ from numerics.log_codes import code_table, log_code_params
 from numerics.qparams import QuantParams
 from numerics.shiftmax import CODE_MAX
 from numerics.twin import coarse_range, fine_range, threshold
-from quantization.attention_codes import LogCodes, log_codes_of
+from numerics.twin_codes import ONE_RANGE, TwinCodes, twin_weights
+from quantization.attention_codes import LogCodes, log_codes_of, twin_codes_of
 from quantization.graph import Graph, Node, OpKind
 from quantization.twin_ranges import twin_of
 
@@ -58,6 +59,21 @@ def quantize_exponents(x: torch.Tensor, log: LogCodes) -> torch.Tensor:
     return table[torch.clamp(k, 0, len(table) - 1).to(torch.int64)]
 
 
+def twin_exponents(x: torch.Tensor, twin: TwinCodes) -> torch.Tensor:
+    """Round exponentials to their two ranges.
+
+    Args:
+        x: any shape, 0 to 1, relative to the row's maximum.
+        twin: the ranges.
+
+    Returns:
+        The weights in steps of 1 / 255, the shape of `x`.
+    """
+    table = torch.from_numpy(twin_weights(np.arange(CODE_MAX + 1), twin)).to(x.device, x.dtype)
+    codes = torch.clamp(torch.round(x * CODE_MAX), 0, CODE_MAX)
+    return table[codes.to(torch.int64)] / CODE_MAX
+
+
 def simulate_node(node: Node, value: torch.Tensor) -> torch.Tensor:
     """A node's result as its quantizers leave it."""
     assert node.out is not None
@@ -66,8 +82,17 @@ def simulate_node(node: Node, value: torch.Tensor) -> torch.Tensor:
         above = value - float(threshold(twin, node.out))
         coarse = fake_quantize(above, coarse_range(twin, node.out))
         return fake_quantize(value, fine_range(twin, node.out)) + coarse
-    log = log_codes_of(node) if node.op is OpKind.EXP else None
-    return fake_quantize(value if log is None else quantize_exponents(value, log), node.out)
+    if node.op is OpKind.EXP:
+        value = _on_grid(node, value)
+    return fake_quantize(value, node.out)
+
+
+def _on_grid(node: Node, value: torch.Tensor) -> torch.Tensor:
+    """Exponentials as their codes leave them."""
+    log, twin = log_codes_of(node), twin_codes_of(node)
+    if log is not None:
+        return quantize_exponents(value, log)
+    return value if twin == ONE_RANGE else twin_exponents(value, twin)
 
 
 class GraphModule(torch.nn.Module):

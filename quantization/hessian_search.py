@@ -12,11 +12,13 @@ Deviations: the gradients are the importance of `quantization.importance` (label
 model's own predictions); weights have one scale for each output channel and not for the layer, so
 that the search over a weight's scale is the same one for all channels at once; the zero point of an
 affine input is searched first, by `search_range`, and kept in proportion; post-Softmax weights have
-log2 codes below 8 bits instead of twin ranges, which no kernel executes there.
+twin ranges of 8-bit weights (`numerics.twin_codes`), GELU has those whose codes fit a byte
+(`numerics.twin`, with what that costs), and at 8 bits both have one range, which is all 256 codes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +26,10 @@ import torch
 from numerics.arrays import FloatArray
 from numerics.qparams import QuantParams
 from numerics.twin import Twin, coarse_range, fine_range, threshold
-from quantization.fake_quantize import fake_quantize
+from numerics.twin_codes import TwinCodes
+from quantization.fake_quantize import fake_quantize, twin_exponents
+
+Candidate = TypeVar("Candidate", bound=Callable[[torch.Tensor], torch.Tensor])
 
 ALPHA, BETA = 0.3, 1.2
 CANDIDATES = 24
@@ -53,6 +58,22 @@ class Quantizer:
         return fake_quantize(x, fine_range(self.twin, self.qparams)) + above
 
 
+@dataclass(frozen=True)
+class AttentionQuantizer:
+    """A candidate for attention weights, which it normalizes.
+
+    Attributes:
+        twin: the ranges.
+    """
+
+    twin: TwinCodes
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Round exponentials (..., N) to weights, and divide them by their sum."""
+        weights = twin_exponents(x, self.twin)
+        return weights / weights.sum(-1, keepdim=True)
+
+
 def scaled(qparams: QuantParams, factor: float) -> QuantParams:
     """The same codes with another step."""
     scale = float(qparams.scale) * factor
@@ -69,8 +90,8 @@ def search_input(
     target: torch.Tensor,
     other: torch.Tensor,
     gradients: torch.Tensor,
-    candidates: Sequence[Quantizer],
-) -> Quantizer:
+    candidates: Sequence[Candidate],
+) -> Candidate:
     """The best quantizer of a product's first operand, the second one as it is.
 
     Args:

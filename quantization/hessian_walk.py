@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from numerics.arrays import FloatArray
+from numerics.twin_codes import ONE_RANGE, twin_choices
+from quantization.attention_codes import set_twin_codes, twin_codes_of
 from quantization.graph import LAYOUT_OPS, Node, OpKind
 from quantization.hessian_search import (
     ROUNDS,
     ROWS,
+    AttentionQuantizer,
     Quantizer,
     factors,
     scaled,
@@ -132,16 +135,23 @@ class HessianWalk(Walk):
     def _product(self, node: Node) -> None:
         """Search the operands of a product of two activations in turn."""
         sources = [self._searched(node, index) for index in (0, 1)]
-        if node.batch_axis != 0 or not any(sources):
+        weights = self._twin_weights(node)
+        if node.batch_axis != 0 or not any((*sources, weights)):
             return
         few = max(1, len(self.pixels) // PICTURES_SHARE) * node.shape[0]
         real = [self.values[name][:few] for name in node.inputs]
+        exponentials = real[0]
         if node.op is OpKind.NORMALIZED_MATMUL:
-            real[0] = real[0] / real[0].sum(-1, keepdim=True)
+            real[0] = exponentials / exponentials.sum(-1, keepdim=True)
         target, rounded = real[0] @ real[1], list(real)
         gradients = self.sampler.importance.get(node.name, torch.ones(node.shape))
         found: dict[int, Quantizer] = {}
         for _ in range(ROUNDS):
+            if weights is not None:
+                tried = [AttentionQuantizer(t) for t in twin_choices(twin_codes_of(weights).bits)]
+                best = search_input(exponentials, target, rounded[1], gradients, tried)
+                set_twin_codes(weights, best.twin)
+                rounded[0] = best(exponentials)
             for index, source in enumerate(sources):
                 if source is None:
                     continue
@@ -158,6 +168,12 @@ class HessianWalk(Walk):
         for index, quantizer in found.items():
             source, factor = quantized_source(self.graph, node, index)
             source.out = scaled(quantizer.qparams, 1 / factor)
+
+    def _twin_weights(self, node: Node) -> Node | None:
+        """The attention weights that a product reads, if they have two ranges."""
+        source = self.graph.operand(node)
+        is_twin = source.op is OpKind.EXP and twin_codes_of(source) != ONE_RANGE
+        return source if is_twin else None
 
     def _scaled_candidates(self, source: Node, factor: float) -> list[Quantizer]:
         """Candidates for a value that a constant multiplies on its way."""

@@ -7,7 +7,7 @@
 | what an error weighs | alike, or by importance for the predictions | `importance` |
 | what layers are calibrated on | float values, or what quantized layers produce | `sequential` |
 | LayerNorm | layer-wise, or channel-wise and reparameterized | `reparameterize` |
-| attention weights | uniform, log2, log sqrt 2, adaptive | `attention_codes`, `attention_search` |
+| attention | uniform, log2, log sqrt 2, twin, adaptive | `attention_codes`, `attention_search` |
 | GELU | one range, twin ranges | `search` |
 | V | as it is, or equalized | `equalize` |
 | weights | nearest, clipped, with feedback; bias corrected or not | `weight_rounding`, `layers` |
@@ -62,7 +62,7 @@ class Method:
         rule: how ranges of activations are cut.
         reparameterize: RepQ-ViT's channel-wise to layer-wise step behind LayerNorm.
         source: where it comes from.
-        attention: codes of attention weights; logarithmic ones are as wide as activations.
+        attention: codes of attention weights; other than uniform ones are as wide as activations.
         log_zero: whether a weight beyond the last log code is 0.
         search: what scales are searched by: nothing but observers' statistics, or node by node
             (`quantization.sequential`) the error of the values, of a product's output
@@ -113,7 +113,7 @@ METHODS = {
             RangeRule.MINMAX,
             False,
             "PTQ4ViT (arXiv:2111.12293)",
-            attention=AttentionForm.LOG2,
+            attention=AttentionForm.TWIN,
             search=Search.HESSIAN,
             weighted=True,
             gelu=GeluRanges.TWIN,

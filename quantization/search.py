@@ -148,7 +148,7 @@ def twin_params(scale: float, negative: int, fine: int, shift: int, bits: int) -
         bits: 2**bits codes in all.
 
     Returns:
-        The parameters, None where the coarse codes do not fit into 8 bits.
+        The parameters, None where the coarse codes do not fit a byte (`numerics.twin`).
     """
     top = fine - 1 + ((2**bits - fine) << shift)
     if top > CODES - 1:

@@ -25,6 +25,7 @@ import torch
 
 from numerics.arrays import FloatArray, UInt8Array
 from numerics.qparams import QScheme, quantize
+from quantization.attention_codes import narrow_codes
 from quantization.costs import WEIGHTED, has_fixed_width, operand_source
 from quantization.fake_quantize import GraphModule
 from quantization.graph import Graph, Node, OpKind
@@ -159,7 +160,8 @@ def _narrow_input(graph: Graph, node: Node, bits: int, seen: dict[str, Observer]
         assert out is not None
         changed.nodes[source.name] = narrow
         if source.op is OpKind.EXP:
-            narrow.attrs = source.attrs | {"log_levels": 2**bits}
+            narrow.attrs = dict(source.attrs)
+            narrow_codes(narrow, bits)
             continue
         scheme = QScheme.SYMMETRIC if int(out.zero_point) == 0 else QScheme.AFFINE
         low, high = seen[source.name].range_of(RangeRule.MSE, bits, scheme)

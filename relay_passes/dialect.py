@@ -31,7 +31,6 @@ lut                x u8 (B, C, H, W); table (C, 256)                            
 attention          qkv i8 (B, N, 3, H, D); params AttentionParams                       (B, N, H, D)
 =================  ===================================================================  ============
 
-
 Two more exist only between passes, and `CheckIntegerOnly` makes sure that none is left:
 ``vitq.dequantize(codes, scale f64, zero_point i64, axis i64)``, because an accumulator's scale is a
 product that float32 could not hold, and ``vitq.quantize(x, scale, zero_point, axis, bounds)`` for
@@ -131,6 +130,8 @@ class AttentionParams(NamedTuple):
     grid_bits: int
     limit: int
     zero_last: int
+    fine: int
+    coarse: int
     numerator: int
     out_shift: int
     zero_point: int
@@ -140,7 +141,7 @@ class AttentionParams(NamedTuple):
     @property
     def codes(self) -> CodeParams:
         """Of the weights."""
-        return CodeParams(self.multiplier, self.shift, self.grid_bits, self.limit, self.zero_last)
+        return CodeParams(*(getattr(self, name) for name in CodeParams._fields))
 
 
 class Gemm(NamedTuple):
@@ -209,14 +210,12 @@ def patch_embed(pixels: Expr, gemm: Gemm, dtype: str) -> Expr:
     batch, _, height, width = shape_of(pixels)
     channels, _, patch, patch_w = gemm.weight.shape
     length = (height // patch) * (width // patch_w)
-    shape = (batch, length, channels)
-    return make(PATCH_EMBED, [pixels, *gemm.operands()], shape, dtype)
+    return make(PATCH_EMBED, [pixels, *gemm.operands()], (batch, length, channels), dtype)
 
 
 def linear(x: Expr, gemm: Gemm, dtype: str) -> Expr:
     """``x @ weight.T + bias``, requantized."""
-    shape = (*shape_of(x)[:-1], gemm.weight.shape[0])
-    return make(LINEAR, [x, *gemm.operands()], shape, dtype)
+    return make(LINEAR, [x, *gemm.operands()], (*shape_of(x)[:-1], len(gemm.weight)), dtype)
 
 
 def linear_add(layer: Expr, residual: Expr, params: AddParams, dtype: str) -> Expr:
@@ -251,8 +250,7 @@ def swap_summands(p: AddParams) -> AddParams:
 def matmul(a: Expr, b: Expr, a_zero_point: int, b_zero_point: int) -> Expr:
     """``(a - a_zp) @ (b - b_zp).T`` as int32; `b` is (..., N, K)."""
     shape = (*shape_of(a)[:-1], shape_of(b)[-2])
-    params = params_constant((a_zero_point, b_zero_point))
-    return make(MATMUL, [a, b, params], shape, "int32")
+    return make(MATMUL, [a, b, params_constant((a_zero_point, b_zero_point))], shape, "int32")
 
 
 def requantize(x: Expr, dyadic: Dyadic, params: RequantizeParams, dtype: str) -> Expr:

@@ -3,6 +3,7 @@
 from tvm import relax
 
 from relay_passes import dialect
+from relay_passes.code_table import read_code_table
 from relay_passes.gemm import input_codes
 from relay_passes.matching import Expr, op_name, shape_of
 from relay_passes.rewriting import BindingPass, Context, DeclineError
@@ -43,5 +44,6 @@ class LowerMatmul(BindingPass):
 
 def _is_exponential(codes: Expr, ctx: Context) -> bool:
     """Whether codes are those of exp(x - max(x)), which its row sum will divide."""
-    quantizer = ctx.quantizer(codes)
+    looked_up = read_code_table(codes, ctx)
+    quantizer = ctx.quantizer(codes if looked_up is None else looked_up.codes)
     return quantizer is not None and ctx.call(quantizer.data, "relax.exp") is not None

@@ -16,6 +16,7 @@ from relay_passes.check_accumulators import AccumulatorBound, CheckAccumulators
 from relay_passes.check_integer_only import CheckIntegerOnly
 from relay_passes.distribute_quantize import DistributeQuantize
 from relay_passes.fold_clip import FoldClip
+from relay_passes.fold_code_table import FoldCodeTable
 from relay_passes.fold_constants import FoldConstants
 from relay_passes.fold_input_normalization import FoldInputNormalization
 from relay_passes.fold_layernorm_scales import FoldLayernormScales
@@ -160,6 +161,7 @@ def _lower(options: PassOptions) -> list[BindingPass]:
         SinkDequantize(),  # whose layout and
         FoldScalarMultiply(),  # factor must be known
         LowerShiftmax(options.nonlinear),  # before softmax can read it
+        FoldCodeTable(),  # between a Shiftmax and what reads it
         LowerNormalizedMatmul(),  # needs to see that a Shiftmax made the weights
         LowerShiftgelu(options.nonlinear),
         LowerLayernorm(),

@@ -65,6 +65,8 @@ def read_twin(out: Quantizer, ctx: Context) -> TwinGelu | None:
     if limits[0] < out.qparams.qmin or top > out.qparams.qmax:
         raise DeclineError("the ranges of a twin quantizer reach beyond the sum's")
     qparams = replace(out.qparams, qmin=limits[0], qmax=top)
+    if qparams.dtype.itemsize > 1:
+        raise DeclineError("the codes of a twin quantizer do not fit a byte")
     meet = above.args[1]
     if not is_constant(meet) or meet.value.numpy().size != 1:
         raise DeclineError("a twin quantizer splits at something that is no number")

@@ -75,6 +75,9 @@ from numerics.dyadic import rescale as rescaled
 from numerics.dyadic import scalar_dyadic
 from numerics.shiftmax import CODE_MAX, CodeParams
 
+PARTS = (3, 3 + len(CodeParams._fields))
+"""Where AttentionParams' integers of the weights begin and end."""
+
 
 @dataclass(frozen=True)
 class AttentionSpec:
@@ -101,8 +104,8 @@ def lower_attention(
 ) -> KernelCall:
     """``vitq.attention``: qkv (B, N, 3, H, D), params -> (B, N, H, D)."""
     params = constants[1].astype(np.int64)
-    zeros, norm = params[:3].copy(), params[8:].copy()
-    p = CodeParams(*(int(v) for v in params[3:8]))
+    zeros, codes, norm = (part.copy() for part in np.split(params, PARTS))
+    p = CodeParams(*(int(v) for v in codes))
     half = half_constants(p) if halves_for(features) else None
     octaves = rescale_constants(p.multiplier, p.shift, p.limit) if half is None else half
     inputs = (operands[0], tensor_of(zeros), tensor_of(octaves), tensor_of(norm))

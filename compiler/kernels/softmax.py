@@ -1,4 +1,4 @@
-"""Shiftmax rows: unnormalized 8-bit codes (uniform or logarithmic), and the normalized form.
+"""Shiftmax rows: unnormalized 8-bit codes (uniform, logarithmic, twin), and the normalized form.
 
 A row takes two passes, its maximum and its exponentials; the normalized form a third one that
 divides by their sum.
@@ -43,6 +43,7 @@ from compiler.kernels.types import (
 from numerics.arrays import IntArray
 from numerics.exp2 import ONE, exp2_fraction
 from numerics.shiftmax import LOG2_FRACTION_BITS, WIDE_LIMIT, CodeParams
+from numerics.twin_codes import ONE_RANGE, WEIGHT_MAX, TwinCodes
 
 CODE_SHIFT = 7
 HALF_STEP = int(exp2_fraction(np.array(1 << 14)))
@@ -72,10 +73,12 @@ class CodeSpec(NamedTuple):
     Attributes:
         grid_bits: of the exponent's grid.
         zero_last: whether the exponent's limit stands for a weight of 0.
+        twin: the ranges of the weights.
     """
 
     grid_bits: int
     zero_last: bool
+    twin: TwinCodes
 
     @property
     def is_uniform(self) -> bool:
@@ -85,7 +88,7 @@ class CodeSpec(NamedTuple):
 
 def code_spec(p: CodeParams) -> CodeSpec:
     """Facts about the parameters."""
-    return CodeSpec(p.grid_bits, bool(p.zero_last))
+    return CodeSpec(p.grid_bits, bool(p.zero_last), p.twin)
 
 
 def lower_shiftmax_codes(
@@ -158,10 +161,24 @@ def _codes(k: Expr, limit: Expr, spec: CodeSpec, q: Fixed) -> Expr:
     """`numerics.shiftmax.code_weights`."""
     y, n = _mantissa_and_shift(k, spec.grid_bits, q)
     codes = q.rounding_shift(y, n, CODE_SHIFT)
-    if not spec.zero_last:
-        return codes
-    below = k < splat(cast(limit, q.dtype), lanes_of(k))
-    return bind(tirx.Select(below, codes, q.const(0, k)))
+    if spec.zero_last:
+        below = k < splat(cast(limit, q.dtype), lanes_of(k))
+        codes = bind(tirx.Select(below, codes, q.const(0, k)))
+    return codes if spec.twin == ONE_RANGE else _twin_weights(codes, spec.twin, q)
+
+
+def _twin_weights(w: Expr, twin: TwinCodes, q: Fixed) -> Expr:
+    """`numerics.twin_codes.twin_weights`."""
+    fine = w
+    if twin.fine:
+        fine = tirx.min(_rounded(w, twin.fine, q), q.const(twin.border - (1 << twin.fine), w))
+    coarse = tirx.min(_rounded(w, twin.coarse, q), q.const(WEIGHT_MAX, w))
+    return bind(tirx.Select(w < q.const(twin.border, w), bind(fine), bind(coarse)))
+
+
+def _rounded(w: Expr, bits: int, q: Fixed) -> Expr:
+    """To multiples of ``2**bits``, half up."""
+    return bind(bind(w + q.const(1 << (bits - 1), w)) & q.const(-(1 << bits), w))
 
 
 def emit_codes(distance: Expr, octaves: Rescale, spec: CodeSpec) -> Expr:

@@ -1,4 +1,4 @@
-"""Narrow widths, mixed recipes, log codes, twin ranges through the library: the embedded model."""
+"""Narrow widths, mixed recipes, log codes and twin ranges in the library: the embedded model."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from compiler.inspection import inspect
 from compiler.quantize import QuantizeOptions, quantize
 from compiler.verify import verify
 from quantization import artifact as storage
-from quantization.attention_codes import AttentionForm, use_log_codes
+from quantization.attention_codes import AttentionForm, use_codes
 from quantization.graph import OpKind
 from quantization.recipe import LayerBits, Recipe
 
@@ -21,6 +21,8 @@ CASES = {
     ("w6a6-first6-last4", AttentionForm.UNIFORM): ("uniform", "uniform"),
     ("w4a8", AttentionForm.LOG_SQRT2): ("log sqrt 2, 256 codes and zero", "log sqrt 2, 17 weights"),
     ("w4a4", AttentionForm.LOG2): ("log2, 16 codes", "log2, 10 weights"),
+    ("w4a6", AttentionForm.TWIN): ("twin, steps of 4 and 8", "twin, steps of 4 and 8"),
+    ("w4a4", AttentionForm.TWIN): ("twin, steps of 16 and 32", "twin, steps of 16 and 32"),
     ("w3a4", AttentionForm.LOG_SQRT2): ("log sqrt 2, 16 codes and zero", "log sqrt 2, 17 weights"),
     ("mixed", AttentionForm.UNIFORM): ("uniform", "uniform"),
 }
@@ -42,7 +44,7 @@ def with_codes(artifact: Artifact, form: AttentionForm, twin: bool) -> None:
     """Change the artifact's attention weights, and give its GELUs two ranges."""
     model = storage.load(artifact.folder)
     recipe = {k: v for k, v in model.provenance["recipe"].items() if k not in ("name", "layers")}
-    use_log_codes(model.graph, form, Recipe(**recipe), zero=form is AttentionForm.LOG_SQRT2)
+    use_codes(model.graph, form, Recipe(**recipe), zero=form is AttentionForm.LOG_SQRT2)
     for node in model.graph:
         if twin and node.op is OpKind.GELU:
             assert node.out is not None

@@ -253,15 +253,15 @@ def test_scale_out_of_range() -> None:
 @given(
     hnp.arrays(np.int16, hnp.array_shapes(max_dims=2, max_side=5)),
     st.floats(2.0**-14, 0.01),
-    st.integers(-8, 7),
+    st.integers(-128, 7),
     st.integers(1, 7),
-    st.integers(-8, 20),
+    st.integers(-128, 126),
 )
 def test_twin_ranges_match_python_integers(
     x: IntArray, scale: float, zero_point: int, shift: int, split: int
 ) -> None:
-    """Any split, coarse steps of 2 to 128 fine ones, also where the codes need 16 bits."""
-    out = QuantParams.per_tensor(0.02, zero_point, -8, 1000)
+    """Any split, coarse steps of 2 to 128 fine ones, all codes of a byte."""
+    out = QuantParams.per_tensor(0.02, zero_point, -128, 127)
     p = gelu_params(scale, 0, out, Twin(split, shift))
     expected = [literal(int(v), p) for v in x.reshape(-1)]
     assert shiftgelu(x, p).tolist() == np.reshape(expected, x.shape).tolist()
@@ -299,3 +299,11 @@ def test_one_range_is_a_twin_of_its_own_bounds() -> None:
 def test_twin_ranges_that_no_quantizer_has(twin: Twin, message: str) -> None:
     with pytest.raises(VitqError, match=message):
         gelu_params(1e-3, 0, output(0.02, bits=8), twin)
+
+
+@pytest.mark.parametrize(("qmin", "qmax"), [(-8, 128), (-129, 0), (-1, 255), (0, 256)])
+def test_twin_ranges_fit_a_byte(qmin: int, qmax: int) -> None:
+    for low, high in ((-128, 127), (0, 255)):
+        gelu_params(1e-3, 0, QuantParams.per_tensor(0.02, 0, low, high), Twin(0, 3))
+    with pytest.raises(VitqError, match=f"from {qmin} to {qmax}: choose a byte's, -128 to 127"):
+        gelu_params(1e-3, 0, QuantParams.per_tensor(0.02, 0, qmin, qmax), Twin(0, 3))

@@ -247,7 +247,15 @@ def test_attention_against_float(tokens: int, dtype: type[np.integer]) -> None:
 def test_order_of_the_integers() -> None:
     """Kernels read them by position."""
     assert ShiftmaxParams._fields == ("multiplier", "shift")
-    assert CodeParams._fields == ("multiplier", "shift", "grid_bits", "limit", "zero_last")
+    assert CodeParams._fields == (
+        "multiplier",
+        "shift",
+        "grid_bits",
+        "limit",
+        "zero_last",
+        "fine",
+        "coarse",
+    )
     assert NormalizeParams._fields == ("numerator", "shift", "zero_point", "qmin", "qmax")
     assert CODE_SCALE == np.float32(1 / 255)
 

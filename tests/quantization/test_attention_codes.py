@@ -18,7 +18,7 @@ from quantization.attention_codes import (
     codes_name,
     exp_params,
     log_codes_of,
-    use_log_codes,
+    use_codes,
 )
 from quantization.fake_quantize import GraphModule, quantize_exponents
 from quantization.graph import Graph, Node, OpKind
@@ -35,7 +35,7 @@ def exps(graph: Graph) -> list[Node]:
 
 def with_codes(form: AttentionForm, bits: int, zero: bool) -> Graph:
     graph = copy.deepcopy(quantized("class_token", "w8a8", "minmax"))
-    use_log_codes(graph, form, Recipe(8, bits), zero)
+    use_codes(graph, form, Recipe(8, bits), zero)
     return graph
 
 
@@ -85,9 +85,9 @@ def test_names_and_refusals() -> None:
     graph = copy.deepcopy(quantized("class_token", "w8a8", "minmax"))
     node = exps(graph)[0]
     assert codes_name(node) == "uniform" and log_codes_of(node) is None
-    use_log_codes(graph, AttentionForm.UNIFORM, Recipe(8, 4), zero=True)
+    use_codes(graph, AttentionForm.UNIFORM, Recipe(8, 4), zero=True)
     assert codes_name(node) == "uniform"
-    use_log_codes(graph, AttentionForm.LOG_SQRT2, Recipe(8, 4), zero=True)
+    use_codes(graph, AttentionForm.LOG_SQRT2, Recipe(8, 4), zero=True)
     assert codes_name(node) == "log sqrt 2, 16 codes and zero"
     del node.attrs["log_levels"]
     with pytest.raises(VitqError, match="log codes need log_steps and log_levels"):

@@ -23,27 +23,29 @@ def gelus(graph: Graph) -> list[Node]:
     return [node for node in graph if node.op is OpKind.GELU]
 
 
-def with_twins(shift: int, split: int | None) -> Graph:
-    """Two ranges as wide as what one had."""
+ZERO = -112
+
+
+def with_twins(shift: int, above: int | None) -> Graph:
+    """Two ranges as wide as what one had, 16 negative codes, the split at or above zero."""
     graph = copy.deepcopy(quantized("class_token", "w8a8", "minmax"))
     for node in gelus(graph):
         assert node.out is not None
-        scale, zero = float(node.out.scale), int(node.out.zero_point)
-        reach = scale * (node.out.qmax - zero)
-        fine = 0.17 / 16
-        top = int(reach / fine) >> shift << shift
-        node.out = QuantParams.per_tensor(fine, 0, -16, max(top, 1 << shift))
+        reach = float(node.out.scale) * (node.out.qmax - int(node.out.zero_point))
+        fine = max(0.17 / 16, reach / 200)
+        split = ZERO + (above or 0)
+        top = split + max(int(reach / fine) >> shift << shift, 1 << shift)
+        node.out = QuantParams.per_tensor(fine, ZERO, -128, top)
         node.attrs["twin_shift"] = shift
-        if split is not None:
+        if above is not None:
             node.attrs["twin_split"] = split
-            node.out = QuantParams.per_tensor(fine, 0, -16, split + top)
     return graph
 
 
-@pytest.mark.parametrize(("shift", "split"), [(3, None), (4, 8)])
-def test_all_stages_agree(shift: int, split: int | None, tmp_path: Path) -> None:
-    graph, pictures = with_twins(shift, split), pixels(8)
-    assert {twin_of(node) for node in gelus(graph)} == {Twin(split or 0, shift)}
+@pytest.mark.parametrize(("shift", "above"), [(3, None), (4, 8)])
+def test_all_stages_agree(shift: int, above: int | None, tmp_path: Path) -> None:
+    graph, pictures = with_twins(shift, above), pixels(8)
+    assert {twin_of(node) for node in gelus(graph)} == {Twin(ZERO + (above or 0), shift)}
     reference = IntegerReference(graph)
     integer = (reference(pictures.numpy()) * reference.output_scale).astype(np.float32)
     assert lowest_cosine(integer, float_logits(VARIANTS["class_token"](), pictures)) > 0.98
@@ -60,9 +62,9 @@ def test_simulated_values_lie_on_the_grid() -> None:
     for node in gelus(graph):
         assert node.out is not None
         scale = float(node.out.scale)
-        values = torch.arange(-40, 2 * node.out.qmax + 40) * scale / 2
+        values = torch.arange(-40, 2 * (node.out.qmax - ZERO) + 40) * scale / 2
         steps = np.unique(np.rint(simulate_node(node, values).numpy() / scale)).astype(int)
-        top = 8 + ((node.out.qmax - 8) >> 3 << 3)
+        top = 8 + ((node.out.qmax - ZERO - 8) >> 3 << 3)
         assert steps.tolist() == [*range(-16, 9), *range(16, top + 1, 8)]
 
 

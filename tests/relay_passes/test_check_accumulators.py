@@ -10,6 +10,7 @@ from numerics.ivit import IvitSoftmaxParams, ivit_gelu_params
 from numerics.qparams import QuantParams
 from numerics.shiftgelu import gelu_params
 from numerics.shiftmax import CODE_LIMIT, CodeParams, normalize_params
+from numerics.twin_codes import ONE_RANGE
 from relay_passes import dialect
 from relay_passes.check_accumulators import CheckAccumulators
 from tests.relay_passes.modules import module
@@ -76,7 +77,7 @@ def test_a_bias_at_the_limit_overflows():
 
 def test_scores_are_held_to_their_own_limit():
     inputs = {"a": ((1, 4, 70_000), "int8"), "b": ((1, 4, 70_000), "int8")}
-    params = CodeParams(2**30, 40, 12, CODE_LIMIT, 0)
+    params = CodeParams(2**30, 40, 12, CODE_LIMIT, 0, *ONE_RANGE)
     with pytest.raises(RangeError, match=r"shiftmax_codes .*its score can reach"):
         check(
             inputs,
@@ -92,7 +93,7 @@ def test_zero_points_widen_products():
 
 def test_attention():
     norm = normalize_params(1.0, 255, OUT)
-    params = dialect.AttentionParams(0, 0, -128, 2**30, 40, 12, CODE_LIMIT, 0, *norm)
+    params = dialect.AttentionParams(0, 0, -128, 2**30, 40, 12, CODE_LIMIT, 0, *ONE_RANGE, *norm)
     bounds = one({"x": ((1, 5, 3, 2, 8), "int8")}, lambda x: dialect.attention(x, params, "int8"))
     assert bounds["attention", "score"].high == 8 * 128 * 128
     assert bounds["attention", "accumulator"].high == 5 * 255 * 255

@@ -16,7 +16,16 @@ CODES = np.random.default_rng(0).integers(-30000, 30000, (2, 5)).astype(np.int16
 
 
 def twin_gelu(
-    zero=-3, split=9, shift=3, levels=14, low=-8, coarse_zero=0, off=0.0, ratio=1.0, other=0.0
+    zero=-3,
+    split=9,
+    shift=3,
+    levels=14,
+    low=-8,
+    coarse_zero=0,
+    off=0.0,
+    ratio=1.0,
+    other=0.0,
+    dtype="int8",
 ):
     """Two quantizers of one GELU and their sum's; what is given differs from how it should be."""
 
@@ -28,7 +37,8 @@ def twin_gelu(
         step = np.float32(SCALE) * np.float32(2**shift * ratio)
         coarse = b.q(above, step, coarse_zero, bounds=(0, levels))
         total = b(relax.op.add(fine, b.dq(coarse, step, coarse_zero)))
-        return b.q(total, SCALE, zero, bounds=(-8, 127))
+        bounds = (-8, 127 if dtype == "int8" else 1000)
+        return b.q(total, SCALE, zero, dtype, bounds=bounds)
 
     return module(INPUT, body)
 
@@ -55,6 +65,7 @@ def test_twin_ranges(zero, split, shift, levels):
         ({"coarse_zero": 1}, "does not begin at 0"),
         ({"low": -9}, "reach beyond"),
         ({"other": 0.01}, "other steps"),
+        ({"levels": 30, "dtype": "int16"}, "do not fit a byte"),
     ],
 )
 def test_refusals(options, reason):

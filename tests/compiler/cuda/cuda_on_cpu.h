@@ -105,12 +105,50 @@ static void ldmatrix(Thread* lanes) {
   }
 }
 
+static void ldmatrix_trans(Thread* lanes) {
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      char* to = reinterpret_cast<char*>(static_cast<int*>(lanes[lane].pointer) + matrix);
+      for (int i = 0; i < 2; ++i) {
+        const char* row = static_cast<const char*>(lanes[matrix * 8 + lane % 4 * 2 + i].source);
+        std::memcpy(to + 2 * i, row + lane / 4 * 2, 2);
+      }
+    }
+  }
+}
+
+// Op "wgmma_s8_<chunk>": 16 rows of this warp, args[0] columns, args[1] the warp's number.
+static void wgmma(Thread* lanes) {
+  const bool a_signed = lanes[0].op[6] == 's';
+  const int chunk = std::atoi(lanes[0].op + 9), n = static_cast<int>(lanes[0].args[0]);
+  const int warp = static_cast<int>(lanes[0].args[1]) % 4;
+  const char* a = static_cast<const char*>(lanes[0].source);
+  const char* b = reinterpret_cast<const char*>(lanes[0].args[2]);
+  const auto at = [chunk](int row, int k) {
+    return row * chunk + ((k / 16) ^ (row / (128 / chunk) % (chunk / 16))) * 16 + k % 16;
+  };
+  for (int lane = 0; lane < 32; ++lane) {
+    int* d = static_cast<int*>(lanes[lane].pointer);
+    for (int i = 0; i < n / 2; ++i) {
+      const int row = 16 * warp + lane / 4 + (i & 2 ? 8 : 0);
+      const int column = i / 4 * 8 + lane % 4 * 2 + (i & 1);
+      for (int k = 0; k < chunk; ++k) {
+        const char x = a[at(row, k)];
+        const int left = a_signed ? static_cast<int8_t>(x) : static_cast<uint8_t>(x);
+        d[i] += left * static_cast<int8_t>(b[at(column, k)]);
+      }
+    }
+  }
+}
+
 static void perform(Thread* lanes) {
   const char* op = lanes[0].op;
   for (int lane = 1; lane < 32; ++lane) {
     if (std::strcmp(lanes[lane].op, op)) fail("lanes of a warp call different functions");
   }
   if (!std::strcmp(op, "ldmatrix")) ldmatrix(lanes);
+  else if (!std::strcmp(op, "ldmatrix_trans")) ldmatrix_trans(lanes);
+  else if (!std::strncmp(op, "wgmma", 5)) wgmma(lanes);
   else if (!std::strcmp(op, "shuffle")) {
     for (int l = 0; l < 32; ++l) lanes[l].result = lanes[l ^ lanes[l].args[1]].args[0];
   } else {
@@ -197,7 +235,27 @@ VITQ_MMA(u8s8)
 VITQ_MMA(s8u8)
 VITQ_MMA(u8u8)
 
+#define VITQ_WGMMA(sign, n, chunk)                                                              \
+  static void vitq_wgmma_##sign##s8_n##n##_k##chunk(int* d, const void* a, const void* b) {     \
+    cpu::warp_op("wgmma_" #sign "_" #chunk,                                                     \
+                 {n, threadIdx.x / 32, reinterpret_cast<int64_t>(b)}, d, a);                    \
+  }
+#define VITQ_WGMMA_CHUNKS(sign, n) VITQ_WGMMA(sign, n, 64) VITQ_WGMMA(sign, n, 128)
+#define VITQ_WGMMA_ALL(sign)                                                                    \
+  VITQ_WGMMA_CHUNKS(sign, 32)                                                                   \
+  VITQ_WGMMA_CHUNKS(sign, 64) VITQ_WGMMA_CHUNKS(sign, 128) VITQ_WGMMA_CHUNKS(sign, 256)
+VITQ_WGMMA_ALL(s8)
+VITQ_WGMMA_ALL(u8)
+static void vitq_wgmma_wait_16(int*) {}
+static void vitq_wgmma_wait_32(int*) {}
+static void vitq_wgmma_wait_64(int*) {}
+static void vitq_wgmma_wait_128(int*) {}
+static void vitq_fence_async() {}
+
 static void vitq_ldmatrix(int* d, const void* p) { cpu::warp_op("ldmatrix", {}, d, p); }
+static void vitq_ldmatrix_trans(int* d, const void* p) {
+  cpu::warp_op("ldmatrix_trans", {}, d, p);
+}
 static void vitq_copy16(void* to, const void* from) {
   cpu::Copy copy{to, {}};
   std::memcpy(copy.bytes, from, 16);
@@ -228,5 +286,28 @@ static int vitq_permute(int low, int high, int selector) {
     word |= static_cast<uint32_t>((pair >> (8 * ((selector >> (4 * i)) & 7))) & 255) << (8 * i);
   }
   return static_cast<int>(word);
+}
+static int vitq_pick(int word, int place) {
+  const uint32_t pair = static_cast<uint32_t>(word);
+  return static_cast<int>((pair >> (31 - place) & 1) ? pair >> 8 : pair);
+}
+static int vitq_mad_high(int value, int multiplier, int low, int high) {
+  const int64_t addend = (static_cast<int64_t>(high) << 32) | static_cast<uint32_t>(low);
+  return static_cast<int>((static_cast<int64_t>(value) * multiplier + addend) >> 32);
+}
+static uint32_t clamped(int value, int low, int high, int place) {
+  const int inside = value < low ? low : value > high ? high : value;
+  return (static_cast<uint32_t>(inside) & (high - low)) << place;
+}
+static int vitq_pack_s8(int a, int b, int c, int d) {
+  return static_cast<int>(clamped(a, -128, 127, 0) | clamped(b, -128, 127, 8) |
+                          clamped(c, -128, 127, 16) | clamped(d, -128, 127, 24));
+}
+static int vitq_pack_u8(int a, int b, int c, int d) {
+  return static_cast<int>(clamped(a, 0, 255, 0) | clamped(b, 0, 255, 8) | clamped(c, 0, 255, 16) |
+                          clamped(d, 0, 255, 24));
+}
+static int vitq_pack_s16(int a, int b) {
+  return static_cast<int>(clamped(a, -32768, 32767, 0) | clamped(b, -32768, 32767, 16));
 }
 static int vitq_leading_zeros(long long value) { return __builtin_clzll(value); }

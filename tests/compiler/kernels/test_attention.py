@@ -23,6 +23,7 @@ from numerics.shiftmax import (
     shiftmax_codes,
     shiftmax_params,
 )
+from numerics.twin_codes import ONE_RANGE, TwinCodes
 from tests.compiler.kernels.util import FEATURES, random_codes, run_op
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
@@ -35,7 +36,7 @@ def out_params(scale: float, zero_point: int) -> QuantParams:
 
 def unusual(multiplier: int, shift: int) -> CodeParams:
     """Uniform codes with a factor that no scale gives."""
-    return CodeParams(multiplier, shift, 12, CODE_LIMIT, 0)
+    return CodeParams(multiplier, shift, 12, CODE_LIMIT, 0, *ONE_RANGE)
 
 
 def scores(rng: np.random.Generator, columns: int) -> IntArray:
@@ -188,6 +189,32 @@ def test_attention_with_log_codes(
     """Missing tokens weigh nothing, also where the last code does not."""
     p = log_code_params(3e-4 if steps < 4 else 3e-6, steps, levels, zero)
     check_attention(shape, p, features)
+
+
+TWINS = pytest.mark.parametrize("twin", [(0, 2), (2, 3), (2, 5), (4, 5), (6, 7)])
+
+
+@FEATURE_IDS
+@TWINS
+def test_twin_codes(twin: tuple[int, int], features: CpuFeatures) -> None:
+    """Every weight there is, so every tie and both sides of the border; no fine rounding, too."""
+    x = -np.arange(0, 2400, dtype=np.int32).reshape(4, 600)
+    x[:, 0] = 0
+    p = code_params(3e-3, TwinCodes(*twin))
+    assert len(np.unique(shiftmax_codes(x, code_params(3e-3)))) == 256
+    out = TensorType(x.shape, "uint8")
+    result = run_op("vitq.shiftmax_codes", [x, np.array(p, np.int64)], out, features)
+    np.testing.assert_array_equal(result, shiftmax_codes(x, p))
+
+
+@FEATURE_IDS
+@TWINS
+@pytest.mark.parametrize("scale", [2e-5, 1e-3])
+def test_attention_with_twin_codes(
+    twin: tuple[int, int], scale: float, features: CpuFeatures
+) -> None:
+    """In lanes of 16 and of 32 bits, with lanes beyond the last token."""
+    check_attention((1, 53, 3, 2, 64), code_params(scale, TwinCodes(*twin)), features)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,32 @@
+"""FoldCodeTable: a table of attention weights becomes the two ranges that it holds."""
+
+from numerics.shiftmax import CodeParams
+from relay_passes import dialect
+from relay_passes.code_table import read_code_table, twin_of_table
+from relay_passes.matching import Expr
+from relay_passes.rewriting import BindingPass, Context, DeclineError
+
+
+class FoldCodeTable(BindingPass):
+    """Folds a look-up of Shiftmax codes (twin ranges, `numerics.twin_codes`) into the codes.
+
+    Before -> after::
+
+        take(table, vitq.shiftmax_codes(x))  ->  vitq.shiftmax_codes(x, twin ranges)
+
+    where table[w] is what a weight w becomes; `code_table.read_code_table` says how the index is
+    written. Exact. Refuses a table of anything else, and codes that are not uniform before.
+    """
+
+    def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
+        """See the class."""
+        found = read_code_table(value, ctx)
+        codes = None if found is None else ctx.call(found.codes, dialect.SHIFTMAX_CODES)
+        if found is None or codes is None:
+            return None
+        p = CodeParams(*dialect.scalars(codes))
+        if p.zero_last or p.coarse:
+            raise DeclineError("a table of weights that are not uniform")
+        twin = twin_of_table(found.table)
+        params = p._replace(fine=twin.fine, coarse=twin.coarse)
+        return dialect.shiftmax_codes(dialect.operands(codes)[0], params)
