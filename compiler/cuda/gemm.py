@@ -21,7 +21,8 @@ from compiler.cuda.gelu_table import gelu_table
 from compiler.cuda.kernel import call_of, gpu_of
 from compiler.cuda.loading import Patches, Rows, Source
 from compiler.cuda.mainloop import MainLoop
-from compiler.cuda.tile import K_ALIGN, knobs, tile_of
+from compiler.cuda.prediction import knobs
+from compiler.cuda.tile import K_ALIGN, tile_of
 from compiler.features import GpuFeatures
 from compiler.kernels.types import (
     Kernel,

@@ -182,7 +182,7 @@ def wgmma_issue(acc: Expr, a: Expr, b: Expr, signs: str, columns: int, chunk: in
         a: address of 64 rows in shared memory.
         b: address of `columns` rows.
         signs: types of both operands.
-        columns: 32, 64, 128 or 256.
+        columns: one of `wgmma.WIDTHS`.
         chunk: bytes of a row, 64 or 128.
     """
     T.evaluate(_call(f"wgmma_{signs}_n{columns}_k{chunk}", acc, a, b))

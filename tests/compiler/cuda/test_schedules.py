@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compiler.cuda.emulator import run_kernel
-from compiler.cuda.tile import KNOBS, Tile, ranked, tile_of
+from compiler.cuda.tile import KNOBS, Tile, tile_of
 from compiler.features import GpuFeatures
 from compiler.gpus import ARCHITECTURES
 from compiler.kernels import TensorType
@@ -16,7 +16,7 @@ from tests.compiler.kernels.util import GPU, random_codes, run_op, tensor_type
 
 HOPPER = ARCHITECTURES["sm_90"]
 LARGE = GpuFeatures(processors=1, shared_bytes=96 * 1024, macs=2048)
-"""So few processors that the default is a large tile."""
+"""Room for a large tile."""
 
 
 def test_every_combination_fits_every_gpu() -> None:
@@ -47,11 +47,11 @@ def test_random_schedules(features: GpuFeatures, op: str, seed: int) -> None:
 @pytest.mark.parametrize("op", ["vitq.linear_add", "vitq.linear_gelu"])
 def test_the_tiles_of_large_batches(op: str) -> None:
     """Blocks of 128 x 256 with 8 warps, more rows and columns than one block."""
-    tile = ranked((300, 320, 256), LARGE)[0]
-    assert tile.block_m * tile.block_n >= 128 * 128 and tile.warps >= 4
+    tile = Tile(64, 64, 2, 4, 1, 64, 2)
+    assert (tile.block_m, tile.block_n, tile.warps) == (128, 256, 8) and tile.fits(LARGE)
     rng = np.random.default_rng(9)
     dtype = "int16" if op.endswith("add") else "int8"
-    run_fused(op, fused_call(op, rng, (300, 256, 320, 0.1), ("int16", dtype)), dtype, LARGE)
+    run_fused(op, fused_call(op, rng, (300, 256, 320, 0.1), ("int16", dtype)), dtype, LARGE, vars(tile))
 
 
 @pytest.mark.parametrize(
