@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from tvm import tirx
 
+from compiler.cuda import intrinsics
+from compiler.cuda.division import quotient
 from compiler.cuda.emit import (
     Buffer,
     Expr,
@@ -29,10 +31,11 @@ from numerics.arrays import IntArray
 from numerics.dyadic import ACC_LIMIT
 from numerics.exp2 import COEFFICIENTS
 from numerics.shiftgelu import EXPONENT_COEFFICIENTS, GeluParams
-from numerics.shiftmax import LOG2_FRACTION_BITS, NORM_BITS, CodeParams
+from numerics.shiftmax import LOG2_FRACTION_BITS, CodeParams
 from numerics.twin_codes import ONE_RANGE, WEIGHT_MAX, TwinCodes
 
 HALF = 1 << 14
+WORD = 32
 LIMIT_INDEX = 3
 """Where `capped` keeps its limit: multiplier, shift, rounding constant, limit."""
 
@@ -122,8 +125,13 @@ def code_of(t: Expr, form: CodeForm) -> Expr:
     """The 8-bit Shiftmax weight of an exponent (`numerics.shiftmax.code_weights`)."""
     y, n = octaves(t, form.grid_bits)
     code = keep((y + (const(1) << (n + const(6)))) >> (n + const(7)))
+    return finish_code(code, t < form.limit, form)
+
+
+def finish_code(code: Expr, counts: Expr, form: CodeForm) -> Expr:
+    """A weight's last steps: 0 behind the limit, one of two ranges."""
     if form.zero_last:
-        code = order(t < form.limit, code, const(0))
+        code = order(counts, code, const(0))
     return code if form.twin == ONE_RANGE else _twin_weight(code, form.twin)
 
 
@@ -160,6 +168,48 @@ class Add:
         p = self.p
         total = (a - p.a_zero_point) * p.a_multiplier + (b - p.b_zero_point) * p.b_multiplier
         return clamp(keep((total + self.half) >> p.shift) + p.zero_point, p.qmin, p.qmax)
+
+
+class FoldedAdd:
+    """`Add` with all constants in one: ``(a ma + b mb + c) >> s``, zero points and rounding in c.
+
+    Every sum fits into int32 (`folded_add`).
+    """
+
+    def __init__(self, params: Buffer, saturated: bool) -> None:
+        """Read what `folded_add` made.
+
+        Args:
+            params: ma, mb, c, s, qmin, qmax.
+            saturated: whether the bounds are left to whoever packs the codes.
+        """
+        self.a, self.b, self.constant, self.shift, low, high = (get(params, i) for i in range(6))
+        self.bounds = None if saturated else (low, high)
+
+    def __call__(self, a: Expr, b: Expr) -> Expr:
+        """Codes of the sum."""
+        other = keep(b * self.b + self.constant)
+        code = keep((a * self.a + other) >> self.shift)
+        return code if self.bounds is None else clamp(code, *self.bounds)
+
+
+def folded_add(p: AddParams, largest: tuple[int, int]) -> IntArray | None:
+    """What `FoldedAdd` reads.
+
+    Args:
+        p: of the addition.
+        largest: absolute values of both codes at most.
+
+    Returns:
+        (6,) int32; None if a sum might not fit into int32 with the output's zero point inside.
+    """
+    zeros = p.a_zero_point * p.a_multiplier + p.b_zero_point * p.b_multiplier
+    constant = (1 << (p.shift - 1)) - zeros + (p.zero_point << p.shift)
+    reach = largest[0] * abs(p.a_multiplier) + largest[1] * abs(p.b_multiplier) + abs(constant)
+    if reach >= ACC_LIMIT:
+        return None
+    words = [p.a_multiplier, p.b_multiplier, constant, p.shift, p.qmin, p.qmax]
+    return np.array(words, np.int32)
 
 
 class Gelu:
@@ -248,20 +298,41 @@ def reciprocal_of(b: Expr, bits: int) -> Expr:
 class Normalize:
     """`numerics.shiftmax.normalize` for one row."""
 
-    def __init__(self, params: Buffer, first: int = 0) -> None:
-        """Read int64 NormalizeParams into registers."""
+    def __init__(self, params: Buffer, first: int = 0, saturate: bool = False) -> None:
+        """Read int64 NormalizeParams into registers.
+
+        Args:
+            params: where they are.
+            first: index of the first one.
+            saturate: whether shifts are at least 32 and whoever packs the codes clamps them.
+        """
+        self.saturate = saturate
         names = ("numerator", "shift", "zero_point", "qmin", "qmax")
         self.numerator, self.shift, self.zero_point, self.qmin, self.qmax = (
             get(params, first + i) for i in range(len(names))
         )
         self.half = keep(const(1, "int64") << (self.shift - const(1, "int64")))
+        self.addend = keep(self.half + (self.zero_point << self.shift))
 
     def multiplier(self, total: Expr) -> Expr:
         """Of a row with this sum of exponentials (int64)."""
-        return divided(self.numerator, total, NORM_BITS)
+        zeros = wide(intrinsics.leading_zeros(total))
+        return quotient(
+            self.numerator,
+            total,
+            zeros,
+            lambda value: const(value, "int64"),
+            keep,
+            lambda condition: condition.astype("int64"),
+        )
 
     def __call__(self, acc: Expr, multiplier: Expr) -> Expr:
         """A code as int32."""
+        if self.saturate:
+            high = keep((self.addend >> const(WORD, "int64")).astype("int32"))
+            low, factor = keep(self.addend.astype("int32")), keep(multiplier.astype("int32"))
+            down = keep((self.shift - const(WORD, "int64")).astype("int32"))
+            return keep(intrinsics.mad_high(acc, factor, low, high) >> down)
         value = rescaled(acc, multiplier, self.half, self.shift) + self.zero_point
         return keep(clamp(value, self.qmin, self.qmax).astype("int32"))
 

@@ -1,9 +1,7 @@
-"""What one warp does with 16 rows of a head: scores, maxima, codes, products.
+"""What one warp does with 16 rows of a head: scores and their maxima.
 
-Scores of 32 keys are four fragments; a thread has columns 2 t and 2 t + 1 of each. As the order of
-keys does not matter in the second product, its first operand takes the codes where they are: the
-four bytes of a register are the keys 2 t, 2 t + 1, 8 + 2 t, 8 + 2 t + 1 (plus 16 in the second
-half). V lies in shared memory in that order.
+Scores of 32 keys are four fragments; a thread has columns 2 t and 2 t + 1 of each. A warp's keys
+are every `key_warps`-th unit of 32; the last one of all may have fewer keys than that.
 """
 
 from collections.abc import Callable
@@ -11,11 +9,9 @@ from collections.abc import Callable
 from tvm import tirx
 
 from compiler.cuda import intrinsics
-from compiler.cuda.arith import Capped, CodeForm, Normalize, code_of, order, packed
+from compiler.cuda.arith import order
 from compiler.cuda.attention_shape import FRAGMENT, FRAGMENT_ROWS, UNIT, Shape
 from compiler.cuda.emit import (
-    BYTES,
-    WARP,
     WORD_BYTES,
     Block,
     Buffer,
@@ -24,15 +20,12 @@ from compiler.cuda.emit import (
     address,
     ceil_div,
     const,
-    flat,
     index,
     keep,
     put,
-    put_many,
     registers,
     serial,
     when,
-    wide,
 )
 from compiler.cuda.loading import Layout
 
@@ -40,7 +33,11 @@ LOWEST = -(2**31)
 STEP = 32
 HALVES = (0, 1)
 """Rows g and g + 8 of a fragment."""
-CODES, KEYS = "u8s8", "s8s8"
+KEYS = "s8s8"
+SCORES = 16
+"""Registers of a unit."""
+Work = Callable[[Expr, Expr, Buffer, bool], None]
+"""Of a unit's number, its first key, its scores, and whether some of its keys do not exist."""
 
 
 class Rows:
@@ -75,38 +72,59 @@ class Rows:
             word = query(self.row + r % 2 * 8, tirx.min(at, shape.width - 4))
             inside = column + 16 <= shape.width
             put(self.q, r, word if inside else order(at < shape.width, word, const(0)))
+        self.held: list[Buffer] = []
         self.maximum = registers(2)
         for half in HALVES:
             put(self.maximum, half, const(LOWEST))
 
-    def _each_unit(self, first: Expr, work: Callable[[Expr, Expr, bool], None]) -> None:
-        """Work on this warp's units of a chunk, with its unit and first key.
+    def _each_unit(self, first: Expr, work: Work) -> None:
+        """Compute a chunk's scores, and work on them, unit by unit.
 
         The last unit, if it has fewer keys, is treated apart, so that the others need no mask.
         """
         shape = self.shape
-        units = shape.chunk // UNIT
-        turns = ceil_div(units, shape.key_warps)
-        with serial(turns) as turn:
+        with serial(shape.turns) as turn:
             unit = index(turn * shape.key_warps + self.key_warp)
             key = index(first + unit * UNIT)
-            exists = True if turns * shape.key_warps == units else unit < units
-            with when(exists):
+            with when(self._exists(unit)):
                 with when(key + UNIT <= shape.tokens):
-                    work(unit, key, False)
+                    work(unit, key, self._scores(unit), False)
                 if shape.tokens % UNIT:
                     with when(tirx.And(key < shape.tokens, key + UNIT > shape.tokens)):
-                        work(unit, key, True)
+                        work(unit, key, self._scores(unit), True)
+
+    def _exists(self, unit: Expr) -> Expr:
+        """Whether a unit is one of the chunk's."""
+        units = self.shape.chunk // UNIT
+        return True if self.shape.turns * self.shape.key_warps == units else unit < units
+
+    def each_held(self, work: Work) -> None:
+        """Work on the scores that `find_maximum` left in registers."""
+        shape = self.shape
+        for turn, acc in enumerate(self.held):
+            unit = index(self.key_warp + turn * shape.key_warps)
+            last = (turn + 1) * shape.key_warps * UNIT > shape.tokens
+            with when(self._exists(unit) if last else True):
+                work(unit, index(unit * UNIT), acc, last)
+
+    def each(self, first: Expr, work: Work) -> None:
+        """Work on the scores of a chunk: those that are held, or computed again."""
+        if self.held:
+            self.each_held(work)
+        else:
+            self._each_unit(first, work)
 
     def _scores(self, unit: Expr) -> Buffer:
         """16 registers: four fragments of scores of 32 keys."""
-        acc = registers(16)
-        for i in range(16):
-            put(acc, i, const(0))
+        acc = self._zeros()
+        self._add_scores(acc, unit)
+        return acc
+
+    def _add_scores(self, acc: Buffer, unit: Expr) -> None:
         zero = None
         if self.q_zero is not None:
             zero = keep((self.q_zero & const(255)) * const(0x01010101))
-        layout = Layout(self.shape.key_bytes, False)
+        layout = Layout(self.shape.row_bytes, False)
         row = index(unit * UNIT + self.lane // 16 * FRAGMENT + self.lane % 8)
         for step in range(self.steps):
             keys = registers(8)
@@ -118,7 +136,6 @@ class Rows:
                 intrinsics.mma(address(acc, 4 * j), q, [keys[2 * j], keys[2 * j + 1]], KEYS)
             if zero is not None:
                 self._subtract(acc, keys, zero, step)
-        return acc
 
     def _subtract(self, acc: Buffer, keys: Buffer, zero: Expr, step: int) -> None:
         """Q's zero point times the sum of a key's channels, as a product with constant rows."""
@@ -136,24 +153,36 @@ class Rows:
             for i in range(4):
                 put(acc, 4 * j + i, acc[4 * j + i] - sums[i])
 
-    def _column(self, key: Expr, j: int, i: int) -> Expr:
-        """Which key register `i` of fragment `j` belongs to."""
-        return key + (8 * j + i % 2) + self.lane % 4 * 2
+    def column(self, key: Expr, i: int) -> Expr:
+        """Which key register `i` of a unit belongs to."""
+        return key + (i // 4 * FRAGMENT + i % 2) + self.lane % 4 * 2
 
     def find_maximum(self, first: Expr) -> None:
         """Raise `maximum` to the largest score among this warp's keys of a chunk."""
 
-        def work(unit: Expr, key: Expr, masked: bool) -> None:
-            acc = self._scores(unit)
-            for j in range(4):
-                for i in range(4):
-                    score = acc[4 * j + i]
-                    if masked:
-                        inside = self._column(key, j, i) < self.shape.tokens
-                        score = order(inside, score, const(LOWEST))
-                    put(self.maximum, i // 2, tirx.max(self.maximum[i // 2], score))
+        def work(unit: Expr, key: Expr, acc: Buffer, masked: bool) -> None:
+            for i in range(SCORES):
+                score = acc[i]
+                if masked:
+                    score = order(self.column(key, i) < self.shape.tokens, score, const(LOWEST))
+                put(self.maximum, i % 4 // 2, tirx.max(self.maximum[i % 4 // 2], score))
 
-        self._each_unit(first, work)
+        if not self.shape.holds:
+            self._each_unit(first, work)
+            return
+        self.held = [self._zeros() for _ in range(self.shape.turns)]
+        for turn, acc in enumerate(self.held):
+            unit = index(self.key_warp + turn * self.shape.key_warps)
+            last = (turn + 1) * self.shape.key_warps * UNIT > self.shape.tokens
+            with when(self._exists(unit) if last else True):
+                self._add_scores(acc, unit)
+        self.each_held(work)
+
+    def _zeros(self) -> Buffer:
+        acc = registers(SCORES)
+        for i in range(SCORES):
+            put(acc, i, const(0))
+        return acc
 
     def share_maximum(self) -> None:
         """Each row's maximum over all keys, for all threads that work on it."""
@@ -161,9 +190,9 @@ class Rows:
             for mask in (1, 2):
                 other = keep(intrinsics.shuffle(self.maximum[half], mask))
                 put(self.maximum, half, tirx.max(self.maximum[half], other))
-        self._exchange(self.maximum, 0, tirx.max)
+        self.exchange(self.maximum, 0, tirx.max)
 
-    def _exchange(self, values: Buffer, which: int, combine: Callable[[Expr, Expr], Expr]) -> None:
+    def exchange(self, values: Buffer, which: int, combine: Callable[[Expr, Expr], Expr]) -> None:
         """Combine a value for each row over the groups of warps that share its keys."""
         shape, words = self.shape, self.shared.view("int32")
         if shape.key_warps == 1:
@@ -179,114 +208,3 @@ class Rows:
             for group in range(1, shape.key_warps):
                 other = words[base + group * shape.rows + row + 8 * half]
                 put(values, half, combine(values[half], other))
-
-    def start(self, octaves: Capped, form: CodeForm) -> None:
-        """Begin the second product, with how scores become codes."""
-        self.octaves, self.form = octaves, form
-        self.total, self.acc = registers(2), registers(4 * self.shape.fragments)
-        for i in range(2):
-            put(self.total, i, const(0))
-        for i in range(4 * self.shape.fragments):
-            put(self.acc, i, const(0))
-
-    def add_products(self, first: Expr) -> None:
-        """Codes of this warp's keys of a chunk, their sums, and codes times V."""
-
-        def work(unit: Expr, key: Expr, masked: bool) -> None:
-            acc = self._scores(unit)
-            codes = []
-            for j in range(4):
-                for i in range(4):
-                    distance = keep(self.maximum[i // 2] - acc[4 * j + i])
-                    code = code_of(self.octaves(distance), self.form)
-                    if masked:
-                        inside = self._column(key, j, i) < self.shape.tokens
-                        code = order(inside, code, const(0))
-                    put(self.total, i // 2, self.total[i // 2] + code)
-                    codes.append(code)
-            self._multiply(unit, [codes[4 * j : 4 * j + 4] for j in range(4)])
-
-        self._each_unit(first, work)
-
-    def _multiply(self, unit: Expr, codes: list[list[Expr]]) -> None:
-        """Codes of 32 keys, by fragment and register, times V."""
-        left = []
-        for r in range(4):
-            pair, half = codes[r // 2 * 2 : r // 2 * 2 + 2], 2 * (r % 2)
-            left.append(packed([c for code in pair for c in code[half : half + 2]], 8))
-        layout, shape = Layout(UNIT, False), self.shape
-        base = index(shape.value_base + unit * shape.unit_bytes)
-        for j in range(0, shape.fragments, 2):
-            values = registers(4)
-            # A last fragment without a partner: the other half of the lanes reads it again.
-            partner = FRAGMENT if j + 1 < shape.fragments else 0
-            row = j * FRAGMENT + self.lane // 16 * partner + self.lane % 8
-            at = base + layout.offset(row, self.lane // 8 % 2)
-            intrinsics.ldmatrix(address(values, 0), address(self.shared.bytes, at))
-            for k in range(min(2, shape.fragments - j)):
-                right = [values[2 * k], values[2 * k + 1]]
-                intrinsics.mma(address(self.acc, 4 * (j + k)), left, right, CODES)
-
-    def share_products(self) -> None:
-        """Add up what the groups of warps have, for the first group."""
-        for half in HALVES:
-            for mask in (1, 2):
-                other = keep(intrinsics.shuffle(self.total[half], mask))
-                put(self.total, half, self.total[half] + other)
-        self._exchange(self.total, 1, lambda a, b: a + b)
-        shape, words = self.shape, self.shared.view("int32")
-        if shape.key_warps == 1:
-            return
-        count, threads = 4 * shape.fragments, WARP * shape.row_warps
-        member = index(self.block.thread % threads)
-        with when(self.key_warp > 0):
-            for i in range(count):
-                put(words, ((self.key_warp - 1) * count + i) * threads + member, self.acc[i])
-        intrinsics.barrier()
-        with when(self.key_warp < 1):
-            for i in range(count):
-                total = self.acc[i]
-                for group in range(shape.key_warps - 1):
-                    total = total + words[(group * count + i) * threads + member]
-                put(self.acc, i, total)
-
-    def finish(self, normalize: Normalize, v_zero: Expr, out: Buffer, dtype: str) -> None:
-        """Divide by the sums of codes, requantize and store."""
-        with when(True if self.shape.key_warps == 1 else self.key_warp < 1):
-            for half in HALVES:
-                row = index(self.row + 8 * half)
-                with when(row < self.shape.tokens):
-                    self._finish_row(half, row, normalize, v_zero, out, dtype)
-
-    def _finish_row(
-        self, half: int, row: Expr, normalize: Normalize, v_zero: Expr, out: Buffer, dtype: str
-    ) -> None:
-        shape, total = self.shape, keep(self.total[half])
-        multiplier = normalize.multiplier(wide(total))
-        offset = keep(total * v_zero)
-        tiles = shape.run // 2
-        at = (self.block.z * shape.tokens + row) * shape.heads + self.block.y
-        at = index(at * shape.width + self.lane % 4 * shape.run)
-        for group in range(shape.fragments // tiles):
-            done = []
-            for c in range(shape.run):
-                acc = self.acc[4 * (group * tiles + c // 2) + 2 * half + c % 2]
-                done.append(normalize(keep(acc - offset), multiplier))
-            self._store(done, index(at + group * 4 * shape.run), group, out, dtype)
-
-    def _store(self, done: list[Expr], at: Expr, group: int, out: Buffer, dtype: str) -> None:
-        """Neighbouring channels, in words where that is possible."""
-        shape = self.shape
-        first = group * 4 * shape.run + self.lane % 4 * shape.run
-        inside = (group + 1) * 4 * shape.run <= shape.width
-        if BYTES[dtype] == 1 and shape.run % WORD_BYTES == 0 and shape.width % shape.run == 0:
-            words = registers(shape.run // WORD_BYTES)
-            for w in range(shape.run // WORD_BYTES):
-                put(words, w, packed(done[w * WORD_BYTES : (w + 1) * WORD_BYTES], 8))
-            with when(True if inside else first < shape.width):
-                where = index(at // WORD_BYTES)
-                put_many(flat(out, "int32"), where, words, shape.run // WORD_BYTES)
-            return
-        for c, code in enumerate(done):
-            with when(True if inside else first + c < shape.width):
-                put(out, at + c, code)

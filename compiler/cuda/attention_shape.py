@@ -1,14 +1,19 @@
 """Static sizes of one attention kernel, and where things lie in shared memory."""
 
-from compiler.cuda.emit import WARP, Expr, ceil_div
+from compiler.cuda.emit import WARP, ceil_div
 from compiler.cuda.kernel import gpu_of
-from compiler.cuda.loading import Layout
 from compiler.kernels.types import Kernel, Schedule
 
 UNIT = 32
 """Keys of one matrix instruction of the second product."""
 FRAGMENT_ROWS = 16
 FRAGMENT = 8
+CHANNELS = 16
+"""Of V that one ``ldmatrix`` brings for a unit: two fragments."""
+PAIR = 8
+"""Accumulators of two fragments."""
+HELD_UNITS = 8
+"""Units whose scores, 16 registers each, a thread can hold."""
 SMALLEST_ROW = 32
 
 
@@ -17,24 +22,22 @@ class Shape:
 
     Attributes:
         chunk: keys that are in shared memory at a time, a multiple of `UNIT`.
-        key_bytes: of a row of K there.
-        fragments: of 8 channels.
-        run: neighbouring channels of a thread.
+        row_bytes: of a row of K or V there.
+        groups: of 16 channels.
     """
 
     def __init__(self, kernel: Kernel, schedule: Schedule) -> None:
         self.batch, self.tokens, _, self.heads, self.width = kernel.inputs[0].shape
         self.row_warps, self.key_warps = schedule["row_warps"], schedule["key_warps"]
-        self.key_bytes = SMALLEST_ROW
-        while self.key_bytes < self.width:
-            self.key_bytes *= 2
-        self.fragments = ceil_div(self.width, FRAGMENT)
-        tiles = next(t for t in (4, 2, 1) if self.fragments % t == 0)
-        self.run = 2 * tiles
+        self.row_bytes = SMALLEST_ROW
+        while self.row_bytes < self.width:
+            self.row_bytes *= 2
+        self.groups = ceil_div(self.width, CHANNELS)
         limit = gpu_of(kernel).shared_bytes - self._other_bytes
-        most = limit // (self.key_bytes + FRAGMENT * self.fragments) // UNIT * UNIT
+        most = limit // (2 * self.row_bytes) // UNIT * UNIT
         self.chunk = min(ceil_div(self.tokens, UNIT) * UNIT, most)
         self.chunks = ceil_div(self.tokens, self.chunk)
+        self.turns = ceil_div(self.chunk // UNIT, self.key_warps)
 
     @property
     def threads(self) -> int:
@@ -47,24 +50,24 @@ class Shape:
         return FRAGMENT_ROWS * self.row_warps
 
     @property
-    def value_base(self) -> int:
-        """Byte offset of V."""
-        return self.chunk * self.key_bytes
+    def holds(self) -> bool:
+        """Whether a warp's scores of all keys stay in its registers."""
+        return self.chunks == 1 and self.turns <= HELD_UNITS
 
     @property
-    def unit_bytes(self) -> int:
-        """Of V for 32 keys."""
-        return UNIT * FRAGMENT * self.fragments
+    def value_base(self) -> int:
+        """Byte offset of V."""
+        return self.chunk * self.row_bytes
 
     @property
     def exchange_base(self) -> int:
         """Byte offset of what groups of warps tell each other: a maximum and a sum for each row."""
-        return max(self.value_base + self.chunk // UNIT * self.unit_bytes, self._sum_bytes)
+        return max(2 * self.chunk * self.row_bytes, self._sum_bytes)
 
     @property
     def _sum_bytes(self) -> int:
         """In which groups of warps add their products up."""
-        return 4 * (self.key_warps - 1) * self.row_warps * WARP * 4 * self.fragments
+        return 4 * (self.key_warps - 1) * self.row_warps * WARP * PAIR * self.groups
 
     @property
     def _other_bytes(self) -> int:
@@ -74,13 +77,3 @@ class Shape:
     def shared_bytes(self) -> int:
         """Of a block."""
         return self.exchange_base + self._other_bytes
-
-    def value_place(self, unit: Expr, channel: Expr, half: Expr) -> Expr:
-        """Byte offset of a channel's 16 keys of a half unit.
-
-        Channels are in the order in which fragments read them: those of a thread are neighbours.
-        """
-        group, rest = channel // (4 * self.run), channel % (4 * self.run)
-        row = group * (4 * self.run) + rest % self.run // 2 * FRAGMENT
-        row = row + rest // self.run * 2 + rest % 2
-        return self.value_base + unit * self.unit_bytes + Layout(UNIT, False).offset(row, half)

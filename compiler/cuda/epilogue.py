@@ -4,18 +4,29 @@ A thread holds 8 neighbouring columns of each of its rows (`compiler.cuda.loadin
 For each channel one 16-byte load gives multiplier, shift and the addend of bias, rounding constant
 and zero point: ``code = clamp((acc * m + addend) >> s)``. Then a residual may be added or GELU
 taken, and 8 codes are one store.
+
+Every instruction counts here: a product of K = 192 has no more than a few cycles for an element.
+Where all shifts are at least 32 (`Forms.up`), only the upper word of the 64-bit sum is shifted;
+where the codes' bounds are those of their type (`Forms.saturate`), the instruction that packs them
+clamps them; GELU is a look-up (`compiler.cuda.gelu_table`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from tvm import tirx
 
-from compiler.cuda.arith import Add, Gelu, packed, rescaled, unpacked
+from compiler.cuda import intrinsics
+from compiler.cuda.arith import Add, FoldedAdd, Gelu, packed, rescaled, unpacked
 from compiler.cuda.emit import (
     BYTES,
     WORD_BYTES,
     Buffer,
     Expr,
+    Shared,
+    address,
+    ceil_div,
     clamp,
     const,
     flat,
@@ -29,9 +40,10 @@ from compiler.cuda.emit import (
     when,
     wide,
 )
+from compiler.cuda.gelu_table import LookUp
 from compiler.cuda.loading import GROUP
 from compiler.cuda.mainloop import FRAGMENT_M, FRAGMENT_N, Place
-from compiler.cuda.tile import Tile
+from compiler.cuda.tile import PIECE, Tile
 from compiler.kernels.types import Kernel
 from numerics.arrays import IntArray
 from numerics.dyadic import ACC_LIMIT, Dyadic, addend
@@ -41,29 +53,64 @@ RUN = 8
 CHANNEL_WORDS = 4
 LARGEST_INPUT = 255
 WORD = 32
+TABLE = 4
+"""Input of a kernel that is a GELU's table."""
+SATURATING = {"int8": "s8", "uint8": "u8", "int16": "s16"}
+ADDEND_LIMIT = 2**62
 
 
-def pack_channels(weight: IntArray, constants: Mapping[int, IntArray]) -> tuple[bool, IntArray]:
+class Forms(NamedTuple):
+    """Which shorter code computes a layer's codes exactly.
+
+    Attributes:
+        narrow: codes before their clamp are proven to fit into int32.
+        up: by how much sums are shifted up so that all shifts become at least 32, and 32 is taken
+            off the stored ones; None where that does not fit.
+        saturate: the result's bounds are its type's.
+    """
+
+    narrow: bool
+    up: int | None
+    saturate: bool
+
+
+def pack_channels(
+    weight: IntArray, constants: Mapping[int, IntArray], low: int = 0
+) -> tuple[bool, int | None, IntArray]:
     """Arrange a layer's constants.
 
     Args:
         weight: (N, K).
         constants: bias (2), multiplier, shift, zero point (5).
+        low: what is subtracted from all codes.
 
     Returns:
-        Whether all results fit into int32 before they are clamped, and (N, 4) int32: multiplier,
-        shift, both halves of the addend.
+        `Forms.narrow`, `Forms.up`, and (N, 4) int32: multiplier, shift, both halves of the addend.
     """
     bias, multiplier, shift, zero = (constants[i].astype(np.int64) for i in range(2, 6))
-    add = addend(bias, Dyadic(multiplier, shift), 0) + (zero << shift)
+    add = addend(bias, Dyadic(multiplier, shift), 0) + ((zero - low) << shift)
     sums = [LARGEST_INPUT * int(total) for total in np.abs(weight.astype(np.int64)).sum(axis=1)]
     narrow = all(
         (acc * abs(int(m)) + abs(int(b))) >> int(s) < ACC_LIMIT
         for acc, m, b, s in zip(sums, multiplier, add, shift, strict=True)
     )
-    low = (add & (2**WORD - 1)).astype(np.uint32).view(np.int32)
-    words = np.stack([multiplier, shift, low, add >> WORD], axis=1)
-    return narrow, words.astype(np.int32)
+    up = max(WORD - int(shift.min()), 0)
+    fits = max(sums) << up < ACC_LIMIT and int(np.abs(add).max()) << up < ADDEND_LIMIT
+    if fits:
+        add, shift = add << up, shift + (up - WORD)
+    words = (add & (2**WORD - 1)).astype(np.uint32).view(np.int32)
+    packed_words = np.stack([multiplier, shift, words, add >> WORD], axis=1).astype(np.int32)
+    return narrow, up if fits else None, packed_words
+
+
+def fills(dtype: str, qmin: int, qmax: int) -> bool:
+    """Whether bounds are those of a type whose codes can be packed with saturation."""
+    return dtype in SATURATING and (qmin, qmax) == (np.iinfo(dtype).min, np.iinfo(dtype).max)
+
+
+def table_bytes(kernel: Kernel) -> int:
+    """Shared memory of a GELU's table; 0 without one."""
+    return WORD_BYTES * kernel.inputs[TABLE].size if kernel.spec.bucket_bits else 0
 
 
 class Epilogue:
@@ -75,33 +122,40 @@ class Epilogue:
         tile: Tile,
         buffers: Sequence[Buffer],
         first: tuple[Expr, Expr],
-        place: Place,
+        shared: Shared,
     ) -> None:
-        """Read what is the same for all channels.
+        """Sizes.
 
         Args:
             kernel: what is computed.
             tile: its schedule.
             buffers: channels' constants, bounds, the second step's inputs, the output.
             first: row and column of the block.
-            place: of the thread.
+            shared: memory; behind the tile's own there is room for a table of a GELU.
         """
-        self.kernel, self.tile, self.place, self.first = kernel, tile, place, first
-        channels, limits, *more, out = buffers
+        self.kernel, self.tile, self.first, self.shared = kernel, tile, first, shared
+        channels, self.limits, *self.more, self.out = buffers
         self.rows, self.columns = kernel.out.rows.shape
-        self.channels, self.out = flat(channels), out
-        self.low, self.high = get(limits, 0), get(limits, 1)
-        self.residual: Buffer | None = None
-        self.add: Add | None = None
-        self.gelu: Gelu | None = None
-        if kernel.name == "linear_add":
-            self.residual, self.add = more[0], Add(more[1])
-        elif kernel.name == "linear_gelu":
-            self.gelu = Gelu(more[0], kernel.spec.twin)
+        self.channels = flat(channels)
+        self.forms: Forms = kernel.spec.forms
 
-    def emit(self, acc: Buffer) -> None:
+    def fetch(self, thread: Expr) -> None:
+        """Begin to copy a table; it is there when the main loop is done."""
+        if not self.kernel.spec.bucket_bits:
+            return
+        table, pieces = flat(self.more[0]), table_bytes(self.kernel) // PIECE
+        for step in range(ceil_div(pieces, self.tile.threads)):
+            item = index(thread + step * self.tile.threads)
+            whole = (step + 1) * self.tile.threads <= pieces
+            with when(True if whole else item < pieces):
+                to = address(self.shared.bytes, item * PIECE + self.tile.shared_bytes)
+                intrinsics.copy16(to, address(table, item * (PIECE // WORD_BYTES)))
+
+    def emit(self, acc: Buffer, place: Place) -> None:
         """Code for all accumulators of the thread; groups of warps behind the first do nothing."""
-        tile, place = self.tile, self.place
+        tile, self.place = self.tile, place
+        self.low, self.high = get(self.limits, 0), get(self.limits, 1)
+        self._start_second()
         with when(True if tile.split_k == 1 else place.group < 1):
             for group in range(tile.warp_n // GROUP):
                 column = place.column + group * GROUP + place.lane % 4 * RUN
@@ -124,21 +178,44 @@ class Epilogue:
                     codes = [self._code(v, k) for v, k in zip(values, constants, strict=True)]
                     self._finish(codes, index(row * self.columns + column), column, whole)
 
-    def _channel(self, column: Expr, whole: bool) -> tuple[Expr, Expr, Expr]:
-        """Multiplier, addend and shift as int64; channels that do not exist repeat the last one."""
-        if not whole:
-            column = keep_index(column, self.columns)
-        words = get_many(self.channels, column * CHANNEL_WORDS, CHANNEL_WORDS)
-        mask = const(2**WORD - 1, "int64")
-        add = keep((wide(words[3]) << const(WORD, "int64")) | (wide(words[2]) & mask))
-        return keep(wide(words[0])), add, keep(wide(words[1]))
+    def _start_second(self) -> None:
+        """Read what the second step needs."""
+        kernel, spec = self.kernel, self.kernel.spec
+        self.residual: Buffer | None = None
+        self.second: Callable[[Expr, Expr], Expr] = lambda code, residual: code
+        if kernel.name == "linear_add":
+            self.residual = self.more[0]
+            folded = FoldedAdd(self.more[1], self.forms.saturate)
+            self.second = folded if spec.folded else Add(self.more[1])
+        elif spec.bucket_bits:
+            first = self.tile.shared_bytes // WORD_BYTES
+            look = LookUp(self.shared.view("int32"), first, spec.bucket_bits)
+            self.second = lambda code, residual: look(code)
+        elif kernel.name == "linear_gelu":
+            gelu = Gelu(self.more[0], spec.twin)
+            self.second = lambda code, residual: gelu(code)
 
-    def _code(self, acc: Expr, channel: tuple[Expr, Expr, Expr]) -> Expr:
-        multiplier, add, shift = channel
-        value = rescaled(acc, multiplier, add, shift)
-        if self.kernel.spec.narrow:
-            return clamp(value.astype("int32"), self.low, self.high)
-        return keep(clamp(value, wide(self.low), wide(self.high)).astype("int32"))
+    def _channel(self, column: Expr, whole: bool) -> list[Expr]:
+        """Four words of a channel; those that do not exist repeat the last one."""
+        if not whole:
+            column = index(tirx.min(column, self.columns - 1))
+        words = get_many(self.channels, column * CHANNEL_WORDS, CHANNEL_WORDS)
+        return [words[i] for i in range(CHANNEL_WORDS)]
+
+    def _code(self, acc: Expr, channel: list[Expr]) -> Expr:
+        multiplier, shift, low, high = channel
+        if self.forms.up is not None:
+            total = acc << const(self.forms.up) if self.forms.up else acc
+            value = keep(intrinsics.mad_high(total, multiplier, low, high) >> shift)
+        else:
+            mask = const(2**WORD - 1, "int64")
+            add = keep((wide(high) << const(WORD, "int64")) | (wide(low) & mask))
+            value = rescaled(acc, wide(multiplier), add, wide(shift))
+            if not self.forms.narrow:
+                return keep(clamp(value, wide(self.low), wide(self.high)).astype("int32"))
+            value = keep(value.astype("int32"))
+        only = self.kernel.name in ("linear", "patch_embed")
+        return value if only and self.forms.saturate else clamp(value, self.low, self.high)
 
     def _finish(self, codes: list[Expr], at: Expr, column: Expr, whole: bool) -> None:
         """The second step, and the store of 8 columns at a flat element index."""
@@ -147,16 +224,16 @@ class Epilogue:
             out = flat(self.out)
             for c, code in enumerate(codes):
                 with when(column + c < self.columns):
-                    put(out, at + c, self._second(code, self._residual(at + c)))
+                    put(out, at + c, self._limited(self.second(code, self._residual(at + c))))
             return
         residuals = self._residuals(at)
-        done = [self._second(code, r) for code, r in zip(codes, residuals, strict=True)]
+        done = [self.second(code, r) for code, r in zip(codes, residuals, strict=True)]
         per_word = WORD_BYTES // BYTES[dtype]
         count = RUN // per_word
         words = registers(count)
         for w in range(count):
             part = done[w * per_word : (w + 1) * per_word]
-            put(words, w, packed(part, 8 * BYTES[dtype]) if per_word > 1 else part[0])
+            put(words, w, self._packed(part))
         target = flat(self.out, "int32")
         for first in range(0, count, 4):
             piece = registers(min(4, count))
@@ -164,10 +241,20 @@ class Epilogue:
                 put(piece, i, words[first + i])
             put_many(target, index(at // per_word) + first, piece, min(4, count))
 
-    def _second(self, code: Expr, residual: Expr | None) -> Expr:
-        if self.add is not None:
-            return self.add(code, residual)
-        return self.gelu(code) if self.gelu is not None else code
+    def _packed(self, codes: list[Expr]) -> Expr:
+        """Codes of one register."""
+        if len(codes) == 1:
+            return codes[0]
+        if self.forms.saturate and not self.kernel.spec.bucket_bits:
+            return keep(intrinsics.pack(codes, SATURATING[self.kernel.out.dtype]))
+        return packed(codes, WORD // len(codes))
+
+    def _limited(self, code: Expr) -> Expr:
+        """A code that is stored alone, without `_packed`."""
+        if not self.forms.saturate or self.kernel.spec.bucket_bits:
+            return code
+        info = np.iinfo(self.kernel.out.dtype)
+        return clamp(code, const(int(info.min)), const(int(info.max)))
 
     def _residual(self, at: Expr) -> Expr | None:
         if self.residual is None:
@@ -182,10 +269,3 @@ class Epilogue:
         per_word = WORD_BYTES // BYTES[dtype]
         words = get_many(flat(self.residual, "int32"), index(at // per_word), RUN // per_word)
         return [unpacked(words[c // per_word], c % per_word, dtype) for c in range(RUN)]
-
-
-def keep_index(column: Expr, count: int) -> Expr:
-    """A column that exists."""
-    from tvm import tirx
-
-    return index(tirx.min(column, count - 1))

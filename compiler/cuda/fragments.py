@@ -7,6 +7,7 @@ Arrays are (warps, 32 lanes, ...). With ``g = lane // 4`` and ``t = lane % 4``, 
     B (32, 8):  register r, byte i   ->  row 16 r + 4 t + i, column g
     C (16, 8):  register r           ->  row g + 8 (r // 2), column 2 t + r % 2
     ldmatrix:   matrix m, byte i     ->  row g, byte 4 t + i of the 8 x 16 bytes of matrix m
+    its trans:  matrix m, byte i     ->  row 2 t + i // 2, byte 2 g + i % 2
 """
 
 import numpy as np
@@ -67,6 +68,14 @@ def ldmatrix_bytes(rows: IntArray) -> IntArray:
     matrix = np.arange(4)
     source = rows[:, 8 * matrix[None, :] + _GROUP[:, None]]  # (warps, lane, matrix)
     addresses: IntArray = source[..., None] + 4 * _QUAD[:, None, None] + _BYTE
+    return addresses
+
+
+def ldmatrix_trans_bytes(rows: IntArray) -> IntArray:
+    """As `ldmatrix_bytes`, for the transposing form."""
+    matrix, row = np.arange(4)[:, None], 2 * _QUAD[:, None, None] + _BYTE // 2
+    source = rows[:, 8 * matrix + row]  # (warps, lane, matrix, byte)
+    addresses: IntArray = source + 2 * _GROUP[:, None, None] + _BYTE % 2
     return addresses
 
 

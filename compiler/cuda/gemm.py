@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from compiler.cuda.arith import is_twin
+from compiler.cuda.arith import folded_add, is_twin
 from compiler.cuda.emit import Buffer, Shared, ceil_div, index, launch
-from compiler.cuda.epilogue import Epilogue, pack_channels
+from compiler.cuda.epilogue import Epilogue, Forms, fills, pack_channels, table_bytes
+from compiler.cuda.gelu_table import gelu_table
 from compiler.cuda.kernel import call_of, gpu_of
 from compiler.cuda.loading import Patches, Rows, Source
 from compiler.cuda.mainloop import MainLoop
@@ -29,7 +30,9 @@ from compiler.kernels.types import (
     Template,
     TensorType,
 )
+from numerics.add import AddParams
 from numerics.arrays import IntArray
+from numerics.shiftgelu import GeluParams
 
 GEMM_OPERANDS = 7
 """Input, weight, bias, multiplier, shift, zero point, bounds; a second step's operands follow."""
@@ -41,13 +44,17 @@ class GemmSpec:
     """What the code depends on beside types.
 
     Attributes:
-        narrow: codes before their clamp are proven to fit into int32.
+        forms: which shorter code is exact.
         patch: edge of a patch; 0 for a linear layer.
-        twin: whether a GELU has a coarse range.
+        folded: whether an addition has all constants in one.
+        bucket_bits: of a GELU's table; 0 where there is none.
+        twin: whether a computed GELU has a coarse range.
     """
 
-    narrow: bool
+    forms: Forms
     patch: int = 0
+    folded: bool = False
+    bucket_bits: int = 0
     twin: bool = False
 
 
@@ -69,7 +76,13 @@ def lower_linear_add(
 ) -> KernelCall:
     """``vitq.linear_add``: the codes of ``vitq.linear`` plus a residual (..., N)."""
     params = constants[GEMM_OPERANDS + 1].astype(np.int32)
-    return _call(LINEAR_ADD, operands, constants, (GEMM_OPERANDS, params), out, features)
+    p = AddParams(*(int(v) for v in params))
+    residual = np.iinfo(operands[GEMM_OPERANDS].dtype)
+    limits = (int(np.abs(constants[6].astype(np.int64)).max()), max(-residual.min, residual.max))
+    folded = folded_add(p, limits)
+    facts = {"folded": folded is not None, "bounds": (p.qmin, p.qmax)}
+    more = (GEMM_OPERANDS, params if folded is None else folded)
+    return _call(LINEAR_ADD, operands, constants, more, out, features, facts)
 
 
 def lower_linear_gelu(
@@ -80,8 +93,16 @@ def lower_linear_gelu(
 ) -> KernelCall:
     """``vitq.linear_gelu``: GELU of the codes of ``vitq.linear``."""
     params = constants[GEMM_OPERANDS].astype(np.int32)
-    facts = {"twin": is_twin(params)}
-    return _call(LINEAR_GELU, operands, constants, (params,), out, features, facts)
+    p = GeluParams(*(int(v) for v in params))
+    facts: dict[str, Any] = {"bounds": (p.qmin, p.qmax)}
+    qmin, qmax = (int(v) for v in constants[6])
+    table = gelu_table(p, qmin, qmax) if np.dtype(out.dtype).itemsize == 1 else None
+    if table is None:
+        facts |= {"twin": is_twin(params)}
+        return _call(LINEAR_GELU, operands, constants, (params,), out, features, facts)
+    limits = np.array([0, table.reach], np.int32)
+    facts |= {"bucket_bits": table.bucket_bits, "low": table.low, "limits": limits}
+    return _call(LINEAR_GELU, operands, constants, (table.words,), out, features, facts)
 
 
 def lower_patch_embed(
@@ -107,10 +128,12 @@ def _call(
     weight = constants[1].reshape(constants[1].shape[0], -1)
     padding = -weight.shape[1] % K_ALIGN
     padded = np.pad(weight, ((0, 0), (0, padding)))
-    narrow, channels = pack_channels(weight, constants)
     limits = constants[6].astype(np.int32)
-    order: tuple[int | IntArray, ...] = (0, padded, channels, limits, *more)
-    return call_of(template, operands, order, out, features, GemmSpec(narrow, **facts))
+    facts = {"bounds": tuple(int(v) for v in limits), "low": 0, "limits": limits, **facts}
+    narrow, up, channels = pack_channels(weight, constants, facts.pop("low"))
+    forms = Forms(narrow, up, fills(out.dtype, *facts.pop("bounds")))
+    order: tuple[int | IntArray, ...] = (0, padded, channels, facts.pop("limits"), *more)
+    return call_of(template, operands, order, out, features, GemmSpec(forms, **facts))
 
 
 def product_shape(kernel: Kernel) -> tuple[int, int, int]:
@@ -135,13 +158,14 @@ def _body(kernel: Kernel, schedule: Schedule, x: Buffer, weight: Buffer, *rest: 
     tile = tile_of(schedule, inner, gpu_of(kernel))
     grid = ceil_div(columns, tile.block_n), ceil_div(rows, tile.block_m)
     with launch(grid, tile.threads) as block:
-        shared = Shared(tile.shared_bytes)
+        shared = Shared(tile.shared_bytes + table_bytes(kernel))
         first = index(block.y * tile.block_m), index(block.x * tile.block_n)
         sources = _source(kernel, x), Rows(weight, kernel.inputs[1])
+        epilogue = Epilogue(kernel, tile, rest, first, shared)
+        epilogue.fetch(block.thread)
         loop = MainLoop(tile, shared, block, sources, first, inner)
         acc = loop.emit(SIGNS[kernel.inputs[0].dtype] + SIGNS[kernel.inputs[1].dtype])
-        place = loop.place
-        Epilogue(kernel, tile, rest, first, place).emit(acc)
+        epilogue.emit(acc, loop.place)
 
 
 LINEAR = Template("linear", _body, _knobs)

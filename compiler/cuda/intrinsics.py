@@ -50,6 +50,10 @@ void vitq_ldmatrix(int* d, const void* p) {
 }
 """
 
+_LDMATRIX_TRANS = _LDMATRIX.replace("ldmatrix(", "ldmatrix_trans(").replace(
+    ".x4.shared", ".x4.trans.shared"
+)
+
 _COPY = """
 void vitq_copy16(void* to, const void* from) {
 #if __CUDA_ARCH__ >= 800
@@ -89,6 +93,39 @@ int vitq_permute(int low, int high, int selector) {
 }
 """
 
+_PICK = """
+int vitq_pick(int word, int place) {
+  return (word << place) < 0 ? static_cast<int>(static_cast<unsigned>(word) >> 8) : word;
+}
+"""
+
+_MAD_HIGH = """
+int vitq_mad_high(int value, int multiplier, int low, int high) {
+  int result;
+  asm("{ .reg .b32 t; mad.lo.cc.s32 t, %1, %2, %3; madc.hi.s32 %0, %1, %2, %4; }"
+      : "=r"(result) : "r"(value), "r"(multiplier), "r"(low), "r"(high));
+  return result;
+}
+"""
+
+_PACK4 = """
+int vitq_pack_{kind}(int a, int b, int c, int d) {{
+  int word;
+  asm("{{ .reg .b32 t; cvt.pack.sat.{kind}.s32.b32 t, %4, %3, 0; "
+      "cvt.pack.sat.{kind}.s32.b32 %0, %2, %1, t; }}"
+      : "=r"(word) : "r"(a), "r"(b), "r"(c), "r"(d));
+  return word;
+}}
+"""
+
+_PACK2 = """
+int vitq_pack_{kind}(int a, int b) {{
+  int word;
+  asm("cvt.pack.sat.{kind}.s32 %0, %2, %1;" : "=r"(word) : "r"(a), "r"(b));
+  return word;
+}}
+"""
+
 _LEADING_ZEROS = """
 int vitq_leading_zeros(long long value) {
   return __clzll(value);
@@ -97,9 +134,15 @@ int vitq_leading_zeros(long long value) {
 
 SOURCES = {
     "ldmatrix": (_LDMATRIX, "void"),
+    "ldmatrix_trans": (_LDMATRIX_TRANS, "void"),
     "copy16": (_COPY, "void"),
     "commit": (_COMMIT, "void"),
     "permute": (_PERMUTE, "int32"),
+    "pick": (_PICK, "int32"),
+    "mad_high": (_MAD_HIGH, "int32"),
+    "pack_s8": (_PACK4.format(kind="s8"), "int32"),
+    "pack_u8": (_PACK4.format(kind="u8"), "int32"),
+    "pack_s16": (_PACK2.format(kind="s16"), "int32"),
     "leading_zeros": (_LEADING_ZEROS, "int32"),
     "shuffle32": (_SHUFFLE.format(type="int", bits=32), "int32"),
     "shuffle64": (_SHUFFLE.format(type="long long", bits=64), "int64"),
@@ -139,6 +182,14 @@ def ldmatrix(to: Expr, row: Expr) -> None:
     T.evaluate(_call("ldmatrix", to, row))
 
 
+def ldmatrix_trans(to: Expr, row: Expr) -> None:
+    """As `ldmatrix`, each matrix of 8 x 8 pairs of bytes transposed.
+
+    Lane l gets pair ``l // 4`` of rows ``2 (l % 4)`` and ``2 (l % 4) + 1``.
+    """
+    T.evaluate(_call("ldmatrix_trans", to, row))
+
+
 def copy16(to: Expr, source: Expr) -> None:
     """16 bytes from global to shared memory; there after `wait` and a barrier."""
     T.evaluate(_call("copy16", to, source))
@@ -168,6 +219,25 @@ def shuffle(value: Expr, mask: int) -> Expr:
 def permute(low: Expr, high: Expr, selector: int) -> Expr:
     """Four of the eight bytes of two registers, chosen by the selector's four nibbles."""
     return _call("permute", low, high, selector)
+
+
+def pick(word: Expr, place: Expr) -> Expr:
+    """The word's second byte, brought down, where its bit ``31 - place`` is set; else the word."""
+    return _call("pick", word, place)
+
+
+def mad_high(value: Expr, multiplier: Expr, low: Expr, high: Expr) -> Expr:
+    """The upper word of ``value * multiplier + (high, low)``: one instruction.
+
+    CUDA C has no word for it, and does not always see that both factors have 32 bits; the two
+    halves with a carry, as they are written, become one ``IMAD.HI``.
+    """
+    return _call("mad_high", value, multiplier, low, high)
+
+
+def pack(values: list[Expr], kind: str) -> Expr:
+    """Four (s8, u8) or two (s16) values, each clamped to its type, in one register."""
+    return _call(f"pack_{kind}", *values)
 
 
 def leading_zeros(value: Expr) -> Expr:

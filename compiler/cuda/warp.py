@@ -1,5 +1,6 @@
 """`compiler.cuda.intrinsics` a second time, in NumPy, for the emulated GPU."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ class WarpInstructions:
         if name.startswith("mma_"):
             self._mma(name.removeprefix("mma_"), args, mask)
         elif name == "ldmatrix":
-            self._ldmatrix(args, mask)
+            self._ldmatrix(args, mask, fragments.ldmatrix_bytes)
+        elif name == "ldmatrix_trans":
+            self._ldmatrix(args, mask, fragments.ldmatrix_trans_bytes)
         elif name == "copy16":
             self._copy(args[0], args[1], mask)
         elif name == "commit":
@@ -52,6 +55,15 @@ class WarpInstructions:
         if name == "permute":
             words = np.broadcast_arrays(*(np.asarray(a, np.int32) for a in args[:2]))
             return fragments.permute(words[0], words[1], int(args[2]))
+        if name == "pick":
+            word, place = (np.asarray(a, np.int64) for a in args)
+            return np.where(word >> (31 - place) & 1, word >> 8, word).astype(np.int32)
+        if name == "mad_high":
+            value, multiplier, low, high = (np.asarray(a, np.int64) for a in args)
+            total = value * multiplier + ((high << 32) | (low & 0xFFFFFFFF))
+            return (total >> 32).astype(np.int32)
+        if name.startswith("pack_"):
+            return pack(args, name.removeprefix("pack_"))
         if name == "leading_zeros":
             number = np.maximum(np.asarray(args[0], np.int64), 1)
             return leading_zeros(number)
@@ -103,7 +115,9 @@ class WarpInstructions:
         a, b = np.stack(words[:4], axis=-1), np.stack(words[4:], axis=-1)
         self._set_registers(args[0], fragments.mma(acc, a, b, signs), mask)
 
-    def _ldmatrix(self, args: list[Any], mask: Mask) -> None:
+    def _ldmatrix(
+        self, args: list[Any], mask: Mask, places: Callable[[IntArray], IntArray]
+    ) -> None:
         source: Pointer = args[1]
         memory = source.memory
         if not isinstance(memory, SharedMemory):
@@ -112,7 +126,7 @@ class WarpInstructions:
         rows = source.offset.reshape(-1, WARP)[warps]
         if (rows % COPY).any():
             raise EmulationError("ldmatrix: a row is not aligned to 16 bytes")
-        where = fragments.ldmatrix_bytes(rows).reshape(len(warps) * WARP, -1)
+        where = places(rows).reshape(len(warps) * WARP, -1)
         threads = self.expr.owner.reshape(-1, WARP)[warps].reshape(-1)
         blocks = self.expr.rows(memory)[threads]
         if where.min() < 0 or where.max() >= memory.size:
@@ -148,6 +162,15 @@ class WarpInstructions:
 
 def _unaligned(pointer: Pointer) -> Pointer:
     return pointer
+
+
+def pack(values: list[Value], kind: str) -> IntArray:
+    """Each value clamped to its type, the first one in the lowest bits."""
+    dtype = np.dtype({"s8": "int8", "u8": "uint8", "s16": "int16"}[kind])
+    info = np.iinfo(dtype)
+    parts = np.broadcast_arrays(*(np.clip(v, info.min, info.max).astype(dtype) for v in values))
+    words: IntArray = np.ascontiguousarray(np.stack(parts, axis=-1)).view(np.int32)[..., 0]
+    return words
 
 
 def leading_zeros(number: IntArray) -> IntArray:

@@ -105,12 +105,25 @@ static void ldmatrix(Thread* lanes) {
   }
 }
 
+static void ldmatrix_trans(Thread* lanes) {
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      char* to = reinterpret_cast<char*>(static_cast<int*>(lanes[lane].pointer) + matrix);
+      for (int i = 0; i < 2; ++i) {
+        const char* row = static_cast<const char*>(lanes[matrix * 8 + lane % 4 * 2 + i].source);
+        std::memcpy(to + 2 * i, row + lane / 4 * 2, 2);
+      }
+    }
+  }
+}
+
 static void perform(Thread* lanes) {
   const char* op = lanes[0].op;
   for (int lane = 1; lane < 32; ++lane) {
     if (std::strcmp(lanes[lane].op, op)) fail("lanes of a warp call different functions");
   }
   if (!std::strcmp(op, "ldmatrix")) ldmatrix(lanes);
+  else if (!std::strcmp(op, "ldmatrix_trans")) ldmatrix_trans(lanes);
   else if (!std::strcmp(op, "shuffle")) {
     for (int l = 0; l < 32; ++l) lanes[l].result = lanes[l ^ lanes[l].args[1]].args[0];
   } else {
@@ -198,6 +211,9 @@ VITQ_MMA(s8u8)
 VITQ_MMA(u8u8)
 
 static void vitq_ldmatrix(int* d, const void* p) { cpu::warp_op("ldmatrix", {}, d, p); }
+static void vitq_ldmatrix_trans(int* d, const void* p) {
+  cpu::warp_op("ldmatrix_trans", {}, d, p);
+}
 static void vitq_copy16(void* to, const void* from) {
   cpu::Copy copy{to, {}};
   std::memcpy(copy.bytes, from, 16);
@@ -228,5 +244,28 @@ static int vitq_permute(int low, int high, int selector) {
     word |= static_cast<uint32_t>((pair >> (8 * ((selector >> (4 * i)) & 7))) & 255) << (8 * i);
   }
   return static_cast<int>(word);
+}
+static int vitq_pick(int word, int place) {
+  const uint32_t pair = static_cast<uint32_t>(word);
+  return static_cast<int>((pair >> (31 - place) & 1) ? pair >> 8 : pair);
+}
+static int vitq_mad_high(int value, int multiplier, int low, int high) {
+  const int64_t addend = (static_cast<int64_t>(high) << 32) | static_cast<uint32_t>(low);
+  return static_cast<int>((static_cast<int64_t>(value) * multiplier + addend) >> 32);
+}
+static uint32_t clamped(int value, int low, int high, int place) {
+  const int inside = value < low ? low : value > high ? high : value;
+  return (static_cast<uint32_t>(inside) & (high - low)) << place;
+}
+static int vitq_pack_s8(int a, int b, int c, int d) {
+  return static_cast<int>(clamped(a, -128, 127, 0) | clamped(b, -128, 127, 8) |
+                          clamped(c, -128, 127, 16) | clamped(d, -128, 127, 24));
+}
+static int vitq_pack_u8(int a, int b, int c, int d) {
+  return static_cast<int>(clamped(a, 0, 255, 0) | clamped(b, 0, 255, 8) | clamped(c, 0, 255, 16) |
+                          clamped(d, 0, 255, 24));
+}
+static int vitq_pack_s16(int a, int b) {
+  return static_cast<int>(clamped(a, -32768, 32767, 0) | clamped(b, -32768, 32767, 16));
 }
 static int vitq_leading_zeros(long long value) { return __builtin_clzll(value); }
