@@ -45,11 +45,13 @@ class GpuFeatures:
         processors: multiprocessors of the chip.
         shared_bytes: shared memory that one block may have.
         macs: 8-bit products of a multiprocessor's tensor cores in one cycle.
+        wgmma: whether it has the matrix instruction for four warps.
     """
 
     processors: int
     shared_bytes: int
     macs: int
+    wgmma: bool = False
 
     @property
     def dot(self) -> str:

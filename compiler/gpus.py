@@ -13,12 +13,14 @@ ARCHITECTURES = {
     "sm_86": GpuFeatures(processors=82, shared_bytes=96 * KIB, macs=1024),
     "sm_87": GpuFeatures(processors=16, shared_bytes=96 * KIB, macs=2048),
     "sm_89": GpuFeatures(processors=128, shared_bytes=96 * KIB, macs=1024),
-    "sm_90": GpuFeatures(processors=132, shared_bytes=96 * KIB, macs=2048),
+    "sm_90": GpuFeatures(processors=132, shared_bytes=224 * KIB, macs=2048, wgmma=True),
     "sm_100": GpuFeatures(processors=148, shared_bytes=96 * KIB, macs=2048),
     "sm_120": GpuFeatures(processors=170, shared_bytes=96 * KIB, macs=1024),
 }
 """Each with the sizes of its largest common chip, from the vendor's data sheets: they decide
-defaults only. `macs` is what ``mma`` reaches, which is not all that Hopper has."""
+defaults only. `macs` is what ``mma`` reaches; Hopper's ``wgmma`` has twice as many."""
+SPECIFIC = {"sm_90": "sm_90a"}
+"""Machine code is made for an architecture's own instructions where it has any."""
 
 
 @dataclass(frozen=True)
@@ -55,4 +57,5 @@ def gpu_of(names: tuple[str, ...]) -> Gpu:
     ordered = tuple(name for name in ARCHITECTURES if name in names)
     newest = ARCHITECTURES[ordered[-1]]
     shared = min(ARCHITECTURES[name].shared_bytes for name in ordered)
-    return Gpu(ordered, GpuFeatures(newest.processors, shared, newest.macs))
+    wgmma = all(ARCHITECTURES[name].wgmma for name in ordered)
+    return Gpu(ordered, GpuFeatures(newest.processors, shared, newest.macs, wgmma))

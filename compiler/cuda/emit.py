@@ -67,11 +67,12 @@ class Shared:
 
     Args:
         size: in bytes.
+        align: of its first byte.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, align: int = ALIGN) -> None:
         self.size = size
-        self.bytes = T.alloc_buffer((size,), "int8", scope="shared.dyn", layout=None, align=ALIGN)
+        self.bytes = T.alloc_buffer((size,), "int8", scope="shared.dyn", layout=None, align=align)
 
     def view(self, dtype: str) -> Buffer:
         """All of it, as one axis of another type."""

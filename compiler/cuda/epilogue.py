@@ -42,8 +42,8 @@ from compiler.cuda.emit import (
 )
 from compiler.cuda.gelu_table import LookUp
 from compiler.cuda.loading import GROUP
-from compiler.cuda.mainloop import FRAGMENT_M, FRAGMENT_N, Place
-from compiler.cuda.tile import PIECE, Tile
+from compiler.cuda.mainloop import FRAGMENT_N, Place
+from compiler.cuda.tile import FRAGMENT_M, PIECE, Tile
 from compiler.kernels.types import Kernel
 from numerics.arrays import IntArray
 from numerics.dyadic import ACC_LIMIT, Dyadic, addend
@@ -170,7 +170,7 @@ class Epilogue:
         constants = [self._channel(column + c, whole) for c in range(RUN)]
         for i in range(tile.warp_m // FRAGMENT_M):
             for half in range(2):
-                row = self.place.row + i * FRAGMENT_M + half * 8 + self.place.lane // 4
+                row = self.place.row + i * tile.fragment_rows + half * 8 + self.place.lane // 4
                 row = index(self.first[0] + row)
                 with when(True if self.rows % tile.block_m == 0 else row < self.rows):
                     base = 4 * (i * fragments + group * 4)

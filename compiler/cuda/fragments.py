@@ -49,6 +49,34 @@ def mma(acc: IntArray, a: IntArray, b: IntArray, signs: str) -> IntArray:
     return total
 
 
+def wgmma(acc: IntArray, a: IntArray, b: IntArray, signs: str) -> IntArray:
+    """``acc + a @ b.T`` for one warp's rows of ``wgmma.m64nNk32``.
+
+    Args:
+        acc: (warps, 32, N / 2) int32: for each 8 columns the registers of `mma`.
+        a: (warps, 16, K) uint8, bytes of the first operand.
+        b: (warps, N, K) uint8.
+        signs: such as ``u8s8``.
+
+    Returns:
+        As `acc`.
+    """
+    kinds = {"s8": np.int8, "u8": np.uint8}
+    left = np.ascontiguousarray(a).view(kinds[signs[:2]]).astype(np.float64)
+    right = np.ascontiguousarray(b).view(kinds[signs[2:]]).astype(np.float64)
+    product = (left @ right.transpose(0, 2, 1)).astype(np.int64)
+    blocks = np.stack(np.split(product, product.shape[2] // 8, axis=2), axis=1)
+    found = blocks[:, :, _C_ROW, _C_COLUMN].transpose(0, 2, 1, 3).reshape(acc.shape)
+    total: IntArray = (acc + found).astype(np.int32)
+    return total
+
+
+def swizzled(row: IntArray, byte: IntArray, chunk: int) -> IntArray:
+    """Where a byte of a row of 64 or 128 lies in it: the hardware's order of 16-byte pieces."""
+    turn = row // (128 // chunk) % (chunk // 16)
+    return ((byte // 16) ^ turn) * 16 + byte % 16
+
+
 def _bytes(registers: IntArray, sign: str) -> IntArray:
     """(..., registers) int32 as (..., registers, 4) bytes."""
     kind = np.int8 if sign == "s8" else np.uint8

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from compiler.cuda import wgmma
 from compiler.cuda.arith import folded_add, is_twin
 from compiler.cuda.emit import Buffer, Shared, ceil_div, index, launch
 from compiler.cuda.epilogue import Epilogue, Forms, fills, pack_channels, table_bytes
@@ -158,7 +159,7 @@ def _body(kernel: Kernel, schedule: Schedule, x: Buffer, weight: Buffer, *rest: 
     tile = tile_of(schedule, inner, gpu_of(kernel))
     grid = ceil_div(columns, tile.block_n), ceil_div(rows, tile.block_m)
     with launch(grid, tile.threads) as block:
-        shared = Shared(tile.shared_bytes + table_bytes(kernel))
+        shared = Shared(tile.shared_bytes + table_bytes(kernel), wgmma.ALIGN if tile.wgmma else 16)
         first = index(block.y * tile.block_m), index(block.x * tile.block_n)
         sources = _source(kernel, x), Rows(weight, kernel.inputs[1])
         epilogue = Epilogue(kernel, tile, rest, first, shared)

@@ -15,6 +15,8 @@ from typing import Any
 from tvm.backend.cuda.op import cuda_func_call
 from tvm.tirx.script import builder as T  # noqa: N812 - the name that TVM gives it
 
+from compiler.cuda import wgmma
+
 Expr = Any
 
 PREFIX = "vitq_"
@@ -151,6 +153,7 @@ SOURCES |= {f"wait_{n}": (_WAIT.format(pending=n), "void") for n in range(MAX_PE
 SOURCES |= {
     f"mma_{a}{b}": (_MMA.format(a=a, b=b), "void") for a in ("s8", "u8") for b in ("s8", "u8")
 }
+SOURCES |= wgmma.SOURCES
 
 
 def _call(name: str, *args: Expr) -> Expr:
@@ -169,6 +172,30 @@ def mma(acc: Expr, a: list[Expr], b: list[Expr], signs: str) -> None:
         signs: types of both operands, such as ``u8s8``.
     """
     T.evaluate(_call(f"mma_{signs}", acc, *a, *b))
+
+
+def wgmma_issue(acc: Expr, a: Expr, b: Expr, signs: str, columns: int, chunk: int) -> None:
+    """``acc += a @ b.T`` for 64 rows and a chunk of K, by four warps; there after `wgmma_wait`.
+
+    Args:
+        acc: address of ``columns / 2`` int32 registers (`compiler.cuda.wgmma`).
+        a: address of 64 rows in shared memory.
+        b: address of `columns` rows.
+        signs: types of both operands.
+        columns: 32, 64, 128 or 256.
+        chunk: bytes of a row, 64 or 128.
+    """
+    T.evaluate(_call(f"wgmma_{signs}_n{columns}_k{chunk}", acc, a, b))
+
+
+def wgmma_wait(acc: Expr, count: int) -> None:
+    """Until the accumulators, `count` registers, hold all that was issued."""
+    T.evaluate(_call(f"wgmma_wait_{count}", acc))
+
+
+def fence_async() -> None:
+    """What this thread has copied to shared memory is seen by `wgmma_issue` behind a barrier."""
+    T.evaluate(_call("fence_async"))
 
 
 def ldmatrix(to: Expr, row: Expr) -> None:

@@ -145,6 +145,7 @@ class Loader:
         rows: of the tile.
         first: row of the source.
         groups: pieces of K in a stage.
+        permuted: whether rows of the tile are those that `grouped_row` gives for it.
     """
 
     source: Source
@@ -152,6 +153,7 @@ class Loader:
     rows: int
     first: Expr
     groups: int
+    permuted: bool = False
 
     @property
     def size(self) -> int:
@@ -179,9 +181,10 @@ class Loader:
                 to = base + (group * self.rows) * self.layout.chunk
                 to = index(to + self.layout.offset(row, item % pieces))
                 piece = index((turn * self.groups + group) * pieces + item % pieces)
-                self._piece(
-                    shared, to, index(tirx.min(self.first + row, self.source.rows - 1)), piece
-                )
+                if self.permuted:
+                    row = row // GROUP * GROUP + grouped_row(row % GROUP // 8, row % 8)
+                row = index(tirx.min(self.first + row, self.source.rows - 1))
+                self._piece(shared, to, row, piece)
 
     def _piece(self, shared: Shared, to: Expr, row: Expr, piece: Expr) -> None:
         source = self.source

@@ -27,11 +27,10 @@ from compiler.cuda.emit import (
     when,
 )
 from compiler.cuda.loading import GROUP, Layout, Loader, Source, grouped_row
-from compiler.cuda.tile import Tile
+from compiler.cuda.tile import FRAGMENT_M, WARP_GROUP, Tile
 
 STEP = 32
 """Bytes of K of one matrix instruction."""
-FRAGMENT_M = 16
 FRAGMENT_N = 8
 
 
@@ -76,14 +75,18 @@ class MainLoop:
         """
         self.tile, self.shared, self.thread = tile, shared, block.thread
         self.a = Loader(sources[0], Layout(tile.chunk, False), tile.block_m, first[0], tile.split_k)
-        self.b = Loader(sources[1], Layout(tile.chunk, True), tile.block_n, first[1], tile.split_k)
+        grouped = not tile.wgmma
+        layout = Layout(tile.chunk, grouped)
+        self.b = Loader(sources[1], layout, tile.block_n, first[1], tile.split_k, not grouped)
         self.chunks = ceil_div(inner, tile.chunk)
         self.turns = ceil_div(self.chunks, tile.split_k)
         warp, lane = block.warp, block.lane
-        member = index(warp % tile.warps)
+        member, together = index(warp % tile.warps), WARP_GROUP if tile.wgmma else 1
+        unit = index(member // together)
+        self.rows = index(unit // tile.warps_n * (tile.warp_m * together))
         self.place = Place(
-            index(member // tile.warps_n * tile.warp_m),
-            index(member % tile.warps_n * tile.warp_n),
+            index(self.rows + member % together * FRAGMENT_M),
+            index(unit % tile.warps_n * tile.warp_n),
             lane,
             index(warp // tile.warps),
         )
@@ -104,6 +107,8 @@ class MainLoop:
             intrinsics.commit()
         with serial(self.turns) as turn:
             intrinsics.wait(tile.stages - 2)
+            if tile.wgmma:
+                intrinsics.fence_async()
             intrinsics.barrier()
             ahead = index(turn + (tile.stages - 1))
             with when(ahead < self.turns):
@@ -112,7 +117,8 @@ class MainLoop:
             chunk = turn * tile.split_k + self.place.group
             always = self.chunks % tile.split_k == 0
             with when(True if always else chunk < self.chunks):
-                self._multiply(acc, index(turn % tile.stages * tile.stage_bytes), signs)
+                multiply = self._multiply_together if tile.wgmma else self._multiply
+                multiply(acc, index(turn % tile.stages * tile.stage_bytes), signs)
         if tile.split_k > 1:
             self._add_up(acc)
         return acc
@@ -150,6 +156,18 @@ class MainLoop:
                         [b[2 * j + r] for r in range(2)],
                         signs,
                     )
+
+    def _multiply_together(self, acc: Buffer, base: Expr, signs: str) -> None:
+        """One stage's products by groups of four warps."""
+        tile, (rows, columns), place = self.tile, self.fragments, self.place
+        a_base = base + (place.group * tile.block_m + self.rows) * tile.chunk
+        b_base = base + self.a.size + (place.group * tile.block_n + place.column) * tile.chunk
+        b = address(self.shared.bytes, index(b_base))
+        for i in range(rows):
+            a = address(self.shared.bytes, index(a_base + i * tile.fragment_rows * tile.chunk))
+            to = address(acc, 4 * i * columns)
+            intrinsics.wgmma_issue(to, a, b, signs, tile.warp_n, tile.chunk)
+        intrinsics.wgmma_wait(address(acc, 0), 4 * rows * columns)
 
     def _add_up(self, acc: Buffer) -> None:
         """Sum the groups' accumulators through shared memory, into the first group's."""

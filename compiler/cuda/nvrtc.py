@@ -8,6 +8,7 @@ import ctypes
 from typing import Any
 
 from compiler.cuda.places import nvidia_packages
+from compiler.gpus import SPECIFIC
 from numerics.errors import VitqError
 
 LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so")
@@ -38,7 +39,8 @@ def compile_text(code: str, architectures: tuple[str, ...]) -> bytes:
     """
     library, fatbin = _load(LIBRARIES), _load(FATBIN_LIBRARIES)
     assert library is not None
-    binaries = [_compile(library, code, name, "CUBIN") for name in architectures]
+    names = [SPECIFIC.get(name, name) for name in architectures]
+    binaries = [_compile(library, code, name, "CUBIN") for name in names]
     if fatbin is None:
         if len(architectures) > 1:
             raise VitqError(
@@ -47,7 +49,7 @@ def compile_text(code: str, architectures: tuple[str, ...]) -> bytes:
         return binaries[0]
     newest = architectures[-1].removeprefix("sm_")
     ptx = _compile(library, code, f"compute_{newest}", "PTX")
-    return _join(fatbin, dict(zip(architectures, binaries, strict=True)), newest, ptx)
+    return _join(fatbin, dict(zip(names, binaries, strict=True)), newest, ptx)
 
 
 def _load(names: tuple[str, ...]) -> Any:

@@ -15,6 +15,7 @@ from compiler.features import GpuFeatures
 from compiler.kernels.types import Knob, Schedule
 
 WARP = 32
+FRAGMENT_M = 16
 PIECE = 16
 """Bytes of one load."""
 CHUNKS = (64, 128)
@@ -25,13 +26,19 @@ OTHER_REGISTERS = 72
 """Of a thread beside its accumulators."""
 KNOBS = {
     "warp_m": (16, 32, 64),
-    "warp_n": (32, 64),
-    "warps_m": (1, 2, 4),
+    "warp_n": (32, 64, 128, 256),
+    "warps_m": (1, 2, 4, 8),
     "warps_n": (1, 2, 4),
     "split_k": (1, 2, 4),
     "chunk": CHUNKS,
     "stages": (2, 3, 4),
+    "wgmma": (0, 1),
 }
+WARP_GROUP = 4
+"""Warps that run one ``wgmma``."""
+LARGEST_MMA_N = 64
+LARGEST_ACC = 128
+"""Accumulators of a thread."""
 START_CYCLES = 1500
 """Of a block: launch, first loads, epilogue; from published latencies, not measured here."""
 LOAD_RATE, SHARED_RATE = 48, 128
@@ -52,6 +59,7 @@ class Tile:
         split_k: groups of warps over K.
         chunk: bytes of K in one piece.
         stages: of the pipeline.
+        wgmma: whether four warps multiply together (`compiler.cuda.wgmma`), each 16 rows of 64.
     """
 
     warp_m: int
@@ -61,6 +69,7 @@ class Tile:
     split_k: int
     chunk: int
     stages: int
+    wgmma: int = 0
 
     @property
     def block_m(self) -> int:
@@ -83,6 +92,11 @@ class Tile:
         return WARP * self.warps * self.split_k
 
     @property
+    def fragment_rows(self) -> int:
+        """From one of a warp's fragments to the next."""
+        return FRAGMENT_M * (WARP_GROUP if self.wgmma else 1)
+
+    @property
     def stage_bytes(self) -> int:
         """Shared memory of one stage."""
         return (self.block_m + self.block_n) * self.chunk * self.split_k
@@ -100,8 +114,14 @@ class Tile:
     def fits(self, features: GpuFeatures) -> bool:
         """Whether a block has room."""
         acc = self.warp_m * self.warp_n // WARP
+        if self.wgmma:
+            together = features.wgmma and self.warps_m % WARP_GROUP == 0 and self.warp_m < 64
+        else:
+            together = self.warp_n <= LARGEST_MMA_N and self.warps_m <= WARP_GROUP
         return (
-            self.warps * self.split_k <= WARP_LIMIT
+            together
+            and acc <= LARGEST_ACC
+            and self.warps * self.split_k <= WARP_LIMIT
             and self.shared_bytes <= features.shared_bytes
             and (acc + OTHER_REGISTERS) * self.threads <= REGISTERS
         )
@@ -125,9 +145,9 @@ def ranked(shape: tuple[int, int, int], features: GpuFeatures) -> tuple[Tile, ..
         _candidates(features, shape[2]),
         key=lambda tile: (_cycles(tile, shape, features), -tile.stages),
     )
-    found: dict[tuple[int, int, int], Tile] = {}
+    found: dict[tuple[int, int, int, int], Tile] = {}
     for tile in order:
-        found.setdefault((tile.block_m, tile.block_n, tile.split_k), tile)
+        found.setdefault((tile.block_m, tile.block_n, tile.split_k, tile.wgmma), tile)
     return tuple(found.values())
 
 
@@ -142,7 +162,9 @@ def tile_of(schedule: Schedule, inner: int, features: GpuFeatures) -> Tile:
     tile = Tile(**schedule)
     if inner % tile.chunk:
         tile = replace(tile, chunk=K_ALIGN)
-    smaller = ("stages", "split_k", "warps_m", "warps_n", "warp_m", "chunk")
+    if tile.wgmma and not (features.wgmma and tile.warps_m % WARP_GROUP == 0):
+        tile = replace(tile, wgmma=0)
+    smaller = ("stages", "split_k", "warp_n", "warps_n", "warp_m", "warps_m", "wgmma", "chunk")
     while not tile.fits(features):
         name = next(n for n in smaller if getattr(tile, n) > KNOBS[n][0])
         below = [value for value in KNOBS[name] if value < getattr(tile, name)]
@@ -163,11 +185,11 @@ def _cycles(tile: Tile, shape: tuple[int, int, int], features: GpuFeatures) -> f
     blocks = -(-rows // tile.block_m) * -(-columns // tile.block_n)
     turns = -(-inner // (tile.chunk * tile.split_k))
     warps = tile.warps * tile.split_k
-    rate = features.macs * min(warps, 4) / 4
+    rate = features.macs * (2 if tile.wgmma else min(warps, 4) / 4)
     macs = tile.block_m * tile.block_n * tile.chunk * tile.split_k
-    loads = (
-        tile.stage_bytes / 48 + macs / tile.warp_m / tile.warp_n * (tile.warp_m + tile.warp_n) / 128
-    )
+    fragments = 0 if tile.wgmma else tile.warp_m + tile.warp_n
+    reads = macs / tile.warp_m / tile.warp_n * fragments / SHARED_RATE
+    loads = tile.stage_bytes / LOAD_RATE + reads
     turn = max(macs / rate, loads, CHUNK_CYCLES / (tile.stages - 1))
     per_processor = min(features.shared_bytes // tile.shared_bytes, 2, 32 // warps) or 1
     waves = -(-blocks // features.processors)

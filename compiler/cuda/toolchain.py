@@ -16,6 +16,7 @@ from pathlib import Path
 from compiler.cuda import nvrtc
 from compiler.cuda.places import find_tool
 from compiler.deploy.runtime_libs import cache_folder
+from compiler.gpus import SPECIFIC
 from numerics.errors import VitqError
 from numerics.files import write_atomically
 
@@ -86,7 +87,10 @@ def _version(nvcc: Path) -> str:
 
 def _nvcc(nvcc: Path, code: str, architectures: tuple[str, ...]) -> bytes:
     numbers = [name.removeprefix("sm_") for name in architectures]
-    pairs = [(number, f"sm_{number}") for number in numbers]
+    pairs = []
+    for name in architectures:
+        own = SPECIFIC.get(name, name)
+        pairs.append((own.removeprefix("sm_"), own))
     pairs.append((numbers[-1], f"compute_{numbers[-1]}"))
     wanted = [f"-gencode=arch=compute_{number},code={code}" for number, code in pairs]
     threads = f"--threads={min(len(pairs), os.cpu_count() or 1)}"

@@ -33,6 +33,10 @@ class WarpInstructions:
             self._ldmatrix(args, mask, fragments.ldmatrix_bytes)
         elif name == "ldmatrix_trans":
             self._ldmatrix(args, mask, fragments.ldmatrix_trans_bytes)
+        elif name.startswith("wgmma_wait") or name == "fence_async":
+            self._warps(mask, name)
+        elif name.startswith("wgmma_"):
+            self._wgmma(name, args, mask)
         elif name == "copy16":
             self._copy(args[0], args[1], mask)
         elif name == "commit":
@@ -134,6 +138,35 @@ class WarpInstructions:
         memory.note_read(blocks, where, threads)
         found = memory.data[blocks[:, None], where].view(np.int32)
         self._set_registers(args[0], found.reshape(len(warps), WARP, 4), mask)
+
+    def _wgmma(self, name: str, args: list[Any], mask: Mask) -> None:
+        """Warp by warp: rows 16 w to 16 w + 15 of the first operand, all of the second."""
+        _, signs, columns, chunk = name.split("_")
+        n, size = int(columns[1:]), int(chunk[1:])
+        warps = self._warps(mask, name)
+        acc = self._registers(args[0], n // 2, mask, name)
+        a = self._tile(args[1], warps, 16 * (warps % 4), 16, size)
+        b = self._tile(args[2], warps, 0 * warps, n, size)
+        self._set_registers(args[0], fragments.wgmma(acc, a, b, signs), mask)
+
+    def _tile(
+        self, source: Pointer, warps: IntArray, first: IntArray, rows: int, chunk: int
+    ) -> IntArray:
+        """(active warps, rows, chunk) bytes of a tile whose pieces are permuted."""
+        memory, starts = source.memory, source.offset.reshape(-1, WARP)[warps]
+        if not isinstance(memory, SharedMemory):
+            raise EmulationError("wgmma reads shared memory only")
+        if (starts != starts[:, :1]).any() or (starts % (8 * chunk)).any():
+            raise EmulationError("wgmma: a tile is not at one place, a multiple of its 8 rows")
+        row = first[:, None, None] + np.arange(rows)[:, None]
+        at = row * chunk + fragments.swizzled(row, np.arange(chunk), chunk)
+        where = (starts[:, :1, None] + at).reshape(len(warps), -1)
+        threads = self.expr.owner.reshape(-1, WARP)[warps][:, 0]
+        blocks = self.expr.rows(memory)[threads]
+        if where.max() >= memory.size:
+            raise EmulationError("wgmma reads outside of shared memory")
+        memory.note_read(blocks, where, threads)
+        return memory.data[blocks[:, None], where].reshape(len(warps), rows, chunk)
 
     def _copy(self, to: Pointer, source: Pointer, mask: Mask) -> None:
         """Read now, keep; the bytes arrive with `_wait`, and may arrive at any time before."""

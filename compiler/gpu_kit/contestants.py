@@ -13,6 +13,8 @@ from .model import Model
 Queue = Callable[[], Any]
 WARM_UP = 5
 PEAK_SIZE = 8192
+REPEATS = 10
+"""Calls in a graph."""
 
 
 def torch_contestants(
@@ -56,7 +58,7 @@ def torch_contestants(
 
 
 def _as_graph(run: Queue) -> Queue:
-    """A CUDA graph's replay."""
+    """A CUDA graph's replay; it keeps alive what `run` refers to, which the graph reads."""
     import torch
 
     side = torch.cuda.Stream()
@@ -66,8 +68,14 @@ def _as_graph(run: Queue) -> Queue:
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+        result = run()
+    kept = run, result
+
+    def replay() -> Any:
+        graph.replay()
+        return kept
+
+    return replay
 
 
 def library_contestant(folder: Path, libraries: Path, pixels: Any) -> Queue:
@@ -104,15 +112,22 @@ def onnxruntime_contestants(path: Path, batch: int, size: int) -> dict[str, Call
 
 
 def int_mm_times(products: list[list[int]], time_ms: Callable[[Queue], float]) -> dict[str, float]:
-    """Milliseconds of ``torch._int_mm`` for each (M, N, K); NaN where it refuses the shape."""
+    """Milliseconds of ``torch._int_mm`` for each (M, N, K); NaN where it refuses the shape.
+
+    As a graph of `REPEATS` calls: a call alone is mostly PyTorch's own overhead.
+    """
     import torch
+
+    def repeated(a: Any, b: Any) -> list[Any]:
+        return [torch._int_mm(a, b) for _ in range(REPEATS)]
 
     found = {}
     for rows, columns, inner in products:
         a = torch.randint(-128, 128, (rows, inner), device="cuda", dtype=torch.int8)
         b = torch.randint(-128, 128, (columns, inner), device="cuda", dtype=torch.int8).t()
         try:
-            found[f"{rows}x{columns}x{inner}"] = time_ms(partial(torch._int_mm, a, b))
+            many = _as_graph(partial(repeated, a, b))
+            found[f"{rows}x{columns}x{inner}"] = time_ms(many) / REPEATS
         except RuntimeError:
             found[f"{rows}x{columns}x{inner}"] = float("nan")
     return found

@@ -117,6 +117,30 @@ static void ldmatrix_trans(Thread* lanes) {
   }
 }
 
+// Op "wgmma_s8_<chunk>": 16 rows of this warp, args[0] columns, args[1] the warp's number.
+static void wgmma(Thread* lanes) {
+  const bool a_signed = lanes[0].op[6] == 's';
+  const int chunk = std::atoi(lanes[0].op + 9), n = static_cast<int>(lanes[0].args[0]);
+  const int warp = static_cast<int>(lanes[0].args[1]) % 4;
+  const char* a = static_cast<const char*>(lanes[0].source);
+  const char* b = reinterpret_cast<const char*>(lanes[0].args[2]);
+  const auto at = [chunk](int row, int k) {
+    return row * chunk + ((k / 16) ^ (row / (128 / chunk) % (chunk / 16))) * 16 + k % 16;
+  };
+  for (int lane = 0; lane < 32; ++lane) {
+    int* d = static_cast<int*>(lanes[lane].pointer);
+    for (int i = 0; i < n / 2; ++i) {
+      const int row = 16 * warp + lane / 4 + (i & 2 ? 8 : 0);
+      const int column = i / 4 * 8 + lane % 4 * 2 + (i & 1);
+      for (int k = 0; k < chunk; ++k) {
+        const char x = a[at(row, k)];
+        const int left = a_signed ? static_cast<int8_t>(x) : static_cast<uint8_t>(x);
+        d[i] += left * static_cast<int8_t>(b[at(column, k)]);
+      }
+    }
+  }
+}
+
 static void perform(Thread* lanes) {
   const char* op = lanes[0].op;
   for (int lane = 1; lane < 32; ++lane) {
@@ -124,6 +148,7 @@ static void perform(Thread* lanes) {
   }
   if (!std::strcmp(op, "ldmatrix")) ldmatrix(lanes);
   else if (!std::strcmp(op, "ldmatrix_trans")) ldmatrix_trans(lanes);
+  else if (!std::strncmp(op, "wgmma", 5)) wgmma(lanes);
   else if (!std::strcmp(op, "shuffle")) {
     for (int l = 0; l < 32; ++l) lanes[l].result = lanes[l ^ lanes[l].args[1]].args[0];
   } else {
@@ -209,6 +234,23 @@ VITQ_MMA(s8s8)
 VITQ_MMA(u8s8)
 VITQ_MMA(s8u8)
 VITQ_MMA(u8u8)
+
+#define VITQ_WGMMA(sign, n, chunk)                                                              \
+  static void vitq_wgmma_##sign##s8_n##n##_k##chunk(int* d, const void* a, const void* b) {     \
+    cpu::warp_op("wgmma_" #sign "_" #chunk,                                                     \
+                 {n, threadIdx.x / 32, reinterpret_cast<int64_t>(b)}, d, a);                    \
+  }
+#define VITQ_WGMMA_CHUNKS(sign, n) VITQ_WGMMA(sign, n, 64) VITQ_WGMMA(sign, n, 128)
+#define VITQ_WGMMA_ALL(sign)                                                                    \
+  VITQ_WGMMA_CHUNKS(sign, 32)                                                                   \
+  VITQ_WGMMA_CHUNKS(sign, 64) VITQ_WGMMA_CHUNKS(sign, 128) VITQ_WGMMA_CHUNKS(sign, 256)
+VITQ_WGMMA_ALL(s8)
+VITQ_WGMMA_ALL(u8)
+static void vitq_wgmma_wait_16(int*) {}
+static void vitq_wgmma_wait_32(int*) {}
+static void vitq_wgmma_wait_64(int*) {}
+static void vitq_wgmma_wait_128(int*) {}
+static void vitq_fence_async() {}
 
 static void vitq_ldmatrix(int* d, const void* p) { cpu::warp_op("ldmatrix", {}, d, p); }
 static void vitq_ldmatrix_trans(int* d, const void* p) {

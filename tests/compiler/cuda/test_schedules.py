@@ -14,6 +14,7 @@ from compiler.lower_kernels import lower_op
 from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
 from tests.compiler.kernels.util import GPU, random_codes, run_op, tensor_type
 
+HOPPER = ARCHITECTURES["sm_90"]
 LARGE = GpuFeatures(processors=1, shared_bytes=96 * 1024, macs=2048)
 """So few processors that the default is a large tile."""
 
@@ -28,17 +29,18 @@ def test_every_combination_fits_every_gpu() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("op", ["vitq.linear", "vitq.linear_add", "vitq.linear_gelu"])
-def test_random_schedules(op: str, seed: int) -> None:
+@pytest.mark.parametrize("features", [GPU, HOPPER], ids=["mma", "wgmma"])
+def test_random_schedules(features: GpuFeatures, op: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows, channels = (int(rng.integers(*limits)) for limits in ((2, 150), (17, 200)))
     case = (rows, int(rng.choice([48, 64, 128, 192, 256])), channels, 0.1)
     if op != "vitq.linear":
         dtype = "int16" if op.endswith("add") else "int8"
-        run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, GPU, rng)
+        run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, features, rng)
         return
     x = random_codes(rng, "int8", case[:2])
     operands, expected = linear_call(rng, x, case[2], "int8", 1e-3)
-    result = run_op(op, operands, TensorType(expected.shape, "int8"), GPU, draw=rng)
+    result = run_op(op, operands, TensorType(expected.shape, "int8"), features, draw=rng)
     np.testing.assert_array_equal(result, expected)
 
 
@@ -50,6 +52,27 @@ def test_the_tiles_of_large_batches(op: str) -> None:
     rng = np.random.default_rng(9)
     dtype = "int16" if op.endswith("add") else "int8"
     run_fused(op, fused_call(op, rng, (300, 256, 320, 0.1), ("int16", dtype)), dtype, LARGE)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"warp_m": 16, "warp_n": 64, "warps_m": 4, "warps_n": 1, "split_k": 1, "chunk": 64},
+        {"warp_m": 16, "warp_n": 128, "warps_m": 4, "warps_n": 2, "split_k": 1, "chunk": 128},
+        {"warp_m": 32, "warp_n": 64, "warps_m": 8, "warps_n": 1, "split_k": 1, "chunk": 128},
+        {"warp_m": 16, "warp_n": 32, "warps_m": 4, "warps_n": 1, "split_k": 2, "chunk": 64},
+        {"warp_m": 16, "warp_n": 256, "warps_m": 4, "warps_n": 1, "split_k": 1, "chunk": 64},
+    ],
+)
+@pytest.mark.parametrize("op", ["vitq.linear_add", "vitq.linear_gelu"])
+def test_wgmma(op: str, values: dict[str, int]) -> None:
+    """Four warps together: rows, columns and K that no tile divides, and several blocks."""
+    rng = np.random.default_rng(5)
+    dtype = "int16" if op.endswith("add") else "int8"
+    case = (150, 320, 300, 0.1)
+    schedule = values | {"stages": 3, "wgmma": 1}
+    assert tile_of(schedule, 320, HOPPER).wgmma
+    run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, HOPPER, schedule)
 
 
 def test_split_k_with_an_uneven_last_turn() -> None:

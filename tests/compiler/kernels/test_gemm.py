@@ -122,7 +122,7 @@ def run_fused(
     call: LinearCall,
     out_dtype: str,
     features: CpuFeatures,
-    draw: np.random.Generator | None = None,
+    draw: np.random.Generator | dict[str, int] | None = None,
 ) -> None:
     """Compare bit for bit; only x and a residual are not constants."""
     operands, expected = call

@@ -81,11 +81,13 @@ def run_lowered(
     call: KernelCall,
     operands: Sequence[IntArray],
     features: Features,
-    draw: np.random.Generator | None = None,
+    draw: np.random.Generator | dict[str, int] | None = None,
 ) -> IntArray:
-    """Compile and run one kernel; see `run_op`."""
+    """Compile and run one kernel; see `run_op`. `draw` may be the knobs' values themselves."""
     out = call.kernel.out
-    chosen = None if draw is None else random_schedule(call.kernel, draw)
+    chosen = draw
+    if isinstance(draw, np.random.Generator):
+        chosen = random_schedule(call.kernel, draw)
     arrays = [operands[o] if isinstance(o, int) else o for o in call.operands]
     if isinstance(features, GpuFeatures):
         return run_kernel(call.kernel.build(chosen), arrays, np.zeros(out.shape, out.dtype))
