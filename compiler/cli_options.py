@@ -34,7 +34,7 @@ Recipe = Annotated[
         help="widths, w<bits>a<bits>[-first<bits>][-last<bits>], or a recipe's .json file"
     ),
 ]
-Method = Annotated[str, typer.Option(help="minmax, percentile or repq")]
+Method = Annotated[str, typer.Option(help="repq, best, ptq4vit, pdquant, minmax or percentile")]
 Nonlinear = Annotated[str, typer.Option(help="integer Softmax and GELU: vitq or ivit")]
 Size = Annotated[int | None, typer.Option(help="picture size, where the model does not say")]
 Mean = Annotated[str | None, typer.Option(help="input mean, three numbers with commas")]
