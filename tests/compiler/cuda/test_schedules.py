@@ -51,7 +51,8 @@ def test_the_tiles_of_large_batches(op: str) -> None:
     assert (tile.block_m, tile.block_n, tile.warps) == (128, 256, 8) and tile.fits(LARGE)
     rng = np.random.default_rng(9)
     dtype = "int16" if op.endswith("add") else "int8"
-    run_fused(op, fused_call(op, rng, (300, 256, 320, 0.1), ("int16", dtype)), dtype, LARGE, vars(tile))
+    call = fused_call(op, rng, (300, 256, 320, 0.1), ("int16", dtype))
+    run_fused(op, call, dtype, LARGE, vars(tile))
 
 
 @pytest.mark.parametrize(
