@@ -10,6 +10,7 @@ Fragments follow the PTX manual's layout of ``mma.m16n8k32`` for 8-bit integers.
 the small instructions do the work of the large one without moving a register.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm.backend.cuda.op import cuda_func_call
@@ -262,7 +263,7 @@ def mad_high(value: Expr, multiplier: Expr, low: Expr, high: Expr) -> Expr:
     return _call("mad_high", value, multiplier, low, high)
 
 
-def pack(values: list[Expr], kind: str) -> Expr:
+def pack(values: Sequence[Expr], kind: str) -> Expr:
     """Four (s8, u8) or two (s16) values, each clamped to its type, in one register."""
     return _call(f"pack_{kind}", *values)
 
