@@ -13,7 +13,7 @@ import functools
 from collections.abc import Iterator
 from itertools import product as combinations
 
-from compiler.cuda.tile import KNOBS, Tile
+from compiler.cuda.tile import KNOBS, WITHOUT_WGMMA, Tile
 from compiler.features import GpuFeatures
 from compiler.kernels.types import Knob
 
@@ -41,7 +41,8 @@ SUM_RATE = 32
 def knobs(rows: int, columns: int, inner: int, features: GpuFeatures) -> dict[str, Knob]:
     """The choices, with the default that `ranked` puts first."""
     best = ranked((rows, columns, inner), features)[0]
-    return {name: Knob(choices, getattr(best, name)) for name, choices in KNOBS.items()}
+    choices = KNOBS if features.wgmma else KNOBS | WITHOUT_WGMMA
+    return {name: Knob(values, getattr(best, name)) for name, values in choices.items()}
 
 
 @functools.cache

@@ -31,6 +31,8 @@ KNOBS = {
     "stages": (2, 3, 4),
     "wgmma": (0, 1),
 }
+WITHOUT_WGMMA = {"warp_n": (32, 64), "warps_m": (1, 2, 4), "wgmma": (0,)}
+"""What is left of them on other GPUs, so that a log's records for Hopper do not count there."""
 WARP_GROUP = 4
 """Warps that run one ``wgmma``."""
 LARGEST_MMA_N = 64

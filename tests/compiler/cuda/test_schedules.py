@@ -11,6 +11,7 @@ from compiler.features import GpuFeatures
 from compiler.gpus import ARCHITECTURES
 from compiler.kernels import TensorType
 from compiler.lower_kernels import lower_op
+from compiler.tuning.schedules import is_valid
 from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
 from tests.compiler.kernels.util import GPU, random_codes, run_op, tensor_type
 
@@ -74,6 +75,18 @@ def test_wgmma(op: str, values: dict[str, int]) -> None:
     schedule = values | {"stages": 3, "wgmma": 1}
     assert tile_of(schedule, 320, HOPPER).wgmma
     run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, HOPPER, schedule)
+
+
+def test_a_record_for_hopper_counts_on_hopper_only() -> None:
+    rng = np.random.default_rng(0)
+    operands, expected = linear_call(rng, random_codes(rng, "int8", (20, 192)), 40, "int8", 1e-3)
+    constants = {i: operands[i] for i in range(1, 7)}
+    types, out = [tensor_type(o) for o in operands], TensorType(expected.shape, "int8")
+    values = vars(Tile(16, 96, 4, 1, 1, 64, 3, 1))
+    for features, usable in ((HOPPER, True), (ARCHITECTURES["sm_87"], False)):
+        kernel = lower_op("vitq.linear", types, constants, out, features).kernel
+        assert is_valid(kernel, values) is usable
+        assert is_valid(kernel, vars(Tile(16, 32, 1, 2, 1, 64, 3, 0)))
 
 
 def test_split_k_with_an_uneven_last_turn() -> None:
