@@ -14,6 +14,10 @@ that the search over a weight's scale is the same one for all channels at once; 
 affine input is searched first, by `search_range`, and kept in proportion; post-Softmax weights have
 twin ranges of 8-bit weights (`numerics.twin_codes`), GELU has those whose codes fit a byte
 (`numerics.twin`, with what that costs), and at 8 bits both have one range, which is all 256 codes.
+
+What twin attention weights are worth, DeiT-Tiny, 68 pictures not calibrated on, all else at 8 bits,
+mean cosine of the logits with the float ones: one range of 8 bits 0.9954; 6 bits 0.9952, log2 codes
+0.9920; 4 bits 0.9891, log2 codes 0.9920.
 """
 
 from collections.abc import Callable, Sequence

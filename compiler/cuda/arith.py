@@ -6,7 +6,6 @@
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from tvm import tirx
@@ -31,13 +30,9 @@ from numerics.arrays import IntArray
 from numerics.dyadic import ACC_LIMIT
 from numerics.exp2 import COEFFICIENTS
 from numerics.shiftgelu import EXPONENT_COEFFICIENTS, GeluParams
-from numerics.shiftmax import LOG2_FRACTION_BITS, CodeParams
-from numerics.twin_codes import ONE_RANGE, WEIGHT_MAX, TwinCodes
 
 HALF = 1 << 14
 WORD = 32
-LIMIT_INDEX = 3
-"""Where `capped` keeps its limit: multiplier, shift, rounding constant, limit."""
 
 
 def rescaled(value: Expr, multiplier: Expr, addend: Expr, shift: Expr) -> Expr:
@@ -56,98 +51,6 @@ def exp2_fraction(fraction: Expr) -> Expr:
     y = mulhrs_add(c2, const(c3), fraction)
     y = mulhrs_add(c1, y, fraction)
     return mulhrs_add(c0, y, fraction)
-
-
-def distance_constants(multiplier: int, shift: int, limit: int) -> IntArray:
-    """What `capped` reads: ``min(rescale(d), limit)`` for d >= 0 with a result within int32.
-
-    The last value is the smallest d that reaches the limit: distances are cut there first.
-
-    Args:
-        multiplier: of the dyadic number, >= 0.
-        shift: of it.
-        limit: of the result.
-
-    Returns:
-        (4,) int64: multiplier, shift, rounding constant, cut.
-    """
-    half = 1 << (shift - 1)
-    reach = ACC_LIMIT
-    if multiplier > 0:
-        reach = min(max(-(-((limit << shift) - half) // multiplier), 0), ACC_LIMIT)
-    return np.array([multiplier, shift, half, reach], np.int64)
-
-
-class Capped:
-    """``min(rescale(d), limit)``; see `distance_constants`."""
-
-    def __init__(self, constants: Buffer, limit: int) -> None:
-        """Read the constants into registers."""
-        self.multiplier, self.shift, self.half = (get(constants, i) for i in range(LIMIT_INDEX))
-        self.cut = keep(constants[LIMIT_INDEX].astype("int32"))
-        self.limit = limit
-
-    def __call__(self, distance: Expr) -> Expr:
-        """Of an int32 >= 0."""
-        cut = keep(tirx.min(distance, self.cut))
-        scaled = rescaled(cut, self.multiplier, self.half, self.shift)
-        return keep(tirx.min(scaled.astype("int32"), const(self.limit)))
-
-
-class CodeForm(NamedTuple):
-    """What of `numerics.shiftmax.CodeParams` is part of the code.
-
-    Attributes:
-        grid_bits: of the exponent.
-        limit: of the exponent.
-        zero_last: whether `limit` stands for a weight of 0.
-        twin: the ranges of the weights.
-    """
-
-    grid_bits: int
-    limit: int
-    zero_last: bool
-    twin: TwinCodes
-
-
-def code_form(p: CodeParams) -> CodeForm:
-    """The static part of code parameters."""
-    return CodeForm(p.grid_bits, p.limit, bool(p.zero_last), p.twin)
-
-
-def octaves(t: Expr, grid_bits: int = LOG2_FRACTION_BITS) -> tuple[Expr, Expr]:
-    """Mantissa and shift of ``2**-(t / 2**grid_bits)``."""
-    fraction = (t & const((1 << grid_bits) - 1)) << const(15 - grid_bits)
-    return exp2_fraction(keep(fraction)), keep(t >> const(grid_bits))
-
-
-def code_of(t: Expr, form: CodeForm) -> Expr:
-    """The 8-bit Shiftmax weight of an exponent (`numerics.shiftmax.code_weights`)."""
-    y, n = octaves(t, form.grid_bits)
-    code = keep((y + (const(1) << (n + const(6)))) >> (n + const(7)))
-    return finish_code(code, t < form.limit, form)
-
-
-def finish_code(code: Expr, counts: Expr, form: CodeForm) -> Expr:
-    """A weight's last steps: 0 behind the limit, one of two ranges."""
-    if form.zero_last:
-        code = order(counts, code, const(0))
-    return code if form.twin == ONE_RANGE else _twin_weight(code, form.twin)
-
-
-def _twin_weight(w: Expr, twin: TwinCodes) -> Expr:
-    """`numerics.twin_codes.twin_weights` of one weight."""
-    fine = w
-    if twin.fine:
-        last = const(twin.border - (1 << twin.fine))
-        fine = keep(tirx.min(_to_multiple(w, twin.fine), last))
-    coarse = keep(tirx.min(_to_multiple(w, twin.coarse), const(WEIGHT_MAX)))
-    return order(w < twin.border, fine, coarse)
-
-
-def _to_multiple(w: Expr, bits: int) -> Expr:
-    """The nearest multiple of ``2**bits``, half up."""
-    return (w + const(1 << (bits - 1))) & const(-(1 << bits))
 
 
 def rounded_shift(y: Expr, n: Expr) -> Expr:

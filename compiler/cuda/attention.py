@@ -16,11 +16,12 @@ import numpy as np
 from tvm import tirx
 
 from compiler.cuda import intrinsics
-from compiler.cuda.arith import Capped, CodeForm, Normalize, code_form, code_of, distance_constants
+from compiler.cuda.arith import Normalize
 from compiler.cuda.attention_codes import FastCodes, FastForm, fast_codes
 from compiler.cuda.attention_products import Products
 from compiler.cuda.attention_rows import Rows
 from compiler.cuda.attention_shape import Shape
+from compiler.cuda.codes import fills
 from compiler.cuda.emit import (
     Block,
     Buffer,
@@ -35,9 +36,9 @@ from compiler.cuda.emit import (
     launch,
     serial,
 )
-from compiler.cuda.epilogue import fills
 from compiler.cuda.kernel import call_of, gpu_of
 from compiler.cuda.loading import Layout, Loader, Source
+from compiler.cuda.octaves import Capped, CodeForm, code_form, code_of, distance_constants
 from compiler.features import GpuFeatures
 from compiler.kernels.types import (
     Kernel,

@@ -16,8 +16,8 @@ import numpy as np
 from tvm import tirx
 
 from compiler.cuda import intrinsics
-from compiler.cuda.arith import CodeForm, code_form, distance_constants, finish_code
 from compiler.cuda.emit import Buffer, Expr, const, get, keep
+from compiler.cuda.octaves import CodeForm, code_form, distance_constants, finish_code
 from numerics.arrays import IntArray
 from numerics.exp2 import COEFFICIENTS
 from numerics.shiftmax import CodeParams, code_weights

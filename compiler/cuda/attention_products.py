@@ -17,23 +17,18 @@ from compiler.cuda.attention_rows import HALVES, SCORES, Rows
 from compiler.cuda.attention_shape import CHANNELS, PAIR, UNIT
 from compiler.cuda.codes import store_codes
 from compiler.cuda.emit import (
-    BYTES,
     WARP,
-    WORD_BYTES,
     Buffer,
     Expr,
     address,
     const,
-    flat,
     index,
     keep,
     put,
-    put_many,
     registers,
     when,
     wide,
 )
-from compiler.cuda.epilogue import SATURATING
 from compiler.cuda.loading import Layout
 
 CODES, ONES = "u8s8", 0x01010101
@@ -139,17 +134,4 @@ class Products:
             done = [normalize(keep(self.acc[p] - offset), multiplier) for p in places]
             inside = (group + 1) * CHANNELS <= shape.width
             with when(True if inside else first + group * CHANNELS < shape.width):
-                self._store(out, index(at + group * CHANNELS), done, normalize)
-
-    def _store(self, out: Buffer, at: Expr, codes: list[Expr], normalize: Normalize) -> None:
-        """Neighbouring channels, in words where saturation packs them."""
-        dtype = str(out.ty.dtype)
-        if not normalize.saturate:
-            store_codes(out, at, codes)
-            return
-        per_word = WORD_BYTES // BYTES[dtype]
-        words = registers(RUN // per_word)
-        for w in range(RUN // per_word):
-            part = codes[w * per_word : (w + 1) * per_word]
-            put(words, w, intrinsics.pack(part, SATURATING[dtype]))
-        put_many(flat(out, "int32"), index(at // per_word), words, RUN // per_word)
+                store_codes(out, index(at + group * CHANNELS), done, normalize.saturate)

@@ -77,7 +77,7 @@ def build_kernels(
     from compiler.cuda.driver import load_runtime
 
     load_runtime()
-    toolchain.use_for(gpu.architectures if gpu else (str(config["arch"]),))
+    toolchain.use_for(gpu.architectures if gpu else (str(config["arch"]),), ptx=False)
     target = TvmTarget(dict(config))
     built = {
         name: kernel.build(schedule).with_attr({"target": target, "global_symbol": name})

@@ -1,8 +1,7 @@
 """Schedules worth timing: for each tuning task the default, and the best by prediction.
 
-The space of a product has some hundred points; the prediction (`compiler.cuda.tile`) ranks them,
-and of each block shape only the best is taken, so that the candidates differ. Smaller spaces are
-taken whole.
+The space of a product has some thousand points; `compiler.cuda.prediction` ranks them, and of each
+block shape only the best is taken, so that the candidates differ. Smaller spaces are taken whole.
 """
 
 import itertools
@@ -15,7 +14,8 @@ import numpy as np
 from compiler.artifacts import Artifact
 from compiler.cuda.gemm import product_shape
 from compiler.cuda.kernel import gpu_of
-from compiler.cuda.tile import KNOBS, ranked
+from compiler.cuda.prediction import ranked
+from compiler.cuda.tile import KNOBS
 from compiler.importing import Meaning, import_model
 from compiler.kernels.types import Kernel, KernelCall, Schedule, TensorType
 from compiler.targets import Target, find_compiler

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from compiler.cuda import intrinsics
 from compiler.cuda.arith import packed, unpacked
 from compiler.cuda.emit import (
     ALIGN,
@@ -17,6 +20,8 @@ from compiler.cuda.emit import (
     put_many,
     registers,
 )
+
+SATURATING = {"int8": "s8", "uint8": "u8", "int16": "s16"}
 
 
 def load_codes(buffer: Buffer, at: Expr, count: int) -> list[Expr]:
@@ -48,9 +53,22 @@ def load_codes(buffer: Buffer, at: Expr, count: int) -> list[Expr]:
     return [unpacked(words[i // per_word], i % per_word, dtype) for i in range(count)]
 
 
-def store_codes(buffer: Buffer, at: Expr, values: Sequence[Expr]) -> None:
-    """The reverse of `load_codes`."""
-    size, count = BYTES[str(buffer.ty.dtype)], len(values)
+def fills(dtype: str, qmin: int, qmax: int) -> bool:
+    """Whether bounds are those of a type whose codes can be packed with saturation."""
+    return dtype in SATURATING and (qmin, qmax) == (np.iinfo(dtype).min, np.iinfo(dtype).max)
+
+
+def store_codes(buffer: Buffer, at: Expr, values: Sequence[Expr], saturate: bool = False) -> None:
+    """The reverse of `load_codes`.
+
+    Args:
+        buffer: a global tensor.
+        at: flat index of the first one, a multiple of their number.
+        values: a power of two of int32 values.
+        saturate: whether they are clamped to the type by packing them; else their low bits count.
+    """
+    dtype = str(buffer.ty.dtype)
+    size, count = BYTES[dtype], len(values)
     per_word = max(WORD_BYTES // size, 1)
     if size > WORD_BYTES or count % per_word:
         data = flat(buffer)
@@ -64,5 +82,14 @@ def store_codes(buffer: Buffer, at: Expr, values: Sequence[Expr]) -> None:
         words = registers(some)
         for i in range(some):
             part = values[(start + i) * per_word : (start + i + 1) * per_word]
-            put(words, i, packed(part, 8 * size) if per_word > 1 else part[0])
+            put(words, i, _word(part, dtype, saturate))
         put_many(data, first + start, words, some)
+
+
+def _word(codes: Sequence[Expr], dtype: str, saturate: bool) -> Expr:
+    """Codes of one register."""
+    if len(codes) == 1:
+        return codes[0]
+    if saturate:
+        return intrinsics.pack(codes, SATURATING[dtype])
+    return packed(codes, 8 * BYTES[dtype])

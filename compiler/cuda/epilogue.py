@@ -18,9 +18,9 @@ import numpy as np
 from tvm import tirx
 
 from compiler.cuda import intrinsics
-from compiler.cuda.arith import Add, FoldedAdd, Gelu, packed, rescaled, unpacked
+from compiler.cuda.arith import Add, FoldedAdd, Gelu, rescaled
+from compiler.cuda.codes import load_codes, store_codes
 from compiler.cuda.emit import (
-    BYTES,
     WORD_BYTES,
     Buffer,
     Expr,
@@ -35,8 +35,6 @@ from compiler.cuda.emit import (
     index,
     keep,
     put,
-    put_many,
-    registers,
     when,
     wide,
 )
@@ -55,7 +53,6 @@ LARGEST_INPUT = 255
 WORD = 32
 TABLE = 4
 """Input of a kernel that is a GELU's table."""
-SATURATING = {"int8": "s8", "uint8": "u8", "int16": "s16"}
 ADDEND_LIMIT = 2**62
 
 
@@ -101,11 +98,6 @@ def pack_channels(
     words = (add & (2**WORD - 1)).astype(np.uint32).view(np.int32)
     packed_words = np.stack([multiplier, shift, words, add >> WORD], axis=1).astype(np.int32)
     return narrow, up if fits else None, packed_words
-
-
-def fills(dtype: str, qmin: int, qmax: int) -> bool:
-    """Whether bounds are those of a type whose codes can be packed with saturation."""
-    return dtype in SATURATING and (qmin, qmax) == (np.iinfo(dtype).min, np.iinfo(dtype).max)
 
 
 def table_bytes(kernel: Kernel) -> int:
@@ -219,7 +211,6 @@ class Epilogue:
 
     def _finish(self, codes: list[Expr], at: Expr, column: Expr, whole: bool) -> None:
         """The second step, and the store of 8 columns at a flat element index."""
-        dtype = self.kernel.out.dtype
         if not whole:
             out = flat(self.out)
             for c, code in enumerate(codes):
@@ -228,29 +219,11 @@ class Epilogue:
             return
         residuals = self._residuals(at)
         done = [self.second(code, r) for code, r in zip(codes, residuals, strict=True)]
-        per_word = WORD_BYTES // BYTES[dtype]
-        count = RUN // per_word
-        words = registers(count)
-        for w in range(count):
-            part = done[w * per_word : (w + 1) * per_word]
-            put(words, w, self._packed(part))
-        target = flat(self.out, "int32")
-        for first in range(0, count, 4):
-            piece = registers(min(4, count))
-            for i in range(min(4, count)):
-                put(piece, i, words[first + i])
-            put_many(target, index(at // per_word) + first, piece, min(4, count))
-
-    def _packed(self, codes: list[Expr]) -> Expr:
-        """Codes of one register."""
-        if len(codes) == 1:
-            return codes[0]
-        if self.forms.saturate and not self.kernel.spec.bucket_bits:
-            return keep(intrinsics.pack(codes, SATURATING[self.kernel.out.dtype]))
-        return packed(codes, WORD // len(codes))
+        saturate = self.forms.saturate and not self.kernel.spec.bucket_bits
+        store_codes(self.out, at, done, saturate)
 
     def _limited(self, code: Expr) -> Expr:
-        """A code that is stored alone, without `_packed`."""
+        """A code that is stored alone, so that no packing clamps it."""
         if not self.forms.saturate or self.kernel.spec.bucket_bits:
             return code
         info = np.iinfo(self.kernel.out.dtype)
@@ -265,7 +238,4 @@ class Epilogue:
         """Of 8 columns, with as few loads as their type allows."""
         if self.residual is None:
             return [None] * RUN
-        dtype = str(self.residual.ty.dtype)
-        per_word = WORD_BYTES // BYTES[dtype]
-        words = get_many(flat(self.residual, "int32"), index(at // per_word), RUN // per_word)
-        return [unpacked(words[c // per_word], c % per_word, dtype) for c in range(RUN)]
+        return list(load_codes(self.residual, at, RUN))

@@ -22,7 +22,7 @@ from compiler.cuda.emit import Buffer, Expr, const, keep
 from numerics.arrays import IntArray
 from numerics.shiftgelu import GeluParams, shiftgelu
 
-TABLE_SIZES = (1024, 2048, 4096)
+TABLE_SIZES = (1024, 1536, 2048, 2560, 3072, 4096)
 """Words: few sizes, so that layers share kernels."""
 BUCKET_BITS = (4, 3)
 TOP = 31

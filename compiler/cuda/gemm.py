@@ -15,13 +15,15 @@ import numpy as np
 
 from compiler.cuda import wgmma
 from compiler.cuda.arith import folded_add, is_twin
+from compiler.cuda.codes import fills
 from compiler.cuda.emit import Buffer, Shared, ceil_div, index, launch
-from compiler.cuda.epilogue import Epilogue, Forms, fills, pack_channels, table_bytes
+from compiler.cuda.epilogue import Epilogue, Forms, pack_channels, table_bytes
 from compiler.cuda.gelu_table import gelu_table
 from compiler.cuda.kernel import call_of, gpu_of
 from compiler.cuda.loading import Patches, Rows, Source
 from compiler.cuda.mainloop import MainLoop
-from compiler.cuda.tile import K_ALIGN, knobs, tile_of
+from compiler.cuda.prediction import knobs
+from compiler.cuda.tile import K_ALIGN, tile_of
 from compiler.features import GpuFeatures
 from compiler.kernels.types import (
     Kernel,

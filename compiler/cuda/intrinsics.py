@@ -10,6 +10,7 @@ Fragments follow the PTX manual's layout of ``mma.m16n8k32`` for 8-bit integers.
 the small instructions do the work of the large one without moving a register.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm.backend.cuda.op import cuda_func_call
@@ -182,7 +183,7 @@ def wgmma_issue(acc: Expr, a: Expr, b: Expr, signs: str, columns: int, chunk: in
         a: address of 64 rows in shared memory.
         b: address of `columns` rows.
         signs: types of both operands.
-        columns: 32, 64, 128 or 256.
+        columns: one of `wgmma.WIDTHS`.
         chunk: bytes of a row, 64 or 128.
     """
     T.evaluate(_call(f"wgmma_{signs}_n{columns}_k{chunk}", acc, a, b))
@@ -262,7 +263,7 @@ def mad_high(value: Expr, multiplier: Expr, low: Expr, high: Expr) -> Expr:
     return _call("mad_high", value, multiplier, low, high)
 
 
-def pack(values: list[Expr], kind: str) -> Expr:
+def pack(values: Sequence[Expr], kind: str) -> Expr:
     """Four (s8, u8) or two (s16) values, each clamped to its type, in one register."""
     return _call(f"pack_{kind}", *values)
 

@@ -29,9 +29,8 @@ from compiler.cuda.softmax import (
     lower_shiftmax_codes,
 )
 from compiler.features import GpuFeatures
-from compiler.kernels.types import KernelCall, TensorType
+from compiler.kernels.types import KernelCall, TensorType, lowering_of
 from numerics.arrays import IntArray
-from numerics.errors import VitqError
 
 __all__ = ["GpuFeatures", "lower_op", "supported_ops"]
 
@@ -77,7 +76,4 @@ def lower_op(
     Raises:
         VitqError: for an operator without a kernel.
     """
-    lowering = _LOWERINGS.get(op)
-    if lowering is None:
-        raise VitqError(f"no CUDA kernel for {op}: known are {', '.join(_LOWERINGS)}")
-    return lowering(operands, constants, out, features)
+    return lowering_of(_LOWERINGS, op, "CUDA kernel")(operands, constants, out, features)

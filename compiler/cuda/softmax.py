@@ -10,18 +10,7 @@ import numpy as np
 from tvm import tirx
 
 from compiler.cuda import intrinsics
-from compiler.cuda.arith import (
-    Capped,
-    Normalize,
-    code_form,
-    code_of,
-    distance_constants,
-    divided,
-    octaves,
-    reciprocal_of,
-    rescaled,
-    rounded_shift,
-)
+from compiler.cuda.arith import Normalize, divided, reciprocal_of, rescaled, rounded_shift
 from compiler.cuda.emit import (
     WARP,
     Buffer,
@@ -41,6 +30,7 @@ from compiler.cuda.emit import (
     wide,
 )
 from compiler.cuda.kernel import call_of
+from compiler.cuda.octaves import Capped, code_form, code_of, distance_constants, octaves
 from compiler.features import GpuFeatures
 from compiler.kernels.types import Kernel, KernelCall, Schedule, Template, TensorType
 from numerics import ivit

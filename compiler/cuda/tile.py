@@ -6,13 +6,10 @@ multiply one piece and add up at the end. That is split-K inside of a block: sma
 1) get more warps without a second kernel or atomics, and integers add up to the same in any order.
 """
 
-import functools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product as combinations
 
 from compiler.features import GpuFeatures
-from compiler.kernels.types import Knob, Schedule
+from compiler.kernels.types import Schedule
 
 WARP = 32
 FRAGMENT_M = 16
@@ -26,7 +23,7 @@ OTHER_REGISTERS = 72
 """Of a thread beside its accumulators."""
 KNOBS = {
     "warp_m": (16, 32, 64),
-    "warp_n": (32, 64, 128, 256),
+    "warp_n": (32, 64, 96, 128, 192, 256),
     "warps_m": (1, 2, 4, 8),
     "warps_n": (1, 2, 4),
     "split_k": (1, 2, 4),
@@ -34,17 +31,13 @@ KNOBS = {
     "stages": (2, 3, 4),
     "wgmma": (0, 1),
 }
+WITHOUT_WGMMA = {"warp_n": (32, 64), "warps_m": (1, 2, 4), "wgmma": (0,)}
+"""What is left of them on other GPUs, so that a log's records for Hopper do not count there."""
 WARP_GROUP = 4
 """Warps that run one ``wgmma``."""
 LARGEST_MMA_N = 64
 LARGEST_ACC = 128
 """Accumulators of a thread."""
-START_CYCLES = 1500
-"""Of a block: launch, first loads, epilogue; from published latencies, not measured here."""
-LOAD_RATE, SHARED_RATE = 48, 128
-"""Bytes in a cycle that a multiprocessor loads, and reads from shared memory."""
-CHUNK_CYCLES = 700
-"""Of one stage at least: the barrier, and the latency of its loads over the pipeline's depth."""
 
 
 @dataclass(frozen=True)
@@ -127,30 +120,6 @@ class Tile:
         )
 
 
-def knobs(rows: int, columns: int, inner: int, features: GpuFeatures) -> dict[str, Knob]:
-    """The choices, with the default that `ranked` puts first."""
-    best = ranked((rows, columns, inner), features)[0]
-    return {name: Knob(choices, getattr(best, name)) for name, choices in KNOBS.items()}
-
-
-@functools.cache
-def ranked(shape: tuple[int, int, int], features: GpuFeatures) -> tuple[Tile, ...]:
-    """Tiles by predicted time, of each block shape and split the best.
-
-    Args:
-        shape: rows, columns and padded inner dimension of the product.
-        features: of the GPU.
-    """
-    order = sorted(
-        _candidates(features, shape[2]),
-        key=lambda tile: (_cycles(tile, shape, features), -tile.stages),
-    )
-    found: dict[tuple[int, int, int, int], Tile] = {}
-    for tile in order:
-        found.setdefault((tile.block_m, tile.block_n, tile.split_k, tile.wgmma), tile)
-    return tuple(found.values())
-
-
 def tile_of(schedule: Schedule, inner: int, features: GpuFeatures) -> Tile:
     """The schedule's tile, reduced until it fits: every combination of knobs is valid.
 
@@ -170,30 +139,3 @@ def tile_of(schedule: Schedule, inner: int, features: GpuFeatures) -> Tile:
         below = [value for value in KNOBS[name] if value < getattr(tile, name)]
         tile = replace(tile, **{name: below[-1]})
     return tile
-
-
-def _candidates(features: GpuFeatures, inner: int) -> Iterator[Tile]:
-    for values in combinations(*KNOBS.values()):
-        tile = Tile(*values)
-        if tile.fits(features) and inner % tile.chunk == 0 and tile.warps * tile.split_k >= 2:
-            yield tile
-
-
-def _cycles(tile: Tile, shape: tuple[int, int, int], features: GpuFeatures) -> float:
-    """A prediction: waves of blocks, each as long as its products and its stages' latencies."""
-    rows, columns, inner = shape
-    blocks = -(-rows // tile.block_m) * -(-columns // tile.block_n)
-    turns = -(-inner // (tile.chunk * tile.split_k))
-    warps = tile.warps * tile.split_k
-    rate = features.macs * (2 if tile.wgmma else min(warps, 4) / 4)
-    macs = tile.block_m * tile.block_n * tile.chunk * tile.split_k
-    fragments = 0 if tile.wgmma else tile.warp_m + tile.warp_n
-    reads = macs / tile.warp_m / tile.warp_n * fragments / SHARED_RATE
-    loads = tile.stage_bytes / LOAD_RATE + reads
-    turn = max(macs / rate, loads, CHUNK_CYCLES / (tile.stages - 1))
-    per_processor = min(features.shared_bytes // tile.shared_bytes, 2, 32 // warps) or 1
-    waves = -(-blocks // features.processors)
-    shared = min(waves, per_processor)
-    busy = max(turn * shared, CHUNK_CYCLES / (tile.stages - 1))
-    reduce = tile.sum_bytes / 32
-    return -(-waves // shared) * (START_CYCLES + turns * busy + reduce)

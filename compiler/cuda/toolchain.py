@@ -31,12 +31,15 @@ HOW = (
 )
 
 
-def use_for(architectures: tuple[str, ...], keep: list[str] | None = None) -> None:
+def use_for(
+    architectures: tuple[str, ...], keep: list[str] | None = None, ptx: bool = True
+) -> None:
     """Make TVM compile CUDA text with this module.
 
     Args:
         architectures: such as ``("sm_75", "sm_90")``, oldest first.
         keep: if given, gets every text that is compiled.
+        ptx: whether the binary is to run on newer GPUs, too; half of the compile time.
     """
     import tvm
 
@@ -44,17 +47,18 @@ def use_for(architectures: tuple[str, ...], keep: list[str] | None = None) -> No
         del target
         if keep is not None:
             keep.append(code)
-        return bytearray(compile_cuda(code, architectures))
+        return bytearray(compile_cuda(code, architectures, ptx))
 
     tvm.register_global_func(CALLBACK, compile_text, override=True)
 
 
-def compile_cuda(code: str, architectures: tuple[str, ...]) -> bytes:
+def compile_cuda(code: str, architectures: tuple[str, ...], ptx: bool = True) -> bytes:
     """A fat binary.
 
     Args:
         code: CUDA text.
         architectures: oldest first.
+        ptx: whether PTX of the newest is in it.
 
     Raises:
         VitqError: if there is no compiler; it says what to install.
@@ -63,13 +67,16 @@ def compile_cuda(code: str, architectures: tuple[str, ...]) -> bytes:
     compiler = f"{nvcc} {_version(nvcc)}" if nvcc else nvrtc.version()
     if compiler is None:
         raise VitqError(f"no CUDA compiler is here: {HOW}")
-    parts = [code, *architectures, compiler, *FLAGS]
+    parts = [code, *architectures, compiler, *FLAGS, *(() if ptx else ("no ptx",))]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     path = cache_folder() / "cuda" / f"{digest}.fatbin"
     if path.is_file():
         return path.read_bytes()
     started = time.perf_counter()
-    binary = _nvcc(nvcc, code, architectures) if nvcc else nvrtc.compile_text(code, architectures)
+    if nvcc:
+        binary = _nvcc(nvcc, code, architectures, ptx)
+    else:
+        binary = nvrtc.compile_text(code, architectures)
     logger.info(
         "cuda: %s, %d KiB (%.1f s)",
         ", ".join(architectures), len(binary) // 1024, time.perf_counter() - started,
@@ -85,13 +92,14 @@ def _version(nvcc: Path) -> str:
     return found.group(1) if found else out
 
 
-def _nvcc(nvcc: Path, code: str, architectures: tuple[str, ...]) -> bytes:
+def _nvcc(nvcc: Path, code: str, architectures: tuple[str, ...], ptx: bool) -> bytes:
     numbers = [name.removeprefix("sm_") for name in architectures]
     pairs = []
     for name in architectures:
         own = SPECIFIC.get(name, name)
         pairs.append((own.removeprefix("sm_"), own))
-    pairs.append((numbers[-1], f"compute_{numbers[-1]}"))
+    if ptx:
+        pairs.append((numbers[-1], f"compute_{numbers[-1]}"))
     wanted = [f"-gencode=arch=compute_{number},code={code}" for number, code in pairs]
     threads = f"--threads={min(len(pairs), os.cpu_count() or 1)}"
     with tempfile.TemporaryDirectory(prefix="vitq-cuda-") as folder:

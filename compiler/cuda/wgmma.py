@@ -10,7 +10,9 @@ It exists in machine code for sm_90a only. For every other architecture (the PTX
 too) the same function multiplies warp by warp with ``ldmatrix`` and ``mma``.
 """
 
-WIDTHS = (32, 64, 128, 256)
+WIDTHS = (32, 64, 96, 128, 192, 256)
+COUNTS = (16, 32, 48, 64, 96, 128)
+"""Accumulators of one or two instructions."""
 CHUNKS = (64, 128)
 ROWS = 64
 """Of one instruction."""
@@ -116,7 +118,7 @@ SOURCES = {
     for chunk in CHUNKS
 }
 SOURCES |= {
-    f"wgmma_wait_{n // 2}": (_WAIT.format(count=n // 2, operands=_operands(n // 2)), "void")
-    for n in WIDTHS
+    f"wgmma_wait_{count}": (_WAIT.format(count=count, operands=_operands(count)), "void")
+    for count in COUNTS
 }
 SOURCES["fence_async"] = (_FENCE, "void")

@@ -2,7 +2,8 @@
 
     1. the golden integers of every model in the kit (exit code 1 if one differs)
     2. the candidates of each tuning task: same bits, microseconds  ->  vitq tune --results
-    3. models and contestants in turn, for each batch size
+    3. models and contestants in turn, for each batch size: the GPU's time for a batch queued behind
+       other work, and ``alone_ms``, which includes the processor's time for launching it
     4. the int8 rate and the bandwidth of this GPU, each kernel against them, torch._int_mm
 
 Results are written after every step, so that a run which is cut off leaves what it has.
@@ -11,6 +12,7 @@ Results are written after every step, so that a run which is cut off leaves what
 import argparse
 import contextlib
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -175,15 +177,20 @@ def _benchmark(
         except Exception as error:  # a contestant that cannot run must not end the others
             results.failed(f"{entry['model']} batch {batch} {label}", error)
     times: dict[str, list[float]] = {label: [] for label in ready}
+    alone: dict[str, list[float]] = {label: [] for label in ready}
     for _ in range(arguments.rounds):
         for label, run in ready.items():
             for _ in range(RUNS_OF_A_ROUND):
+                gpu.delay()
                 with gpu.elapsed(times[label]):
+                    run()
+                with gpu.elapsed(alone[label]):
                     run()
     for label, found in times.items():
         row = {"model": entry["model"], "batch": batch, "contestant": label}
-        results.content["rows"].append(row | summary(found, batch))
-        print(f"{entry['model']} batch {batch} {label}: {summary(found, batch)}", flush=True)
+        row |= summary(found, batch) | {"alone_ms": statistics.median(alone[label])}
+        results.content["rows"].append(row)
+        print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     results.write()
 
 

@@ -11,6 +11,8 @@ from .ffi import CUDA, RuntimeFailedError, load_cuda
 TO_DEVICE, TO_HOST, ON_DEVICE = 1, 2, 3
 COPY_BYTES = 1 << 30
 RELAXED_CAPTURE = 2
+DELAY_STEPS = 150
+"""Small operations, of more than a microsecond each."""
 BLOCKS = 5
 BLOCK_MS = 4.0
 LONGEST_GRAPH = 512
@@ -27,6 +29,7 @@ class Gpu:
         self.cuda, self.ffi = load_cuda(), ffi
         self.cuda.cudaGetErrorString.restype = ctypes.c_char_p
         self.stream = ctypes.c_void_p()
+        self._delay: ctypes.c_void_p | None = None
         self._start, self._stop = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("cudaStreamCreate", ctypes.byref(self.stream))
         for event in (self._start, self._stop):
@@ -79,6 +82,22 @@ class Gpu:
         self.call("cudaEventElapsedTime", ctypes.byref(value), self._start, self._stop)
         times.append(value.value)
 
+    def delay(self) -> None:
+        """Keep the GPU busy for some 200 microseconds, without touching its caches.
+
+        What is queued behind it is there when it begins, so that its time is the GPU's alone, and
+        not that of the processor that launches it: as in a program that queues batch after batch.
+        """
+        if self._delay is None:
+            place = ctypes.c_void_p()
+            self.call("cudaMalloc", ctypes.byref(place), ctypes.c_size_t(DELAY_STEPS))
+
+            def step() -> None:
+                self.call("cudaMemsetAsync", place, 0, ctypes.c_size_t(1), self.stream)
+
+            self._delay = self._record(step, DELAY_STEPS)
+        self.call("cudaGraphLaunch", self._delay, None)
+
     def bytes_per_s(self) -> float:
         """Bandwidth of device memory: a large copy, bytes read plus bytes written."""
         ends = ctypes.c_void_p(), ctypes.c_void_p()
@@ -104,23 +123,28 @@ class Gpu:
         count = max(8, min(LONGEST_GRAPH, int(BLOCK_MS * 1000 / max(once, 0.5))))
         return self._replay(launch, count)
 
-    def _replay(self, launch: Callable[[], None], count: int) -> float:
+    def _record(self, launch: Callable[[], None], count: int) -> ctypes.c_void_p:
+        """A graph of many launches."""
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
-        with self._kernels_on(self.stream):
-            self.call("cudaStreamBeginCapture", self.stream, RELAXED_CAPTURE)
-            try:
-                for _ in range(count):
-                    launch()
-            finally:
-                self.call("cudaStreamEndCapture", self.stream, ctypes.byref(graph))
+        self.call("cudaStreamBeginCapture", self.stream, RELAXED_CAPTURE)
+        try:
+            for _ in range(count):
+                launch()
+        finally:
+            self.call("cudaStreamEndCapture", self.stream, ctypes.byref(graph))
         self.call("cudaGraphInstantiate", ctypes.byref(ready), graph, ctypes.c_ulonglong(0))
+        self.call("cudaGraphDestroy", graph)
+        return ready
+
+    def _replay(self, launch: Callable[[], None], count: int) -> float:
+        with self._kernels_on(self.stream):
+            ready = self._record(launch, count)
         times: list[float] = []
         for _ in range(BLOCKS + 1):
             with self.elapsed(times, self.stream):
                 self.call("cudaGraphLaunch", ready, self.stream)
         self.wait()
         self.call("cudaGraphExecDestroy", ready)
-        self.call("cudaGraphDestroy", graph)
         return 1000 * statistics.median(times[1:]) / count
 
     @contextmanager

@@ -21,9 +21,8 @@ from compiler.kernels.matmul import lower_matmul, lower_normalized_matmul
 from compiler.kernels.pooling import lower_mean
 from compiler.kernels.shiftgelu import lower_shiftgelu
 from compiler.kernels.softmax import lower_shiftmax, lower_shiftmax_codes
-from compiler.kernels.types import CpuFeatures, KernelCall, TensorType
+from compiler.kernels.types import CpuFeatures, KernelCall, TensorType, lowering_of
 from numerics.arrays import IntArray
-from numerics.errors import VitqError
 
 __all__ = ["CpuFeatures", "KernelCall", "TensorType", "lower_op", "supported_ops"]
 
@@ -79,7 +78,4 @@ def lower_op(
     Raises:
         VitqError: for an operator without a kernel.
     """
-    lowering = _LOWERINGS.get(op)
-    if lowering is None:
-        raise VitqError(f"no kernel for {op}: known are {', '.join(_LOWERINGS)}")
-    return lowering(operands, constants, out, features)
+    return lowering_of(_LOWERINGS, op, "kernel")(operands, constants, out, features)

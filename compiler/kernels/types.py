@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,19 @@ from compiler.features import CpuFeatures
 from numerics.arrays import IntArray
 from numerics.errors import VitqError
 
-__all__ = ["CpuFeatures", "Kernel", "KernelCall", "Knob", "Template", "TensorType", "tensor_of"]
+__all__ = [
+    "CpuFeatures",
+    "Kernel",
+    "KernelCall",
+    "Knob",
+    "Template",
+    "TensorType",
+    "lowering_of",
+    "tensor_of",
+]
+
+L = TypeVar("L")
+"""A function that gives the kernel of one operator call."""
 
 Schedule = Mapping[str, int]
 """A value for each knob; knobs that are absent have their default."""
@@ -167,3 +179,20 @@ class KernelCall:
 def tensor_of(array: IntArray) -> TensorType:
     """The type of a constant."""
     return TensorType(tuple(array.shape), str(np.asarray(array).dtype))
+
+
+def lowering_of(table: Mapping[str, L], op: str, kind: str) -> L:
+    """What makes an operator's kernel.
+
+    Args:
+        table: of a family of kernels, by operator.
+        op: operator's name.
+        kind: of the family, for the message.
+
+    Raises:
+        VitqError: for an operator without a kernel.
+    """
+    lowering = table.get(op)
+    if lowering is None:
+        raise VitqError(f"no {kind} for {op}: known are {', '.join(table)}")
+    return lowering

@@ -1,11 +1,13 @@
 """The command line: fast to start, one line for a user's mistake, a fixed exit code."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -14,7 +16,8 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from compiler import cli
+from compiler import cli, cli_options
+from quantization.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -202,3 +205,8 @@ def test_interrupted_stage_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "interrupted" in error
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_the_help_names_every_method() -> None:
+    option = get_args(cli_options.Method)[1]
+    assert sorted(set(re.findall(r"\w+", option.help)) - {"or"}) == sorted(METHODS)

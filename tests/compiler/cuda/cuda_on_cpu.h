@@ -243,12 +243,15 @@ VITQ_MMA(u8u8)
 #define VITQ_WGMMA_CHUNKS(sign, n) VITQ_WGMMA(sign, n, 64) VITQ_WGMMA(sign, n, 128)
 #define VITQ_WGMMA_ALL(sign)                                                                    \
   VITQ_WGMMA_CHUNKS(sign, 32)                                                                   \
-  VITQ_WGMMA_CHUNKS(sign, 64) VITQ_WGMMA_CHUNKS(sign, 128) VITQ_WGMMA_CHUNKS(sign, 256)
+  VITQ_WGMMA_CHUNKS(sign, 64) VITQ_WGMMA_CHUNKS(sign, 96) VITQ_WGMMA_CHUNKS(sign, 128)          \
+  VITQ_WGMMA_CHUNKS(sign, 192) VITQ_WGMMA_CHUNKS(sign, 256)
 VITQ_WGMMA_ALL(s8)
 VITQ_WGMMA_ALL(u8)
 static void vitq_wgmma_wait_16(int*) {}
 static void vitq_wgmma_wait_32(int*) {}
+static void vitq_wgmma_wait_48(int*) {}
 static void vitq_wgmma_wait_64(int*) {}
+static void vitq_wgmma_wait_96(int*) {}
 static void vitq_wgmma_wait_128(int*) {}
 static void vitq_fence_async() {}
 

@@ -16,8 +16,11 @@ from compiler.compile import CompileOptions, compile_model
 from compiler.cuda import driver, fatbin, nvrtc, toolchain
 from compiler.cuda.build import build_executable, require_machine_code
 from compiler.cuda.places import find_tool
+from compiler.cuda.tile import KNOBS, Tile
+from compiler.gpus import SPECIFIC
 from compiler.importing import ImportedModel, Meaning, import_model
-from compiler.lower_kernels import lower_kernels
+from compiler.kernels.types import Kernel, Schedule
+from compiler.lower_kernels import Choose, lower_kernels, untuned
 from compiler.run import open_compiled, run
 from compiler.targets import Target, find_compiler, get_target
 from compiler.verify import verify
@@ -71,7 +74,7 @@ def assembly(text: str, architecture: str) -> tuple[str, str]:
     nvcc = find_tool("nvcc")
     if nvcc is None:
         pytest.skip("neither cuobjdump nor nvcc: nothing to look at")
-    number = architecture.removeprefix("sm_")
+    number = SPECIFIC.get(architecture, architecture).removeprefix("sm_")
     done = subprocess.run(
         [nvcc, "-x", "cu", "-ptx", f"-arch=compute_{number}", "-o", "-", "-"],
         input=text, capture_output=True, text=True, check=True,
@@ -84,6 +87,13 @@ def by_function(text: str, kind: str) -> dict[str, str]:
     mark = r"Function : (\w+)" if kind == "sass" else r"\.visible \.entry (\w+)\("
     parts = re.split(mark, text)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def together(kernel: Kernel) -> Schedule:
+    """Products by ``wgmma``."""
+    if set(kernel.knobs()) != set(KNOBS):
+        return {}
+    return vars(Tile(16, 64, 4, 1, 1, 64, 3, 1))
 
 
 @needs_compiler
@@ -155,6 +165,21 @@ def test_other_architectures(name: str, shape: str, digits: ImportedModel) -> No
         assert (f"IMMA.{shape}" if kind == "sass" else "mma.sync.aligned.m") in body
 
 
+@needs_compiler
+def test_hopper_multiplies_with_four_warps_and_newer_gpus_without(digits: ImportedModel) -> None:
+    """``wgmma`` in the machine code of sm_90a; the PTX for newer GPUs has ``mma`` in its place."""
+    target = get_target("cuda")
+    lowered = lower(digits.integer.mod, target, together)
+    (text,) = texts_of(lowered, target)
+    code, kind = assembly(text, "sm_90")
+    wanted = "IGMMA.64x64x32.S8.S8" if kind == "sass" else "wgmma.mma_async.sync.aligned.m64n64k32"
+    products = {n: body for n, body in by_function(code, kind).items() if n.startswith("linear")}
+    assert products and all(wanted in body for body in products.values())
+    newer, kind = assembly(text, "sm_100")
+    assert "mma.sync" in newer or "IMMA" in newer
+    assert "wgmma" not in newer and "IGMMA" not in newer
+
+
 def test_the_embedded_model_is_exact_on_the_emulated_gpu(digits: ImportedModel) -> None:
     """Every kernel of a real network, from pixels to logits."""
     pixels = np.random.default_rng(0).integers(0, 256, digits.shape, dtype=np.uint8)
@@ -164,11 +189,14 @@ def test_the_embedded_model_is_exact_on_the_emulated_gpu(digits: ImportedModel) 
 
 
 @needs_compiler
-def test_the_emitted_text_is_exact_on_a_processor(digits: ImportedModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("choose", [untuned, together], ids=["default", "wgmma"])
+def test_the_emitted_text_is_exact_on_a_processor(
+    digits: ImportedModel, tmp_path: Path, choose: Choose
+) -> None:
     """What TVM's passes and code generator made of the kernels, not the kernels as written."""
     target = get_target("cuda")
     pixels = np.random.default_rng(1).integers(0, 256, digits.shape, dtype=np.uint8)
-    lowered = lower(digits.integer.mod, target)
+    lowered = lower(digits.integer.mod, target, choose)
     found = run_model(lowered, pixels, EmittedKernels(lowered, target, tmp_path).run)
     np.testing.assert_array_equal(found, interpret(digits.integer.mod, [pixels])[0])
 

@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 
 from compiler.cuda.emulator import run_kernel
-from compiler.cuda.tile import KNOBS, Tile, ranked, tile_of
+from compiler.cuda.tile import KNOBS, Tile, tile_of
 from compiler.features import GpuFeatures
 from compiler.gpus import ARCHITECTURES
 from compiler.kernels import TensorType
 from compiler.lower_kernels import lower_op
+from compiler.tuning.schedules import is_valid
 from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
 from tests.compiler.kernels.util import GPU, random_codes, run_op, tensor_type
 
 HOPPER = ARCHITECTURES["sm_90"]
 LARGE = GpuFeatures(processors=1, shared_bytes=96 * 1024, macs=2048)
-"""So few processors that the default is a large tile."""
+"""Room for a large tile."""
 
 
 def test_every_combination_fits_every_gpu() -> None:
@@ -47,11 +48,12 @@ def test_random_schedules(features: GpuFeatures, op: str, seed: int) -> None:
 @pytest.mark.parametrize("op", ["vitq.linear_add", "vitq.linear_gelu"])
 def test_the_tiles_of_large_batches(op: str) -> None:
     """Blocks of 128 x 256 with 8 warps, more rows and columns than one block."""
-    tile = ranked((300, 320, 256), LARGE)[0]
-    assert tile.block_m * tile.block_n >= 128 * 128 and tile.warps >= 4
+    tile = Tile(64, 64, 2, 4, 1, 64, 2)
+    assert (tile.block_m, tile.block_n, tile.warps) == (128, 256, 8) and tile.fits(LARGE)
     rng = np.random.default_rng(9)
     dtype = "int16" if op.endswith("add") else "int8"
-    run_fused(op, fused_call(op, rng, (300, 256, 320, 0.1), ("int16", dtype)), dtype, LARGE)
+    call = fused_call(op, rng, (300, 256, 320, 0.1), ("int16", dtype))
+    run_fused(op, call, dtype, LARGE, vars(tile))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,18 @@ def test_wgmma(op: str, values: dict[str, int]) -> None:
     schedule = values | {"stages": 3, "wgmma": 1}
     assert tile_of(schedule, 320, HOPPER).wgmma
     run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, HOPPER, schedule)
+
+
+def test_a_record_for_hopper_counts_on_hopper_only() -> None:
+    rng = np.random.default_rng(0)
+    operands, expected = linear_call(rng, random_codes(rng, "int8", (20, 192)), 40, "int8", 1e-3)
+    constants = {i: operands[i] for i in range(1, 7)}
+    types, out = [tensor_type(o) for o in operands], TensorType(expected.shape, "int8")
+    values = vars(Tile(16, 96, 4, 1, 1, 64, 3, 1))
+    for features, usable in ((HOPPER, True), (ARCHITECTURES["sm_87"], False)):
+        kernel = lower_op("vitq.linear", types, constants, out, features).kernel
+        assert is_valid(kernel, values) is usable
+        assert is_valid(kernel, vars(Tile(16, 32, 1, 2, 1, 64, 3, 0)))
 
 
 def test_split_k_with_an_uneven_last_turn() -> None:
