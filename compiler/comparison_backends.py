@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 Logits = Callable[[UInt8Array], FloatArray]
 TARGET = "cpu"
+FOLDER_PREFIX = "vitq-compare."
 VERIFIED = 8
 """Real pictures of which every integer is compared; golden, random and extreme ones come on top."""
 
@@ -49,7 +50,7 @@ def _library(model: "QuantizedModel", pictures: str) -> Logits:
     from compiler.verify import verify
     from quantization import artifact as storage
 
-    with tempfile.TemporaryDirectory(prefix="vitq-compare.") as folder:
+    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder:
         artifact = Artifact(Path(folder))
         storage.save(artifact.folder, model)
         export(artifact)

@@ -16,6 +16,7 @@ import pytest
 
 from compiler import compare
 from compiler.compare import Comparison, compare_methods
+from compiler.comparison_backends import FOLDER_PREFIX
 from compiler.comparison_report import comparison_rows, plot_comparison
 from compiler.quantize import QuantizeOptions
 from compiler.verify import IntegersDifferError
@@ -81,7 +82,7 @@ def test_library_backend_is_the_reference_and_leaves_nothing(
     assert reference is not None and library is not None
     assert replace(library, seconds=0.0) == replace(reference, seconds=0.0)
     assert library.agreement < 1  # 2 bits: a float model in its place would be noticed
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob(f"{FOLDER_PREFIX}*")) == []
 
 
 def test_library_that_differs_is_no_refused_cell(
