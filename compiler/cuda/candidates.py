@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from compiler.artifacts import Artifact
-from compiler.cuda.gemm import product_shape
+from compiler.cuda.gemm import product_of
 from compiler.cuda.kernel import gpu_of
 from compiler.cuda.prediction import ranked
 from compiler.cuda.tile import KNOBS
@@ -33,7 +33,7 @@ def candidates_of(kernel: Kernel, count: int) -> list[dict[str, int]]:
     default = kernel.schedule()
     knobs = kernel.knobs()
     if set(knobs) == set(KNOBS):
-        found = [vars(tile) for tile in ranked(product_shape(kernel), gpu_of(kernel))][:count]
+        found = [vars(tile) for tile in ranked(product_of(kernel), gpu_of(kernel))][:count]
     else:
         choices = itertools.product(*(knob.choices for knob in knobs.values()))
         found = [dict(zip(knobs, values, strict=True)) for values in choices]
@@ -65,7 +65,7 @@ class Candidates:
     def products(self) -> list[list[int]]:
         """(M, N, K) of every product."""
         shapes = {
-            product_shape(call.kernel)
+            product_of(call.kernel)[:3]
             for call in self.tasks.values()
             if set(call.kernel.knobs()) == set(KNOBS)
         }
@@ -92,7 +92,7 @@ class Candidates:
                 "task": text,
                 "folder": str(folder.relative_to(self.out)),
                 "types": [[list(t.shape), t.dtype] for t in (*kernel.inputs, kernel.out)],
-                "product": list(product_shape(kernel)) if is_product else None,
+                "product": list(product_of(kernel)[:3]) if is_product else None,
                 "macs": _macs(kernel, is_product),
                 "bytes": sum(_bytes(t) for t in (*kernel.inputs, kernel.out)),
                 "points": points,
@@ -102,8 +102,8 @@ class Candidates:
 def _macs(kernel: Kernel, is_product: bool) -> int:
     """Multiplications of the products in a kernel."""
     if is_product:
-        rows, columns, inner = product_shape(kernel)
-        return rows * columns * inner
+        product = product_of(kernel)
+        return product.rows * product.columns * product.inner
     if kernel.name == "attention":
         batch, tokens, _, heads, width = kernel.inputs[0].shape
         return 2 * batch * heads * tokens * tokens * width

@@ -22,7 +22,7 @@ from compiler.cuda.gelu_table import gelu_table
 from compiler.cuda.kernel import call_of, gpu_of
 from compiler.cuda.loading import Patches, Rows, Source
 from compiler.cuda.mainloop import MainLoop
-from compiler.cuda.prediction import knobs
+from compiler.cuda.prediction import Product, knobs
 from compiler.cuda.tile import K_ALIGN, tile_of
 from compiler.features import GpuFeatures
 from compiler.kernels.types import (
@@ -139,14 +139,14 @@ def _call(
     return call_of(template, operands, order, out, features, GemmSpec(forms, **facts))
 
 
-def product_shape(kernel: Kernel) -> tuple[int, int, int]:
-    """Rows, columns and padded inner dimension of the product."""
+def product_of(kernel: Kernel) -> Product:
+    """The product of a kernel."""
     columns, inner = kernel.inputs[1].shape
-    return kernel.out.size // columns, columns, inner
+    return Product(kernel.out.size // columns, columns, inner, table_bytes(kernel))
 
 
 def _knobs(kernel: Kernel) -> dict[str, Knob]:
-    return knobs(*product_shape(kernel), gpu_of(kernel))
+    return knobs(product_of(kernel), gpu_of(kernel))
 
 
 def _source(kernel: Kernel, x: Buffer) -> Source:
@@ -157,11 +157,11 @@ def _source(kernel: Kernel, x: Buffer) -> Source:
 
 
 def _body(kernel: Kernel, schedule: Schedule, x: Buffer, weight: Buffer, *rest: Buffer) -> None:
-    rows, columns, inner = product_shape(kernel)
-    tile = tile_of(schedule, inner, gpu_of(kernel))
+    rows, columns, inner, table = product_of(kernel)
+    tile = tile_of(schedule, inner, gpu_of(kernel), table)
     grid = ceil_div(columns, tile.block_n), ceil_div(rows, tile.block_m)
     with launch(grid, tile.threads) as block:
-        shared = Shared(tile.shared_bytes + table_bytes(kernel), wgmma.ALIGN if tile.wgmma else 16)
+        shared = Shared(tile.shared_bytes + table, wgmma.ALIGN if tile.wgmma else 16)
         first = index(block.y * tile.block_m), index(block.x * tile.block_n)
         sources = _source(kernel, x), Rows(weight, kernel.inputs[1])
         epilogue = Epilogue(kernel, tile, rest, first, shared)

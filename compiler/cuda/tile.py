@@ -104,8 +104,8 @@ class Tile:
         """Of a block."""
         return max(self.stage_bytes * self.stages, self.sum_bytes)
 
-    def fits(self, features: GpuFeatures) -> bool:
-        """Whether a block has room."""
+    def fits(self, features: GpuFeatures, table: int = 0) -> bool:
+        """Whether a block has room, with as many bytes of a table in shared memory."""
         acc = self.warp_m * self.warp_n // WARP
         if self.wgmma:
             together = features.wgmma and self.warps_m % WARP_GROUP == 0 and self.warp_m < 64
@@ -115,18 +115,19 @@ class Tile:
             together
             and acc <= LARGEST_ACC
             and self.warps * self.split_k <= WARP_LIMIT
-            and self.shared_bytes <= features.shared_bytes
+            and self.shared_bytes + table <= features.shared_bytes
             and (acc + OTHER_REGISTERS) * self.threads <= REGISTERS
         )
 
 
-def tile_of(schedule: Schedule, inner: int, features: GpuFeatures) -> Tile:
+def tile_of(schedule: Schedule, inner: int, features: GpuFeatures, table: int = 0) -> Tile:
     """The schedule's tile, reduced until it fits: every combination of knobs is valid.
 
     Args:
         schedule: a value for each knob.
         inner: padded bytes of K.
         features: of the GPU.
+        table: bytes of a table in shared memory.
     """
     tile = Tile(**schedule)
     if inner % tile.chunk:
@@ -134,7 +135,7 @@ def tile_of(schedule: Schedule, inner: int, features: GpuFeatures) -> Tile:
     if tile.wgmma and not (features.wgmma and tile.warps_m % WARP_GROUP == 0):
         tile = replace(tile, wgmma=0)
     smaller = ("stages", "split_k", "warp_n", "warps_n", "warp_m", "warps_m", "wgmma", "chunk")
-    while not tile.fits(features):
+    while not tile.fits(features, table):
         name = next(n for n in smaller if getattr(tile, n) > KNOBS[n][0])
         below = [value for value in KNOBS[name] if value < getattr(tile, name)]
         tile = replace(tile, **{name: below[-1]})

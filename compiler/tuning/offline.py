@@ -31,7 +31,7 @@ def import_results(path: Path, tasks: list[Task], target: Target, log: Path) -> 
     Raises:
         VitqError: not such a file, a candidate computed other bits, or nothing for these tasks.
     """
-    found = _read(path)
+    found, gpu = _read(path)
     known = {task.text: task for task in tasks}
     wrong = [text for text, points in found.items() if not all(p["same_bits"] for p in points)]
     if wrong:
@@ -44,7 +44,7 @@ def import_results(path: Path, tasks: list[Task], target: Target, log: Path) -> 
     from compiler.tuning.space import record_of
 
     count, tvm_target = 0, TvmTarget(target.tvm_config())
-    with writing(log, target):
+    with writing(log, target, processor=gpu):
         database = ms.database.JSONDatabase(
             str(log / WORKLOADS), str(log / RECORDS), allow_missing=True
         )
@@ -62,10 +62,11 @@ def import_results(path: Path, tasks: list[Task], target: Target, log: Path) -> 
     return count
 
 
-def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Points by task."""
+def _read(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
+    """Points by task, and the GPU's name."""
     try:
         content = json.loads(path.read_text())
+        gpu = str(content.get("gpu") or "unknown").split(",")[0]
         tasks: dict[str, list[dict[str, Any]]] = {}
         for task in content["tasks"]:
             for point in task["points"]:
@@ -77,4 +78,4 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
                 tasks.setdefault(task["task"], []).append(entry)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VitqError(f"{path} is not the result of a kit: {error}") from error
-    return tasks
+    return tasks, gpu
