@@ -6,8 +6,8 @@
     time      start + waves (block start + turns * turn + resident * epilogue)
 
 The constants were fitted to 220 measured schedules of 15 products (DeiT-Small at batch 1 and 8,
-DeiT-Base at 32) on an H200. Of 39 products of DeiT-T/S/B its choice was 13 % slower than the best of
-the twelve that were then timed: the shipped log has those.
+DeiT-Base at 32) on an H200. On 39 products of DeiT-T/S/B its choice was then 13 % slower than the
+best of twelve that were timed: the shipped log has those.
 """
 
 import functools
