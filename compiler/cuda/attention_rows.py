@@ -98,8 +98,8 @@ class Rows:
         units = self.shape.chunk // UNIT
         return True if self.shape.turns * self.shape.key_warps == units else unit < units
 
-    def each_held(self, work: Work) -> None:
-        """Work on the scores that `find_maximum` left in registers."""
+    def _each_held(self, work: Work) -> None:
+        """Work on the scores of all units, which stay in registers."""
         shape = self.shape
         for turn, acc in enumerate(self.held):
             unit = index(self.key_warp + turn * shape.key_warps)
@@ -110,7 +110,7 @@ class Rows:
     def each(self, first: Expr, work: Work) -> None:
         """Work on the scores of a chunk: those that are held, or computed again."""
         if self.held:
-            self.each_held(work)
+            self._each_held(work)
         else:
             self._each_unit(first, work)
 
@@ -121,6 +121,7 @@ class Rows:
         return acc
 
     def _add_scores(self, acc: Buffer, unit: Expr) -> None:
+        """Add the products of this warp's rows and a unit's keys to registers that are 0."""
         zero = None
         if self.q_zero is not None:
             zero = keep((self.q_zero & const(255)) * const(0x01010101))
@@ -171,12 +172,8 @@ class Rows:
             self._each_unit(first, work)
             return
         self.held = [self._zeros() for _ in range(self.shape.turns)]
-        for turn, acc in enumerate(self.held):
-            unit = index(self.key_warp + turn * self.shape.key_warps)
-            last = (turn + 1) * self.shape.key_warps * UNIT > self.shape.tokens
-            with when(self._exists(unit) if last else True):
-                self._add_scores(acc, unit)
-        self.each_held(work)
+        self._each_held(lambda unit, key, acc, masked: self._add_scores(acc, unit))
+        self._each_held(work)
 
     def _zeros(self) -> Buffer:
         acc = registers(SCORES)

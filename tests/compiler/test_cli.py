@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import get_args
 
@@ -190,7 +189,7 @@ def test_inspect_and_targets_print_json(
 
 
 def test_interrupted_stage_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "compiler.cli", "quantize", "--artifacts", str(tmp_path)]
+    command = [sys.executable, "-m", "compiler.cli", "-v", "quantize", "--artifacts", str(tmp_path)]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -199,7 +198,8 @@ def test_interrupted_stage_leaves_nothing(tmp_path: Path) -> None:
         # A shell's background jobs ignore SIGINT, and their children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    time.sleep(3)
+    # The first message says that the libraries are loaded: an interrupt amid that may abort.
+    assert process.stderr is not None and process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
