@@ -30,6 +30,8 @@ MACS = {"sdot": 16, "smmla": 32, "fmla": 4} | dict.fromkeys(("smull", "smlal"), 
 MODELS = {"rpi5": "neoverse-n1", "graviton3": "neoverse-v1", "rpi4": "cortex-a72"}
 """What LLVM has a model of; Neoverse N1 is the server's Cortex-A76."""
 ITERATIONS = 200
+OLDEST_MCA = 17
+"""The first that models Neoverse V1 as it is."""
 GEMM = (197, 192, 576)
 CYCLES = re.compile(r"^Total Cycles:\s+(\d+)", re.MULTILINE)
 
@@ -106,13 +108,22 @@ def find_mca() -> str:
     """The newest llvm-mca.
 
     Raises:
-        VitqError: there is none.
+        VitqError: there is none, or only one that is too old to know the processors.
     """
     for name in (*(f"llvm-mca-{version}" for version in range(30, 16, -1)), "llvm-mca"):
         path = shutil.which(name)
-        if path:
+        if path and _version(path) >= OLDEST_MCA:
             return path
-    raise VitqError("llvm-mca is not installed: on Debian apt-get install llvm-19")
+    raise VitqError(
+        f"llvm-mca {OLDEST_MCA} or newer is not installed: on Debian apt-get install llvm-19"
+    )
+
+
+def _version(path: str) -> int:
+    """Of an LLVM tool; 0 if it does not say."""
+    said = subprocess.run([path, "--version"], check=False, capture_output=True, text=True).stdout
+    found = re.search(r"LLVM version (\d+)", said)
+    return int(found.group(1)) if found else 0
 
 
 def product(target: Target) -> KernelCall:
