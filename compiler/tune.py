@@ -176,15 +176,12 @@ def tune(folder: Path, options: TuneOptions) -> TuneResult:
 
 def _import(tasks: list[Any], target: Target, options: TuneOptions, path: Path) -> TuneResult:
     """Log a kit's results, and tell what the log then says of each task."""
-    from compiler.tuning.log import measured_on, prune, read_log, shipped_log, writing
+    from compiler.tuning.log import read_log, shipped_log
     from compiler.tuning.offline import import_results
 
     started = time.monotonic()
     log = options.log or shipped_log(target)
-    count = import_results(path, tasks, target, log)
-    if options.prune:
-        with writing(log, target, processor=measured_on(log)):
-            prune(log, {task.text: task.kernel.schedule() for task in tasks})
+    count = import_results(path, tasks, target, log, options.prune)
     entries = read_log(log)
     results = tuple(_summary(task, entries.get(task.text, [])) for task in tasks)
     return TuneResult(log, results, count, time.monotonic() - started)

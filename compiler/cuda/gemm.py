@@ -16,7 +16,7 @@ import numpy as np
 from compiler.cuda import wgmma
 from compiler.cuda.arith import folded_add, is_twin
 from compiler.cuda.codes import fills
-from compiler.cuda.emit import Buffer, Shared, ceil_div, index, launch
+from compiler.cuda.emit import ALIGN, Buffer, Shared, ceil_div, index, launch
 from compiler.cuda.epilogue import Epilogue, Forms, pack_channels, table_bytes
 from compiler.cuda.gelu_table import gelu_table
 from compiler.cuda.kernel import call_of, gpu_of
@@ -161,7 +161,7 @@ def _body(kernel: Kernel, schedule: Schedule, x: Buffer, weight: Buffer, *rest: 
     tile = tile_of(schedule, inner, gpu_of(kernel), table)
     grid = ceil_div(columns, tile.block_n), ceil_div(rows, tile.block_m)
     with launch(grid, tile.threads) as block:
-        shared = Shared(tile.shared_bytes + table, wgmma.ALIGN if tile.wgmma else 16)
+        shared = Shared(tile.shared_bytes + table, wgmma.ALIGN if tile.wgmma else ALIGN)
         first = index(block.y * tile.block_m), index(block.x * tile.block_n)
         sources = _source(kernel, x), Rows(weight, kernel.inputs[1])
         epilogue = Epilogue(kernel, tile, rest, first, shared)

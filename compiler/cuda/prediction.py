@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import product as combinations
 from typing import NamedTuple
 
-from compiler.cuda.tile import KNOBS, WITHOUT_WGMMA, Tile
+from compiler.cuda.tile import KNOBS, REGISTERS, WITHOUT_WGMMA, Tile
 from compiler.features import GpuFeatures
 from compiler.kernels.types import Knob
 
@@ -32,7 +32,8 @@ LATENCY = 570
 """Of one stage at least, spread over the pipeline's depth."""
 MMA_SHARE, WGMMA_SHARE = 1.25, 1.39
 """Of the table's products in a cycle, which are those of ``mma``."""
-REGISTERS, OTHER_REGISTERS = 64 * 1024, 67
+OTHER_REGISTERS = 67
+"""Of a thread beside its accumulators, as fitted."""
 THREADS, BLOCKS = 2048, 32
 """A multiprocessor's most."""
 RESERVED = 1024

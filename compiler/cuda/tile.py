@@ -8,6 +8,7 @@ multiply one piece and add up at the end. That is split-K inside of a block: sma
 
 from dataclasses import dataclass, replace
 
+from compiler.cuda.wgmma import CHUNKS, WIDTHS
 from compiler.features import GpuFeatures
 from compiler.kernels.types import Schedule
 
@@ -15,7 +16,6 @@ WARP = 32
 FRAGMENT_M = 16
 PIECE = 16
 """Bytes of one load."""
-CHUNKS = (64, 128)
 K_ALIGN = 64
 WARP_LIMIT = 16
 REGISTERS = 64 * 1024
@@ -23,7 +23,7 @@ OTHER_REGISTERS = 72
 """Of a thread beside its accumulators."""
 KNOBS = {
     "warp_m": (16, 32, 64),
-    "warp_n": (32, 64, 96, 128, 192, 256),
+    "warp_n": WIDTHS,
     "warps_m": (1, 2, 4, 8),
     "warps_n": (1, 2, 4),
     "split_k": (1, 2, 4),

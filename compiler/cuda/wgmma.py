@@ -14,8 +14,6 @@ WIDTHS = (32, 64, 96, 128, 192, 256)
 COUNTS = (16, 32, 48, 64, 96, 128)
 """Accumulators of one or two instructions."""
 CHUNKS = (64, 128)
-ROWS = 64
-"""Of one instruction."""
 SIGNS = ("s8s8", "u8s8")
 ALIGN = 1024
 """Of a tile in shared memory."""

@@ -284,13 +284,6 @@ def writing(
         os.close(handle)
 
 
-def measured_on(folder: Path) -> str | None:
-    """The processor or GPU whose times are in a log, if they are measured."""
-    known = read_json(folder / META) if (folder / META).is_file() else {}
-    found = known.get("host_cpu") if known.get("times", MEASURED) == MEASURED else None
-    return None if found is None else str(found)
-
-
 def mend(path: Path) -> bool:
     """Drop a last line that a killed process did not finish.
 

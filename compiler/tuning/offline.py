@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.targets import Target
-from compiler.tuning.log import FAILED_S, RECORDS, WORKLOADS, writing
+from compiler.tuning.log import FAILED_S, RECORDS, WORKLOADS, prune, writing
 from compiler.tuning.workload import Task
 from numerics.errors import VitqError
 
@@ -16,7 +16,9 @@ logger = logging.getLogger(__name__)
 US = 1e-6
 
 
-def import_results(path: Path, tasks: list[Task], target: Target, log: Path) -> int:
+def import_results(
+    path: Path, tasks: list[Task], target: Target, log: Path, pruned: bool = False
+) -> int:
     """Write a kit's results to a log.
 
     Args:
@@ -24,6 +26,7 @@ def import_results(path: Path, tasks: list[Task], target: Target, log: Path) -> 
         tasks: of the model (`compiler.tuning.workload.extract`); others in the file are left out.
         target: of the kit.
         log: folder.
+        pruned: whether only the best records of the tasks are kept.
 
     Returns:
         Records written.
@@ -58,6 +61,8 @@ def import_results(path: Path, tasks: list[Task], target: Target, log: Path) -> 
                 record = record_of(task, workload, point["values"], [seconds], tvm_target)
                 database.commit_tuning_record(record)
                 count += 1
+        if pruned:
+            prune(log, {task.text: task.kernel.schedule() for task in tasks})
     logger.info("tune: %d records of %s in %s", count, path, log)
     return count
 
