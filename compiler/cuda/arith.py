@@ -13,6 +13,7 @@ from tvm import tirx
 from compiler.cuda import intrinsics
 from compiler.cuda.division import quotient
 from compiler.cuda.emit import (
+    WORD_BITS,
     Buffer,
     Expr,
     clamp,
@@ -32,7 +33,6 @@ from numerics.exp2 import COEFFICIENTS
 from numerics.shiftgelu import EXPONENT_COEFFICIENTS, GeluParams
 
 HALF = 1 << 14
-WORD = 32
 
 
 def rescaled(value: Expr, multiplier: Expr, addend: Expr, shift: Expr) -> Expr:
@@ -232,9 +232,9 @@ class Normalize:
     def __call__(self, acc: Expr, multiplier: Expr) -> Expr:
         """A code as int32."""
         if self.saturate:
-            high = keep((self.addend >> const(WORD, "int64")).astype("int32"))
+            high = keep((self.addend >> const(WORD_BITS, "int64")).astype("int32"))
             low, factor = keep(self.addend.astype("int32")), keep(multiplier.astype("int32"))
-            down = keep((self.shift - const(WORD, "int64")).astype("int32"))
+            down = keep((self.shift - const(WORD_BITS, "int64")).astype("int32"))
             return keep(intrinsics.mad_high(acc, factor, low, high) >> down)
         value = rescaled(acc, multiplier, self.half, self.shift) + self.zero_point
         return keep(clamp(value, self.qmin, self.qmax).astype("int32"))

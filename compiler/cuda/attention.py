@@ -23,6 +23,8 @@ from compiler.cuda.attention_rows import Rows
 from compiler.cuda.attention_shape import Shape
 from compiler.cuda.codes import fills
 from compiler.cuda.emit import (
+    WORD_BITS,
+    WORD_BYTES,
     Block,
     Buffer,
     Expr,
@@ -52,8 +54,6 @@ from numerics.arrays import IntArray
 from numerics.errors import VitqError
 from relay_passes.dialect import AttentionParams
 
-WORD = 4
-WORD_BITS = 32
 LARGEST_WIDTH = 256
 WARP_CHOICES = (1, 2, 4)
 
@@ -84,10 +84,10 @@ def lower_attention(
 ) -> KernelCall:
     """``vitq.attention``: qkv (B, N, 3, H, D), params -> (B, N, H, D)."""
     width = operands[0].shape[-1]
-    if width % WORD or width > LARGEST_WIDTH:
+    if width % WORD_BYTES or width > LARGEST_WIDTH:
         raise VitqError(
-            f"attention heads of {width} channels: the CUDA kernel takes multiples of {WORD} up to "
-            f"{LARGEST_WIDTH}"
+            f"attention heads of {width} channels: the CUDA kernel takes multiples of "
+            f"{WORD_BYTES} up to {LARGEST_WIDTH}"
         )
     p = AttentionParams(*(int(v) for v in constants[1]))
     zeros = np.array([p.q_zero_point, p.v_zero_point], np.int32)
@@ -184,7 +184,7 @@ class _Loads:
     def query(self, row: Expr, column: int) -> Expr:
         """Four bytes of q at a row of the head, from a column that is a multiple of 4."""
         row = tirx.min(row, self.shape.tokens - 1)
-        return self.words[self.parts[0].at(row, column) // WORD]
+        return self.words[self.parts[0].at(row, column) // WORD_BYTES]
 
     def each_chunk(self, work: Callable[[Expr], None], values: bool) -> None:
         """Work on each chunk of keys when they, and perhaps their values, are there.

@@ -16,13 +16,12 @@ import numpy as np
 from tvm import tirx
 
 from compiler.cuda import intrinsics
-from compiler.cuda.emit import Buffer, Expr, const, get, keep
+from compiler.cuda.emit import WORD_BITS, Buffer, Expr, const, get, keep
 from compiler.cuda.octaves import CodeForm, code_form, distance_constants, finish_code
 from numerics.arrays import IntArray
 from numerics.exp2 import COEFFICIENTS
 from numerics.shiftmax import CodeParams, code_weights
 
-WORD = 32
 OCTAVES = 6
 LARGEST = 2**31 - 1
 
@@ -48,14 +47,14 @@ def fast_codes(p: CodeParams) -> tuple[FastForm, IntArray] | None:
     """
     form = code_form(p)
     _, _, half, cut = (int(v) for v in distance_constants(p.multiplier, p.shift, p.limit))
-    up, six = WORD - p.shift, OCTAVES << p.grid_bits
+    up, six = WORD_BITS - p.shift, OCTAVES << p.grid_bits
     if p.grid_bits < 1 or up < 0 or cut << up > LARGEST:
         return None
     addend = (half + (six << p.shift)) << up
     if addend >= 1 << 62:
         return None
     reached = (cut * p.multiplier + half) >> p.shift
-    words = [p.multiplier, addend & (2**WORD - 1), addend >> WORD, up, cut, p.limit + six]
+    words = [p.multiplier, addend & (2**WORD_BITS - 1), addend >> WORD_BITS, up, cut, p.limit + six]
     limited = bool(p.zero_last) or not _constant_behind(p, reached)
     return FastForm(form, limited), np.array(words, np.int64).astype(np.uint32).view(np.int32)
 

@@ -37,7 +37,7 @@ def build_executable(lowered: Any, target: Any, gpu: Gpu, keep: list[str] | None
             lowered,
             target=target,
             relax_pipeline=pipeline.relax_passes(target),
-            tir_pipeline=pipeline.register(),
+            tir_pipeline=pipeline.register(gpu.architectures),
         )
 
 
@@ -77,11 +77,14 @@ def build_kernels(
     from compiler.cuda.driver import load_runtime
 
     load_runtime()
-    toolchain.use_for(gpu.architectures if gpu else (str(config["arch"]),), ptx=False)
+    architectures = gpu.architectures if gpu else (str(config["arch"]),)
+    toolchain.use_for(architectures, ptx=False)
     target = TvmTarget(dict(config))
     built = {
         name: kernel.build(schedule).with_attr({"target": target, "global_symbol": name})
         for name, (kernel, schedule) in functions.items()
     }
     with target:
-        return tvm.tirx.build(tvm.IRModule(built), target=target, pipeline=pipeline.register())
+        return tvm.tirx.build(
+            tvm.IRModule(built), target=target, pipeline=pipeline.register(architectures)
+        )

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812 - the name that TVM gives it
 
+from compiler.cuda import intrinsics
+
 Expr = Any
 Buffer = Any
 WARP = 32
 ALIGN = 16
 WORD_BYTES = 4
+WORD_BITS = 32
 BYTES = {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "int64": 8}
 
 
@@ -48,12 +51,21 @@ class Block(NamedTuple):
 
 
 @contextmanager
-def launch(blocks: Sequence[int], threads: int) -> Iterator[Block]:
-    """One kernel: everything inside is what a thread does."""
+def launch(blocks: Sequence[int], threads: int, early: bool = False) -> Iterator[Block]:
+    """One kernel: everything inside is what a thread does.
+
+    Args:
+        blocks: of each axis.
+        threads: of a block.
+        early: whether it has something to do before the kernels in front of it are done, and
+            calls `intrinsics.await_inputs` itself.
+    """
     x, y, z = (*blocks, 1, 1)[:3]
     with T.launch_thread("blockIdx.x", x) as bx, T.launch_thread("blockIdx.y", y) as by:
         with T.launch_thread("blockIdx.z", z) as bz:
             with T.launch_thread("threadIdx.x", threads) as thread:
+                if not early:
+                    intrinsics.await_inputs()
                 yield Block(bx, by, bz, thread)
 
 

@@ -5,7 +5,8 @@ compared bit for bit with `numerics`. Beyond the results it refuses what a GPU w
 
 * an index outside of a buffer, and a warp-wide instruction that not all lanes reach;
 * a race: two threads touch a byte of shared memory, one of them writes, and no barrier is between;
-* a loop or a barrier that is not the same for all threads.
+* a loop or a barrier that is not the same for all threads;
+* an activation that is read, or a result that is written, before `await_inputs`.
 
 What was never written is noise, not zero: registers, shared memory, the output, and what an
 asynchronous copy brings before `wait`.
@@ -14,7 +15,7 @@ A statement becomes a Python function of the active threads' mask (None: all of 
 a loop's body is translated once. Expressions are arrays (threads,) or scalars that all share.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import prod
 from typing import Any
 
@@ -37,21 +38,24 @@ Run = Callable[[Mask], None]
 AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x")
 
 
-def run_kernel(func: Any, inputs: Sequence[IntArray], out: IntArray) -> IntArray:
+def run_kernel(
+    func: Any, inputs: Sequence[IntArray], out: IntArray, constants: Collection[int] = ()
+) -> IntArray:
     """Run one kernel.
 
     Args:
         func: a PrimFunc of `compiler.cuda`.
         inputs: one array for each of its arguments but the last.
         out: an array of the output's shape and type; its content is not used.
+        constants: indices of inputs that no kernel writes.
 
     Returns:
         The output.
 
     Raises:
-        EmulationError: out of bounds, a race, a divergent barrier or warp instruction.
+        EmulationError: what no kernel may do, see above.
     """
-    return _Emulator(func).run(list(inputs), out)
+    return _Emulator(func).run(list(inputs), out, constants)
 
 
 class _Emulator:
@@ -70,24 +74,27 @@ class _Emulator:
         }
         self.places["threadIdx.x"] = np.tile(np.arange(self.threads_per_block), self.blocks)
 
-    def run(self, inputs: list[IntArray], out: IntArray) -> IntArray:
+    def run(self, inputs: list[IntArray], out: IntArray, constants: Collection[int]) -> IntArray:
         """See `run_kernel`."""
         memories: dict[int, Memory] = {}
-        for param, array in zip(self.params, [*inputs, None], strict=True):
+        for i, (param, array) in enumerate(zip(self.params, [*inputs, None], strict=True)):
             shape = tuple(int(extent) for extent in param.shape)
             size = prod(shape) * BYTES[str(param.ty.dtype)]
             if array is not None and (
                 array.shape != shape or str(array.dtype) != str(param.ty.dtype)
             ):
                 raise EmulationError(f"{param.name} must be {param.ty.dtype} {shape}")
-            memories[hash(param)] = GlobalMemory(param.name, array, size)
+            memories[hash(param)] = GlobalMemory(param.name, array, size, i not in constants)
         values = {hash(var): self.places[axis] for var, axis in self.axes}
         owner = np.arange(self.threads)
         expressions = Expressions(self.threads, self.threads_per_block, owner, memories, values)
         machine = _Statements(expressions)
         with np.errstate(over="ignore"):
             machine.statement(self.body)(None)
-        target = memories[hash(self.params[-1])].data[0]
+        output = memories[hash(self.params[-1])]
+        if output.awaited:
+            raise EmulationError("the kernel does not wait for those in front of it")
+        target = output.data[0]
         result: IntArray = np.frombuffer(target.tobytes(), out.dtype).reshape(out.shape)
         return result
 

@@ -21,6 +21,7 @@ from compiler.cuda import intrinsics
 from compiler.cuda.arith import Add, FoldedAdd, Gelu, rescaled
 from compiler.cuda.codes import load_codes, store_codes
 from compiler.cuda.emit import (
+    WORD_BITS,
     WORD_BYTES,
     Buffer,
     Expr,
@@ -50,7 +51,6 @@ RUN = 8
 """Neighbouring columns of a thread."""
 CHANNEL_WORDS = 4
 LARGEST_INPUT = 255
-WORD = 32
 TABLE = 4
 """Input of a kernel that is a GELU's table."""
 ADDEND_LIMIT = 2**62
@@ -91,12 +91,12 @@ def pack_channels(
         (acc * abs(int(m)) + abs(int(b))) >> int(s) < ACC_LIMIT
         for acc, m, b, s in zip(sums, multiplier, add, shift, strict=True)
     )
-    up = max(WORD - int(shift.min()), 0)
+    up = max(WORD_BITS - int(shift.min()), 0)
     fits = max(sums) << up < ACC_LIMIT and int(np.abs(add).max()) << up < ADDEND_LIMIT
     if fits:
-        add, shift = add << up, shift + (up - WORD)
-    words = (add & (2**WORD - 1)).astype(np.uint32).view(np.int32)
-    packed_words = np.stack([multiplier, shift, words, add >> WORD], axis=1).astype(np.int32)
+        add, shift = add << up, shift + (up - WORD_BITS)
+    words = (add & (2**WORD_BITS - 1)).astype(np.uint32).view(np.int32)
+    packed_words = np.stack([multiplier, shift, words, add >> WORD_BITS], axis=1).astype(np.int32)
     return narrow, up if fits else None, packed_words
 
 
@@ -200,8 +200,8 @@ class Epilogue:
             total = acc << const(self.forms.up) if self.forms.up else acc
             value = keep(intrinsics.mad_high(total, multiplier, low, high) >> shift)
         else:
-            mask = const(2**WORD - 1, "int64")
-            add = keep((wide(high) << const(WORD, "int64")) | (wide(low) & mask))
+            mask = const(2**WORD_BITS - 1, "int64")
+            add = keep((wide(high) << const(WORD_BITS, "int64")) | (wide(low) & mask))
             value = rescaled(acc, wide(multiplier), add, wide(shift))
             if not self.forms.narrow:
                 return keep(clamp(value, wide(self.low), wide(self.high)).astype("int32"))

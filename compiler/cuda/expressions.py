@@ -12,7 +12,6 @@ from numerics.arrays import IntArray
 Value = Any
 Mask = IntArray | None
 Evaluate = Callable[[Mask], Value]
-WORD = 32
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Add": np.add,

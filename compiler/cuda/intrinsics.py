@@ -84,6 +84,22 @@ void vitq_wait_{pending}() {{
 }}
 """
 
+_START_NEXT = """
+void vitq_start_next() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+"""
+
+_AWAIT_INPUTS = """
+void vitq_await_inputs() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+"""
+
 _SHUFFLE = """
 {type} vitq_shuffle{bits}({type} value, int mask) {{
   return __shfl_xor_sync(0xffffffffu, value, mask);
@@ -140,6 +156,8 @@ SOURCES = {
     "ldmatrix_trans": (_LDMATRIX_TRANS, "void"),
     "copy16": (_COPY, "void"),
     "commit": (_COMMIT, "void"),
+    "start_next": (_START_NEXT, "void"),
+    "await_inputs": (_AWAIT_INPUTS, "void"),
     "permute": (_PERMUTE, "int32"),
     "pick": (_PICK, "int32"),
     "mad_high": (_MAD_HIGH, "int32"),
@@ -231,6 +249,19 @@ def commit() -> None:
 def wait(pending: int) -> None:
     """Until all but the latest `pending` of this thread's groups are there."""
     T.evaluate(_call(f"wait_{pending}"))
+
+
+def start_next() -> None:
+    """The next kernel's blocks may take what room is left, once all of this one's came here.
+
+    Without it they begin when the last block is done.
+    """
+    T.evaluate(_call("start_next"))
+
+
+def await_inputs() -> None:
+    """Until all kernels before this one are done: before that, only constants may be read."""
+    T.evaluate(_call("await_inputs"))
 
 
 def barrier() -> None:

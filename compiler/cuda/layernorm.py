@@ -2,18 +2,25 @@
 
 A row stays in registers between its sums and its normalization. Root and reciprocal come from
 multiplications (`compiler.kernels.roots`), because a 64-bit division is about a hundred
-instructions.
+instructions. What is constant is read while the kernel before still runs.
+
+``t = (d r + half) >> down`` is the upper word of ``(d << up) r + (half << up)`` with ``up = 32 -
+down``, shifted by ``down - 32`` where that is positive instead: one multiplication of 32 bits.
+``d << up`` fits: ``|t| < 2**15`` and ``r >= 2**30`` give ``|d| < 2**(down - 15)``.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from tvm import tirx
 
 from compiler.cuda import intrinsics
-from compiler.cuda.arith import rescaled
-from compiler.cuda.codes import load_codes, store_codes
+from compiler.cuda.codes import fills, load_codes, store_codes
 from compiler.cuda.emit import (
+    BYTES,
     WARP,
+    WORD_BITS,
+    WORD_BYTES,
     Buffer,
     Expr,
     ceil_div,
@@ -25,6 +32,7 @@ from compiler.cuda.emit import (
     launch,
     put,
     registers,
+    select,
     when,
     wide,
 )
@@ -43,6 +51,11 @@ from numerics.arrays import IntArray
 from numerics.int_layernorm import RECIPROCAL_BITS
 
 RADICAND_BITS = 62
+LOWEST = -(2**31)
+LIGHT = 16
+"""Rows for each multiprocessor that leave room, and the same everywhere, for the next kernel."""
+EARLY_ELEMENTS = 32
+"""Of a lane; with more, their constants have no room in registers."""
 WARP_CHOICES = (1, 2, 4, 8)
 
 
@@ -54,7 +67,10 @@ def lower_layernorm(
 ) -> KernelCall:
     """``vitq.layernorm``: x (..., C), multiplier, addend (C,), params."""
     params = constants[3].astype(np.int64)
-    return call_of(LAYERNORM, operands, (0, 1, 2, params), out, features)
+    order = (0, constants[1], constants[2], params)
+    word = run_length(out.shape[-1]) * BYTES[out.dtype] >= WORD_BYTES
+    saturate = word and fills(out.dtype, int(params[3]), int(params[4]))
+    return call_of(LAYERNORM, operands, order, out, features, saturate)
 
 
 def _knobs(kernel: Kernel) -> dict[str, Knob]:
@@ -81,36 +97,60 @@ def _body(
     out: Buffer,
 ) -> None:
     rows, channels = kernel.inputs[0].rows.shape
-    warps = schedule["warps"]
-    run = run_length(channels)
-    with launch((ceil_div(rows, warps),), WARP * warps) as block:
+    warps, run = schedule["warps"], run_length(channels)
+    steps = ceil_div(channels, WARP * run)
+    with launch((ceil_div(rows, warps),), WARP * warps, early=True) as block:
+        if rows <= LIGHT * gpu_of(kernel).processors:
+            intrinsics.start_next()
         row = index(block.x * warps + block.warp)
+        base, lane = index(row * channels), block.lane
+        columns = [index((lane + step * WARP) * run) for step in range(steps)]
+        inside = [
+            True if (step + 1) * WARP * run <= channels else column < channels
+            for step, column in enumerate(columns)
+        ]
+        eps, fraction, shift, low, high = (get(params, i) for i in range(5))
+        normalize = _Normalize(channels, kernel.spec, keep(shift.astype("int32")), (low, high))
+        early = steps * run <= EARLY_ELEMENTS
+        constants = (multiplier, addend)
+        if early:
+            held = [_held(buffer, columns, inside, run) for buffer in constants]
+        intrinsics.await_inputs()
         with when(True if rows % warps == 0 else row < rows):
-            lane, base = block.lane, index(row * channels)
-            places = [(lane + step * WARP) * run for step in range(ceil_div(channels, WARP * run))]
-            loaded = _load(x, base, places, run, channels)
-            sums = _sums(loaded)
-            scale = _scale(channels, sums, params)
-            limits = get(params, 3), get(params, 4)
-            for step, place in enumerate(places):
-                column = index(place)
-                with when(True if (step + 1) * WARP * run <= channels else column < channels):
-                    values = [loaded[step * run + i] for i in range(run)]
-                    done = _normalize(values, channels, sums[0], scale, limits,
-                                      load_codes(multiplier, column, run),
-                                      load_codes(addend, column, run))  # fmt: skip
-                    store_codes(out, index(base + column), done)
+            loaded = _load(x, base, columns, inside, run)
+            normalize.start(_sums(loaded), eps, fraction)
+            for step, column in enumerate(columns):
+                with when(inside[step]):
+                    places = range(step * run, (step + 1) * run)
+                    if early:
+                        factors, terms = ([some[i] for i in places] for some in held)
+                    else:
+                        factors, terms = (load_codes(some, column, run) for some in constants)
+                    codes = [
+                        normalize(loaded[i], factor, term)
+                        for i, factor, term in zip(places, factors, terms, strict=True)
+                    ]
+                    store_codes(out, index(base + column), codes, kernel.spec)
 
 
-def _load(x: Buffer, base: Expr, places: list[Expr], run: int, channels: int) -> Buffer:
+def _held(buffer: Buffer, columns: list[Expr], inside: list[Expr], run: int) -> Buffer:
+    """A lane's constants, in registers."""
+    values = registers(len(columns) * run)
+    for step, column in enumerate(columns):
+        with when(inside[step]):
+            for i, value in enumerate(load_codes(buffer, column, run)):
+                put(values, step * run + i, value)
+    return values
+
+
+def _load(x: Buffer, base: Expr, columns: list[Expr], inside: list[Expr], run: int) -> Buffer:
     """A lane's elements; 0 where there are none."""
-    values = registers(len(places) * run)
-    for step, place in enumerate(places):
-        column = index(place)
-        if (step + 1) * WARP * run > channels:
+    values = registers(len(columns) * run)
+    for step, column in enumerate(columns):
+        if inside[step] is not True:
             for i in range(run):
                 put(values, step * run + i, const(0))
-        with when(True if (step + 1) * WARP * run <= channels else column < channels):
+        with when(inside[step]):
             for i, code in enumerate(load_codes(x, index(base + column), run)):
                 put(values, step * run + i, code)
     return values
@@ -131,42 +171,50 @@ def _sums(values: Buffer) -> tuple[Expr, Expr]:
     return total[0], squares[0]
 
 
-class _Scale(tuple[Expr, ...]):
-    """Reciprocal, rounding constant and shift of a row (int64); shift of its channels."""
+class _Normalize:
+    """Codes of a row's elements.
 
+    Args:
+        channels: of the row.
+        saturate: whether the codes are clamped where they are packed.
+        shift: of all channels.
+        limits: of the codes, int64.
+    """
 
-def _scale(channels: int, sums: tuple[Expr, Expr], params: Buffer) -> _Scale:
-    total, squares = sums
-    eps, fraction, shift = (get(params, i) for i in range(3))
-    variance = const(channels, "int64") * squares - wide(total) * wide(total)
-    variance = keep(variance + eps)
-    # (62 - bit length) >> 1, with bit length = 64 - leading zeros
-    k = keep((intrinsics.leading_zeros(variance) - const(64 - RADICAND_BITS)) >> const(1))
-    radicand = keep(variance << wide(k * const(2)))
-    root = reciprocal(radicand, lambda value: const(value, "int64"), keep)
-    down = keep(const(RECIPROCAL_BITS, "int64") - wide(k) - fraction)
-    half = keep(const(1, "int64") << (down - const(1, "int64")))
-    return _Scale((root, half, down, keep(shift.astype("int32"))))
+    def __init__(
+        self, channels: int, saturate: bool, shift: Expr, limits: tuple[Expr, Expr]
+    ) -> None:
+        self.channels, self.shift = channels, shift
+        self.limits = None if saturate else [keep(limit.astype("int32")) for limit in limits]
 
+    def start(self, sums: tuple[Expr, Expr], eps: Expr, fraction: Expr) -> None:
+        """Root, reciprocal and shifts of the row.
 
-def _normalize(
-    values: list[Expr],
-    channels: int,
-    total: Expr,
-    scale: _Scale,
-    limits: tuple[Expr, Expr],
-    multipliers: list[Expr],
-    addends: list[Expr],
-) -> list[Expr]:
-    """Codes of neighbouring elements."""
-    root, half, down, shift = scale
-    low, high = (keep(limit.astype("int32")) for limit in limits)
-    done = []
-    for value, m, b in zip(values, multipliers, addends, strict=True):
-        distance = keep(value * const(channels) - total)
-        t = keep(rescaled(distance, root, half, down).astype("int32"))
-        done.append(clamp(keep((t * m + b) >> shift), low, high))
-    return done
+        Args:
+            sums: of the codes, int32, and of their squares, int64.
+            eps: int64.
+            fraction: bits of a normalized value, int64.
+        """
+        self.total, squares = sums
+        variance = const(self.channels, "int64") * squares - wide(self.total) * wide(self.total)
+        variance = keep(variance + eps)
+        # (62 - bit length) >> 1, with bit length = 64 - leading zeros
+        k = keep((intrinsics.leading_zeros(variance) - const(64 - RADICAND_BITS)) >> const(1))
+        radicand = keep(variance << wide(k * const(2)))
+        root = reciprocal(radicand, lambda value: const(value, "int64"), keep)
+        self.root = keep(root.astype("int32"))
+        more = keep(const(RECIPROCAL_BITS - WORD_BITS) - k - fraction.astype("int32"))
+        self.up, self.down = keep(tirx.max(-more, 0)), keep(tirx.max(more, 0))
+        self.half_low = keep(select(more > 0, const(0), const(LOWEST)))
+        self.half_high = keep((const(1) << self.down) >> const(1))
+
+    def __call__(self, value: Expr, multiplier: Expr, addend: Expr) -> Expr:
+        """Code of one element."""
+        distance = keep((value * const(self.channels) - self.total) << self.up)
+        high = intrinsics.mad_high(distance, self.root, self.half_low, self.half_high)
+        t = keep(high >> self.down)
+        code = keep((t * multiplier + addend) >> self.shift)
+        return code if self.limits is None else clamp(code, *self.limits)
 
 
 LAYERNORM = Template("layernorm", _body, _knobs)

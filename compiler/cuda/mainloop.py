@@ -1,5 +1,6 @@
 """The product's main loop: a pipeline of asynchronous copies, ``ldmatrix`` and ``mma``.
 
+    the weights of stages - 1 loads are on their way; then the kernels before this one are awaited
     stages - 1 loads are on their way
     for each turn:  wait for the oldest; barrier; start the load that is stages - 1 ahead;
                     multiply what has arrived
@@ -101,9 +102,13 @@ class MainLoop:
         acc = registers(4 * rows * columns)
         for i in range(4 * rows * columns):
             put(acc, i, const(0))
+        first = range(min(tile.stages - 1, self.turns))
+        for stage in first:
+            self._load_weights(stage, stage)
+        intrinsics.await_inputs()
         for stage in range(tile.stages - 1):
-            if stage < self.turns:
-                self._load(stage, stage)
+            if stage in first:
+                self._load_inputs(stage, stage)
             intrinsics.commit()
         with serial(self.turns) as turn:
             intrinsics.wait(tile.stages - 2)
@@ -112,7 +117,8 @@ class MainLoop:
             intrinsics.barrier()
             ahead = index(turn + (tile.stages - 1))
             with when(ahead < self.turns):
-                self._load(ahead, ahead % tile.stages)
+                self._load_inputs(ahead, ahead % tile.stages)
+                self._load_weights(ahead, ahead % tile.stages)
             intrinsics.commit()
             chunk = turn * tile.split_k + self.place.group
             always = self.chunks % tile.split_k == 0
@@ -123,10 +129,12 @@ class MainLoop:
             self._add_up(acc)
         return acc
 
-    def _load(self, turn: Expr, stage: Expr) -> None:
+    def _load_inputs(self, turn: Expr, stage: Expr) -> None:
         base = stage * self.tile.stage_bytes
         self.a.emit(self.shared, base, turn, self.thread, self.tile.threads)
-        base = base + self.a.size
+
+    def _load_weights(self, turn: Expr, stage: Expr) -> None:
+        base = stage * self.tile.stage_bytes + self.a.size
         self.b.emit(self.shared, base, turn, self.thread, self.tile.threads)
 
     def _multiply(self, acc: Buffer, base: Expr, signs: str) -> None:

@@ -116,9 +116,22 @@ class SharedMemory(Watched):
 
 
 class GlobalMemory(Watched):
-    """One row; `barrier` never comes, because blocks do not wait for each other."""
+    """One row; `barrier` never comes, because blocks do not wait for each other.
 
-    def __init__(self, name: str, array: IntArray | None, size: int) -> None:
+    Args:
+        name: for messages.
+        array: what is in it; None for an output.
+        size: in bytes.
+        awaited: whether an earlier kernel may still use it, until `intrinsics.await_inputs`.
+    """
+
+    def __init__(self, name: str, array: IntArray | None, size: int, awaited: bool) -> None:
         super().__init__(name, 1, size)
+        self.awaited = awaited
         if array is not None:
             self.data[0] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+
+    def _addresses(self, offset: IntArray, count: int) -> IntArray:
+        if self.awaited:
+            raise EmulationError(f"{self.name} is used before the kernels in front are done")
+        return super()._addresses(offset, count)

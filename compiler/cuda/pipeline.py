@@ -3,15 +3,28 @@
 The kernels have their threads, barriers and shared memory already, so that most of TVM's GPU
 passes have nothing to do, and some would do harm: those that insert barriers or move copies know
 nothing of asynchronous copies. Layout operators get TVM's plain schedule.
+
+From sm_90 on a kernel is launched as dependent (CUDA's programmatic dependent launch): it begins
+while the one in front of it ends, and waits for that in `intrinsics.await_inputs`. Its pointers are
+then not declared free of aliases, because a compiler may move loads of what it believes constant in
+front of that wait.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import tvm
 from tvm import relax, s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
-NAME = "vitq"
+from compiler.cuda.intrinsics import PREFIX
+
+NAME, DEPENDENT = "vitq", "vitq_dependent"
+LAUNCH_PARAMETERS = "tirx.kernel_launch_params"
+DEPENDENT_TAG = "tirx.use_programtic_dependent_launch"
+SHARED_TAG = "tirx.use_dyn_shared_memory"
+"""TVM wants it last."""
+FIRST_DEPENDENT = 90
 SCHEDULED = "tirx.is_scheduled"
 GRAPHS = "relax.backend.use_cuda_graph"
 
@@ -45,13 +58,38 @@ def relax_passes(target: Any) -> Any:
     return run
 
 
-def register() -> str:
-    """Make the TIR pipeline known to TVM; returns its name."""
-    compilation_pipeline.register_tir_pipeline(NAME, _tir_pipeline)
-    return NAME
+def register(architectures: Sequence[str]) -> str:
+    """Make the TIR pipeline for some architectures known to TVM; returns its name."""
+    if any(int(name.removeprefix("sm_")) < FIRST_DEPENDENT for name in architectures):
+        compilation_pipeline.register_tir_pipeline(NAME, lambda: _tir_pipeline(()))
+        return NAME
+    compilation_pipeline.register_tir_pipeline(DEPENDENT, lambda: _tir_pipeline((_dependent,)))
+    return DEPENDENT
 
 
-def _tir_pipeline() -> tuple[Any, Any, Any]:
+@tirx.transform.prim_func_pass(opt_level=0)
+def _dependent(func: Any, _mod: Any, _context: Any) -> Any:
+    """Launch a kernel that waits for its inputs before the one in front of it is done."""
+    if not func.attrs or LAUNCH_PARAMETERS not in func.attrs or not _waits(func.body):
+        return func
+    tags = [str(tag) for tag in func.attrs[LAUNCH_PARAMETERS]]
+    tags.insert(len(tags) - (SHARED_TAG in tags), DEPENDENT_TAG)
+    return func.with_attr({LAUNCH_PARAMETERS: tags, "tirx.noalias": False})
+
+
+def _waits(statement: Any) -> bool:
+    """Whether `intrinsics.await_inputs` is in a kernel's body, outside of branches."""
+    kind = type(statement).__name__
+    if kind == "AttrStmt":
+        return _waits(statement.body)
+    if kind == "SeqStmt":
+        return any(_waits(step) for step in statement.seq)
+    call = statement.value if kind == "Evaluate" else None
+    name = call.op.name if type(call).__name__ == "Call" else None
+    return name == "tirx.cuda.func_call" and str(call.args[0].value) == PREFIX + "await_inputs"
+
+
+def _tir_pipeline(more: Sequence[Any]) -> tuple[Any, Any, Any]:
     passes = tvm.transform.Sequential([
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
@@ -69,6 +107,7 @@ def _tir_pipeline() -> tuple[Any, Any, Any]:
         tirx.transform.VerifyMemory(),
         tirx.transform.AnnotateEntryFunc(),
         tirx.transform.SplitHostDevice(),
+        *more,
         tirx.transform.MakePackedAPI(),
     ])
     return (

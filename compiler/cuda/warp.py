@@ -8,7 +8,7 @@ import numpy as np
 from compiler.cuda import fragments
 from compiler.cuda.expressions import Expressions, Mask, Value
 from compiler.cuda.intrinsics import PREFIX
-from compiler.cuda.memory import EmulationError, Pointer, SharedMemory, Watched
+from compiler.cuda.memory import EmulationError, GlobalMemory, Pointer, SharedMemory, Watched
 from numerics.arrays import IntArray
 
 WARP = 32
@@ -39,6 +39,13 @@ class WarpInstructions:
             self._wgmma(name, args, mask)
         elif name == "copy16":
             self._copy(args[0], args[1], mask)
+        elif name == "await_inputs":
+            self._all(mask, name)
+            for memory in self.expr.memories.values():
+                if isinstance(memory, GlobalMemory):
+                    memory.awaited = False
+        elif name == "start_next":
+            self._all(mask, name)
         elif name == "commit":
             self._all(mask, name)
             self.groups.append(self.open)

@@ -15,6 +15,7 @@ from compiler.artifacts import LIBRARY_NAME, METADATA_NAME, Artifact, read_json
 from compiler.compile import CompileOptions, compile_model
 from compiler.cuda import driver, fatbin, nvrtc, toolchain
 from compiler.cuda.build import build_executable, require_machine_code
+from compiler.cuda.pipeline import DEPENDENT_TAG
 from compiler.cuda.places import find_tool
 from compiler.cuda.tile import KNOBS, Tile
 from compiler.gpus import SPECIFIC
@@ -143,6 +144,29 @@ def test_products_are_on_tensor_cores_and_nothing_is_float(digits: ImportedModel
         assert copies in kernels[name] or name.startswith("patch"), name
     for name, body in kernels.items():
         assert not (FLOAT_SASS if kind == "sass" else FLOAT_PTX).search(body), name
+
+
+@needs_compiler
+@pytest.mark.parametrize(("architectures", "dependent"), [("sm_90", True), ("sm_87,sm_90", False)])
+def test_kernels_begin_while_the_one_in_front_ends(
+    architectures: str, dependent: bool, digits: ImportedModel, tmp_path: Path
+) -> None:
+    """Where all GPUs can; and then no input is ``__restrict__``, so that no load is moved."""
+    target = get_target("cuda").for_architectures(tuple(architectures.split(",")))
+    assert target.gpu is not None
+    tvm_target = TvmTarget(target.tvm_config())
+    lowered = lower_kernels(digits.integer.mod, target.features, tvm_target)
+    texts: list[str] = []
+    executable = build_executable(lowered, tvm_target, target.gpu, texts)
+    executable.export_library(str(tmp_path / "model.so"))
+    signatures = set(re.findall(r"__global__ .*?(\w+)_kernel\((.*?)\)", texts[0]))
+    ours = dict(s for s in signatures if s[0] in {v.name_hint for v in lowered.functions})
+    assert len(ours) >= 8
+    marked = (tmp_path / "model.so").read_bytes().count(DEPENDENT_TAG.encode())
+    assert marked == (len(ours) if dependent else 0)
+    for parameters in ours.values():
+        inputs = [p for p in parameters.split(", ") if "out_ptr" not in p]
+        assert ("__restrict__" in inputs[0]) is not dependent
 
 
 @needs_compiler

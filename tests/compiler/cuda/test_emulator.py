@@ -10,6 +10,7 @@ from compiler.cuda.emit import (
     Shared,
     address,
     flat,
+    get,
     index,
     launch,
     put,
@@ -129,6 +130,38 @@ def test_registers_and_output_start_as_noise() -> None:
     assert len(np.unique(result)) > 60, "neither zeros nor what was there before"
 
 
+@pytest.mark.parametrize("known", [(), (0,)])
+@pytest.mark.parametrize("waits", [True, False])
+def test_inputs_are_awaited(known: tuple[int, ...], waits: bool) -> None:
+    """Before that, constants may be read, and nothing may be written."""
+
+    def emit(x: Any, out: Any) -> None:
+        with launch((1,), 64, early=True) as block:
+            value = get(flat(x), block.thread)
+            if waits:
+                intrinsics.await_inputs()
+            put(flat(out), block.thread, value)
+
+    func = build("kernel", [WORDS], WORDS, emit)
+    array = np.arange(64, dtype=np.int32)
+    if waits and known:
+        np.testing.assert_array_equal(run_kernel(func, [array], array, known), array)
+        return
+    with pytest.raises(EmulationError, match="before the kernels in front"):
+        run_kernel(func, [array], array, known)
+
+
+def test_a_kernel_that_waits_for_nobody() -> None:
+    def emit(x: Any, out: Any) -> None:
+        with launch((1,), 64, early=True):
+            pass
+
+    func = build("kernel", [WORDS], WORDS, emit)
+    array = np.arange(64, dtype=np.int32)
+    with pytest.raises(EmulationError, match="does not wait"):
+        run_kernel(func, [array], array)
+
+
 def linear_difference() -> int:
     """How many integers of a linear layer are wrong."""
     rng = np.random.default_rng(0)
@@ -170,6 +203,10 @@ def test_the_product_is_right_unless_an_index_is_wrong(monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(intrinsics, "wait", lambda pending: None)
         assert broken() > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(intrinsics, "await_inputs", lambda: None)
+        with pytest.raises(EmulationError, match="before the kernels in front"):
+            broken()
     with monkeypatch.context() as patch:
         patch.setattr(intrinsics, "barrier", lambda: None)
         with pytest.raises(EmulationError, match="a race"):

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from compiler.cuda.emulator import run_kernel
 from compiler.cuda.tile import KNOBS, Tile, tile_of
 from compiler.features import GpuFeatures
 from compiler.gpus import ARCHITECTURES
@@ -13,7 +12,7 @@ from compiler.kernels import TensorType
 from compiler.lower_kernels import lower_op
 from compiler.tuning.schedules import is_valid
 from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
-from tests.compiler.kernels.util import GPU, random_codes, run_op, tensor_type
+from tests.compiler.kernels.util import GPU, random_codes, run_lowered, run_op, tensor_type
 
 HOPPER = ARCHITECTURES["sm_90"]
 LARGE = GpuFeatures(processors=1, shared_bytes=96 * 1024, macs=2048)
@@ -98,6 +97,5 @@ def test_split_k_with_an_uneven_last_turn() -> None:
     constants = {i: operands[i] for i in range(1, 7)}
     out = TensorType(expected.shape, "int8")
     call = lower_op("vitq.linear", [tensor_type(o) for o in operands], constants, out, GPU)
-    arrays = [operands[o] if isinstance(o, int) else o for o in call.operands]
-    result = run_kernel(call.kernel.build(values), arrays, np.zeros(out.shape, np.int8))
+    result = run_lowered(call, operands, GPU, values)
     np.testing.assert_array_equal(result, expected)

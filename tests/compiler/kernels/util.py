@@ -90,7 +90,8 @@ def run_lowered(
         chosen = random_schedule(call.kernel, draw)
     arrays = [operands[o] if isinstance(o, int) else o for o in call.operands]
     if isinstance(features, GpuFeatures):
-        return run_kernel(call.kernel.build(chosen), arrays, np.zeros(out.shape, out.dtype))
+        known = [i for i, o in enumerate(call.operands) if not isinstance(o, int)]
+        return run_kernel(call.kernel.build(chosen), arrays, np.zeros(out.shape, out.dtype), known)
     function = compile_function(call.kernel.build(chosen), features)
     inputs = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
     # A guard behind the output would be overwritten by a store that is too wide.
