@@ -76,7 +76,7 @@ class _Emulator:
 
     def run(self, inputs: list[IntArray], out: IntArray, constants: Collection[int]) -> IntArray:
         """See `run_kernel`."""
-        memories: dict[int, Memory] = {}
+        tensors: list[GlobalMemory] = []
         for i, (param, array) in enumerate(zip(self.params, [*inputs, None], strict=True)):
             shape = tuple(int(extent) for extent in param.shape)
             size = prod(shape) * BYTES[str(param.ty.dtype)]
@@ -84,17 +84,19 @@ class _Emulator:
                 array.shape != shape or str(array.dtype) != str(param.ty.dtype)
             ):
                 raise EmulationError(f"{param.name} must be {param.ty.dtype} {shape}")
-            memories[hash(param)] = GlobalMemory(param.name, array, size, i not in constants)
+            tensors.append(GlobalMemory(param.name, array, size, i not in constants))
+        memories: dict[int, Memory] = {
+            hash(param): tensor for param, tensor in zip(self.params, tensors, strict=True)
+        }
         values = {hash(var): self.places[axis] for var, axis in self.axes}
         owner = np.arange(self.threads)
         expressions = Expressions(self.threads, self.threads_per_block, owner, memories, values)
         machine = _Statements(expressions)
         with np.errstate(over="ignore"):
             machine.statement(self.body)(None)
-        output = memories[hash(self.params[-1])]
-        if output.awaited:
+        if tensors[-1].awaited:
             raise EmulationError("the kernel does not wait for those in front of it")
-        target = output.data[0]
+        target = tensors[-1].data[0]
         result: IntArray = np.frombuffer(target.tobytes(), out.dtype).reshape(out.shape)
         return result
 

@@ -25,6 +25,7 @@ DEPENDENT_TAG = "tirx.use_programtic_dependent_launch"
 SHARED_TAG = "tirx.use_dyn_shared_memory"
 """TVM wants it last."""
 FIRST_DEPENDENT = 90
+CALL = "tirx.cuda.func_call"
 SCHEDULED = "tirx.is_scheduled"
 GRAPHS = "relax.backend.use_cuda_graph"
 
@@ -84,9 +85,10 @@ def _waits(statement: Any) -> bool:
         return _waits(statement.body)
     if kind == "SeqStmt":
         return any(_waits(step) for step in statement.seq)
-    call = statement.value if kind == "Evaluate" else None
-    name = call.op.name if type(call).__name__ == "Call" else None
-    return name == "tirx.cuda.func_call" and str(call.args[0].value) == PREFIX + "await_inputs"
+    if kind != "Evaluate" or type(statement.value).__name__ != "Call":
+        return False
+    call = statement.value
+    return call.op.name == CALL and str(call.args[0].value) == PREFIX + "await_inputs"
 
 
 def _tir_pipeline(more: Sequence[Any]) -> tuple[Any, Any, Any]:
