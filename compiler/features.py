@@ -46,12 +46,14 @@ class GpuFeatures:
         shared_bytes: shared memory that one block may have.
         macs: 8-bit products of a multiprocessor's tensor cores in one cycle.
         wgmma: whether it has the matrix instruction for four warps.
+        dependent: whether a kernel may begin before the one in front of it is done.
     """
 
     processors: int
     shared_bytes: int
     macs: int
     wgmma: bool = False
+    dependent: bool = False
 
     @property
     def dot(self) -> str:

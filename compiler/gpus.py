@@ -1,6 +1,6 @@
 """NVIDIA's architectures. No TVM here: the table of targets must load fast."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.features import GpuFeatures
 from numerics.errors import VitqError
@@ -13,9 +13,9 @@ ARCHITECTURES = {
     "sm_86": GpuFeatures(processors=82, shared_bytes=96 * KIB, macs=1024),
     "sm_87": GpuFeatures(processors=16, shared_bytes=96 * KIB, macs=2048),
     "sm_89": GpuFeatures(processors=128, shared_bytes=96 * KIB, macs=1024),
-    "sm_90": GpuFeatures(processors=132, shared_bytes=224 * KIB, macs=2048, wgmma=True),
-    "sm_100": GpuFeatures(processors=148, shared_bytes=96 * KIB, macs=2048),
-    "sm_120": GpuFeatures(processors=170, shared_bytes=96 * KIB, macs=1024),
+    "sm_90": GpuFeatures(132, shared_bytes=224 * KIB, macs=2048, wgmma=True, dependent=True),
+    "sm_100": GpuFeatures(processors=148, shared_bytes=96 * KIB, macs=2048, dependent=True),
+    "sm_120": GpuFeatures(processors=170, shared_bytes=96 * KIB, macs=1024, dependent=True),
 }
 """Each with the sizes of its largest common chip, from the vendor's data sheets: they decide
 defaults only. `macs` is what ``mma`` reaches; Hopper's ``wgmma`` has twice as many."""
@@ -55,7 +55,11 @@ def gpu_of(names: tuple[str, ...]) -> Gpu:
             f"choose from {', '.join(ARCHITECTURES)}"
         )
     ordered = tuple(name for name in ARCHITECTURES if name in names)
-    newest = ARCHITECTURES[ordered[-1]]
-    shared = min(ARCHITECTURES[name].shared_bytes for name in ordered)
-    wgmma = all(ARCHITECTURES[name].wgmma for name in ordered)
-    return Gpu(ordered, GpuFeatures(newest.processors, shared, newest.macs, wgmma))
+    every = [ARCHITECTURES[name] for name in ordered]
+    features = replace(
+        every[-1],
+        shared_bytes=min(each.shared_bytes for each in every),
+        wgmma=all(each.wgmma for each in every),
+        dependent=all(each.dependent for each in every),
+    )
+    return Gpu(ordered, features)

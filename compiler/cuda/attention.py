@@ -37,6 +37,7 @@ from compiler.cuda.emit import (
     index,
     launch,
     serial,
+    spread,
 )
 from compiler.cuda.kernel import call_of, gpu_of
 from compiler.cuda.loading import Layout, Loader, Source
@@ -128,7 +129,7 @@ def _body(
     shape, spec = Shape(kernel, schedule), kernel.spec
     grid = ceil_div(shape.tokens, shape.rows), shape.heads, shape.batch
     with launch(grid, shape.threads) as block:
-        loads = _Loads(shape, block, qkv)
+        loads = _Loads(shape, block, qkv, spread(grid, shape.threads, gpu_of(kernel)))
         if shape.chunks == 1:
             loads.start(const(0), values=True)
         q_zero = None if spec.centred else get(zeros, 0)
@@ -174,9 +175,9 @@ class _Head(Source):
 class _Loads:
     """Brings a head's parts to where they are needed."""
 
-    def __init__(self, shape: Shape, block: Block, qkv: Buffer) -> None:
+    def __init__(self, shape: Shape, block: Block, qkv: Buffer, least: int) -> None:
         self.shape, self.block = shape, block
-        self.shared = Shared(shape.shared_bytes)
+        self.shared = Shared(max(shape.shared_bytes, least))
         data = flat(qkv)
         self.words = flat(qkv, "int32")
         self.parts = [_Head(shape, data, block, part) for part in range(3)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.cuda.fatbin import contents
-from compiler.gpus import Gpu
+from compiler.gpus import Gpu, gpu_of
 from compiler.kernels.types import Kernel, Schedule
 from numerics.errors import VitqError
 
@@ -37,7 +37,7 @@ def build_executable(lowered: Any, target: Any, gpu: Gpu, keep: list[str] | None
             lowered,
             target=target,
             relax_pipeline=pipeline.relax_passes(target),
-            tir_pipeline=pipeline.register(gpu.architectures),
+            tir_pipeline=pipeline.register(gpu.features.dependent),
         )
 
 
@@ -77,8 +77,8 @@ def build_kernels(
     from compiler.cuda.driver import load_runtime
 
     load_runtime()
-    architectures = gpu.architectures if gpu else (str(config["arch"]),)
-    toolchain.use_for(architectures, ptx=False)
+    gpu = gpu or gpu_of((str(config["arch"]),))
+    toolchain.use_for(gpu.architectures, ptx=False)
     target = TvmTarget(dict(config))
     built = {
         name: kernel.build(schedule).with_attr({"target": target, "global_symbol": name})
@@ -86,5 +86,5 @@ def build_kernels(
     }
     with target:
         return tvm.tirx.build(
-            tvm.IRModule(built), target=target, pipeline=pipeline.register(architectures)
+            tvm.IRModule(built), target=target, pipeline=pipeline.register(gpu.features.dependent)
         )

@@ -8,12 +8,15 @@ An expression that is used twice must be kept: `index` for what addresses are ma
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import Any, NamedTuple
 
 from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812 - the name that TVM gives it
 
 from compiler.cuda import intrinsics
+from compiler.cuda.tile import RESERVED
+from compiler.features import GpuFeatures
 
 Expr = Any
 Buffer = Any
@@ -21,6 +24,8 @@ WARP = 32
 ALIGN = 16
 WORD_BYTES = 4
 WORD_BITS = 32
+RESIDENT = 640
+"""Threads of small blocks that a multiprocessor runs at a time."""
 BYTES = {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "int64": 8}
 
 
@@ -64,9 +69,28 @@ def launch(blocks: Sequence[int], threads: int, early: bool = False) -> Iterator
     with T.launch_thread("blockIdx.x", x) as bx, T.launch_thread("blockIdx.y", y) as by:
         with T.launch_thread("blockIdx.z", z) as bz:
             with T.launch_thread("threadIdx.x", threads) as thread:
+                intrinsics.start_next()
                 if not early:
                     intrinsics.await_inputs()
                 yield Block(bx, by, bz, thread)
+
+
+def spread(blocks: Sequence[int], threads: int, features: GpuFeatures) -> int:
+    """Bytes of shared memory with which no multiprocessor takes more than its share of the blocks.
+
+    A kernel that begins beside the one in front of it would otherwise have its blocks where there
+    is room first, many on a few multiprocessors, and they stay there. All kernels then also divide
+    a multiprocessor's memory into shared memory and cache alike, which changes only when it idles.
+
+    Args:
+        blocks: of each axis.
+        threads: of a block.
+        features: of the GPU.
+    """
+    if not features.dependent:
+        return 0
+    share = min(ceil_div(prod(blocks), features.processors), max(RESIDENT // threads, 1))
+    return max(features.shared_bytes // share - RESERVED, 0) // ALIGN * ALIGN
 
 
 def registers(count: int, dtype: str = "int32") -> Buffer:

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from compiler.cuda import intrinsics, wgmma
+from compiler.cuda import wgmma
 from compiler.cuda.arith import folded_add, is_twin
 from compiler.cuda.codes import fills
-from compiler.cuda.emit import ALIGN, Buffer, Shared, ceil_div, index, launch
+from compiler.cuda.emit import ALIGN, Buffer, Shared, ceil_div, index, launch, spread
 from compiler.cuda.epilogue import Epilogue, Forms, pack_channels, table_bytes
 from compiler.cuda.gelu_table import gelu_table
 from compiler.cuda.kernel import call_of, gpu_of
 from compiler.cuda.loading import Patches, Rows, Source
 from compiler.cuda.mainloop import MainLoop
-from compiler.cuda.prediction import Product, fills_gpu, knobs
+from compiler.cuda.prediction import Product, knobs
 from compiler.cuda.tile import K_ALIGN, tile_of
 from compiler.features import GpuFeatures
 from compiler.kernels.types import (
@@ -157,14 +157,13 @@ def _source(kernel: Kernel, x: Buffer) -> Source:
 
 
 def _body(kernel: Kernel, schedule: Schedule, x: Buffer, weight: Buffer, *rest: Buffer) -> None:
-    product, gpu = product_of(kernel), gpu_of(kernel)
-    rows, columns, inner, table = product
+    gpu = gpu_of(kernel)
+    rows, columns, inner, table = product_of(kernel)
     tile = tile_of(schedule, inner, gpu, table)
     grid = ceil_div(columns, tile.block_n), ceil_div(rows, tile.block_m)
     with launch(grid, tile.threads, early=True) as block:
-        if fills_gpu(tile, product, gpu):
-            intrinsics.start_next()
-        shared = Shared(tile.shared_bytes + table, wgmma.ALIGN if tile.wgmma else ALIGN)
+        size = max(tile.shared_bytes + table, spread(grid, tile.threads, gpu))
+        shared = Shared(size, wgmma.ALIGN if tile.wgmma else ALIGN)
         first = index(block.y * tile.block_m), index(block.x * tile.block_n)
         sources = _source(kernel, x), Rows(weight, kernel.inputs[1])
         epilogue = Epilogue(kernel, tile, rest, first, shared)

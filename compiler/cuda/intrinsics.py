@@ -100,6 +100,12 @@ void vitq_await_inputs() {
 }
 """
 
+_RESERVE = """
+void vitq_reserve(const void* p) {
+  asm volatile("" :: "l"(p));
+}
+"""
+
 _SHUFFLE = """
 {type} vitq_shuffle{bits}({type} value, int mask) {{
   return __shfl_xor_sync(0xffffffffu, value, mask);
@@ -158,6 +164,7 @@ SOURCES = {
     "commit": (_COMMIT, "void"),
     "start_next": (_START_NEXT, "void"),
     "await_inputs": (_AWAIT_INPUTS, "void"),
+    "reserve": (_RESERVE, "void"),
     "permute": (_PERMUTE, "int32"),
     "pick": (_PICK, "int32"),
     "mad_high": (_MAD_HIGH, "int32"),
@@ -252,16 +259,18 @@ def wait(pending: int) -> None:
 
 
 def start_next() -> None:
-    """The next kernel's blocks may take what room is left, once all of this one's came here.
-
-    Without it they begin when the last block is done.
-    """
+    """The next kernel's blocks may begin where there is room, once all of this one's came here."""
     T.evaluate(_call("start_next"))
 
 
 def await_inputs() -> None:
     """Until all kernels before this one are done: before that, only constants may be read."""
     T.evaluate(_call("await_inputs"))
+
+
+def reserve(shared: Expr) -> None:
+    """Keep shared memory that nobody uses (`emit.spread`)."""
+    T.evaluate(_call("reserve", shared))
 
 
 def barrier() -> None:

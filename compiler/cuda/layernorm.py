@@ -23,6 +23,8 @@ from compiler.cuda.emit import (
     WORD_BYTES,
     Buffer,
     Expr,
+    Shared,
+    address,
     ceil_div,
     clamp,
     const,
@@ -33,6 +35,7 @@ from compiler.cuda.emit import (
     put,
     registers,
     select,
+    spread,
     when,
     wide,
 )
@@ -52,8 +55,6 @@ from numerics.int_layernorm import RECIPROCAL_BITS
 
 RADICAND_BITS = 62
 LOWEST = -(2**31)
-LIGHT = 16
-"""Rows for each multiprocessor that leave room, and the same everywhere, for the next kernel."""
 EARLY_ELEMENTS = 32
 """Of a lane; with more, their constants have no room in registers."""
 WARP_CHOICES = (1, 2, 4, 8)
@@ -99,9 +100,11 @@ def _body(
     rows, channels = kernel.inputs[0].rows.shape
     warps, run = schedule["warps"], run_length(channels)
     steps = ceil_div(channels, WARP * run)
-    with launch((ceil_div(rows, warps),), WARP * warps, early=True) as block:
-        if rows <= LIGHT * gpu_of(kernel).processors:
-            intrinsics.start_next()
+    grid = (ceil_div(rows, warps),)
+    with launch(grid, WARP * warps, early=True) as block:
+        size = spread(grid, WARP * warps, gpu_of(kernel))
+        if size:
+            intrinsics.reserve(address(Shared(size).bytes, 0))
         row = index(block.x * warps + block.warp)
         base, lane = index(row * channels), block.lane
         columns = [index((lane + step * WARP) * run) for step in range(steps)]

@@ -11,7 +11,7 @@ import numpy as np
 from numerics.arrays import IntArray
 from numerics.errors import VitqError
 
-NOBODY, MANY = -1, -2
+MANY = -1
 SEED = 20_220
 
 
@@ -75,9 +75,9 @@ class Watched(Memory):
         super().__init__(name, rows, size)
         self.epoch = 1
         self.written = np.zeros((rows, size), np.int64)
-        self.writer = np.full((rows, size), NOBODY, np.int64)
+        self.writer = np.zeros((rows, size), np.int64)
         self.read = np.zeros((rows, size), np.int64)
-        self.reader = np.full((rows, size), NOBODY, np.int64)
+        self.reader = np.zeros((rows, size), np.int64)
 
     def barrier(self) -> None:
         """Forget: what is there now is for everybody."""

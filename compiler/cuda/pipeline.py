@@ -24,7 +24,6 @@ LAUNCH_PARAMETERS = "tirx.kernel_launch_params"
 DEPENDENT_TAG = "tirx.use_programtic_dependent_launch"
 SHARED_TAG = "tirx.use_dyn_shared_memory"
 """TVM wants it last."""
-FIRST_DEPENDENT = 90
 CALL = "tirx.cuda.func_call"
 SCHEDULED = "tirx.is_scheduled"
 GRAPHS = "relax.backend.use_cuda_graph"
@@ -59,13 +58,11 @@ def relax_passes(target: Any) -> Any:
     return run
 
 
-def register(architectures: Sequence[str]) -> str:
-    """Make the TIR pipeline for some architectures known to TVM; returns its name."""
-    if any(int(name.removeprefix("sm_")) < FIRST_DEPENDENT for name in architectures):
-        compilation_pipeline.register_tir_pipeline(NAME, lambda: _tir_pipeline(()))
-        return NAME
-    compilation_pipeline.register_tir_pipeline(DEPENDENT, lambda: _tir_pipeline((_dependent,)))
-    return DEPENDENT
+def register(dependent: bool) -> str:
+    """Make the TIR pipeline known to TVM, with dependent launches or without; returns its name."""
+    name, more = (DEPENDENT, (_dependent,)) if dependent else (NAME, ())
+    compilation_pipeline.register_tir_pipeline(name, lambda: _tir_pipeline(more))
+    return name
 
 
 @tirx.transform.prim_func_pass(opt_level=0)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import product as combinations
 from typing import NamedTuple
 
-from compiler.cuda.tile import KNOBS, REGISTERS, WITHOUT_WGMMA, Tile
+from compiler.cuda.tile import KNOBS, REGISTERS, RESERVED, WITHOUT_WGMMA, Tile
 from compiler.features import GpuFeatures
 from compiler.kernels.types import Knob
 
@@ -36,8 +36,6 @@ OTHER_REGISTERS = 67
 """Of a thread beside its accumulators, as fitted."""
 THREADS, BLOCKS = 2048, 32
 """A multiprocessor's most."""
-RESERVED = 1024
-"""Shared memory that every block takes for itself."""
 SUM_RATE = 32
 
 
@@ -99,9 +97,10 @@ def cycles(tile: Tile, product: Product, features: GpuFeatures) -> float:
         product: what is cut.
         features: of the GPU.
     """
-    blocks = _blocks(tile, product)
-    turns = -(-product.inner // (tile.chunk * tile.split_k))
-    resident = min(_fitting(tile, product.table, features), -(-blocks // features.processors))
+    rows, columns, inner, table = product
+    blocks = -(-rows // tile.block_m) * -(-columns // tile.block_n)
+    turns = -(-inner // (tile.chunk * tile.split_k))
+    resident = min(_fitting(tile, table, features), -(-blocks // features.processors))
     waves = -(-blocks // (features.processors * resident))
     work = _work(tile, resident, features)
     turn = max(work * resident, LATENCY / (tile.stages - 1) + work)
@@ -110,19 +109,6 @@ def cycles(tile: Tile, product: Product, features: GpuFeatures) -> float:
     epilogue *= resident if warps * resident >= 4 else 4 / warps
     start = BLOCK_START + tile.sum_bytes / SUM_RATE
     return START + waves * (start + turns * turn + epilogue)
-
-
-def fills_gpu(tile: Tile, product: Product, features: GpuFeatures) -> bool:
-    """Whether a product's blocks leave no room on any multiprocessor until they are done.
-
-    Only then may the next kernel's blocks begin beside them (`intrinsics.start_next`): where there
-    is room on some multiprocessors, all of them would go there, and stay.
-    """
-    return _blocks(tile, product) >= features.processors * _fitting(tile, product.table, features)
-
-
-def _blocks(tile: Tile, product: Product) -> int:
-    return -(-product.rows // tile.block_m) * -(-product.columns // tile.block_n)
 
 
 def _fitting(tile: Tile, table: int, features: GpuFeatures) -> int:

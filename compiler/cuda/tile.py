@@ -17,6 +17,8 @@ FRAGMENT_M = 16
 PIECE = 16
 """Bytes of one load."""
 K_ALIGN = 64
+RESERVED = 1024
+"""Bytes of shared memory that every block takes for itself."""
 WARP_LIMIT = 16
 REGISTERS = 64 * 1024
 OTHER_REGISTERS = 72

@@ -44,7 +44,7 @@ class WarpInstructions:
             for memory in self.expr.memories.values():
                 if isinstance(memory, GlobalMemory):
                     memory.awaited = False
-        elif name == "start_next":
+        elif name in ("start_next", "reserve"):
             self._all(mask, name)
         elif name == "commit":
             self._all(mask, name)

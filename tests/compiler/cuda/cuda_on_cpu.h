@@ -267,6 +267,7 @@ static void vitq_copy16(void* to, const void* from) {
 static void vitq_commit() { cpu::threads[cpu::current].groups.emplace_back(); }
 static void vitq_start_next() {}
 static void vitq_await_inputs() {}
+static void vitq_reserve(const void*) {}
 static void cpu_wait(size_t pending) {
   auto& groups = cpu::threads[cpu::current].groups;  // the last one is open
   while (groups.size() > pending + 1) {
