@@ -215,7 +215,11 @@ class Normalize:
             get(params, first + i) for i in range(len(names))
         )
         self.half = keep(const(1, "int64") << (self.shift - const(1, "int64")))
-        self.addend = keep(self.half + (self.zero_point << self.shift))
+        if saturate:
+            addend = keep(self.half + (self.zero_point << self.shift))
+            word = const(WORD_BITS, "int64")
+            self.low, self.high = _as_int32(addend), _as_int32(addend >> word)
+            self.down = _as_int32(self.shift - word)
 
     def multiplier(self, total: Expr) -> Expr:
         """Of a row with this sum of exponentials (int64)."""
@@ -232,12 +236,15 @@ class Normalize:
     def __call__(self, acc: Expr, multiplier: Expr) -> Expr:
         """A code as int32."""
         if self.saturate:
-            high = keep((self.addend >> const(WORD_BITS, "int64")).astype("int32"))
-            low, factor = keep(self.addend.astype("int32")), keep(multiplier.astype("int32"))
-            down = keep((self.shift - const(WORD_BITS, "int64")).astype("int32"))
-            return keep(intrinsics.mad_high(acc, factor, low, high) >> down)
+            factor = _as_int32(multiplier)
+            return keep(intrinsics.mad_high(acc, factor, self.low, self.high) >> self.down)
         value = rescaled(acc, multiplier, self.half, self.shift) + self.zero_point
         return keep(clamp(value, self.qmin, self.qmax).astype("int32"))
+
+
+def _as_int32(value: Expr) -> Expr:
+    """The lower word."""
+    return keep(value.astype("int32"))
 
 
 def packed(values: Sequence[Expr], bits: int) -> Expr:
