@@ -12,13 +12,16 @@ small, and is smooth where a confident model's divergence is almost nothing.
 
 Narrow weights are rounded to nearest; a narrow input gets the range with the smallest squared error
 at its width. Methods that do more for narrow widths do better than this says, for all layers alike.
+
+Cases go in execution order, and each begins where it differs: what lies before is computed once for
+all of them.
 """
 
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,11 +34,10 @@ from quantization.fake_quantize import GraphModule
 from quantization.graph import Graph, Node, OpKind
 from quantization.methods import RangeRule
 from quantization.observers import Observer, activation_qparams, weight_qparams
-from quantization.widths import PRODUCTS
+from quantization.widths import ACTIVATION, PARTS, PRODUCTS, WEIGHT
 
 BATCH = 8
 FULL_BITS = 8
-WEIGHT, ACTIVATION = "weight", "activation"
 
 
 @dataclass(frozen=True)
@@ -71,49 +73,108 @@ class Sensitivity:
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
+class Case(NamedTuple):
+    """What is measured: one layer's part at one width; "", "" and 8 bits for all at 8 bits."""
+
+    layer: str
+    part: str
+    bits: int
+
+
+WHOLE = Case("", "", FULL_BITS)
+
+
+def sensitivity_cases(
+    graph: Graph, widths: Iterable[int], parts: Iterable[str] = PARTS
+) -> list[Case]:
+    """All cases of some widths below 8 and some parts, 8 bits everywhere first."""
+    found = [WHOLE]
+    for node in graph:
+        if node.op not in PRODUCTS:
+            continue
+        own = {WEIGHT: node.op in WEIGHTED, ACTIVATION: bool(_free_inputs(graph, node))}
+        found += [Case(node.name, p, bits) for p in parts if own[p] for bits in sorted(widths)]
+    return found
+
+
 def measure_sensitivity(
     quantized: Graph,
     float_logits: FloatArray,
     pixels: UInt8Array,
-    widths: tuple[int, ...],
+    cases: Iterable[Case],
     track: Track,
-) -> list[Sensitivity]:
-    """Measure every layer at every width.
+) -> Iterator[Sensitivity]:
+    """Measure some cases.
 
     Args:
         quantized: with 8 bits everywhere; not edited.
         float_logits: (N, classes) of the float model.
         pixels: (N, C, H, W) uint8.
-        widths: below 8.
+        cases: of `sensitivity_cases`.
         track: wraps the measurements with a progress bar.
 
-    Returns:
-        First what 8 bits everywhere give, as the layer "" and the part "", then one entry for each
-        layer, part and width.
+    Yields:
+        One entry for each case, in execution order.
     """
-    whole = _measured(quantized, float_logits, pixels)
-    found = [Sensitivity("", "", "", FULL_BITS, *whole)]
-    cases = list(_cases(quantized, widths))
-    seen = _observe_inputs(quantized, pixels)
-    for node, part, bits in track(cases, "sensitivity", len(cases)):
-        if part == WEIGHT:
-            narrow = _narrow_weight(quantized, node, bits)
-        else:
-            narrow = _narrow_input(quantized, node, bits, seen)
-        figures = _measured(narrow, float_logits, pixels)
-        found.append(Sensitivity(node.name, node.op.value, part, bits, *figures))
-    return found
+    cases = list(cases)
+    narrow_inputs = any(case.part == ACTIVATION for case in cases)
+    seen = _observe_inputs(quantized, pixels) if narrow_inputs else {}
+    places = {node.name: place for place, node in enumerate(quantized)}
+
+    def begin(case: Case) -> int:
+        if case == WHOLE:
+            return 0
+        node = quantized.nodes[case.layer]
+        sources = [node] if case.part == WEIGHT else _free_inputs(quantized, node)
+        return min(places[source.name] for source in sources)
+
+    front = _Front(quantized, pixels)
+    for case in track(sorted(cases, key=begin), "sensitivity", len(cases)):
+        front.move(begin(case))
+        op, narrow = "", quantized
+        if case != WHOLE:
+            node = quantized.nodes[case.layer]
+            op = node.op.value
+            narrow = (
+                _narrow_weight(quantized, node, case.bits)
+                if case.part == WEIGHT
+                else _narrow_input(quantized, node, case.bits, seen)
+            )
+        figures = _compare(front.logits(narrow), float_logits)
+        yield Sensitivity(case.layer, op, case.part, case.bits, *figures)
 
 
-def _cases(graph: Graph, widths: tuple[int, ...]) -> Iterator[tuple[Node, str, int]]:
-    for node in graph:
-        if node.op not in PRODUCTS:
-            continue
-        parts = [WEIGHT] if node.op in WEIGHTED else []
-        parts += [ACTIVATION] if _free_inputs(graph, node) else []
-        for part in parts:
-            for bits in sorted(widths):
-                yield node, part, bits
+class _Front:
+    """The values of a quantized network just before one of its nodes, for all pictures.
+
+    Args:
+        graph: quantized.
+        pixels: (N, C, H, W) uint8.
+    """
+
+    def __init__(self, graph: Graph, pixels: UInt8Array) -> None:
+        self._module = GraphModule(graph, simulate=True)
+        self._batches = [batch.to(torch.float32) / 255 for batch in _batches(pixels)]
+        self._values: list[dict[str, torch.Tensor]] = [{} for _ in self._batches]
+        self._place = 0
+
+    @torch.inference_mode()
+    def move(self, place: int) -> None:
+        """Go on to another node, by its place in execution order."""
+        nodes = list(self._module.graph)[self._place : place]
+        for values, batch in zip(self._values, self._batches, strict=True):
+            self._module.advance(values, nodes, batch)
+        self._place = place
+
+    @torch.inference_mode()
+    def logits(self, graph: Graph) -> FloatArray:
+        """(N, classes) float64 of a graph that is the same up to here."""
+        module, outputs = GraphModule(graph, simulate=True), []
+        for before, batch in zip(self._values, self._batches, strict=True):
+            values = dict(before)
+            module.advance(values, list(graph)[self._place :], batch)
+            outputs.append(values[graph.output].numpy())
+        return np.concatenate(outputs).astype(np.float64)
 
 
 def _free_inputs(graph: Graph, node: Node) -> list[Node]:
@@ -169,11 +230,8 @@ def _narrow_input(graph: Graph, node: Node, bits: int, seen: dict[str, Observer]
     return changed
 
 
-def _measured(graph: Graph, float_logits: FloatArray, pixels: UInt8Array) -> tuple[float, float]:
+def _compare(logits: FloatArray, float_logits: FloatArray) -> tuple[float, float]:
     """Noise and divergence of a quantized graph's logits."""
-    module = GraphModule(graph, simulate=True)
-    outputs = [module(batch).numpy() for batch in _batches(pixels)]
-    logits = np.concatenate(outputs).astype(np.float64)
     exact = float_logits.astype(np.float64)
     p, q = _log_softmax(exact), _log_softmax(logits)
     kl = float((np.exp(p) * (p - q)).sum(axis=1).mean())

@@ -199,7 +199,7 @@ def _descend(
         e_k' = e_k - (e H)_k / H_kk,    code = round((w_k + e_k') / step)
 
     so that no step makes the error larger. Products wait for a whole block of columns, as in
-    `_feedback`.
+    `_Feedback`.
 
     Args:
         codes: (R, K) float64, to start from.
@@ -212,7 +212,7 @@ def _descend(
         (R, K) codes.
     """
     settled, rows, scales = codes.T.contiguous(), rows.T.contiguous(), steps[:, 0]
-    codes, wanted, scale = settled.numpy(), rows.numpy(), scales.numpy()
+    now, wanted, scale = settled.numpy(), rows.numpy(), scales.numpy()
     for _ in range(SWEEPS):
         gradient = hessian @ (settled * scales - rows)
         for start in range(0, len(rows), BLOCK):
@@ -220,11 +220,11 @@ def _descend(
             own, before = hessian[block, block].numpy(), settled[block].clone()
             slope = gradient[block].numpy()
             for k in range(block.stop - start):
-                error = codes[start + k] * scale - wanted[start + k]
+                error = now[start + k] * scale - wanted[start + k]
                 best = wanted[start + k] + error - slope[k] / own[k, k]
                 code = np.rint(best / scale).clip(*limits)
-                slope += own[k, :, None] * ((code - codes[start + k]) * scale)
-                codes[start + k] = code
+                slope += own[k, :, None] * ((code - now[start + k]) * scale)
+                now[start + k] = code
             change = (settled[block] - before) * scales
             gradient[block] -= hessian[block, block] @ change
             gradient += hessian[:, block] @ change

@@ -52,18 +52,47 @@ def test_mixed_recipe_is_measured_once_and_quantized(
     recipe = json.loads((made.parent / "recipes" / f"mixed-bytes{BUDGET}.json").read_text())
     assert {layer["weight_bits"] for layer in recipe["layers"]} > {3, 8}
 
+    (kept,) = (made.parent / "sensitivity").iterdir()
+    content = json.loads(kept.read_text())
+    assert content["complete"] == ["weight.3", "weight.4"]  # all that a budget of bytes needs
+    assert len(content["measured"]) == 1 + 2 * 18
+    bit_operations = ["quantize", "--recipe", "mixed", "--budget-bitops", "5e8"]
+    assert call(folder, monkeypatch, *bit_operations) == 0
+    assert "mixed-bitops500000000-repq" in capsys.readouterr().out
+
     def again(*_: object) -> None:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(stage, "_measure", again)
     assert call(folder, monkeypatch, *mixed) == 0
-    bit_operations = ["quantize", "--recipe", "mixed", "--budget-bitops", "5e8"]
     assert call(folder, monkeypatch, *bit_operations) == 0
-    assert "mixed-bitops500000000-repq" in capsys.readouterr().out
     assert call(folder, monkeypatch, *mixed[:-1], "10000") == 2
     assert "too small" in capsys.readouterr().err
     assert call(folder, monkeypatch, *mixed[:-2]) == 2
     assert "--budget-bytes" in capsys.readouterr().err
+
+
+def test_a_run_that_is_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save, saved = stage._save, []
+
+    def stop_after_five(path: Path, wanted: str, result: stage.Measurement) -> None:
+        save(path, wanted, result)
+        saved.append(len(result.measured))
+        if len(saved) == 5:
+            raise KeyboardInterrupt
+
+    arguments = ["sensitivity", "--widths", "4", "--json"]
+    monkeypatch.setattr(stage, "_save", stop_after_five)
+    assert call(tmp_path, monkeypatch, *arguments) == 130
+    capsys.readouterr()
+    assert call(tmp_path, monkeypatch, *arguments) == 0
+    assert saved == [*range(1, 1 + 1 + 18 + 25), 1 + 18 + 25]  # the last one says: complete
+    stopped = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(stage, "_save", save)
+    assert call(tmp_path / "at_once", monkeypatch, *arguments) == 0
+    assert json.loads(capsys.readouterr().out) == stopped
 
 
 def test_table_plot_and_json(

@@ -12,7 +12,15 @@ from quantization.costs import product_costs
 from quantization.fake_quantize import GraphModule
 from quantization.graph import Graph, OpKind
 from quantization.observers import weight_qparams
-from quantization.sensitivity import ACTIVATION, WEIGHT, Sensitivity, measure_sensitivity
+from quantization.sensitivity import (
+    Case,
+    Sensitivity,
+    _narrow_input,
+    _observe_inputs,
+    measure_sensitivity,
+    sensitivity_cases,
+)
+from quantization.widths import ACTIVATION, WEIGHT
 
 WIDTHS = (2, 6)
 
@@ -25,7 +33,9 @@ def silent(items, title, total):  # type: ignore[no-untyped-def]
 def measured(
     digits_graph: Graph, digits_pixels: UInt8Array, digits_logits: FloatArray
 ) -> list[Sensitivity]:
-    return measure_sensitivity(digits_graph, digits_logits[:8], digits_pixels[:8], WIDTHS, silent)
+    cases = sensitivity_cases(digits_graph, WIDTHS)
+    found = measure_sensitivity(digits_graph, digits_logits[:8], digits_pixels[:8], cases, silent)
+    return list(found)
 
 
 def find(measured: list[Sensitivity], layer: str, part: str, bits: int) -> Sensitivity:
@@ -72,12 +82,44 @@ def test_weight_entry_is_the_graph_with_that_layer_rounded(
     assert entry.kl == pytest.approx((p * np.log(p / q)).sum() / 8, rel=1e-3, abs=1e-6)
 
 
+def test_any_case_alone_gives_what_it_gives_among_others(
+    digits_graph: Graph,
+    digits_pixels: UInt8Array,
+    digits_logits: FloatArray,
+    measured: list[Sensitivity],
+) -> None:
+    """The values before a case are computed once for all: which others there are is the same."""
+    cases = [Case("scaled_dot_product_attention_2", ACTIVATION, 6), Case("linear_9", WEIGHT, 2)]
+    found = measure_sensitivity(digits_graph, digits_logits[:8], digits_pixels[:8], cases, silent)
+    assert {Case(e.layer, e.part, e.bits): e for e in found} == {
+        case: find(measured, *case) for case in cases
+    }
+
+
+def test_input_entry_is_the_graph_with_those_quantizers_narrow(
+    digits_graph: Graph,
+    digits_pixels: UInt8Array,
+    digits_logits: FloatArray,
+    measured: list[Sensitivity],
+) -> None:
+    """Computed from the pixels on, all nodes; scores read two inputs."""
+    layer, exact = "scaled_dot_product_attention_2.scores", digits_logits[:8].astype(np.float64)
+    seen = _observe_inputs(digits_graph, digits_pixels[:8])
+    narrow = _narrow_input(digits_graph, digits_graph.nodes[layer], 2, seen)
+    assert sum(narrow.nodes[n.name].out is not n.out for n in digits_graph) == 2
+    logits = GraphModule(narrow, simulate=True)(torch.from_numpy(digits_pixels[:8])).numpy()
+    noise = np.square(logits.astype(np.float64) - exact).sum() / np.square(exact).sum()
+    assert find(measured, layer, ACTIVATION, 2).noise == noise
+
+
 def test_nothing_is_edited(
     digits_graph: Graph, digits_pixels: UInt8Array, digits_logits: FloatArray
 ) -> None:
     before = {key: value.copy() for key, value in digits_graph.tensors.items()}
     outs = {node.name: node.out for node in digits_graph}
-    measure_sensitivity(digits_graph, digits_logits[:1], digits_pixels[:1], (2,), silent)
+    cases = sensitivity_cases(digits_graph, (2,))
+    found = measure_sensitivity(digits_graph, digits_logits[:1], digits_pixels[:1], cases, silent)
+    assert len(list(found)) == len(cases)
     assert outs == {node.name: node.out for node in digits_graph}
     assert before.keys() == digits_graph.tensors.keys()
     assert all(np.array_equal(before[key], digits_graph.tensors[key]) for key in before)
