@@ -135,7 +135,7 @@ def _measure(
     done = {Case(entry.layer, entry.part, entry.bits) for entry in known}
     cases = [case for case in sensitivity_cases(graph, widths, parts) if case not in done]
     track = functools.partial(progress_bar, unit="case")
-    for entry in measure_sensitivity(graph, logits, pictures.pixels, cases, track):
+    for entry in measure_sensitivity(graph, logits, pictures.pixels, cases, method, track):
         measured.append(entry)
         save(result)
     done |= set(cases)

@@ -10,8 +10,9 @@ compared with the float model's:
 for logits x of the float model and y of the narrow one. Noise adds up over layers as long as it is
 small, and is smooth where a confident model's divergence is almost nothing.
 
-Narrow weights are rounded to nearest; a narrow input gets the range with the smallest squared error
-at its width. Methods that do more for narrow widths do better than this says, for all layers alike.
+Narrow weights are rounded as the method does it, on what the layer reads at 8 bits everywhere; with
+feedback only where that is many rows, or the pictures that decide the rounding would also say that
+it is good. A narrow input gets the range with the smallest squared error at its width.
 
 Cases go in execution order, and each begins where it differs: what lies before is computed once for
 all of them.
@@ -20,24 +21,27 @@ all of them.
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from numerics.arrays import FloatArray, UInt8Array
-from numerics.qparams import QScheme, quantize
+from numerics.qparams import QScheme
 from quantization.attention_codes import narrow_codes
 from quantization.costs import WEIGHTED, has_fixed_width, operand_source
 from quantization.fake_quantize import GraphModule
 from quantization.graph import Graph, Node, OpKind
-from quantization.methods import RangeRule
-from quantization.observers import Observer, activation_qparams, weight_qparams
+from quantization.layers import Inputs, Means, input_rows, round_layer
+from quantization.methods import Method, RangeRule, WeightRounding
+from quantization.observers import Observer, activation_qparams
 from quantization.widths import ACTIVATION, PARTS, PRODUCTS, WEIGHT
 
 BATCH = 8
 FULL_BITS = 8
+ROWS_PER_INPUT = 4
+"""So many rows for each input of a layer make rounding with feedback fit more than these rows."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def measure_sensitivity(
     float_logits: FloatArray,
     pixels: UInt8Array,
     cases: Iterable[Case],
+    method: Method,
     track: Track,
 ) -> Iterator[Sensitivity]:
     """Measure some cases.
@@ -111,6 +116,7 @@ def measure_sensitivity(
         float_logits: (N, classes) of the float model.
         pixels: (N, C, H, W) uint8.
         cases: of `sensitivity_cases`.
+        method: how weights are rounded.
         track: wraps the measurements with a progress bar.
 
     Yields:
@@ -136,7 +142,7 @@ def measure_sensitivity(
             node = quantized.nodes[case.layer]
             op = node.op.value
             narrow = (
-                _narrow_weight(quantized, node, case.bits)
+                _narrow_weight(quantized, node, case.bits, method, front.value(node.inputs[0]))
                 if case.part == WEIGHT
                 else _narrow_input(quantized, node, case.bits, seen)
             )
@@ -166,6 +172,10 @@ class _Front:
             self._module.advance(values, nodes, batch)
         self._place = place
 
+    def value(self, name: str) -> torch.Tensor:
+        """What an earlier node gives that a later one needs, of all pictures."""
+        return torch.cat([values[name] for values in self._values])
+
     @torch.inference_mode()
     def logits(self, graph: Graph) -> FloatArray:
         """(N, classes) float64 of a graph that is the same up to here."""
@@ -183,16 +193,23 @@ def _free_inputs(graph: Graph, node: Node) -> list[Node]:
     return [s for s in sources if not has_fixed_width(s) and s.out is not None]
 
 
-def _narrow_weight(graph: Graph, node: Node, bits: int) -> Graph:
+def _narrow_weight(graph: Graph, node: Node, bits: int, method: Method, x: torch.Tensor) -> Graph:
     """A graph in which one layer's weights have fewer bits; the original is shared otherwise."""
     changed = Graph(dict(graph.nodes), graph.output, dict(graph.tensors), dict(graph.qparams))
-    weight = graph.real(node, "weight")
-    qparams = weight_qparams(weight, bits)
     narrow = copy.copy(node)
     narrow.params = dict(node.params)
     changed.nodes[node.name] = narrow
-    changed.set_param(narrow, "weight", quantize(weight, qparams))
-    changed.qparams[narrow.params["weight"]] = qparams
+    rows = input_rows(graph, node, x)
+    weights = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
+    means = None
+    if method.correct_bias:
+        read = (weights @ rows.to(torch.float64)).numpy()
+        matrix = graph.real(node, "weight")
+        produced = matrix.reshape(len(matrix), -1) @ read + graph.real(node, "bias")
+        means = Means(read, produced)
+    if method.rounding is WeightRounding.FEEDBACK and len(rows) < ROWS_PER_INPUT * rows.shape[1]:
+        method = replace(method, rounding=WeightRounding.CLIPPED)
+    round_layer(changed, narrow, bits, method, Inputs(rows, weights, means))
     return changed
 
 
