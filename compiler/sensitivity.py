@@ -1,7 +1,7 @@
 """Stage ``sensitivity``: what each layer's widths cost in accuracy, and recipes made from that.
 
-artifacts/<model>/sensitivity/<hash>.json      what was measured
-                  recipes/mixed-<budget>.json  a recipe made of it
+artifacts/<model>/sensitivity/<hash>.json             what was measured
+                  recipes/<hash>/mixed-<budget>.json  a recipe made of it
 
 Every case is kept when it is measured: a run that is stopped goes on where it was, and one that
 wants other widths measures only those.
@@ -199,8 +199,9 @@ def mixed_options(options: QuantizeOptions, budget: "Budget") -> QuantizeOptions
 
     found = sensitivity(options, budget.widths(WIDTHS), budget.parts)
     recipe = mixed_recipe(found.costs, found.measured, budget, options.nonlinear)
-    path = _folder(options, "recipes") / f"{recipe.name}.json"
-    write_json(path, recipe.to_json())
+    content = recipe.to_json()
+    path = _folder(options, "recipes") / fingerprint(content)[:8] / f"{recipe.name}.json"
+    write_json(path, content)
     logger.info("sensitivity: recipe %s", path)
     return dataclasses.replace(options, recipe=str(path))
 

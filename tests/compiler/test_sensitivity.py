@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from compiler.sensitivity_report import plot_sensitivity, sensitivity_rows
 from numerics.errors import VitqError
 from quantization import artifact as storage
 from quantization.costs import PACKED_BITS, ProductCost
+from quantization.mixed import Budget
+from quantization.recipe import Recipe
 
 BUDGET = 60_000
 """Bytes; 8-bit weights are 134,912."""
@@ -49,7 +52,8 @@ def test_mixed_recipe_is_measured_once_and_quantized(
         if key.endswith(".weight")
     }
     assert 0.9 * BUDGET < sum(bits.values()) / 8 <= BUDGET
-    recipe = json.loads((made.parent / "recipes" / f"mixed-bytes{BUDGET}.json").read_text())
+    (path,) = (made.parent / "recipes").glob(f"*/mixed-bytes{BUDGET}.json")
+    recipe = json.loads(path.read_text())
     assert {layer["weight_bits"] for layer in recipe["layers"]} > {3, 8}
 
     (kept,) = (made.parent / "sensitivity").iterdir()
@@ -70,6 +74,27 @@ def test_mixed_recipe_is_measured_once_and_quantized(
     assert "too small" in capsys.readouterr().err
     assert call(folder, monkeypatch, *mixed[:-2]) == 2
     assert "--budget-bytes" in capsys.readouterr().err
+
+
+def test_every_measurement_has_a_recipe_of_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another draw of pictures may give another recipe of the same name: both are kept."""
+    measured = sensitivity(QuantizeOptions(artifacts=folder, calib_count=4))
+
+    def draw(options: QuantizeOptions, *_: object) -> stage.Measurement:
+        noises = [entry.noise for entry in measured.measured][:: -1 if options.calib_seed else 1]
+        pairs = zip(measured.measured, noises, strict=True)
+        found = [replace(entry, noise=noise) for entry, noise in pairs]
+        return replace(measured, measured=found)
+
+    monkeypatch.setattr(stage, "sensitivity", draw)
+    options = [QuantizeOptions(artifacts=folder, calib_seed=seed) for seed in (0, 1)]
+    first, second = (stage.mixed_options(o, Budget(BUDGET)).recipe for o in options)
+    assert first != second and Path(first).name == Path(second).name
+    assert Path(first).read_text() != Path(second).read_text()
+    title = f"mixed-bytes{BUDGET}"
+    assert {Recipe.parse(path).name for path in (first, second)} == {title}
 
 
 def test_a_run_that_is_stopped_goes_on(
