@@ -19,6 +19,7 @@
 #                           search for faster kernels; compile uses what it finds (UNTUNED=1: not)
 # make benchmark            beside other runtimes; BATCH=1,8,32 THREADS=1,2 PROFILE=1 SCALING=224,304,384
 #                           PLOT=bars.png ROOFLINE=roofline.png JSON=out.json; see benchmarks/README.md
+#                           BESIDE="folder folder": libraries of further artifacts take part
 
 PYTHON ?= python3
 VENV := .venv
@@ -58,6 +59,7 @@ FLAVOUR ?= vm
 OUT ?= bundle
 LABELS ?=
 TO ?=
+BESIDE ?=
 TRACKER ?=
 KEY ?=
 TRIALS ?=
@@ -136,7 +138,7 @@ inspect: $(READY)
 	$(VITQ) inspect "$(LIBRARY)"
 
 benchmark: export
-	$(VITQ) benchmark "$(FOLDER)" --target $(TARGET) --batch "$(BATCH)" \
+	$(VITQ) benchmark "$(FOLDER)" $(BESIDE) --target $(TARGET) --batch "$(BATCH)" \
 		$(call option,--threads,$(THREADS)) $(call option,--contestants,$(CONTESTANTS)) \
 		$(call option,--rounds,$(ROUNDS)) $(call option,--scaling,$(SCALING)) \
 		$(call option,--plot,$(PLOT)) $(call option,--roofline,$(ROOFLINE)) \

@@ -171,7 +171,7 @@ def evaluate(
 
 @app.command()
 def benchmark(
-    folder: opt.Folder,
+    folders: opt.Folders,
     target: Annotated[
         str | None, typer.Option(help="as for compile; the folder's own if absent")
     ] = None,
@@ -196,9 +196,9 @@ def benchmark(
 
     request = BenchmarkRequest(
         target, batch, threads, contestants, rounds, profile, scaling, plot, roofline, as_json,
-        opt.tracker(tracker, key, lambda: target or ""),
+        opt.tracker(tracker, key, lambda: target or ""), tuple(folders[1:]),
     )  # fmt: skip
-    run_benchmark(folder, request)
+    run_benchmark(folders[0], request)
 
 
 @app.command()

@@ -72,6 +72,12 @@ TrackerAddress = Annotated[
 ]
 Key = Annotated[str | None, typer.Option(help="of those devices; the target's name if absent")]
 Folder = Annotated[Path, typer.Argument(help="the artifact's folder, or a target's in it")]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(
+        help="the artifact's folder, or a target's in it; of further ones the library takes part"
+    ),
+]
 
 
 NOT_HERE = (

@@ -33,6 +33,7 @@ from compiler.spread import Summary, summarize
 from compiler.verify import IntegersDifferError
 from numerics.arrays import FloatArray
 from numerics.errors import VitqError
+from quantization.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,8 @@ class _Judge:
 def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
     """One cell, from its file or computed; a refusal is not kept."""
     key = judge.key(backend, quantize_fingerprint(options))
-    names = (options.calibration_source, options.recipe, options.method)
+    recipe = Recipe.parse(options.recipe, options.nonlinear).name
+    names = (options.calibration_source, recipe, options.method)
     seed = options.calib_seed
     title = " ".join(names) + (f", seed {seed}" if seed else "")
 

@@ -6,7 +6,7 @@ float nonlinear operators in between. That is what an ONNX QDQ file means, so it
 counterpart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,21 @@ class GraphModule(torch.nn.Module):
         if x.dtype == torch.uint8:
             x = x.to(self.dtype) / 255
         values: dict[str, torch.Tensor] = {}
-        for node in self.graph:
+        self.advance(values, self.graph, x)
+        return values[self.graph.output]
+
+    def advance(
+        self, values: dict[str, torch.Tensor], nodes: Iterable[Node], x: torch.Tensor
+    ) -> None:
+        """Compute some nodes that follow each other.
+
+        Args:
+            values: results of the nodes before that are still needed; edited in place to those
+                after.
+            nodes: in execution order.
+            x: the graph's input.
+        """
+        for node in nodes:
             value = x if node.op is OpKind.INPUT else self._compute(node, values, x.shape[0])
             if self.observer is not None:
                 self.observer(node, value)
@@ -162,7 +176,6 @@ class GraphModule(torch.nn.Module):
             for name in node.inputs:
                 if self._last_use[name] == node.name and name != self.graph.output:
                     values.pop(name, None)
-        return values[self.graph.output]
 
     def _compute(self, node: Node, values: dict[str, torch.Tensor], batch: int) -> torch.Tensor:
         inputs = [values[name] for name in node.inputs]

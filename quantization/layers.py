@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
 
 from numerics.arrays import FloatArray
 from numerics.errors import VitqError
@@ -82,6 +83,14 @@ class Inputs(NamedTuple):
     rows: torch.Tensor
     weights: torch.Tensor
     means: Means | None = None
+
+
+def input_rows(graph: Graph, node: Node, x: torch.Tensor) -> torch.Tensor:
+    """(R, K): what each output of a layer is a product with, from what the layer reads."""
+    if node.op is OpKind.CONV2D:
+        patch = graph.tensor(node, "weight").shape[2]
+        return F.unfold(x, patch, stride=patch).transpose(1, 2).flatten(0, 1)
+    return x.flatten(0, -2)
 
 
 def round_layer(

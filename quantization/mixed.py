@@ -5,14 +5,15 @@ error at a width is the noise that this width adds to that of 8 bits everywhere;
 count as worse than fewer, whatever a few pictures say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from numerics.errors import VitqError
 from quantization.allocation import Choice, allocate
-from quantization.costs import ProductCost
+from quantization.costs import PACKED_BITS, ProductCost
 from quantization.recipe import LayerBits, Nonlinear, Recipe
-from quantization.sensitivity import ACTIVATION, FULL_BITS, WEIGHT, Sensitivity
+from quantization.sensitivity import FULL_BITS, Sensitivity
+from quantization.widths import ACTIVATION, PARTS, WEIGHT
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,16 @@ class Budget:
             raise VitqError("recipe mixed: give one of --budget-bytes and --budget-bitops")
         if given[0] <= 0:
             raise VitqError(f"a budget of {given[0]}: give a positive number")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Whose widths it limits."""
+        return (WEIGHT,) if self.size_bytes is not None else PARTS
+
+    def widths(self, widths: Iterable[int]) -> tuple[int, ...]:
+        """Those that cost less than 8 bits."""
+        limit = PACKED_BITS if self.size_bytes is not None else FULL_BITS - 1
+        return tuple(bits for bits in widths if bits <= limit)
 
     @property
     def label(self) -> str:

@@ -10,32 +10,38 @@ compared with the float model's:
 for logits x of the float model and y of the narrow one. Noise adds up over layers as long as it is
 small, and is smooth where a confident model's divergence is almost nothing.
 
-Narrow weights are rounded to nearest; a narrow input gets the range with the smallest squared error
-at its width. Methods that do more for narrow widths do better than this says, for all layers alike.
+Narrow weights are rounded as the method does it, on what the layer reads at 8 bits everywhere; with
+feedback only where that is many rows, or the pictures that decide the rounding would also say that
+it is good. A narrow input gets the range with the smallest squared error at its width.
+
+Cases go in execution order, and each begins where it differs: what lies before is computed once for
+all of them.
 """
 
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from numerics.arrays import FloatArray, UInt8Array
-from numerics.qparams import QScheme, quantize
+from numerics.qparams import QScheme
 from quantization.attention_codes import narrow_codes
 from quantization.costs import WEIGHTED, has_fixed_width, operand_source
 from quantization.fake_quantize import GraphModule
 from quantization.graph import Graph, Node, OpKind
-from quantization.methods import RangeRule
-from quantization.observers import Observer, activation_qparams, weight_qparams
-from quantization.widths import PRODUCTS
+from quantization.layers import Inputs, Means, input_rows, round_layer
+from quantization.methods import Method, RangeRule, WeightRounding
+from quantization.observers import Observer, activation_qparams
+from quantization.widths import ACTIVATION, PARTS, PRODUCTS, WEIGHT
 
 BATCH = 8
 FULL_BITS = 8
-WEIGHT, ACTIVATION = "weight", "activation"
+ROWS_PER_INPUT = 4
+"""So many rows for each input of a layer make rounding with feedback fit more than these rows."""
 
 
 @dataclass(frozen=True)
@@ -71,49 +77,114 @@ class Sensitivity:
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
+class Case(NamedTuple):
+    """What is measured: one layer's part at one width; "", "" and 8 bits for all at 8 bits."""
+
+    layer: str
+    part: str
+    bits: int
+
+
+WHOLE = Case("", "", FULL_BITS)
+
+
+def sensitivity_cases(
+    graph: Graph, widths: Iterable[int], parts: Iterable[str] = PARTS
+) -> list[Case]:
+    """All cases of some widths below 8 and some parts, 8 bits everywhere first."""
+    found = [WHOLE]
+    for node in graph:
+        if node.op not in PRODUCTS:
+            continue
+        own = {WEIGHT: node.op in WEIGHTED, ACTIVATION: bool(_free_inputs(graph, node))}
+        found += [Case(node.name, p, bits) for p in parts if own[p] for bits in sorted(widths)]
+    return found
+
+
 def measure_sensitivity(
     quantized: Graph,
     float_logits: FloatArray,
     pixels: UInt8Array,
-    widths: tuple[int, ...],
+    cases: Iterable[Case],
+    method: Method,
     track: Track,
-) -> list[Sensitivity]:
-    """Measure every layer at every width.
+) -> Iterator[Sensitivity]:
+    """Measure some cases.
 
     Args:
         quantized: with 8 bits everywhere; not edited.
         float_logits: (N, classes) of the float model.
         pixels: (N, C, H, W) uint8.
-        widths: below 8.
+        cases: of `sensitivity_cases`.
+        method: how weights are rounded.
         track: wraps the measurements with a progress bar.
 
-    Returns:
-        First what 8 bits everywhere give, as the layer "" and the part "", then one entry for each
-        layer, part and width.
+    Yields:
+        One entry for each case, in execution order.
     """
-    whole = _measured(quantized, float_logits, pixels)
-    found = [Sensitivity("", "", "", FULL_BITS, *whole)]
-    cases = list(_cases(quantized, widths))
-    seen = _observe_inputs(quantized, pixels)
-    for node, part, bits in track(cases, "sensitivity", len(cases)):
-        if part == WEIGHT:
-            narrow = _narrow_weight(quantized, node, bits)
-        else:
-            narrow = _narrow_input(quantized, node, bits, seen)
-        figures = _measured(narrow, float_logits, pixels)
-        found.append(Sensitivity(node.name, node.op.value, part, bits, *figures))
-    return found
+    cases = list(cases)
+    narrow_inputs = any(case.part == ACTIVATION for case in cases)
+    seen = _observe_inputs(quantized, pixels) if narrow_inputs else {}
+    places = {node.name: place for place, node in enumerate(quantized)}
+
+    def begin(case: Case) -> int:
+        if case == WHOLE:
+            return 0
+        node = quantized.nodes[case.layer]
+        sources = [node] if case.part == WEIGHT else _free_inputs(quantized, node)
+        return min(places[source.name] for source in sources)
+
+    front = _Front(quantized, pixels)
+    for case in track(sorted(cases, key=begin), "sensitivity", len(cases)):
+        front.move(begin(case))
+        op, narrow = "", quantized
+        if case != WHOLE:
+            node = quantized.nodes[case.layer]
+            op = node.op.value
+            narrow = (
+                _narrow_weight(quantized, node, case.bits, method, front.value(node.inputs[0]))
+                if case.part == WEIGHT
+                else _narrow_input(quantized, node, case.bits, seen)
+            )
+        figures = _compare(front.logits(narrow), float_logits)
+        yield Sensitivity(case.layer, op, case.part, case.bits, *figures)
 
 
-def _cases(graph: Graph, widths: tuple[int, ...]) -> Iterator[tuple[Node, str, int]]:
-    for node in graph:
-        if node.op not in PRODUCTS:
-            continue
-        parts = [WEIGHT] if node.op in WEIGHTED else []
-        parts += [ACTIVATION] if _free_inputs(graph, node) else []
-        for part in parts:
-            for bits in sorted(widths):
-                yield node, part, bits
+class _Front:
+    """The values of a quantized network just before one of its nodes, for all pictures.
+
+    Args:
+        graph: quantized.
+        pixels: (N, C, H, W) uint8.
+    """
+
+    def __init__(self, graph: Graph, pixels: UInt8Array) -> None:
+        self._module = GraphModule(graph, simulate=True)
+        self._batches = [batch.to(torch.float32) / 255 for batch in _batches(pixels)]
+        self._values: list[dict[str, torch.Tensor]] = [{} for _ in self._batches]
+        self._place = 0
+
+    @torch.inference_mode()
+    def move(self, place: int) -> None:
+        """Go on to another node, by its place in execution order."""
+        nodes = list(self._module.graph)[self._place : place]
+        for values, batch in zip(self._values, self._batches, strict=True):
+            self._module.advance(values, nodes, batch)
+        self._place = place
+
+    def value(self, name: str) -> torch.Tensor:
+        """What an earlier node gives that a later one needs, of all pictures."""
+        return torch.cat([values[name] for values in self._values])
+
+    @torch.inference_mode()
+    def logits(self, graph: Graph) -> FloatArray:
+        """(N, classes) float64 of a graph that is the same up to here."""
+        module, outputs = GraphModule(graph, simulate=True), []
+        for before, batch in zip(self._values, self._batches, strict=True):
+            values = dict(before)
+            module.advance(values, list(graph)[self._place :], batch)
+            outputs.append(values[graph.output].numpy())
+        return np.concatenate(outputs).astype(np.float64)
 
 
 def _free_inputs(graph: Graph, node: Node) -> list[Node]:
@@ -122,16 +193,23 @@ def _free_inputs(graph: Graph, node: Node) -> list[Node]:
     return [s for s in sources if not has_fixed_width(s) and s.out is not None]
 
 
-def _narrow_weight(graph: Graph, node: Node, bits: int) -> Graph:
+def _narrow_weight(graph: Graph, node: Node, bits: int, method: Method, x: torch.Tensor) -> Graph:
     """A graph in which one layer's weights have fewer bits; the original is shared otherwise."""
     changed = Graph(dict(graph.nodes), graph.output, dict(graph.tensors), dict(graph.qparams))
-    weight = graph.real(node, "weight")
-    qparams = weight_qparams(weight, bits)
     narrow = copy.copy(node)
     narrow.params = dict(node.params)
     changed.nodes[node.name] = narrow
-    changed.set_param(narrow, "weight", quantize(weight, qparams))
-    changed.qparams[narrow.params["weight"]] = qparams
+    rows = input_rows(graph, node, x)
+    weights = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
+    means = None
+    if method.correct_bias:
+        read = (weights @ rows.to(torch.float64)).numpy()
+        matrix = graph.real(node, "weight")
+        produced = matrix.reshape(len(matrix), -1) @ read + graph.real(node, "bias")
+        means = Means(read, produced)
+    if method.rounding is WeightRounding.FEEDBACK and len(rows) < ROWS_PER_INPUT * rows.shape[1]:
+        method = replace(method, rounding=WeightRounding.CLIPPED)
+    round_layer(changed, narrow, bits, method, Inputs(rows, weights, means))
     return changed
 
 
@@ -169,11 +247,8 @@ def _narrow_input(graph: Graph, node: Node, bits: int, seen: dict[str, Observer]
     return changed
 
 
-def _measured(graph: Graph, float_logits: FloatArray, pixels: UInt8Array) -> tuple[float, float]:
+def _compare(logits: FloatArray, float_logits: FloatArray) -> tuple[float, float]:
     """Noise and divergence of a quantized graph's logits."""
-    module = GraphModule(graph, simulate=True)
-    outputs = [module(batch).numpy() for batch in _batches(pixels)]
-    logits = np.concatenate(outputs).astype(np.float64)
     exact = float_logits.astype(np.float64)
     p, q = _log_softmax(exact), _log_softmax(logits)
     kl = float((np.exp(p) * (p - q)).sum(axis=1).mean())

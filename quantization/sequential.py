@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
 
 from numerics.arrays import FloatArray
 from numerics.qparams import dequantize
@@ -28,7 +27,14 @@ from quantization.equalize import equalize_value, value_paths
 from quantization.fake_quantize import compute_node, simulate_node
 from quantization.graph import Graph, Node, OpKind
 from quantization.importance import Importance
-from quantization.layers import Inputs, Means, activation_scheme, quantize_constant, round_layer
+from quantization.layers import (
+    Inputs,
+    Means,
+    activation_scheme,
+    input_rows,
+    quantize_constant,
+    round_layer,
+)
 from quantization.methods import GeluRanges, Method, WeightRounding
 from quantization.migration import migrate
 from quantization.observers import channel_extent
@@ -160,13 +166,10 @@ class Walk:
     def _layer(self, node: Node) -> torch.Tensor:
         """Round a layer's weights for the inputs at hand, and compute its result."""
         result, scales = self._compute(node, self.values), None
+        rows = input_rows(self.graph, node, self.values[node.inputs[0]])
         if node.op is OpKind.CONV2D:
-            x = self.values[node.inputs[0]]
-            patch = self.graph.tensor(node, "weight").shape[2]
-            rows = F.unfold(x, patch, stride=patch).transpose(1, 2).flatten(0, 1)
             weights = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
         else:
-            rows = self.values[node.inputs[0]].flatten(0, -2)
             weights = self.sampler.row_weights(node, result)
             if self.method.equalize:
                 self._equalize(node, result, weights)

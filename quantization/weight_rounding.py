@@ -31,6 +31,9 @@ WIDE = 7
 DAMPING = 0.01
 """Added to H's diagonal, as a share of its mean (GPTQ's published code: the same)."""
 BLOCK = 64
+PART = 1 << 21
+"""Weights (16 MiB of float64), all candidates counted, that are rounded at a time: DeiT-Base's MLP
+with nine candidates would take 170 MB for each of several copies."""
 SWEEPS = 3
 """Of coordinate descent; further ones gain next to nothing."""
 
@@ -59,27 +62,50 @@ def round_weight(
     if rounding is WeightRounding.NEAREST and scales is None:
         qparams = weight_qparams(weight, bits, floor)
         return quantize(weight, qparams), qparams
-    limits = weight_limits(bits)
     tried = _candidates(weight, bits, floor) if scales is None else scales[None]
     tried = np.maximum(tried, floor).astype(np.float32).astype(np.float64)
+    feedback = _Feedback(hessian) if rounding is WeightRounding.FEEDBACK else None
+    part = max(1, PART // (weight.shape[1] * len(tried)))
+    found = [
+        _round_channels(weight[at : at + part], tried[:, at : at + part], bits, feedback)
+        for at in range(0, len(weight), part)
+    ]
+    codes, scale = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    zeros = np.zeros(scale.shape, np.int32)
+    return codes, QuantParams(scale, zeros, *weight_limits(bits), PerAxis(0))
+
+
+def _round_channels(
+    weight: FloatArray, tried: FloatArray, bits: int, feedback: "_Feedback | None"
+) -> tuple[IntArray, FloatArray]:
+    """Codes of some output channels, each with the best of its scales.
+
+    Args:
+        weight: (O, K) float32.
+        tried: (candidates, O) float64 scales.
+        bits: 2 to 8.
+        feedback: None to round to nearest.
+
+    Returns:
+        (O, K) int8 codes and (O,) float32 scales.
+    """
+    limits = weight_limits(bits)
     rows = torch.from_numpy(weight.astype(np.float64)).repeat(len(tried), 1)
     steps = torch.from_numpy(tried.reshape(-1, 1))
-    if rounding is not WeightRounding.FEEDBACK:
+    if feedback is None:
         codes = torch.clamp(torch.round(rows / steps), *limits)
         errors = (codes * steps - rows).square().sum(1)
     else:
-        codes = _feedback(rows, steps, limits, _damped(hessian))
-        difference = codes * steps - rows
-        errors = ((difference @ hessian) * difference).sum(1)
+        codes = feedback.round(rows, steps, limits)
+        errors = feedback.errors(codes * steps - rows)
     best = errors.reshape(len(tried), -1).argmin(0).numpy()
     chosen = np.arange(weight.shape[0])
     scale = tried[best, chosen].astype(np.float32)
     found = codes.reshape(len(tried), *weight.shape)[torch.from_numpy(best), chosen]
-    if rounding is WeightRounding.FEEDBACK:
+    if feedback is not None:
         steps = torch.from_numpy(scale.astype(np.float64))[:, None]
-        found = _descend(found, rows[: len(weight)], steps, limits, _damped(hessian))
-    zeros = np.zeros(scale.shape, np.int32)
-    return found.numpy().astype(np.int8), QuantParams(scale, zeros, *limits, PerAxis(0))
+        found = _descend(found, rows[: len(weight)], steps, limits, feedback.damped)
+    return found.numpy().astype(np.int8), scale
 
 
 def weight_limits(bits: int) -> tuple[int, int]:
@@ -108,36 +134,55 @@ def _damped(hessian: torch.Tensor) -> torch.Tensor:
     return hessian + ridge * torch.eye(len(hessian), dtype=hessian.dtype)
 
 
-def _feedback(
-    rows: torch.Tensor, steps: torch.Tensor, limits: tuple[int, int], hessian: torch.Tensor
-) -> torch.Tensor:
-    """GPTQ over all rows at once.
+class _Feedback:
+    """GPTQ over rows of weights that read the same.
+
+    What is done column by column is left to NumPy: PyTorch wakes all its threads for a few thousand
+    values, and where another process has the second core, waits a millisecond for them.
 
     Args:
-        rows: (R, K) float64 weights.
-        steps: (R, 1) scales.
-        limits: smallest and largest code.
-        hessian: (K, K), damped.
-
-    Returns:
-        (R, K) codes as float64.
+        hessian: (K, K) float64, H.
     """
-    order = torch.argsort(hessian.diagonal(), descending=True)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian[order][:, order]))
-    upper = torch.linalg.cholesky(inverse, upper=True)
-    rest, codes = rows[:, order].clone(), torch.zeros_like(rows)
-    for start in range(0, rows.shape[1], BLOCK):
-        end = min(start + BLOCK, rows.shape[1])
-        errors = torch.zeros(rows.shape[0], end - start, dtype=rows.dtype)
-        for column in range(start, end):
-            free = rest[:, column : column + 1]
-            code = torch.clamp(torch.round(free / steps), *limits)
-            error = (free - code * steps) / upper[column, column]
-            rest[:, column:end] -= error * upper[column : column + 1, column:end]
-            codes[:, column : column + 1] = code
-            errors[:, column - start : column - start + 1] = error
-        rest[:, end:] -= errors @ upper[start:end, end:]
-    return codes[:, torch.argsort(order)]
+
+    def __init__(self, hessian: torch.Tensor) -> None:
+        self.hessian = hessian
+        self.damped = _damped(hessian)
+        self._order = torch.argsort(self.damped.diagonal(), descending=True)
+        ordered = self.damped[self._order][:, self._order]
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
+        self._upper = torch.linalg.cholesky(inverse, upper=True)
+
+    def errors(self, difference: torch.Tensor) -> torch.Tensor:
+        """(R,) error of the output that (R, K) errors of the weights make."""
+        return ((difference @ self.hessian) * difference).sum(1)
+
+    def round(
+        self, rows: torch.Tensor, steps: torch.Tensor, limits: tuple[int, int]
+    ) -> torch.Tensor:
+        """Round column by column.
+
+        Args:
+            rows: (R, K) float64 weights.
+            steps: (R, 1) scales.
+            limits: smallest and largest code.
+
+        Returns:
+            (R, K) codes as float64.
+        """
+        upper, scales = self._upper.numpy(), steps[:, 0].numpy()
+        pending = rows.T.contiguous()[self._order]  # (K, R): a column is one piece of memory
+        found = torch.zeros_like(pending)
+        rest, codes = pending.numpy(), found.numpy()
+        for start in range(0, len(rest), BLOCK):
+            end = min(start + BLOCK, len(rest))
+            errors = np.zeros_like(rest[start:end])
+            for column in range(start, end):
+                codes[column] = np.rint(rest[column] / scales).clip(*limits)
+                error = (rest[column] - codes[column] * scales) / upper[column, column]
+                rest[column:end] -= upper[column, column:end, None] * error
+                errors[column - start] = error
+            pending[end:] -= self._upper[start:end, end:].T @ torch.from_numpy(errors)
+        return found[torch.argsort(self._order)].T
 
 
 def _descend(
@@ -154,10 +199,10 @@ def _descend(
         e_k' = e_k - (e H)_k / H_kk,    code = round((w_k + e_k') / step)
 
     so that no step makes the error larger. Products wait for a whole block of columns, as in
-    `_feedback`.
+    `_Feedback`.
 
     Args:
-        codes: (R, K) float64, to start from; edited in place.
+        codes: (R, K) float64, to start from.
         rows: (R, K) float64 weights.
         steps: (R, 1) scales.
         limits: smallest and largest code.
@@ -166,20 +211,21 @@ def _descend(
     Returns:
         (R, K) codes.
     """
-    columns = range(0, rows.shape[1], BLOCK)
+    settled, rows, scales = codes.T.contiguous(), rows.T.contiguous(), steps[:, 0]
+    now, wanted, scale = settled.numpy(), rows.numpy(), scales.numpy()
     for _ in range(SWEEPS):
-        gradient = (codes * steps - rows) @ hessian
-        for start in columns:
-            block = slice(start, min(start + BLOCK, rows.shape[1]))
-            own, before = hessian[block, block], codes[:, block].clone()
+        gradient = hessian @ (settled * scales - rows)
+        for start in range(0, len(rows), BLOCK):
+            block = slice(start, min(start + BLOCK, len(rows)))
+            own, before = hessian[block, block].numpy(), settled[block].clone()
+            slope = gradient[block].numpy()
             for k in range(block.stop - start):
-                error = codes[:, start + k] * steps[:, 0] - rows[:, start + k]
-                wanted = rows[:, start + k] + error - gradient[:, start + k] / own[k, k]
-                code = torch.clamp(torch.round(wanted / steps[:, 0]), *limits)
-                change = (code - codes[:, start + k]) * steps[:, 0]
-                gradient[:, block] += change[:, None] * own[k]
-                codes[:, start + k] = code
-            change = (codes[:, block] - before) * steps
-            gradient[:, block] -= change @ own
-            gradient += change @ hessian[block]
-    return codes
+                error = now[start + k] * scale - wanted[start + k]
+                best = wanted[start + k] + error - slope[k] / own[k, k]
+                code = np.rint(best / scale).clip(*limits)
+                slope += own[k, :, None] * ((code - now[start + k]) * scale)
+                now[start + k] = code
+            change = (settled[block] - before) * scales
+            gradient[block] -= hessian[block, block] @ change
+            gradient += hessian[:, block] @ change
+    return settled.T

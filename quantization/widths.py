@@ -5,6 +5,9 @@ from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
 from quantization.recipe import LayerBits, Recipe
 
 PRODUCTS = (OpKind.CONV2D, OpKind.LINEAR, OpKind.MATMUL, OpKind.NORMALIZED_MATMUL)
+WEIGHT, ACTIVATION = "weight", "activation"
+PARTS = (WEIGHT, ACTIVATION)
+"""Of a product: its weights, and what it reads."""
 _LAYERS = (OpKind.CONV2D, OpKind.LINEAR)
 _BETWEEN = (*LAYOUT_OPS, OpKind.SCALE, OpKind.ADD, OpKind.MEAN, OpKind.CONCAT, OpKind.REQUANTIZE)
 

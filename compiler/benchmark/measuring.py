@@ -78,7 +78,7 @@ def _spec(entry: Entry, inputs: Path, threads: int) -> dict[str, Any]:
 
 
 def _write_inputs(task: Task, folder: Path) -> Path:
-    path = folder / f"inputs-{task.batch}.npz"
+    path = folder / f"inputs-{task.artifact.folder.resolve().parent.name}-{task.batch}.npz"
     if not path.is_file():
         pixels, real = pictures(task, task.batch)
         buffer = BytesIO()

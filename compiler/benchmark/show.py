@@ -9,6 +9,7 @@ from compiler.benchmark.stage import BenchmarkOptions, benchmark
 from compiler.cli_options import integers
 from compiler.plotting import check_plot
 from compiler.targets import get_target
+from numerics.errors import VitqError
 
 DIGITS = 5
 
@@ -28,6 +29,7 @@ class BenchmarkRequest:
     roofline: Path | None
     as_json: bool
     tracker: Any = None
+    beside: tuple[Path, ...] = ()
 
     def options(self) -> BenchmarkOptions:
         """Parsed.
@@ -49,12 +51,15 @@ class BenchmarkRequest:
             self.profile or self.roofline is not None,
             () if self.scaling is None else integers(self.scaling, "scaling"),
             self.tracker,
+            self.beside,
         )
 
 
 def run_benchmark(folder: Path, request: BenchmarkRequest) -> None:
     """Run the stage and show its report in every form that was asked for."""
     if request.target is not None and get_target(request.target).gpu is not None:
+        if request.beside:
+            raise VitqError(f"several artifacts: not for {request.target}, vitq kit takes them")
         _run_on_gpu(folder, request, request.target)
         return
     report = benchmark(folder, request.options())

@@ -29,6 +29,7 @@ from numerics.errors import VitqError
 logger = logging.getLogger(__name__)
 
 ROUNDS = 20
+OWN = "vitq-int8-tuned"
 INTERRUPTED = 130
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class BenchmarkOptions:
         scaling: picture sizes to measure growth over, or none.
         tracker: of the devices of which one is measured; None for this machine. An empty key
             stands for the target's name.
+        beside: folders of further artifacts, whose tuned libraries take part.
     """
 
     target: str | None = None
@@ -58,6 +60,7 @@ class BenchmarkOptions:
     profile: bool = False
     scaling: tuple[int, ...] = ()
     tracker: Tracker | None = None
+    beside: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
@@ -132,6 +135,7 @@ def benchmark(folder: Path, options: BenchmarkOptions) -> Report:
     report = Report(artifact.folder, describe_machine(usable_cores(max(options.threads))))
     tasks = [Task(artifact, target, batch) for batch in options.batches]
     ready, reasons = prepare_all(tasks, options.contestants)
+    _add_others(ready, reasons, target, options)
     for threads in options.threads:
         measured, failed = measure(ready, threads, options.rounds)
         _add(report, threads, measured, {**reasons, **failed})
@@ -156,6 +160,7 @@ def _benchmark_there(
     names = [n for n in options.contestants if CONTESTANTS[n].loader in LOADERS]
     tasks = [Task(artifact, target, batch) for batch in options.batches]
     ready, reasons = prepare_all(tasks, tuple(names))
+    _add_others(ready, reasons, target, options)
     for task, name in product(tasks, set(options.contestants) - set(names)):
         reasons[name, task.batch] = NOT_THERE
     with device_for(tracker, target) as session:
@@ -164,6 +169,21 @@ def _benchmark_there(
             measured, failed = measure(session, ready, threads, options.rounds)
             _add(report, threads, measured, {**reasons, **failed})
     return report
+
+
+def _add_others(
+    ready: list[Entry], reasons: dict[Key, str], target: str, options: BenchmarkOptions
+) -> None:
+    """The tuned libraries of further artifacts, called by model and recipe."""
+    artifacts = [open_for(folder, target)[0] for folder in options.beside]
+    pairs = [
+        (replace(CONTESTANTS[OWN], name="/".join(artifact.folder.resolve().parts[-2:])), task)
+        for artifact in artifacts
+        for task in (Task(artifact, target, batch) for batch in options.batches)
+    ]
+    found, failed = _prepare_each(pairs)
+    ready.extend(found)
+    reasons.update(failed)
 
 
 def _add(report: Report, threads: int, rows: list[Row], skipped: dict[Key, str]) -> None:
@@ -229,15 +249,22 @@ def prepare_all(
     Returns:
         Those that are ready, and the reasons of those that are not.
     """
+    return _prepare_each((CONTESTANTS[name], task) for task, name in product(tasks, names))
+
+
+def _prepare_each(
+    pairs: Iterable[tuple[Contestant, Task]],
+) -> tuple[list[Entry], dict[Key, str]]:
     ready: list[Entry] = []
     reasons: dict[Key, str] = {}
-    for task, name in product(tasks, names):
+    for contestant, task in pairs:
+        key = contestant.name, task.batch
         try:
-            ready.append(Entry(CONTESTANTS[name], task, _prepare(CONTESTANTS[name], task)))
+            ready.append(Entry(contestant, task, _prepare(contestant, task)))
         except BrokenProcessPool:
-            reasons[name, task.batch] = "a library crashed while it was built"
+            reasons[key] = "a library crashed while it was built"
         except Exception as error:
-            reasons[name, task.batch] = one_line(error)
+            reasons[key] = one_line(error)
     for (name, batch), reason in reasons.items():
         logger.warning("benchmark: %s, batch %d, is skipped: %s", name, batch, reason)
     return ready, reasons

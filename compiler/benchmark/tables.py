@@ -3,10 +3,8 @@
 from compiler.benchmark.profiling import Profile
 from compiler.benchmark.rounds import Row
 from compiler.benchmark.scaling import Scaling
-from compiler.benchmark.stage import Report
+from compiler.benchmark.stage import OWN, Report
 from compiler.report import print_table
-
-BASE = "vitq-int8-tuned"
 
 
 def print_report(report: Report) -> None:
@@ -33,7 +31,7 @@ def _where(row: Row) -> str:
 
 
 def _print_rows(rows: list[Row], title: str) -> None:
-    base = next((row for row in rows if row.name == BASE), rows[0])
+    base = next((row for row in rows if row.name == OWN), rows[0])
     head = ["contestant", "median ms", "p10", "p90", "images/s", "ratio",
             "peak MiB", "model MiB", "file MiB"]  # fmt: skip
     cells = [

@@ -1,6 +1,7 @@
 """The benchmark's machinery on the embedded model; never a figure's size."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -146,6 +147,16 @@ def test_rows_of_the_embedded_model(report: stage.Report) -> None:
     assert content["machine"]["versions"]["vitq"] != "not installed"
 
 
+def test_further_artifacts_take_part(artifact: Artifact, tmp_path: Path) -> None:
+    other = tmp_path / "my_model" / "w8a8-copy"
+    shutil.copytree(artifact.folder, other, ignore=shutil.ignore_patterns("benchmark", "cpu*"))
+    options = BenchmarkOptions(contestants=(stage.OWN,), rounds=1, beside=(other,))
+    found = benchmark(artifact.folder, options)
+    assert [row.name for row in found.rows] == [stage.OWN, "my_model/w8a8-copy"]
+    assert found.skipped == [] and (other / "cpu" / "model.so").is_file()
+    assert found.rows[0].size_mb == found.rows[1].size_mb
+
+
 def test_profile_counts_what_the_float_model_does(report: stage.Report, artifact: Artifact) -> None:
     (profile,) = report.profiles
     attention = [row for row in profile.kernels if row.family == "attention"]
@@ -276,6 +287,8 @@ def test_bad_inputs_are_one_line(
         "contestant": ([folder, "--contestants", "vitq"], "choose vitq-int8-tuned"),
         "target": ([folder, "--target", "toaster"], "toaster"),
         "one size": ([folder, "--scaling", "224"], "two picture sizes"),
+        "no second artifact": ([folder, str(tmp_path)], "no artifact"),
+        "several on a GPU": ([folder, folder, "--target", "cuda"], "not for cuda"),
         "no matplotlib": ([folder, "--plot", "a.png"], "vitq[benchmark]"),
     }
     for name, (arguments, text) in cases.items():

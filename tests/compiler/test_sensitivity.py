@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from compiler.sensitivity_report import plot_sensitivity, sensitivity_rows
 from numerics.errors import VitqError
 from quantization import artifact as storage
 from quantization.costs import PACKED_BITS, ProductCost
+from quantization.mixed import Budget
+from quantization.recipe import Recipe
 
 BUDGET = 60_000
 """Bytes; 8-bit weights are 134,912."""
@@ -49,21 +52,72 @@ def test_mixed_recipe_is_measured_once_and_quantized(
         if key.endswith(".weight")
     }
     assert 0.9 * BUDGET < sum(bits.values()) / 8 <= BUDGET
-    recipe = json.loads((made.parent / "recipes" / f"mixed-bytes{BUDGET}.json").read_text())
+    (path,) = (made.parent / "recipes").glob(f"*/mixed-bytes{BUDGET}.json")
+    recipe = json.loads(path.read_text())
     assert {layer["weight_bits"] for layer in recipe["layers"]} > {3, 8}
+
+    (kept,) = (made.parent / "sensitivity").iterdir()
+    content = json.loads(kept.read_text())
+    assert content["complete"] == ["weight.3", "weight.4"]  # all that a budget of bytes needs
+    assert len(content["measured"]) == 1 + 2 * 18
+    bit_operations = ["quantize", "--recipe", "mixed", "--budget-bitops", "5e8"]
+    assert call(folder, monkeypatch, *bit_operations) == 0
+    assert "mixed-bitops500000000-repq" in capsys.readouterr().out
 
     def again(*_: object) -> None:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(stage, "_measure", again)
     assert call(folder, monkeypatch, *mixed) == 0
-    bit_operations = ["quantize", "--recipe", "mixed", "--budget-bitops", "5e8"]
     assert call(folder, monkeypatch, *bit_operations) == 0
-    assert "mixed-bitops500000000-repq" in capsys.readouterr().out
     assert call(folder, monkeypatch, *mixed[:-1], "10000") == 2
     assert "too small" in capsys.readouterr().err
     assert call(folder, monkeypatch, *mixed[:-2]) == 2
     assert "--budget-bytes" in capsys.readouterr().err
+
+
+def test_every_measurement_has_a_recipe_of_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another draw of pictures may give another recipe of the same name: both are kept."""
+    measured = sensitivity(QuantizeOptions(artifacts=folder, calib_count=4))
+
+    def draw(options: QuantizeOptions, *_: object) -> stage.Measurement:
+        noises = [entry.noise for entry in measured.measured][:: -1 if options.calib_seed else 1]
+        pairs = zip(measured.measured, noises, strict=True)
+        found = [replace(entry, noise=noise) for entry, noise in pairs]
+        return replace(measured, measured=found)
+
+    monkeypatch.setattr(stage, "sensitivity", draw)
+    options = [QuantizeOptions(artifacts=folder, calib_seed=seed) for seed in (0, 1)]
+    first, second = (stage.mixed_options(o, Budget(BUDGET)).recipe for o in options)
+    assert first != second and Path(first).name == Path(second).name
+    assert Path(first).read_text() != Path(second).read_text()
+    title = f"mixed-bytes{BUDGET}"
+    assert {Recipe.parse(path).name for path in (first, second)} == {title}
+
+
+def test_a_run_that_is_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save, saved = stage._save, []
+
+    def stop_after_five(path: Path, wanted: str, result: stage.Measurement) -> None:
+        save(path, wanted, result)
+        saved.append(len(result.measured))
+        if len(saved) == 5:
+            raise KeyboardInterrupt
+
+    arguments = ["sensitivity", "--widths", "4", "--json"]
+    monkeypatch.setattr(stage, "_save", stop_after_five)
+    assert call(tmp_path, monkeypatch, *arguments) == 130
+    capsys.readouterr()
+    assert call(tmp_path, monkeypatch, *arguments) == 0
+    assert saved == [*range(1, 1 + 1 + 18 + 25), 1 + 18 + 25]  # the last one says: complete
+    stopped = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(stage, "_save", save)
+    assert call(tmp_path / "at_once", monkeypatch, *arguments) == 0
+    assert json.loads(capsys.readouterr().out) == stopped
 
 
 def test_table_plot_and_json(

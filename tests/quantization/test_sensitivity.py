@@ -1,6 +1,7 @@
 """Measured sensitivity, costs, and what a change of one layer is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,21 @@ from numerics.qparams import dequantize, quantize
 from quantization.costs import product_costs
 from quantization.fake_quantize import GraphModule
 from quantization.graph import Graph, OpKind
+from quantization.layers import input_scale
+from quantization.methods import WeightRounding, get_method
 from quantization.observers import weight_qparams
-from quantization.sensitivity import ACTIVATION, WEIGHT, Sensitivity, measure_sensitivity
+from quantization.sensitivity import (
+    Case,
+    Sensitivity,
+    _narrow_input,
+    _observe_inputs,
+    measure_sensitivity,
+    sensitivity_cases,
+)
+from quantization.widths import ACTIVATION, WEIGHT
 
 WIDTHS = (2, 6)
+NEAREST, FEEDBACK = get_method("minmax"), get_method("repq")
 
 
 def silent(items, title, total):  # type: ignore[no-untyped-def]
@@ -25,7 +37,11 @@ def silent(items, title, total):  # type: ignore[no-untyped-def]
 def measured(
     digits_graph: Graph, digits_pixels: UInt8Array, digits_logits: FloatArray
 ) -> list[Sensitivity]:
-    return measure_sensitivity(digits_graph, digits_logits[:8], digits_pixels[:8], WIDTHS, silent)
+    cases = sensitivity_cases(digits_graph, WIDTHS)
+    found = measure_sensitivity(
+        digits_graph, digits_logits[:8], digits_pixels[:8], cases, NEAREST, silent
+    )
+    return list(found)
 
 
 def find(measured: list[Sensitivity], layer: str, part: str, bits: int) -> Sensitivity:
@@ -64,6 +80,9 @@ def test_weight_entry_is_the_graph_with_that_layer_rounded(
     qparams = weight_qparams(weight, 2)
     narrow = dequantize(quantize(weight, qparams), qparams)
     module._params[node.name, "weight"] = torch.from_numpy(narrow)
+    step = input_scale(digits_graph, node) * qparams.scale.astype(np.float64)
+    bias = np.rint(digits_graph.real(node, "bias") / step) * step  # in steps of the accumulator
+    module._params[node.name, "bias"] = torch.from_numpy(bias.astype(np.float32))
     logits = module(torch.from_numpy(digits_pixels[:8])).numpy().astype(np.float64)
     exact = digits_logits[:8].astype(np.float64)
     entry = find(measured, node.name, WEIGHT, 2)
@@ -72,12 +91,64 @@ def test_weight_entry_is_the_graph_with_that_layer_rounded(
     assert entry.kl == pytest.approx((p * np.log(p / q)).sum() / 8, rel=1e-3, abs=1e-6)
 
 
+def test_any_case_alone_gives_what_it_gives_among_others(
+    digits_graph: Graph,
+    digits_pixels: UInt8Array,
+    digits_logits: FloatArray,
+    measured: list[Sensitivity],
+) -> None:
+    """The values before a case are computed once for all: which others there are is the same."""
+    cases = [Case("scaled_dot_product_attention_2", ACTIVATION, 6), Case("linear_9", WEIGHT, 2)]
+    found = measure_sensitivity(
+        digits_graph, digits_logits[:8], digits_pixels[:8], cases, NEAREST, silent
+    )
+    assert {Case(e.layer, e.part, e.bits): e for e in found} == {
+        case: find(measured, *case) for case in cases
+    }
+
+
+def test_weights_are_rounded_as_the_method_does_it(
+    digits_graph: Graph,
+    digits_pixels: UInt8Array,
+    digits_logits: FloatArray,
+    measured: list[Sensitivity],
+) -> None:
+    """With feedback the noise is less; where few rows are read, rounding does not look at them."""
+    many, few = Case("linear_4", WEIGHT, 2), Case("linear_16", WEIGHT, 2)
+    pixels, logits = digits_pixels[:8], digits_logits[:8]
+    found = list(measure_sensitivity(digits_graph, logits, pixels, [many, few], FEEDBACK, silent))
+    assert found[0].noise < 0.7 * find(measured, *many).noise
+    clipped = replace(FEEDBACK, rounding=WeightRounding.CLIPPED)
+    (same,) = measure_sensitivity(digits_graph, logits, pixels, [few], clipped, silent)
+    assert found[1] == same
+
+
+def test_input_entry_is_the_graph_with_those_quantizers_narrow(
+    digits_graph: Graph,
+    digits_pixels: UInt8Array,
+    digits_logits: FloatArray,
+    measured: list[Sensitivity],
+) -> None:
+    """Computed from the pixels on, all nodes; scores read two inputs."""
+    layer, exact = "scaled_dot_product_attention_2.scores", digits_logits[:8].astype(np.float64)
+    seen = _observe_inputs(digits_graph, digits_pixels[:8])
+    narrow = _narrow_input(digits_graph, digits_graph.nodes[layer], 2, seen)
+    assert sum(narrow.nodes[n.name].out is not n.out for n in digits_graph) == 2
+    logits = GraphModule(narrow, simulate=True)(torch.from_numpy(digits_pixels[:8])).numpy()
+    noise = np.square(logits.astype(np.float64) - exact).sum() / np.square(exact).sum()
+    assert find(measured, layer, ACTIVATION, 2).noise == noise
+
+
 def test_nothing_is_edited(
     digits_graph: Graph, digits_pixels: UInt8Array, digits_logits: FloatArray
 ) -> None:
     before = {key: value.copy() for key, value in digits_graph.tensors.items()}
     outs = {node.name: node.out for node in digits_graph}
-    measure_sensitivity(digits_graph, digits_logits[:1], digits_pixels[:1], (2,), silent)
+    cases = sensitivity_cases(digits_graph, (2,))
+    found = measure_sensitivity(
+        digits_graph, digits_logits[:1], digits_pixels[:1], cases, NEAREST, silent
+    )
+    assert len(list(found)) == len(cases)
     assert outs == {node.name: node.out for node in digits_graph}
     assert before.keys() == digits_graph.tensors.keys()
     assert all(np.array_equal(before[key], digits_graph.tensors[key]) for key in before)

@@ -8,7 +8,7 @@ from numerics.arrays import FloatArray
 from numerics.qparams import dequantize
 from quantization import weight_rounding
 from quantization.methods import WeightRounding
-from quantization.weight_rounding import DAMPING, round_weight, weight_limits
+from quantization.weight_rounding import CLIPS_NARROW, DAMPING, round_weight, weight_limits
 
 ROWS, INPUTS = 5, 24
 
@@ -136,3 +136,16 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
 def test_8_bit_weights_leave_out_the_lowest_code() -> None:
     assert weight_limits(8) == (-127, 127)
     assert weight_limits(4) == (-8, 7)
+
+
+@pytest.mark.parametrize("rounding", list(WeightRounding))
+def test_parts_of_the_channels_give_what_all_together_give(
+    rounding: WeightRounding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = np.concatenate([problem(seed)[0] for seed in range(8)])
+    arguments = weight, 4, rounding, problem()[1], np.zeros(len(weight))
+    codes, qparams = round_weight(*arguments)
+    monkeypatch.setattr(weight_rounding, "PART", 3 * INPUTS * len(CLIPS_NARROW))
+    found, same = round_weight(*arguments)
+    np.testing.assert_array_equal(found, codes)
+    np.testing.assert_array_equal(same.scale, qparams.scale)
