@@ -14,7 +14,7 @@ ARCHITECTURES = {
     "sm_87": GpuFeatures(processors=16, shared_bytes=96 * KIB, macs=2048),
     "sm_89": GpuFeatures(processors=128, shared_bytes=96 * KIB, macs=1024),
     "sm_90": GpuFeatures(132, shared_bytes=224 * KIB, macs=2048, wgmma=True, dependent=True),
-    "sm_100": GpuFeatures(processors=148, shared_bytes=96 * KIB, macs=2048, dependent=True),
+    "sm_100": GpuFeatures(processors=148, shared_bytes=224 * KIB, macs=2048, dependent=True),
     "sm_120": GpuFeatures(processors=170, shared_bytes=96 * KIB, macs=1024, dependent=True),
 }
 """Each with the sizes of its largest common chip, from the vendor's data sheets: they decide

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from compiler.cuda.places import nvidia_packages
 from compiler.deploy.runtime_libs import cache_folder
-from compiler.gpus import Gpu
+from compiler.gpus import ARCHITECTURES, Gpu
 from compiler.targets import find_compiler, get_target
 from numerics.errors import VitqError
 
@@ -57,16 +57,20 @@ def why_not_here(gpu: Gpu) -> str | None:
     """Why code for some architectures cannot run here, in a few words; None if it can.
 
     Machine code runs on later chips of its own generation (sm_80 on sm_86); the newest
-    architecture's PTX is compiled by the driver for every newer GPU.
+    architecture's PTX is compiled by the driver for every newer GPU with as much shared memory.
     """
     reason = why_no_gpu()
     if reason:
         return f"there is {reason}: run it on a machine with an NVIDIA GPU"
     here = capability()
     numbers = [int(name.removeprefix("sm_")) for name in gpu.architectures]
-    if here >= numbers[-1] or any(n // 10 == here // 10 and n <= here for n in numbers):
-        return None
-    return f"this GPU is sm_{here}, and the code is for {', '.join(gpu.architectures)}"
+    names = ", ".join(gpu.architectures)
+    if here < numbers[-1] and not any(n // 10 == here // 10 and n <= here for n in numbers):
+        return f"this GPU is sm_{here}, and the code is for {names}"
+    own = ARCHITECTURES.get(f"sm_{here}")
+    if own is not None and own.shared_bytes < gpu.features.shared_bytes:
+        return f"sm_{here} has less shared memory than code for {names}: give ARCH=sm_{here}"
+    return None
 
 
 def why_no_gpu() -> str | None:

@@ -249,7 +249,7 @@ def test_without_a_gpu_one_line_says_so(
 def test_code_for_another_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "why_no_gpu", lambda: None)
     cases: list[tuple[str, int, bool]] = [
-        ("h200", 90, True), ("h200", 75, False), ("h200", 100, True),
+        ("h200", 90, True), ("h200", 75, False), ("h200", 100, True), ("h200", 120, False),
         ("rtx2080ti", 90, True), ("jetson-orin", 86, False),
     ]  # fmt: skip
     for name, capability, fits in cases:
