@@ -4,7 +4,6 @@ import numpy as np
 from tvm import relax
 
 from relay_passes import dialect
-from relay_passes.interpreter import slices_of
 from relay_passes.matching import (
     LAYOUT_OPS,
     Codes,
@@ -15,6 +14,7 @@ from relay_passes.matching import (
     read_dequantize,
     shape_of,
 )
+from relay_passes.relax_numpy import slices_of
 from relay_passes.rewriting import BindingPass, Context, DeclineError
 
 MOVABLE = (*LAYOUT_OPS, "relax.broadcast_to")

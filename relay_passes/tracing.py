@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from numerics.arrays import IntArray
-from relay_passes.interpreter import LAYOUT
 from relay_passes.matching import LAYOUT_OPS, Expr, op_name, shape_of
+from relay_passes.relax_numpy import LAYOUT
 
 Lookup = Callable[[Expr], Expr]
 
