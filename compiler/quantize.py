@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from compiler.artifacts import (
 from compiler.calibration import GENERATED
 from compiler.progress import progress_bar
 from numerics.errors import VitqError
-from quantization.methods import get_method
+from quantization.methods import DAMPING_MADE, Method, get_method
 from quantization.recipe import Nonlinear, Recipe
 
 if TYPE_CHECKING:
@@ -171,9 +171,7 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
     graph, prep, pictures = prepare(options)
     recipe = Recipe.parse(options.recipe, options.nonlinear)
     pixels = torch.from_numpy(pictures.pixels)
-    quantize_graph(
-        graph, pixels, recipe, get_method(options.method), prep.mean, prep.std, progress_bar
-    )
+    quantize_graph(graph, pixels, recipe, chosen_method(options), prep.mean, prep.std, progress_bar)
     provenance = {
         "fingerprint": quantize_fingerprint(options),
         "model": options.model,
@@ -190,6 +188,12 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
         "command": " ".join(sys.argv),
     }
     return QuantizedModel(graph, pictures.pixels[:SAMPLE_PICTURES], provenance)
+
+
+def chosen_method(options: QuantizeOptions) -> Method:
+    """The method; pictures that were made from the model take more damping."""
+    method = get_method(options.method)
+    return replace(method, damping=DAMPING_MADE) if options.calib in GENERATED else method
 
 
 def load_float_model(options: QuantizeOptions) -> "LoadedModel":

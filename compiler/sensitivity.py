@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.artifacts import fingerprint, is_current, read_json, write_json
 from compiler.progress import progress_bar
-from compiler.quantize import QuantizeOptions, prepare, quantize_fingerprint
+from compiler.quantize import QuantizeOptions, chosen_method, prepare, quantize_fingerprint
 from numerics.errors import VitqError
 from quantization.widths import PARTS, WEIGHT
 
@@ -117,7 +117,6 @@ def _measure(
 
     from quantization.calibrate import quantize_graph
     from quantization.costs import product_costs
-    from quantization.methods import get_method
     from quantization.recipe import Recipe
     from quantization.sensitivity import Case, measure_sensitivity, sensitivity_cases
 
@@ -125,7 +124,7 @@ def _measure(
     keys = {node.name: node.params["weight"] for node in graph if "weight" in node.params}
     modules = {name: key.removesuffix(".weight") for name, key in keys.items()}
     logits = _float_logits(graph, prep, pictures)
-    recipe, method = Recipe.parse(options.recipe, options.nonlinear), get_method(options.method)
+    recipe, method = Recipe.parse(options.recipe, options.nonlinear), chosen_method(options)
     pixels = torch.from_numpy(pictures.pixels)
     quantize_graph(graph, pixels, recipe, method, prep.mean, prep.std, progress_bar)
     measured = list(known)

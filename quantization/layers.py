@@ -128,7 +128,8 @@ def round_layer(
     if inputs is not None and method.rounding is WeightRounding.FEEDBACK:
         hessian = _second_moment(inputs.rows, inputs.weights, centred=means is not None)
     floor = np.abs(bias) / x_scale / BIAS_LIMIT
-    codes, qparams = round_weight(flat, bits, method.rounding, hessian, floor, scales)
+    rounding, damping = method.rounding, method.damping
+    codes, qparams = round_weight(flat, bits, rounding, hessian, floor, scales, damping)
     if means is not None:
         bias = means.produced - codes * qparams.scale.astype(np.float64)[:, None] @ means.read
     graph.set_param(node, "weight", codes.reshape(weight.shape))

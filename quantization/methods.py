@@ -53,6 +53,15 @@ class Search(StrEnum):
     PREDICTION = "prediction"
 
 
+DAMPING, DAMPING_MADE = 0.01, 0.1
+"""Of rounding with feedback; the second for calibration pictures that were made from the model.
+
+It is added to the diagonal of ``E[x x^T]``, as a share of its mean (GPTQ's published code: 0.01).
+Made pictures say less about what a layer reads: on 68 real pictures DeiT-Tiny's logits at W4/A8
+came out 0.5 to 0.8 dB closer with 0.03 to 1, for real calibration pictures 0.2 dB further off.
+"""
+
+
 @dataclass(frozen=True)
 class Method:
     """A post-training quantization method.
@@ -74,6 +83,7 @@ class Method:
         equalize: V's channels are shifted and scaled.
         rounding: how weights become codes.
         correct_bias: a layer's bias is such that its mean output is the float network's.
+        damping: of rounding with feedback.
     """
 
     name: str
@@ -90,6 +100,7 @@ class Method:
     equalize: bool = False
     rounding: WeightRounding = WeightRounding.NEAREST
     correct_bias: bool = False
+    damping: float = DAMPING
 
 
 METHODS = {

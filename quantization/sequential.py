@@ -159,8 +159,9 @@ class Walk:
         codes, qparams = round_weight(weight, bits, WeightRounding.CLIPPED, hessian, floor)
         if self.method.rounding is WeightRounding.FEEDBACK:
             hessian = torch.from_numpy(np.cov(rows.T, dtype=np.float64))
-            rounding, scales = self.method.rounding, qparams.scale
-            codes, qparams = round_weight(weight, bits, rounding, hessian, floor, scales)
+            rounding, damping = self.method.rounding, self.method.damping
+            scales = qparams.scale
+            codes, qparams = round_weight(weight, bits, rounding, hessian, floor, scales, damping)
         return dequantize(codes, qparams)
 
     def _layer(self, node: Node) -> torch.Tensor:

@@ -21,15 +21,13 @@ import torch
 
 from numerics.arrays import FloatArray, IntArray
 from numerics.qparams import PerAxis, QuantParams, bounds, quantize
-from quantization.methods import WeightRounding
+from quantization.methods import DAMPING, WeightRounding
 from quantization.observers import weight_qparams
 
 CLIPS_NARROW = np.linspace(1.0, 0.55, 9)
 CLIPS_WIDE = np.array([1.0, 0.95])
 WIDE = 7
 """From this width on, clipping weights does not pay."""
-DAMPING = 0.01
-"""Added to H's diagonal, as a share of its mean (GPTQ's published code: the same)."""
 BLOCK = 64
 PART = 1 << 21
 """Weights (16 MiB of float64), all candidates counted, that are rounded at a time: DeiT-Base's MLP
@@ -45,6 +43,7 @@ def round_weight(
     hessian: torch.Tensor,
     floor: FloatArray,
     scales: FloatArray | None = None,
+    damping: float = DAMPING,
 ) -> tuple[IntArray, QuantParams]:
     """Codes of a weight and their parameters.
 
@@ -55,6 +54,7 @@ def round_weight(
         hessian: (K, K) float64, H of what the layer reads; used by `FEEDBACK`.
         floor: (O,) smallest allowed scales.
         scales: (O,) scales that are settled, or None.
+        damping: added to H's diagonal, as a share of its mean.
 
     Returns:
         (O, K) codes, and parameters along axis 0.
@@ -64,7 +64,7 @@ def round_weight(
         return quantize(weight, qparams), qparams
     tried = _candidates(weight, bits, floor) if scales is None else scales[None]
     tried = np.maximum(tried, floor).astype(np.float32).astype(np.float64)
-    feedback = _Feedback(hessian) if rounding is WeightRounding.FEEDBACK else None
+    feedback = _Feedback(hessian, damping) if rounding is WeightRounding.FEEDBACK else None
     part = max(1, PART // (weight.shape[1] * len(tried)))
     found = [
         _round_channels(weight[at : at + part], tried[:, at : at + part], bits, feedback)
@@ -127,10 +127,10 @@ def _candidates(weight: FloatArray, bits: int, floor: FloatArray) -> FloatArray:
     return scales.astype(np.float32).astype(np.float64)
 
 
-def _damped(hessian: torch.Tensor) -> torch.Tensor:
+def _damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     """H with a diagonal that makes it invertible, dead inputs (all 0) included."""
     mean = float(hessian.diagonal().mean())
-    ridge = DAMPING * mean if mean > 0 else 1.0
+    ridge = damping * mean if mean > 0 else 1.0
     return hessian + ridge * torch.eye(len(hessian), dtype=hessian.dtype)
 
 
@@ -142,11 +142,12 @@ class _Feedback:
 
     Args:
         hessian: (K, K) float64, H.
+        damping: as for `round_weight`.
     """
 
-    def __init__(self, hessian: torch.Tensor) -> None:
+    def __init__(self, hessian: torch.Tensor, damping: float) -> None:
         self.hessian = hessian
-        self.damped = _damped(hessian)
+        self.damped = _damped(hessian, damping)
         self._order = torch.argsort(self.damped.diagonal(), descending=True)
         ordered = self.damped[self._order][:, self._order]
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from compiler import calibration
-from compiler.quantize import QuantizeOptions, prepare, quantize
+from compiler.quantize import QuantizeOptions, chosen_method, prepare, quantize
 from numerics.errors import VitqError
 from quantization.datafree.sources import SOURCES
+from quantization.methods import DAMPING_MADE
 
 
 @pytest.fixture
@@ -85,6 +86,12 @@ def test_images_are_saved_although_nothing_changed(
     quantize(options)
     quantize(dataclasses.replace(options, save_images=tmp_path / "images"))
     assert (tmp_path / "images" / calibration.SHEET_NAME).is_file()
+
+
+def test_made_pictures_take_more_damping(options: QuantizeOptions) -> None:
+    assert options.calib in calibration.GENERATED
+    real = dataclasses.replace(options, calib="pictures/")
+    assert chosen_method(options) == dataclasses.replace(chosen_method(real), damping=DAMPING_MADE)
 
 
 def test_bad_numbers_are_refused() -> None:

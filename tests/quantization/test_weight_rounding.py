@@ -7,8 +7,8 @@ import torch
 from numerics.arrays import FloatArray
 from numerics.qparams import dequantize
 from quantization import weight_rounding
-from quantization.methods import WeightRounding
-from quantization.weight_rounding import CLIPS_NARROW, DAMPING, round_weight, weight_limits
+from quantization.methods import DAMPING, DAMPING_MADE, WeightRounding
+from quantization.weight_rounding import CLIPS_NARROW, round_weight, weight_limits
 
 ROWS, INPUTS = 5, 24
 
@@ -41,12 +41,13 @@ def textbook(row: FloatArray, scale: float, limits: tuple[int, int], h: FloatArr
     return result
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
-def test_feedback_is_obq(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("bits", "damping"), [(3, DAMPING), (4, DAMPING_MADE), (8, DAMPING)])
+def test_feedback_is_obq(bits: int, damping: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weight_rounding, "SWEEPS", 0)
     weight, hessian = problem()
-    codes, qparams = round_weight(weight, bits, WeightRounding.FEEDBACK, hessian, np.zeros(ROWS))
-    damped = hessian.numpy() + DAMPING * float(hessian.diagonal().mean()) * np.eye(INPUTS)
+    arguments = weight, bits, WeightRounding.FEEDBACK, hessian, np.zeros(ROWS)
+    codes, qparams = round_weight(*arguments, damping=damping)
+    damped = hessian.numpy() + damping * float(hessian.diagonal().mean()) * np.eye(INPUTS)
     for row, scale, found in zip(weight, qparams.scale, codes, strict=True):
         limits = weight_limits(bits)
         np.testing.assert_array_equal(found, textbook(row, float(scale), limits, damped))
