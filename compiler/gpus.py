@@ -18,7 +18,8 @@ ARCHITECTURES = {
     "sm_120": GpuFeatures(processors=170, shared_bytes=96 * KIB, macs=1024, dependent=True),
 }
 """Each with the sizes of its largest common chip, from the vendor's data sheets: they decide
-defaults only. `macs` is what ``mma`` reaches; Hopper's ``wgmma`` has twice as many."""
+defaults, and `shared_bytes` also whether another architecture's code fits (`compiler.cuda.driver`).
+`macs` is what ``mma`` reaches; Hopper's ``wgmma`` has twice as many."""
 SPECIFIC = {"sm_90": "sm_90a"}
 """Machine code is made for an architecture's own instructions where it has any."""
 

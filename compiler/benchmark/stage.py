@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -134,8 +134,7 @@ def benchmark(folder: Path, options: BenchmarkOptions) -> Report:
         return _benchmark_there(artifact, target, options.tracker, options)
     report = Report(artifact.folder, describe_machine(usable_cores(max(options.threads))))
     tasks = [Task(artifact, target, batch) for batch in options.batches]
-    ready, reasons = prepare_all(tasks, options.contestants)
-    _add_others(ready, reasons, target, options)
+    ready, reasons = prepare_all(tasks, options.contestants, options.beside)
     for threads in options.threads:
         measured, failed = measure(ready, threads, options.rounds)
         _add(report, threads, measured, {**reasons, **failed})
@@ -159,8 +158,7 @@ def _benchmark_there(
     tracker.require_devices()
     names = [n for n in options.contestants if CONTESTANTS[n].loader in LOADERS]
     tasks = [Task(artifact, target, batch) for batch in options.batches]
-    ready, reasons = prepare_all(tasks, tuple(names))
-    _add_others(ready, reasons, target, options)
+    ready, reasons = prepare_all(tasks, tuple(names), options.beside)
     for task, name in product(tasks, set(options.contestants) - set(names)):
         reasons[name, task.batch] = NOT_THERE
     with device_for(tracker, target) as session:
@@ -169,21 +167,6 @@ def _benchmark_there(
             measured, failed = measure(session, ready, threads, options.rounds)
             _add(report, threads, measured, {**reasons, **failed})
     return report
-
-
-def _add_others(
-    ready: list[Entry], reasons: dict[Key, str], target: str, options: BenchmarkOptions
-) -> None:
-    """The tuned libraries of further artifacts, called by model and recipe."""
-    artifacts = [open_for(folder, target)[0] for folder in options.beside]
-    pairs = [
-        (replace(CONTESTANTS[OWN], name="/".join(artifact.folder.resolve().parts[-2:])), task)
-        for artifact in artifacts
-        for task in (Task(artifact, target, batch) for batch in options.batches)
-    ]
-    found, failed = _prepare_each(pairs)
-    ready.extend(found)
-    reasons.update(failed)
 
 
 def _add(report: Report, threads: int, rows: list[Row], skipped: dict[Key, str]) -> None:
@@ -242,19 +225,28 @@ def open_for(folder: Path, target: str | None) -> tuple[Artifact, str]:
 
 
 def prepare_all(
-    tasks: Iterable[Task], names: tuple[str, ...]
+    tasks: Sequence[Task], names: tuple[str, ...], beside: tuple[Path, ...] = ()
 ) -> tuple[list[Entry], dict[Key, str]]:
     """Build what the contestants load.
 
+    Args:
+        tasks: of one artifact and target.
+        names: of contestants.
+        beside: folders of further artifacts, whose tuned libraries take part, called by model and
+            recipe.
+
     Returns:
         Those that are ready, and the reasons of those that are not.
+
+    Raises:
+        VitqError: a folder in `beside` is no artifact, or it was not exported.
     """
-    return _prepare_each((CONTESTANTS[name], task) for task, name in product(tasks, names))
-
-
-def _prepare_each(
-    pairs: Iterable[tuple[Contestant, Task]],
-) -> tuple[list[Entry], dict[Key, str]]:
+    pairs = [(CONTESTANTS[name], task) for task, name in product(tasks, names)]
+    for folder in beside:
+        artifact, _ = open_for(folder, None)
+        name = "/".join(artifact.folder.resolve().parts[-2:])
+        own = replace(CONTESTANTS[OWN], name=name)
+        pairs += [(own, replace(task, artifact=artifact)) for task in tasks]
     ready: list[Entry] = []
     reasons: dict[Key, str] = {}
     for contestant, task in pairs:

@@ -16,6 +16,7 @@ from compiler.cuda.emit import (
     WORD_BITS,
     Buffer,
     Expr,
+    as_word,
     clamp,
     const,
     get,
@@ -218,8 +219,8 @@ class Normalize:
         if saturate:
             addend = keep(self.half + (self.zero_point << self.shift))
             word = const(WORD_BITS, "int64")
-            self.low, self.high = _as_int32(addend), _as_int32(addend >> word)
-            self.down = _as_int32(self.shift - word)
+            self.low, self.high = as_word(addend), as_word(addend >> word)
+            self.down = as_word(self.shift - word)
 
     def multiplier(self, total: Expr) -> Expr:
         """Of a row with this sum of exponentials (int64)."""
@@ -236,15 +237,10 @@ class Normalize:
     def __call__(self, acc: Expr, multiplier: Expr) -> Expr:
         """A code as int32."""
         if self.saturate:
-            factor = _as_int32(multiplier)
+            factor = as_word(multiplier)
             return keep(intrinsics.mad_high(acc, factor, self.low, self.high) >> self.down)
         value = rescaled(acc, multiplier, self.half, self.shift) + self.zero_point
-        return keep(clamp(value, self.qmin, self.qmax).astype("int32"))
-
-
-def _as_int32(value: Expr) -> Expr:
-    """The lower word."""
-    return keep(value.astype("int32"))
+        return as_word(clamp(value, self.qmin, self.qmax))
 
 
 def packed(values: Sequence[Expr], bits: int) -> Expr:

@@ -12,10 +12,10 @@ from compiler.cuda.emit import (
     WORD_BYTES,
     Buffer,
     Expr,
+    as_word,
     flat,
     get_many,
     index,
-    keep,
     put,
     put_many,
     registers,
@@ -40,7 +40,7 @@ def load_codes(buffer: Buffer, at: Expr, count: int) -> list[Expr]:
     per_word = max(WORD_BYTES // size, 1)
     if size > WORD_BYTES or count % per_word:
         data = flat(buffer)
-        return [keep(data[at + i].astype("int32")) for i in range(count)]
+        return [as_word(data[at + i]) for i in range(count)]
     words: list[Expr] = []
     data, first = flat(buffer, "int32"), index(at // per_word)
     most = ALIGN // WORD_BYTES

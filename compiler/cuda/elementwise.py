@@ -9,6 +9,7 @@ from compiler.cuda.arith import Add, Gelu, is_twin, rescaled
 from compiler.cuda.emit import (
     Buffer,
     Expr,
+    as_word,
     ceil_div,
     clamp,
     const,
@@ -44,7 +45,7 @@ def each_element(size: int) -> Iterator[Expr]:
 
 def _as_word(buffer: Buffer, at: Expr) -> Expr:
     """An element of a flat tensor as int32."""
-    return keep(flat(buffer)[at].astype("int32"))
+    return as_word(flat(buffer)[at])
 
 
 def lower_add(

@@ -199,6 +199,11 @@ def const(value: int, dtype: str = "int32") -> Expr:
     return tirx.const(value, dtype)
 
 
+def as_word(value: Expr) -> Expr:
+    """As int32, in a register."""
+    return keep(value.astype("int32"))
+
+
 def wide(value: Expr) -> Expr:
     """As int64."""
     return value.astype("int64")

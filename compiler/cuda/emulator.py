@@ -23,6 +23,7 @@ import numpy as np
 
 from compiler.cuda.emit import BYTES
 from compiler.cuda.expressions import Expressions, Mask, Value
+from compiler.cuda.intrinsics import CALL
 from compiler.cuda.memory import (
     EmulationError,
     GlobalMemory,
@@ -205,7 +206,7 @@ class _Statements:
             return lambda mask: None
         if call.op.name == "tirx.tvm_storage_sync":
             return self._barrier
-        if call.op.name != "tirx.cuda.func_call":
+        if call.op.name != CALL:
             raise EmulationError(f"the emulator does not know {call.op.name}")
         name = str(call.args[0].value)
         args = [self.expr.translate(arg) for arg in call.args[1:-1]]

@@ -27,6 +27,7 @@ from compiler.cuda.emit import (
     Expr,
     Shared,
     address,
+    as_word,
     ceil_div,
     clamp,
     const,
@@ -205,7 +206,7 @@ class Epilogue:
             value = rescaled(acc, wide(multiplier), add, wide(shift))
             if not self.forms.narrow:
                 return keep(clamp(value, wide(self.low), wide(self.high)).astype("int32"))
-            value = keep(value.astype("int32"))
+            value = as_word(value)
         only = self.kernel.name in ("linear", "patch_embed")
         return value if only and self.forms.saturate else clamp(value, self.low, self.high)
 
@@ -232,7 +233,7 @@ class Epilogue:
     def _residual(self, at: Expr) -> Expr | None:
         if self.residual is None:
             return None
-        return keep(flat(self.residual)[at].astype("int32"))
+        return as_word(flat(self.residual)[at])
 
     def _residuals(self, at: Expr) -> list[Expr | None]:
         """Of 8 columns, with as few loads as their type allows."""

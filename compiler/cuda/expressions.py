@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from compiler.cuda.emit import BYTES
+from compiler.cuda.intrinsics import CALL
 from compiler.cuda.memory import EmulationError, LocalMemory, Memory, Pointer, Watched
 from numerics.arrays import IntArray
 
@@ -130,7 +131,7 @@ class Expressions:
         if name == "tirx.address_of":
             load = node.args[0]
             return self.pointer(load.source, load.indices)
-        if name == "tirx.cuda.func_call":
+        if name == CALL:
             function = str(node.args[0].value)
             args = [self.translate(arg) for arg in node.args[1:-1]]
             return lambda mask: self.instruction(function, [arg(mask) for arg in args], mask)

@@ -20,7 +20,8 @@ from compiler.cuda import wgmma
 
 Expr = Any
 
-PREFIX = "vitq_"
+CALL, PREFIX = "tirx.cuda.func_call", "vitq_"
+"""TVM's operator for a CUDA function, and what our functions' names begin with."""
 QUALIFIER = "__device__ __forceinline__ "
 MAX_PENDING = 7
 """Groups of copies that may be left unfinished by `wait`."""

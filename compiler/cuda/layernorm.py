@@ -25,6 +25,7 @@ from compiler.cuda.emit import (
     Expr,
     Shared,
     address,
+    as_word,
     ceil_div,
     clamp,
     const,
@@ -113,14 +114,14 @@ def _body(
             for step, column in enumerate(columns)
         ]
         eps, fraction, shift, low, high = (get(params, i) for i in range(5))
-        normalize = _Normalize(channels, kernel.spec, keep(shift.astype("int32")), (low, high))
+        normalize = _Normalize(channels, kernel.spec, as_word(shift), (low, high))
         early = steps * run <= EARLY_ELEMENTS
         constants = (multiplier, addend)
         if early:
-            held = [_held(buffer, columns, inside, run) for buffer in constants]
+            held = [_load(buffer, 0, columns, inside, run, zeros=False) for buffer in constants]
         intrinsics.await_inputs()
         with when(True if rows % warps == 0 else row < rows):
-            loaded = _load(x, base, columns, inside, run)
+            loaded = _load(x, base, columns, inside, run, zeros=True)
             normalize.start(_sums(loaded), eps, fraction)
             for step, column in enumerate(columns):
                 with when(inside[step]):
@@ -136,26 +137,18 @@ def _body(
                     store_codes(out, index(base + column), codes, kernel.spec)
 
 
-def _held(buffer: Buffer, columns: list[Expr], inside: list[Expr], run: int) -> Buffer:
-    """A lane's constants, in registers."""
+def _load(
+    buffer: Buffer, base: Expr | int, columns: list[Expr], inside: list[Expr], run: int, zeros: bool
+) -> Buffer:
+    """A lane's elements in registers; with `zeros`, 0 where there are none."""
     values = registers(len(columns) * run)
     for step, column in enumerate(columns):
-        with when(inside[step]):
-            for i, value in enumerate(load_codes(buffer, column, run)):
-                put(values, step * run + i, value)
-    return values
-
-
-def _load(x: Buffer, base: Expr, columns: list[Expr], inside: list[Expr], run: int) -> Buffer:
-    """A lane's elements; 0 where there are none."""
-    values = registers(len(columns) * run)
-    for step, column in enumerate(columns):
-        if inside[step] is not True:
+        if zeros and inside[step] is not True:
             for i in range(run):
                 put(values, step * run + i, const(0))
         with when(inside[step]):
-            for i, code in enumerate(load_codes(x, index(base + column), run)):
-                put(values, step * run + i, code)
+            for i, value in enumerate(load_codes(buffer, index(base + column), run)):
+                put(values, step * run + i, value)
     return values
 
 
@@ -188,7 +181,7 @@ class _Normalize:
         self, channels: int, saturate: bool, shift: Expr, limits: tuple[Expr, Expr]
     ) -> None:
         self.channels, self.shift = channels, shift
-        self.limits = None if saturate else [keep(limit.astype("int32")) for limit in limits]
+        self.limits = None if saturate else [as_word(limit) for limit in limits]
 
     def start(self, sums: tuple[Expr, Expr], eps: Expr, fraction: Expr) -> None:
         """Root, reciprocal and shifts of the row.
@@ -205,7 +198,7 @@ class _Normalize:
         k = keep((intrinsics.leading_zeros(variance) - const(64 - RADICAND_BITS)) >> const(1))
         radicand = keep(variance << wide(k * const(2)))
         root = reciprocal(radicand, lambda value: const(value, "int64"), keep)
-        self.root = keep(root.astype("int32"))
+        self.root = as_word(root)
         more = keep(const(RECIPROCAL_BITS - WORD_BITS) - k - fraction.astype("int32"))
         self.up, self.down = keep(tirx.max(-more, 0)), keep(tirx.max(more, 0))
         self.half_low = keep(select(more > 0, const(0), const(LOWEST)))

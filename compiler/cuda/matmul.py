@@ -12,11 +12,11 @@ from compiler.cuda.elementwise import each_element
 from compiler.cuda.emit import (
     Buffer,
     Expr,
+    as_word,
     const,
     flat,
     get,
     index,
-    keep,
     put,
     registers,
     serial,
@@ -91,7 +91,7 @@ def _normalized_body(
         row = index(at // width * inner)
         base = index(at // (rows * width) * (inner * width) + at % width)
         with serial(inner) as k:
-            code = keep(left[row + k].astype("int32"))
+            code = as_word(left[row + k])
             put(acc, 0, acc[0] + code * _centred(right, base + k * width, v_zero))
             put(total, 0, total[0] + code)
         put(flat(out), at, normalize(acc[0], normalize.multiplier(wide(total[0]))))

@@ -6,7 +6,7 @@ import numpy as np
 from tvm import tirx
 
 from compiler.cuda.arith import exp2_fraction, order, rescaled
-from compiler.cuda.emit import Buffer, Expr, const, get, keep
+from compiler.cuda.emit import Buffer, Expr, as_word, const, get, keep
 from numerics.arrays import IntArray
 from numerics.dyadic import ACC_LIMIT
 from numerics.shiftmax import LOG2_FRACTION_BITS, CodeParams
@@ -42,7 +42,7 @@ class Capped:
     def __init__(self, constants: Buffer, limit: int) -> None:
         """Read the constants into registers."""
         self.multiplier, self.shift, self.half = (get(constants, i) for i in range(LIMIT_INDEX))
-        self.cut = keep(constants[LIMIT_INDEX].astype("int32"))
+        self.cut = as_word(constants[LIMIT_INDEX])
         self.limit = limit
 
     def __call__(self, distance: Expr) -> Expr:

@@ -17,14 +17,13 @@ import tvm
 from tvm import relax, s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
-from compiler.cuda.intrinsics import PREFIX
+from compiler.cuda.intrinsics import CALL, PREFIX
 
 NAME, DEPENDENT = "vitq", "vitq_dependent"
 LAUNCH_PARAMETERS = "tirx.kernel_launch_params"
 DEPENDENT_TAG = "tirx.use_programtic_dependent_launch"
 SHARED_TAG = "tirx.use_dyn_shared_memory"
 """TVM wants it last."""
-CALL = "tirx.cuda.func_call"
 SCHEDULED = "tirx.is_scheduled"
 GRAPHS = "relax.backend.use_cuda_graph"
 

@@ -15,6 +15,7 @@ from compiler.cuda.emit import (
     WARP,
     Buffer,
     Expr,
+    as_word,
     ceil_div,
     clamp,
     const,
@@ -62,7 +63,7 @@ class Row:
             column = index(turn * WARP + self.lane)
             with when(True if self.columns % WARP == 0 else column < self.columns):
                 at = index(self.base + column)
-                yield at, keep(self.data[at].astype("int32"))
+                yield at, as_word(self.data[at])
 
     def reduce(self, slot: Buffer, combine: Callable[[Expr, Expr], Expr]) -> Expr:
         """Combine a register of all lanes."""
@@ -202,7 +203,7 @@ def _ivit_shiftgelu_body(
 ) -> None:
     with each_row(kernel, x) as row:
         x_zero, i0, m, s, zero, low, high = (get(params, i) for i in range(7))
-        x_zero = keep(x_zero.astype("int32"))
+        x_zero = as_word(x_zero)
         half = keep(const(1, "int64") << (s - const(1, "int64")))
 
         def power(code: Expr) -> Expr:
