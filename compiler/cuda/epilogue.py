@@ -3,7 +3,8 @@
 A thread holds 8 neighbouring columns of each of its rows (`compiler.cuda.loading.grouped_row`).
 For each channel one 16-byte load gives multiplier, shift and the addend of bias, rounding constant
 and zero point: ``code = clamp((acc * m + addend) >> s)``. Then a residual may be added or GELU
-taken, and 8 codes are one store.
+taken, and 8 codes are one store. What is read lies in shared memory by then
+(`compiler.cuda.staging`).
 
 Every instruction counts here: a product of K = 192 has no more than a few cycles for an element.
 Where all shifts are at least 32 (`Forms.up`), only the upper word of the 64-bit sum is shifted;
@@ -15,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from tvm import tirx
 
 from compiler.cuda import intrinsics
 from compiler.cuda.arith import Add, FoldedAdd, Gelu, rescaled
@@ -26,14 +26,11 @@ from compiler.cuda.emit import (
     Buffer,
     Expr,
     Shared,
-    address,
     as_word,
-    ceil_div,
     clamp,
     const,
     flat,
     get,
-    get_many,
     index,
     keep,
     put,
@@ -41,19 +38,16 @@ from compiler.cuda.emit import (
     wide,
 )
 from compiler.cuda.gelu_table import LookUp
-from compiler.cuda.loading import GROUP
-from compiler.cuda.mainloop import FRAGMENT_N, Place
-from compiler.cuda.tile import FRAGMENT_M, PIECE, Tile
+from compiler.cuda.mainloop import MainLoop
+from compiler.cuda.staging import RUN, Runs, Staging
+from compiler.cuda.tile import Needs, Tile
 from compiler.kernels.types import Kernel
 from numerics.arrays import IntArray
 from numerics.dyadic import ACC_LIMIT, Dyadic, addend
 
-RUN = 8
-"""Neighbouring columns of a thread."""
-CHANNEL_WORDS = 4
 LARGEST_INPUT = 255
-TABLE = 4
-"""Input of a kernel that is a GELU's table."""
+MORE = 4
+"""Input of a kernel that is the second step's first: a residual, or a GELU's table."""
 ADDEND_LIMIT = 2**62
 
 
@@ -101,75 +95,81 @@ def pack_channels(
     return narrow, up if fits else None, packed_words
 
 
-def table_bytes(kernel: Kernel) -> int:
-    """Shared memory of a GELU's table; 0 without one."""
-    return WORD_BYTES * kernel.inputs[TABLE].size if kernel.spec.bucket_bits else 0
+def needs_of(kernel: Kernel) -> Needs:
+    """What a kernel's epilogue reads from shared memory."""
+    if kernel.spec.bucket_bits:
+        return Needs(table=WORD_BYTES * kernel.inputs[MORE].size)
+    if kernel.name != "linear_add" or kernel.out.shape[-1] % RUN:
+        return Needs()
+    return Needs(residual=2 if kernel.inputs[MORE].dtype == "int16" else 0)
 
 
 class Epilogue:
     """Finishes one block's tile."""
 
     def __init__(
-        self,
-        kernel: Kernel,
-        tile: Tile,
-        buffers: Sequence[Buffer],
-        first: tuple[Expr, Expr],
-        shared: Shared,
+        self, kernel: Kernel, tile: Tile, buffers: Sequence[Buffer], shared: Shared, loop: MainLoop
     ) -> None:
-        """Sizes.
+        """Sizes and places.
 
         Args:
             kernel: what is computed.
             tile: its schedule.
             buffers: channels' constants, bounds, the second step's inputs, the output.
-            first: row and column of the block.
-            shared: memory; behind the tile's own there is room for a table of a GELU.
+            shared: the block's memory.
+            loop: the products.
         """
-        self.kernel, self.tile, self.first, self.shared = kernel, tile, first, shared
-        channels, self.limits, *self.more, self.out = buffers
-        self.rows, self.columns = kernel.out.rows.shape
-        self.channels = flat(channels)
+        self.kernel, self.tile, self.warp_group = kernel, tile, loop.place.group
+        self.channels, self.limits, *self.more, self.out = buffers
+        self.needs = needs_of(kernel)
+        self.runs = Runs(tile, loop.place, loop.first, kernel.out.rows.shape)
+        self.staging = Staging(tile, self.needs, shared, loop.thread, self.runs, loop.free)
         self.forms: Forms = kernel.spec.forms
+        self.whole = self.runs.columns % RUN == 0
 
-    def fetch(self, thread: Expr) -> None:
-        """Begin to copy a table; it is there when the main loop is done."""
-        if not self.kernel.spec.bucket_bits:
-            return
-        table, pieces = flat(self.more[0]), table_bytes(self.kernel) // PIECE
-        for step in range(ceil_div(pieces, self.tile.threads)):
-            item = index(thread + step * self.tile.threads)
-            whole = (step + 1) * self.tile.threads <= pieces
-            with when(True if whole else item < pieces):
-                to = address(self.shared.bytes, item * PIECE + self.tile.shared_bytes)
-                intrinsics.copy16(to, address(table, item * (PIECE // WORD_BYTES)))
-
-    def emit(self, acc: Buffer, place: Place) -> None:
-        """Code for all accumulators of the thread; groups of warps behind the first do nothing."""
-        tile, self.place = self.tile, place
+    def fetch_constants(self) -> None:
+        """Read bounds and the second step's constants, and begin to copy all others."""
+        self.staging.fetch_channels(self.channels)
+        if self.needs.table:
+            self.staging.fetch_table(self.more[0])
         self.low, self.high = get(self.limits, 0), get(self.limits, 1)
         self._start_second()
-        with when(True if tile.split_k == 1 else place.group < 1):
-            for group in range(tile.warp_n // GROUP):
-                column = place.column + group * GROUP + place.lane % 4 * RUN
-                column = index(self.first[1] + column)
-                with when(True if self.columns % tile.block_n == 0 else column < self.columns):
+
+    def fetch_inputs(self) -> None:
+        """Begin to copy what is added to the results."""
+        if self.needs.residual:
+            self.staging.fetch_residual(self.more[0])
+
+    def emit(self, acc: Buffer) -> None:
+        """Code for all accumulators of the thread; groups of warps behind the first do nothing."""
+        if self.needs.residual:
+            intrinsics.wait(0)
+        with when(True if self.tile.split_k == 1 else self.warp_group < 1):
+            for group in self.runs.groups:
+                intrinsics.sync_warp()  # else constants of all groups are loaded at once, and spill
+                column = self.runs.column(group)
+                with when(self.runs.has_column(column)):
                     self._group(acc, group, column)
 
     def _group(self, acc: Buffer, group: int, column: Expr) -> None:
-        """All rows of 8 columns."""
-        tile, fragments = self.tile, self.tile.warp_n // FRAGMENT_N
-        whole = self.columns % RUN == 0
-        constants = [self._channel(column + c, whole) for c in range(RUN)]
-        for i in range(tile.warp_m // FRAGMENT_M):
-            for half in range(2):
-                row = self.place.row + i * tile.fragment_rows + half * 8 + self.place.lane // 4
-                row = index(self.first[0] + row)
-                with when(True if self.rows % tile.block_m == 0 else row < self.rows):
-                    base = 4 * (i * fragments + group * 4)
-                    values = [acc[base + c // 2 * 4 + half * 2 + c % 2] for c in range(RUN)]
-                    codes = [self._code(v, k) for v, k in zip(values, constants, strict=True)]
-                    self._finish(codes, index(row * self.columns + column), column, whole)
+        """All rows of 8 columns; those behind the last row are computed, too, but not stored."""
+        constants = [self.staging.channel(group, c) for c in range(RUN)]
+        for number, base, row in self.runs.of_group(group):
+            values = [acc[base + c // 2 * 4 + c % 2] for c in range(RUN)]
+            codes = [self._code(v, k) for v, k in zip(values, constants, strict=True)]
+            at = index(row * self.runs.columns + column)
+            if self.needs.residual:
+                codes = self._second(codes, self.staging.residuals(number))
+            elif self.whole and self.residual is None:
+                codes = self._second(codes, [None] * RUN)
+            with when(self.runs.has_row(row)):
+                if not self.whole:
+                    self._store_each(codes, at, column)
+                    continue
+                if self.residual is not None and not self.needs.residual:
+                    codes = self._second(codes, load_codes(self.residual, at, RUN))
+                saturate = self.forms.saturate and not self.kernel.spec.bucket_bits
+                store_codes(self.out, at, codes, saturate)
 
     def _start_second(self) -> None:
         """Read what the second step needs."""
@@ -181,19 +181,12 @@ class Epilogue:
             folded = FoldedAdd(self.more[1], self.forms.saturate)
             self.second = folded if spec.folded else Add(self.more[1])
         elif spec.bucket_bits:
-            first = self.tile.shared_bytes // WORD_BYTES
-            look = LookUp(self.shared.view("int32"), first, spec.bucket_bits)
+            first = self.staging.table // WORD_BYTES
+            look = LookUp(self.staging.words, first, spec.bucket_bits)
             self.second = lambda code, residual: look(code)
         elif kernel.name == "linear_gelu":
             gelu = Gelu(self.more[0], spec.twin)
             self.second = lambda code, residual: gelu(code)
-
-    def _channel(self, column: Expr, whole: bool) -> list[Expr]:
-        """Four words of a channel; those that do not exist repeat the last one."""
-        if not whole:
-            column = index(tirx.min(column, self.columns - 1))
-        words = get_many(self.channels, column * CHANNEL_WORDS, CHANNEL_WORDS)
-        return [words[i] for i in range(CHANNEL_WORDS)]
 
     def _code(self, acc: Expr, channel: list[Expr]) -> Expr:
         multiplier, shift, low, high = channel
@@ -207,21 +200,22 @@ class Epilogue:
             if not self.forms.narrow:
                 return keep(clamp(value, wide(self.low), wide(self.high)).astype("int32"))
             value = as_word(value)
+        if self.needs.table:
+            return keep(intrinsics.limit(value, self.high))
         only = self.kernel.name in ("linear", "patch_embed")
         return value if only and self.forms.saturate else clamp(value, self.low, self.high)
 
-    def _finish(self, codes: list[Expr], at: Expr, column: Expr, whole: bool) -> None:
-        """The second step, and the store of 8 columns at a flat element index."""
-        if not whole:
-            out = flat(self.out)
-            for c, code in enumerate(codes):
-                with when(column + c < self.columns):
-                    put(out, at + c, self._limited(self.second(code, self._residual(at + c))))
-            return
-        residuals = self._residuals(at)
-        done = [self.second(code, r) for code, r in zip(codes, residuals, strict=True)]
-        saturate = self.forms.saturate and not self.kernel.spec.bucket_bits
-        store_codes(self.out, at, done, saturate)
+    def _second(self, codes: list[Expr], residuals: Sequence[Expr | None]) -> list[Expr]:
+        """The second step for a run."""
+        return [self.second(code, r) for code, r in zip(codes, residuals, strict=True)]
+
+    def _store_each(self, codes: list[Expr], at: Expr, column: Expr) -> None:
+        """The second step and the store, one by one: a run that the last column may cut."""
+        out = flat(self.out)
+        for c, code in enumerate(codes):
+            with when(column + c < self.runs.columns):
+                other = None if self.residual is None else as_word(flat(self.residual)[at + c])
+                put(out, at + c, self._limited(self.second(code, other)))
 
     def _limited(self, code: Expr) -> Expr:
         """A code that is stored alone, so that no packing clamps it."""
@@ -229,14 +223,3 @@ class Epilogue:
             return code
         info = np.iinfo(self.kernel.out.dtype)
         return clamp(code, const(int(info.min)), const(int(info.max)))
-
-    def _residual(self, at: Expr) -> Expr | None:
-        if self.residual is None:
-            return None
-        return as_word(flat(self.residual)[at])
-
-    def _residuals(self, at: Expr) -> list[Expr | None]:
-        """Of 8 columns, with as few loads as their type allows."""
-        if self.residual is None:
-            return [None] * RUN
-        return list(load_codes(self.residual, at, RUN))

@@ -17,7 +17,7 @@ from compiler.cuda import wgmma
 from compiler.cuda.arith import folded_add, is_twin
 from compiler.cuda.codes import fills
 from compiler.cuda.emit import ALIGN, Buffer, Shared, ceil_div, index, launch, spread
-from compiler.cuda.epilogue import Epilogue, Forms, pack_channels, table_bytes
+from compiler.cuda.epilogue import Epilogue, Forms, needs_of, pack_channels
 from compiler.cuda.gelu_table import gelu_table
 from compiler.cuda.kernel import call_of, gpu_of
 from compiler.cuda.loading import Patches, Rows, Source
@@ -142,7 +142,7 @@ def _call(
 def product_of(kernel: Kernel) -> Product:
     """The product of a kernel."""
     columns, inner = kernel.inputs[1].shape
-    return Product(kernel.out.size // columns, columns, inner, table_bytes(kernel))
+    return Product(kernel.out.size // columns, columns, inner, needs_of(kernel))
 
 
 def _knobs(kernel: Kernel) -> dict[str, Knob]:
@@ -158,19 +158,19 @@ def _source(kernel: Kernel, x: Buffer) -> Source:
 
 def _body(kernel: Kernel, schedule: Schedule, x: Buffer, weight: Buffer, *rest: Buffer) -> None:
     gpu = gpu_of(kernel)
-    rows, columns, inner, table = product_of(kernel)
-    tile = tile_of(schedule, inner, gpu, table)
+    rows, columns, inner, needs = product_of(kernel)
+    tile = tile_of(schedule, inner, gpu, needs)
     grid = ceil_div(columns, tile.block_n), ceil_div(rows, tile.block_m)
     with launch(grid, tile.threads, early=True) as block:
-        size = max(tile.shared_bytes + table, spread(grid, tile.threads, gpu))
+        size = max(tile.shared_bytes(needs), spread(grid, tile.threads, gpu))
         shared = Shared(size, wgmma.ALIGN if tile.wgmma else ALIGN)
         first = index(block.y * tile.block_m), index(block.x * tile.block_n)
         sources = _source(kernel, x), Rows(weight, kernel.inputs[1])
-        epilogue = Epilogue(kernel, tile, rest, first, shared)
-        epilogue.fetch(block.thread)
         loop = MainLoop(tile, shared, block, sources, first, inner)
-        acc = loop.emit(SIGNS[kernel.inputs[0].dtype] + SIGNS[kernel.inputs[1].dtype])
-        epilogue.emit(acc, loop.place)
+        epilogue = Epilogue(kernel, tile, rest, shared, loop)
+        epilogue.fetch_constants()
+        signs = SIGNS[kernel.inputs[0].dtype] + SIGNS[kernel.inputs[1].dtype]
+        epilogue.emit(loop.emit(signs, epilogue.fetch_inputs))
 
 
 LINEAR = Template("linear", _body, _knobs)

@@ -1,14 +1,17 @@
-"""The product's main loop: a pipeline of asynchronous copies, ``ldmatrix`` and ``mma``.
+"""The product's main loop: a pipeline of asynchronous copies and ``mma`` or ``wgmma``.
 
-    the weights of stages - 1 loads are on their way; then the kernels before this one are awaited
-    stages - 1 loads are on their way
-    for each turn:  wait for the oldest; barrier; start the load that is stages - 1 ahead;
-                    multiply what has arrived
+    the weights of the first loads are on their way; then the kernels before this one are awaited
+    all first loads are on their way
+    for each turn:  wait for the oldest; barrier
+        mma     start the load that is `Tile.ahead` turns ahead; multiply what has arrived
+        wgmma   begin to multiply what has arrived; start that load; wait for the products, or
+                with `Tile.flight` for those of the turn before
 
-One barrier a turn is enough: what a load overwrites was multiplied in the turn before, and every
-thread has passed that when it passes the barrier.
+One barrier a turn is enough: what a load overwrites was multiplied in the turn before (with
+`Tile.flight` in the one before that), and every thread has passed that when it passes the barrier.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from compiler.cuda import intrinsics
@@ -74,7 +77,7 @@ class MainLoop:
             first: row of each.
             inner: padded bytes of K.
         """
-        self.tile, self.shared, self.thread = tile, shared, block.thread
+        self.tile, self.shared, self.thread, self.first = tile, shared, block.thread, first
         self.a = Loader(sources[0], Layout(tile.chunk, False), tile.block_m, first[0], tile.split_k)
         grouped = not tile.wgmma
         layout = Layout(tile.chunk, grouped)
@@ -93,41 +96,74 @@ class MainLoop:
         )
         self.fragments = tile.warp_m // FRAGMENT_M, tile.warp_n // FRAGMENT_N
 
-    def emit(self, signs: str) -> Buffer:
-        """The loop; returns the accumulators: 4 registers for each fragment, rows first.
+    @property
+    def free(self) -> int:
+        """Byte offset of the stage that no load will take when all are on their way."""
+        return self.turns % self.tile.stages * self.tile.stage_bytes
 
-        After it, the groups' sums are in the first group, and shared memory is free.
+    def emit(self, signs: str, loaded: Callable[[], None]) -> Buffer:
+        """The loop.
+
+        Args:
+            signs: types of both operands.
+            loaded: emits copies that are started when all loads are on their way, perhaps to the
+                stage that is `free`; ``intrinsics.wait(0)`` awaits them.
+
+        Returns:
+            The accumulators: 4 registers for each fragment, rows first; the groups' sums are in the
+            first group.
         """
         tile, (rows, columns) = self.tile, self.fragments
         acc = registers(4 * rows * columns)
         for i in range(4 * rows * columns):
             put(acc, i, const(0))
-        first = range(min(tile.stages - 1, self.turns))
-        for stage in first:
-            self._load_weights(stage, stage)
+        for turn in range(min(tile.ahead, self.turns)):
+            self._load_weights(turn, turn)
         intrinsics.await_inputs()
-        for stage in range(tile.stages - 1):
-            if stage in first:
-                self._load_inputs(stage, stage)
+        for turn in range(tile.ahead):
+            if turn < self.turns:
+                self._load_inputs(turn, turn)
+            elif turn == self.turns:
+                loaded()
             intrinsics.commit()
         with serial(self.turns) as turn:
-            intrinsics.wait(tile.stages - 2)
+            intrinsics.wait(tile.ahead - 1)
             if tile.wgmma:
                 intrinsics.fence_async()
             intrinsics.barrier()
-            ahead = index(turn + (tile.stages - 1))
-            with when(ahead < self.turns):
-                self._load_inputs(ahead, ahead % tile.stages)
-                self._load_weights(ahead, ahead % tile.stages)
-            intrinsics.commit()
-            chunk = turn * tile.split_k + self.place.group
-            always = self.chunks % tile.split_k == 0
-            with when(True if always else chunk < self.chunks):
-                multiply = self._multiply_together if tile.wgmma else self._multiply
-                multiply(acc, index(turn % tile.stages * tile.stage_bytes), signs)
+            base = index(turn % tile.stages * tile.stage_bytes)
+            if not tile.wgmma:
+                self._load_ahead(turn, loaded)
+            with when(self._has_chunk(turn)):
+                if tile.wgmma:
+                    self._begin(acc, base, signs)
+                else:
+                    self._multiply(acc, base, signs)
+            if tile.wgmma:
+                self._load_ahead(turn, loaded)
+                with when(self._has_chunk(turn)):
+                    self._finish(acc, rows if tile.flight else 0)
+        if tile.flight:
+            self._finish(acc, 0)
         if tile.split_k > 1:
             self._add_up(acc)
         return acc
+
+    def _has_chunk(self, turn: Expr) -> Expr:
+        """Whether a group has something to multiply in a turn."""
+        always = self.chunks % self.tile.split_k == 0
+        return True if always else turn * self.tile.split_k + self.place.group < self.chunks
+
+    def _load_ahead(self, turn: Expr, loaded: Callable[[], None]) -> None:
+        """Start the load for a later turn, or what comes behind the last."""
+        tile, ahead = self.tile, index(turn + self.tile.ahead)
+        with when(ahead < self.turns):
+            self._load_inputs(ahead, ahead % tile.stages)
+            self._load_weights(ahead, ahead % tile.stages)
+        if self.turns >= tile.ahead:
+            with when(ahead.equal(self.turns)):
+                loaded()
+        intrinsics.commit()
 
     def _load_inputs(self, turn: Expr, stage: Expr) -> None:
         base = stage * self.tile.stage_bytes
@@ -165,8 +201,8 @@ class MainLoop:
                         signs,
                     )
 
-    def _multiply_together(self, acc: Buffer, base: Expr, signs: str) -> None:
-        """One stage's products by groups of four warps."""
+    def _begin(self, acc: Buffer, base: Expr, signs: str) -> None:
+        """Begin one stage's products by groups of four warps."""
         tile, (rows, columns), place = self.tile, self.fragments, self.place
         a_base = base + (place.group * tile.block_m + self.rows) * tile.chunk
         b_base = base + self.a.size + (place.group * tile.block_n + place.column) * tile.chunk
@@ -175,7 +211,14 @@ class MainLoop:
             a = address(self.shared.bytes, index(a_base + i * tile.fragment_rows * tile.chunk))
             to = address(acc, 4 * i * columns)
             intrinsics.wgmma_issue(to, a, b, signs, tile.warp_n, tile.chunk)
-        intrinsics.wgmma_wait(address(acc, 0), 4 * rows * columns)
+
+    def _finish(self, acc: Buffer, pending: int) -> None:
+        """Wait for all products but the latest `pending` fragments' of rows."""
+        rows, columns = self.fragments
+        if pending:
+            intrinsics.wgmma_let(pending)
+        else:
+            intrinsics.wgmma_wait(address(acc, 0), 4 * rows * columns)
 
     def _add_up(self, acc: Buffer) -> None:
         """Sum the groups' accumulators through shared memory, into the first group's."""

@@ -17,7 +17,8 @@ import tvm
 from tvm import relax, s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
-from compiler.cuda.intrinsics import CALL, PREFIX
+from compiler.cuda.device_functions import PREFIX
+from compiler.cuda.intrinsics import CALL
 
 NAME, DEPENDENT = "vitq", "vitq_dependent"
 LAUNCH_PARAMETERS = "tirx.kernel_launch_params"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import product as combinations
 from typing import NamedTuple
 
-from compiler.cuda.tile import KNOBS, REGISTERS, RESERVED, WITHOUT_WGMMA, Tile
+from compiler.cuda.tile import KNOBS, NOTHING, REGISTERS, RESERVED, WITHOUT_WGMMA, Needs, Tile
 from compiler.features import GpuFeatures
 from compiler.kernels.types import Knob
 
@@ -37,6 +37,8 @@ OTHER_REGISTERS = 67
 THREADS, BLOCKS = 2048, 32
 """A multiprocessor's most."""
 SUM_RATE = 32
+MEASURED_ONLY = {"flight": (0,)}
+"""What nothing is predicted of: only a log's records choose it."""
 
 
 class Product(NamedTuple):
@@ -46,13 +48,13 @@ class Product(NamedTuple):
         rows: of the result.
         columns: of it.
         inner: padded bytes of K.
-        table: bytes of shared memory that its epilogue needs.
+        needs: of its epilogue.
     """
 
     rows: int
     columns: int
     inner: int
-    table: int = 0
+    needs: Needs = NOTHING
 
 
 def knobs(product: Product, features: GpuFeatures) -> dict[str, Knob]:
@@ -82,10 +84,10 @@ def ranked(product: Product, features: GpuFeatures) -> tuple[Tile, ...]:
 
 
 def _candidates(features: GpuFeatures, product: Product) -> Iterator[Tile]:
-    for values in combinations(*KNOBS.values()):
+    for values in combinations(*(KNOBS | MEASURED_ONLY).values()):
         tile = Tile(*values)
         divides, enough = product.inner % tile.chunk == 0, tile.warps * tile.split_k >= 2
-        if divides and enough and tile.fits(features, product.table):
+        if divides and enough and tile.fits(features, product.needs):
             yield tile
 
 
@@ -97,10 +99,10 @@ def cycles(tile: Tile, product: Product, features: GpuFeatures) -> float:
         product: what is cut.
         features: of the GPU.
     """
-    rows, columns, inner, table = product
+    rows, columns, inner, needs = product
     blocks = -(-rows // tile.block_m) * -(-columns // tile.block_n)
     turns = -(-inner // (tile.chunk * tile.split_k))
-    resident = min(_fitting(tile, table, features), -(-blocks // features.processors))
+    resident = min(_fitting(tile, needs, features), -(-blocks // features.processors))
     waves = -(-blocks // (features.processors * resident))
     work = _work(tile, resident, features)
     turn = max(work * resident, LATENCY / (tile.stages - 1) + work)
@@ -111,11 +113,11 @@ def cycles(tile: Tile, product: Product, features: GpuFeatures) -> float:
     return START + waves * (start + turns * turn + epilogue)
 
 
-def _fitting(tile: Tile, table: int, features: GpuFeatures) -> int:
+def _fitting(tile: Tile, needs: Needs, features: GpuFeatures) -> int:
     """Blocks that a multiprocessor has room for."""
     acc = tile.warp_m * tile.warp_n // 32
     registers = min(acc + OTHER_REGISTERS, 255) * tile.threads
-    shared = features.shared_bytes // (tile.shared_bytes + table + RESERVED)
+    shared = features.shared_bytes // (tile.shared_bytes(needs) + RESERVED)
     return max(min(shared, REGISTERS // registers, THREADS // tile.threads, BLOCKS), 1)
 
 

@@ -7,6 +7,7 @@ multiply one piece and add up at the end. That is split-K inside of a block: sma
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from compiler.cuda.wgmma import CHUNKS, WIDTHS
 from compiler.features import GpuFeatures
@@ -32,14 +33,32 @@ KNOBS = {
     "chunk": CHUNKS,
     "stages": (2, 3, 4),
     "wgmma": (0, 1),
+    "flight": (0, 1),
 }
-WITHOUT_WGMMA = {"warp_n": (32, 64), "warps_m": (1, 2, 4), "wgmma": (0,)}
+WITHOUT_WGMMA = {"warp_n": (32, 64), "warps_m": (1, 2, 4), "wgmma": (0,), "flight": (0,)}
 """What is left of them on other GPUs, so that a log's records for Hopper do not count there."""
 WARP_GROUP = 4
 """Warps that run one ``wgmma``."""
 LARGEST_MMA_N = 64
 LARGEST_ACC = 128
 """Accumulators of a thread."""
+CHANNEL_BYTES = 16
+"""Constants of one column."""
+
+
+class Needs(NamedTuple):
+    """What an epilogue reads from shared memory beside its columns' constants.
+
+    Attributes:
+        table: bytes of a look-up table.
+        residual: bytes of a code that is added to each result; 0 if none is fetched ahead.
+    """
+
+    table: int = 0
+    residual: int = 0
+
+
+NOTHING = Needs()
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,7 @@ class Tile:
         chunk: bytes of K in one piece.
         stages: of the pipeline.
         wgmma: whether four warps multiply together (`compiler.cuda.wgmma`), each 16 rows of 64.
+        flight: whether they begin a stage's products before those of the stage in front are done.
     """
 
     warp_m: int
@@ -65,6 +85,7 @@ class Tile:
     chunk: int
     stages: int
     wgmma: int = 0
+    flight: int = 0
 
     @property
     def block_m(self) -> int:
@@ -102,12 +123,30 @@ class Tile:
         return 4 * self.block_m * self.block_n * (self.split_k - 1)
 
     @property
-    def shared_bytes(self) -> int:
-        """Of a block."""
+    def ahead(self) -> int:
+        """Stages that are loaded before they are multiplied."""
+        return self.stages - 1 - self.flight
+
+    @property
+    def loop_bytes(self) -> int:
+        """Shared memory of the main loop."""
         return max(self.stage_bytes * self.stages, self.sum_bytes)
 
-    def fits(self, features: GpuFeatures, table: int = 0) -> bool:
-        """Whether a block has room, with as many bytes of a table in shared memory."""
+    def residual_bytes(self, needs: Needs) -> int:
+        """Of the codes that are added to the block's results."""
+        return self.block_m * self.block_n * needs.residual
+
+    def reuses_stage(self, needs: Needs) -> bool:
+        """Whether the residual goes into a stage that the main loop no longer needs."""
+        return self.split_k == 1 and self.residual_bytes(needs) <= self.stage_bytes
+
+    def shared_bytes(self, needs: Needs) -> int:
+        """Shared memory of a block: the main loop's, constants, table, perhaps the residual."""
+        own = 0 if self.reuses_stage(needs) else self.residual_bytes(needs)
+        return self.loop_bytes + self.block_n * CHANNEL_BYTES + needs.table + own
+
+    def fits(self, features: GpuFeatures, needs: Needs = NOTHING) -> bool:
+        """Whether a block has room."""
         acc = self.warp_m * self.warp_n // WARP
         if self.wgmma:
             together = features.wgmma and self.warps_m % WARP_GROUP == 0 and self.warp_m < 64
@@ -115,29 +154,35 @@ class Tile:
             together = self.warp_n <= LARGEST_MMA_N and self.warps_m <= WARP_GROUP
         return (
             together
+            and self.flight <= self.wgmma
+            and self.ahead > 0
             and acc <= LARGEST_ACC
             and self.warps * self.split_k <= WARP_LIMIT
-            and self.shared_bytes + table <= features.shared_bytes
+            and self.shared_bytes(needs) <= features.shared_bytes
             and (acc + OTHER_REGISTERS) * self.threads <= REGISTERS
         )
 
 
-def tile_of(schedule: Schedule, inner: int, features: GpuFeatures, table: int = 0) -> Tile:
+def tile_of(schedule: Schedule, inner: int, features: GpuFeatures, needs: Needs = NOTHING) -> Tile:
     """The schedule's tile, reduced until it fits: every combination of knobs is valid.
 
     Args:
         schedule: a value for each knob.
         inner: padded bytes of K.
         features: of the GPU.
-        table: bytes of a table in shared memory.
+        needs: of its epilogue.
     """
     tile = Tile(**schedule)
     if inner % tile.chunk:
         tile = replace(tile, chunk=K_ALIGN)
     if tile.wgmma and not (features.wgmma and tile.warps_m % WARP_GROUP == 0):
         tile = replace(tile, wgmma=0)
-    smaller = ("stages", "split_k", "warp_n", "warps_n", "warp_m", "warps_m", "wgmma", "chunk")
-    while not tile.fits(features, table):
+    if tile.flight and not (tile.wgmma and tile.ahead > 0):
+        tile = replace(tile, flight=0)
+    smaller = (
+        "flight", "stages", "split_k", "warp_n", "warps_n", "warp_m", "warps_m", "wgmma", "chunk"
+    )  # fmt: skip
+    while not tile.fits(features, needs):
         name = next(n for n in smaller if getattr(tile, n) > KNOBS[n][0])
         below = [value for value in KNOBS[name] if value < getattr(tile, name)]
         tile = replace(tile, **{name: below[-1]})

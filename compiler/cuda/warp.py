@@ -1,19 +1,37 @@
 """`compiler.cuda.intrinsics` a second time, in NumPy, for the emulated GPU."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from compiler.cuda import fragments
+from compiler.cuda.device_functions import PREFIX
 from compiler.cuda.expressions import Expressions, Mask, Value
-from compiler.cuda.intrinsics import PREFIX
 from compiler.cuda.memory import EmulationError, GlobalMemory, Pointer, SharedMemory, Watched
 from numerics.arrays import IntArray
 
 WARP = 32
 COPY = 16
 Group = list[tuple[Pointer, IntArray, IntArray]]
+
+
+class _Begun(NamedTuple):
+    """A ``wgmma`` that nobody has waited for."""
+
+    place: int
+    name: str
+    a: Pointer
+    b: Pointer
+    mask: Mask
+
+
+class _Sum(NamedTuple):
+    """Accumulators (warps, 32, count) that are being written, and which warps' they are."""
+
+    to: Pointer
+    values: IntArray
+    active: IntArray
 
 
 class WarpInstructions:
@@ -23,6 +41,8 @@ class WarpInstructions:
         self.expr = expressions
         self.open: Group = []
         self.groups: list[Group] = []
+        self.begun: list[_Begun] = []
+        self.sums: dict[int, _Sum] = {}
 
     def perform(self, name: str, args: list[Value], mask: Mask) -> None:
         """An instruction without a result."""
@@ -33,10 +53,14 @@ class WarpInstructions:
             self._ldmatrix(args, mask, fragments.ldmatrix_bytes)
         elif name == "ldmatrix_trans":
             self._ldmatrix(args, mask, fragments.ldmatrix_trans_bytes)
-        elif name.startswith("wgmma_wait") or name == "fence_async":
+        elif name in ("fence_async", "sync_warp"):
             self._warps(mask, name)
+        elif name.startswith("wgmma_wait"):
+            self._finish(0)
+        elif name.startswith("wgmma_let"):
+            self._finish(int(name.removeprefix("wgmma_let_")))
         elif name.startswith("wgmma_"):
-            self._wgmma(name, args, mask)
+            self._begin(name, args, mask)
         elif name == "copy16":
             self._copy(args[0], args[1], mask)
         elif name == "await_inputs":
@@ -73,6 +97,8 @@ class WarpInstructions:
             value, multiplier, low, high = (np.asarray(a, np.int64) for a in args)
             total = value * multiplier + ((high << 32) | (low & 0xFFFFFFFF))
             return (total >> 32).astype(np.int32)
+        if name == "limit":
+            return np.maximum(np.minimum(args[0], args[1]), 0)
         if name.startswith("pack_"):
             return pack(args, name.removeprefix("pack_"))
         if name == "leading_zeros":
@@ -146,15 +172,38 @@ class WarpInstructions:
         found = memory.data[blocks[:, None], where].view(np.int32)
         self._set_registers(args[0], found.reshape(len(warps), WARP, 4), mask)
 
-    def _wgmma(self, name: str, args: list[Any], mask: Mask) -> None:
-        """Warp by warp: rows 16 w to 16 w + 15 of the first operand, all of the second."""
-        _, signs, columns, chunk = name.split("_")
-        n, size = int(columns[1:]), int(chunk[1:])
+    def _begin(self, name: str, args: list[Any], mask: Mask) -> None:
+        """Keep a ``wgmma`` for `_finish`, as late as a GPU may read its operands.
+
+        Its accumulators are noise until then.
+        """
+        place, count = int(args[0].offset.max()), int(name.split("_")[2][1:]) // 2
+        if place not in self.sums:
+            values = self._registers(args[0], count, None, name).copy()
+            self.sums[place] = _Sum(args[0], values, np.zeros(len(values), bool))
         warps = self._warps(mask, name)
-        acc = self._registers(args[0], n // 2, mask, name)
-        a = self._tile(args[1], warps, 16 * (warps % 4), 16, size)
-        b = self._tile(args[2], warps, 0 * warps, n, size)
-        self._set_registers(args[0], fragments.wgmma(acc, a, b, signs), mask)
+        self.sums[place].active[warps] = True
+        noise = np.random.default_rng(len(self.begun)).integers(-(2**31), 2**31, (WARP, count))
+        self._set_registers(args[0], np.broadcast_to(noise, (len(warps), WARP, count)), mask)
+        self.begun.append(_Begun(place, name, args[1], args[2], mask))
+
+    def _finish(self, pending: int) -> None:
+        """Perform all but the latest; accumulators that none is left for are written."""
+        while len(self.begun) > pending:
+            self._wgmma(self.begun.pop(0))
+        for place in set(self.sums) - {begun.place for begun in self.begun}:
+            to, values, active = self.sums.pop(place)
+            self._set_registers(to, values[active], np.repeat(active, WARP))
+
+    def _wgmma(self, begun: _Begun) -> None:
+        """Warp by warp: rows 16 w to 16 w + 15 of the first operand, all of the second."""
+        _, signs, columns, chunk = begun.name.split("_")
+        n, size = int(columns[1:]), int(chunk[1:])
+        warps = self._warps(begun.mask, begun.name)
+        a = self._tile(begun.a, warps, 16 * (warps % 4), 16, size)
+        b = self._tile(begun.b, warps, 0 * warps, n, size)
+        values = self.sums[begun.place].values
+        values[warps] = fragments.wgmma(values[warps], a, b, signs)
 
     def _tile(
         self, source: Pointer, warps: IntArray, first: IntArray, rows: int, chunk: int

@@ -14,6 +14,8 @@ WIDTHS = (32, 64, 96, 128, 192, 256)
 COUNTS = (16, 32, 48, 64, 96, 128)
 """Accumulators of one or two instructions."""
 CHUNKS = (64, 128)
+PENDING = (1, 2)
+"""Instructions that may be left unfinished."""
 SIGNS = ("s8s8", "u8s8")
 ALIGN = 1024
 """Of a tile in shared memory."""
@@ -75,6 +77,14 @@ void vitq_wgmma_wait_{count}(int* d) {{
 }}
 """
 
+_LET = """
+void vitq_wgmma_let_{pending}() {{
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("wgmma.wait_group.sync.aligned {pending};" ::: "memory");
+#endif
+}}
+"""
+
 _FENCE = """
 void vitq_fence_async() {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -119,4 +129,5 @@ SOURCES |= {
     f"wgmma_wait_{count}": (_WAIT.format(count=count, operands=_operands(count)), "void")
     for count in COUNTS
 }
+SOURCES |= {f"wgmma_let_{n}": (_LET.format(pending=n), "void") for n in PENDING}
 SOURCES["fence_async"] = (_FENCE, "void")

@@ -253,7 +253,10 @@ static void vitq_wgmma_wait_48(int*) {}
 static void vitq_wgmma_wait_64(int*) {}
 static void vitq_wgmma_wait_96(int*) {}
 static void vitq_wgmma_wait_128(int*) {}
+static void vitq_wgmma_let_1() {}
+static void vitq_wgmma_let_2() {}
 static void vitq_fence_async() {}
+static void vitq_sync_warp() {}
 
 static void vitq_ldmatrix(int* d, const void* p) { cpu::warp_op("ldmatrix", {}, d, p); }
 static void vitq_ldmatrix_trans(int* d, const void* p) {
@@ -300,6 +303,10 @@ static int vitq_pick(int word, int place) {
 static int vitq_mad_high(int value, int multiplier, int low, int high) {
   const int64_t addend = (static_cast<int64_t>(high) << 32) | static_cast<uint32_t>(low);
   return static_cast<int>((static_cast<int64_t>(value) * multiplier + addend) >> 32);
+}
+static int vitq_limit(int value, int high) {
+  const int below = value < high ? value : high;
+  return below > 0 ? below : 0;
 }
 static uint32_t clamped(int value, int low, int high, int place) {
   const int inside = value < low ? low : value > high ? high : value;

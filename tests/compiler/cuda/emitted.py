@@ -16,7 +16,7 @@ from tvm import IRModule
 from tvm.target import Target as TvmTarget
 
 from compiler.cuda.build import build_executable
-from compiler.cuda.intrinsics import QUALIFIER, SOURCES
+from compiler.cuda.device_functions import QUALIFIER, SOURCES
 from compiler.targets import Target, find_compiler, get_target
 from numerics.arrays import IntArray
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compiler.cuda import fragments
-from compiler.cuda.intrinsics import MAX_PENDING
+from compiler.cuda.device_functions import MAX_PENDING
 from compiler.cuda.warp import leading_zeros
 
 

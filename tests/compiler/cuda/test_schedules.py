@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from compiler.cuda.tile import KNOBS, Tile, tile_of
+from compiler.cuda.tile import KNOBS, Needs, Tile, tile_of
 from compiler.features import GpuFeatures
 from compiler.gpus import ARCHITECTURES
 from compiler.kernels import TensorType
@@ -15,16 +15,17 @@ from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
 from tests.compiler.kernels.util import GPU, random_codes, run_lowered, run_op, tensor_type
 
 HOPPER = ARCHITECTURES["sm_90"]
-LARGE = GpuFeatures(processors=1, shared_bytes=96 * 1024, macs=2048)
+LARGE = GpuFeatures(processors=1, shared_bytes=160 * 1024, macs=2048)
 """Room for a large tile."""
 
 
 def test_every_combination_fits_every_gpu() -> None:
     for features in ARCHITECTURES.values():
-        for inner in (64, 192, 768):
+        for inner in (192, 768):
             for values in itertools.product(*KNOBS.values()):
                 tile = tile_of(dict(zip(KNOBS, values, strict=True)), inner, features)
                 assert tile.fits(features) and inner % tile.chunk == 0
+                assert tile.ahead > 0 and tile.flight <= tile.wgmma
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -47,14 +48,16 @@ def test_random_schedules(features: GpuFeatures, op: str, seed: int) -> None:
 @pytest.mark.parametrize("op", ["vitq.linear_add", "vitq.linear_gelu"])
 def test_the_tiles_of_large_batches(op: str) -> None:
     """Blocks of 128 x 256 with 8 warps, more rows and columns than one block."""
-    tile = Tile(64, 64, 2, 4, 1, 64, 2)
-    assert (tile.block_m, tile.block_n, tile.warps) == (128, 256, 8) and tile.fits(LARGE)
+    tile, needs = Tile(64, 64, 2, 4, 1, 64, 2), Needs(4096, 2)
+    assert (tile.block_m, tile.block_n, tile.warps) == (128, 256, 8) and tile.fits(LARGE, needs)
+    assert not tile.reuses_stage(needs), "the residual has its own memory"
     rng = np.random.default_rng(9)
     dtype = "int16" if op.endswith("add") else "int8"
     call = fused_call(op, rng, (300, 256, 320, 0.1), ("int16", dtype))
     run_fused(op, call, dtype, LARGE, vars(tile))
 
 
+@pytest.mark.parametrize("flight", [0, 1])
 @pytest.mark.parametrize(
     "values",
     [
@@ -66,14 +69,26 @@ def test_the_tiles_of_large_batches(op: str) -> None:
     ],
 )
 @pytest.mark.parametrize("op", ["vitq.linear_add", "vitq.linear_gelu"])
-def test_wgmma(op: str, values: dict[str, int]) -> None:
+def test_wgmma(op: str, values: dict[str, int], flight: int) -> None:
     """Four warps together: rows, columns and K that no tile divides, and several blocks."""
     rng = np.random.default_rng(5)
     dtype = "int16" if op.endswith("add") else "int8"
-    case = (150, 320, 300, 0.1)
-    schedule = values | {"stages": 3, "wgmma": 1}
-    assert tile_of(schedule, 320, HOPPER).wgmma
+    case = (150, 320, 300 + 4 * flight, 0.1)
+    schedule = values | {"stages": 3, "wgmma": 1, "flight": flight}
+    assert tile_of(schedule, 320, HOPPER).wgmma and tile_of(schedule, 320, HOPPER).flight == flight
     run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, HOPPER, schedule)
+
+
+@pytest.mark.parametrize("inner", [64, 128, 192, 256])
+@pytest.mark.parametrize("flight", [0, 1])
+def test_a_residual_arrives_whether_or_not_the_loop_is_longer_than_its_pipeline(
+    inner: int, flight: int
+) -> None:
+    """One to four turns, with four stages."""
+    op, rng = "vitq.linear_add", np.random.default_rng(inner)
+    values = vars(Tile(16, 64, 4, 1, 1, 64, 4, 1, flight))
+    call = fused_call(op, rng, (70, inner, 72, 0.1), ("int16", "int16"))
+    run_fused(op, call, "int16", HOPPER, values)
 
 
 def test_a_record_for_hopper_counts_on_hopper_only() -> None:
