@@ -1,11 +1,12 @@
-"""Schedules worth timing: for each tuning task the default, and the best by prediction.
+"""Schedules worth timing: for each tuning task the default, the best known, and the best predicted.
 
 The space of a product has some thousand points; `compiler.cuda.prediction` ranks them, and of each
 block shape only the best is taken, so that the candidates differ. Smaller spaces are taken whole.
+What the log that compile uses has for a task is timed again beside them.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,24 @@ from compiler.cuda.tile import KNOBS
 from compiler.importing import Meaning, import_model
 from compiler.kernels.types import Kernel, KernelCall, Schedule, TensorType
 from compiler.targets import Target, find_compiler
+from compiler.tuning.log import Entry, find_log, read_log
 from compiler.tuning.measure import save_constants
+from compiler.tuning.schedules import best_schedules
 from compiler.tuning.workload import task_text
 
+KNOWN = 3
+"""Points of a log for each task: as many as a shipped one has."""
 
-def candidates_of(kernel: Kernel, count: int) -> list[dict[str, int]]:
-    """Different schedules of a kernel, the default first.
+
+def candidates_of(
+    kernel: Kernel, count: int, known: Sequence[dict[str, int]] = ()
+) -> list[dict[str, int]]:
+    """Different schedules of a kernel, the default first, then those that are known to be good.
 
     Args:
         kernel: which.
-        count: at most so many of a large space.
+        count: at most so many by prediction of a large space.
+        known: schedules that have been timed before.
     """
     default = kernel.schedule()
     knobs = kernel.knobs()
@@ -37,7 +46,8 @@ def candidates_of(kernel: Kernel, count: int) -> list[dict[str, int]]:
     else:
         choices = itertools.product(*(knob.choices for knob in knobs.values()))
         found = [dict(zip(knobs, values, strict=True)) for values in choices]
-    return [default, *(values for values in found if values != default)]
+    ordered = [default, *known, *found]
+    return [values for i, values in enumerate(ordered) if values not in ordered[:i]]
 
 
 class Candidates:
@@ -76,13 +86,16 @@ class Candidates:
         return list(self._build()) if self.count else []
 
     def _build(self) -> Iterator[dict[str, Any]]:
+        log = find_log(self.target, True, None)
+        entries: dict[str, list[Entry]] = {} if log is None else read_log(log)
         for number, (text, call) in enumerate(self.tasks.items()):
             folder = self.out / "tasks" / str(number)
             folder.mkdir(parents=True)
             kernel = call.kernel
+            known = best_schedules(entries, kernel, KNOWN)
             points = [
                 {"symbol": f"point{i}", "values": values}
-                for i, values in enumerate(candidates_of(kernel, self.count))
+                for i, values in enumerate(candidates_of(kernel, self.count, known))
             ]
             constants = [None if isinstance(o, int) else o for o in call.operands]
             save_constants(folder / "constants.npz", constants)

@@ -12,7 +12,7 @@ import tvm
 
 from compiler.artifacts import Artifact
 from compiler.benchmark.show import BenchmarkRequest, run_benchmark
-from compiler.cuda import driver, nvrtc, toolchain
+from compiler.cuda import candidates, driver, nvrtc, toolchain
 from compiler.cuda.candidates import candidates_of, compile_points
 from compiler.cuda.fatbin import contents
 from compiler.cuda.kit import KitOptions, build_kit
@@ -260,6 +260,28 @@ def results_for(tasks: list[Task], path: Path, same: bool = True) -> list[dict[s
         best.append(found[1])
     path.write_text(json.dumps({"tasks": content}))
     return best
+
+
+def test_a_kit_times_what_the_log_has(
+    artifact: Artifact, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the default, before what is predicted; compiled elsewhere."""
+    path, log = tmp_path / "results.json", tmp_path / "logs" / "cuda-sm_90"
+    results_for(tasks, path)
+    tune(artifact.folder, TuneOptions("cuda", results=path, log=log))
+    monkeypatch.setattr(logs, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(candidates, "compile_points", lambda *_: None)
+    found = candidates.Candidates(GPU, tmp_path / "kit", 2)
+    found.add(artifact, 1)
+    entries = {task["task"]: task for task in found.build()}
+    assert set(entries) == {task.text for task in tasks}
+    for task in tasks:
+        entry = entries[task.text]
+        values = [point["values"] for point in entry["points"]]
+        timed = candidates_of(task.kernel, 4)
+        assert values[:2] == timed[:2], "the default, and the fastest that was timed"
+        assert values[2] == timed[3], "the next best: the third failed"
+        assert all(v not in values[:i] for i, v in enumerate(values))
 
 
 def test_results_become_a_log_that_compile_uses(
