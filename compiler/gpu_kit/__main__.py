@@ -1,5 +1,6 @@
 """``python3 -m gpu_kit``: everything that a GPU is needed for, in one run.
 
+    0. whether the kit is complete (exit code 2 if not, before the GPU is touched)
     1. the golden integers of every model in the kit (exit code 1 if one differs)
     2. the candidates of each tuning task: their bits against the arithmetic contract on random and
        on extreme inputs (exit code 1 if one differs or fails), then microseconds: what
@@ -13,7 +14,6 @@ Results are written after every step, so that a run which is cut off leaves what
 
 import argparse
 import contextlib
-import json
 import statistics
 import sys
 import time
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from .contents import open_kit
 from .contestants import (
     int_mm_times,
     library_contestant,
@@ -32,7 +33,7 @@ from .contestants import (
     torch_contestants,
 )
 from .ffi import Runtime, RuntimeFailedError
-from .kernels import measure_task, read_tasks, roofline, wrong_cases
+from .kernels import measure_task, roofline, wrong_cases
 from .model import Model
 from .results import Results
 from .timing import Gpu, summary
@@ -51,11 +52,11 @@ def main() -> int:
     parser.add_argument("--skip", default="", help="golden,tasks,benchmark,peak: with commas")
     arguments = parser.parse_args()
     skip, kit = set(arguments.skip.split(",")), arguments.kit
-    with contextlib.suppress(ImportError):
-        import torch  # noqa: F401 - its libraries first: TVM's are loaded for all to see
-    results = Results(arguments.out)
-    about, tasks = json.loads((kit / "kit.json").read_text()), read_tasks(kit)
     try:
+        about, tasks = open_kit(kit)
+        results = Results(arguments.out)
+        with contextlib.suppress(ImportError):
+            import torch  # noqa: F401 - its libraries first: TVM's are loaded for all to see
         runtime = Runtime(kit / "lib", cuda=True)
         gpu = Gpu(runtime.ffi)
     except RuntimeFailedError as error:

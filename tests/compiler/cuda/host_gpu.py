@@ -12,6 +12,7 @@ from tvm import tirx
 
 from compiler.cuda import driver
 from compiler.cuda.contract import Operator, operators_of
+from compiler.gpu_kit.contents import GOLDEN_FILES, LIBRARIES, MODEL_FILES
 from compiler.kernels import builder
 from compiler.targets import find_compiler, get_target
 from compiler.tuning.measure import save_constants
@@ -123,9 +124,10 @@ def write_kit(kit: Path, bundle: Path) -> list[dict[str, Any]]:
     """A kit of one model, the same task twice and one benchmark; its tasks."""
     operator = addition()
     (kit / "models" / "digits").mkdir(parents=True)
-    for name in ("manifest.json", "model.so", "golden_pixels.npy", "golden_codes.npy"):
+    for name in (*MODEL_FILES, *GOLDEN_FILES):
         shutil.copy(bundle / name, kit / "models" / "digits" / name)
     shutil.copytree(bundle / "lib", kit / "lib")
+    (kit / "lib" / LIBRARIES[-1]).touch()
     tasks = [
         write_task(kit / "tasks" / str(i), operator) | {"folder": f"tasks/{i}"} for i in range(2)
     ]

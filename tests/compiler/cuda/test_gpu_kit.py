@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from compiler.deploy.bundle import Bundle
+from compiler.gpu_kit.contents import open_kit
 from compiler.gpu_kit.ffi import RuntimeFailedError
 from compiler.gpu_kit.kernels import roofline
 from compiler.gpu_kit.model import Model
@@ -157,6 +158,33 @@ def test_a_wrong_golden_integer_is_an_error(kit: Path) -> None:
     results, said = run_kit(kit, "", "--skip", "tasks,benchmark,peak")
     assert results["golden"][0]["different"] == 1 and said.splitlines()[-1] == "1"
     assert results["errors"] == [{"what": "golden digits", "error": "1 integers differ"}]
+
+
+@pytest.mark.parametrize("path", [
+    "models/digits", "models/digits/golden_codes.npy", "tasks/1/kernels.so", "lib", "tasks.json",
+])  # fmt: skip
+def test_an_incomplete_kit_is_refused_before_the_gpu_is_touched(kit: Path, path: str) -> None:
+    found = kit / path
+    shutil.rmtree(found) if found.is_dir() else found.unlink()
+    with pytest.raises(RuntimeFailedError, match=rf"incomplete, copy it again: missing {path}$"):
+        open_kit(kit)
+    untouched = "def touched(*_, **__): raise SystemExit('touched')\nprogram.Runtime = touched\n"
+    said = run_alone(f"{HOST_MAIN}{untouched}print(program.main())", kit, kit / "results.json")
+    assert said.splitlines() == ["2"] and not (kit / "results.json").exists()
+
+
+def test_many_missing_paths_are_counted(kit: Path) -> None:
+    for name in ("models", "tasks", "lib"):
+        shutil.rmtree(kit / name)
+    about = json.loads((kit / "kit.json").read_text())
+    about["models"] += [f"m{i}" for i in range(5)]
+    about["benchmarks"][0] |= {"libraries": {"vitq-int8": "other"}, "onnx": "models/x.onnx"}
+    (kit / "kit.json").write_text(json.dumps(about))
+    with pytest.raises(RuntimeFailedError, match=r"missing lib, models, .* and 5 more$"):
+        open_kit(kit)
+    (kit / "kit.json").unlink()
+    with pytest.raises(RuntimeFailedError, match="is no kit"):
+        open_kit(kit)
 
 
 def test_roofline() -> None:
