@@ -9,7 +9,8 @@
        other work, and ``alone_ms``, which includes the processor's time for launching it
     4. the int8 rate and the bandwidth of this GPU, each kernel against them, torch._int_mm
 
-Results are written after every step, so that a run which is cut off leaves what it has.
+Results are written after every step, so that a run which is cut off leaves what it has. With
+``--minutes`` nothing begins after so many: it is listed as left out. What has begun is finished.
 """
 
 import argparse
@@ -50,11 +51,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--compile", action="store_true", help="torch.compile takes part, too")
     parser.add_argument("--skip", default="", help="golden,tasks,benchmark,peak: with commas")
+    parser.add_argument("--minutes", type=float, help="nothing begins after so many")
     arguments = parser.parse_args()
     skip, kit = set(arguments.skip.split(",")), arguments.kit
     try:
         about, tasks = open_kit(kit)
-        results = Results(arguments.out)
+        results = Results(arguments.out, arguments.minutes)
         with contextlib.suppress(ImportError):
             import torch  # noqa: F401 - its libraries first: TVM's are loaded for all to see
         runtime = Runtime(kit / "lib", cuda=True)
@@ -68,8 +70,9 @@ def main() -> int:
         _tasks(kit, tasks, runtime, gpu, results)
     if "benchmark" not in skip:
         for entry in about["benchmarks"]:
-            _benchmark(kit, entry, gpu, results, arguments)
-    if "peak" not in skip:
+            if results.may_begin(f"benchmark {entry['model']} batch {entry['batch']}"):
+                _benchmark(kit, entry, gpu, results, arguments)
+    if "peak" not in skip and results.may_begin("peak"):
         _peak(about, gpu, results)
     results.write()
     print(*results.summary(), sep="\n")
@@ -79,6 +82,8 @@ def main() -> int:
 def _golden(kit: Path, about: dict[str, Any], results: Results) -> None:
     """Golden pictures of all models."""
     for name in about["models"]:
+        if not results.may_begin(f"golden {name}"):
+            continue
         folder = kit / "models" / name
         pixels = np.load(folder / "golden_pixels.npy")
         codes = np.load(folder / "golden_codes.npy")
@@ -102,6 +107,8 @@ def _tasks(
     """All candidates."""
     for task in tasks:
         text = task["task"]
+        if not results.may_begin(text):
+            continue
         started = time.monotonic()
         try:
             found = measure_task(kit, task, runtime, gpu)

@@ -1,7 +1,8 @@
-"""What a run found, on disk after every step."""
+"""What a run found, on disk after every step, and how much longer it may take."""
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ class Results:
 
     Args:
         path: of the file.
+        minutes: what would begin later than that from now is left out; None for no limit.
 
     Attributes:
         good: whether every integer that was to be compared is right.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, minutes: float | None = None) -> None:
+        self.path, self.minutes, self.started = path, minutes, time.monotonic()
         self.good = True
         self.content: dict[str, Any] = {
-            "gpu": _gpu_state(), "golden": [], "tasks": [], "rows": [], "errors": []
+            "gpu": _gpu_state(), "golden": [], "tasks": [], "rows": [], "errors": [],
+            "left_out": [],
         }  # fmt: skip
 
     def write(self) -> None:
@@ -32,6 +35,13 @@ class Results:
         temporary = self.path.with_suffix(".part")
         temporary.write_text(json.dumps(self.content, indent=1))
         temporary.replace(self.path)
+
+    def may_begin(self, what: str) -> bool:
+        """Whether there is time left; if not, it is noted what was left out."""
+        if self.minutes is None or time.monotonic() - self.started < 60 * self.minutes:
+            return True
+        self.content["left_out"].append(what)
+        return False
 
     def failed(self, what: str, error: Exception | str) -> None:
         """Note what could not be measured."""
@@ -45,7 +55,7 @@ class Results:
         self.good = False
 
     def summary(self) -> list[str]:
-        """Lines for the end: golden integers and kernels."""
+        """Lines for the end: golden integers and kernels, then what was left out."""
         golden = self.content["golden"]
         points = [point for task in self.content["tasks"] for point in task["points"]]
         compared = sum(len(point["right"]) for point in points)
@@ -58,6 +68,8 @@ class Results:
         ]
         if not self.good:
             lines.append("integers DIFFER or could not be compared: see errors")
+        if left_out := self.content["left_out"]:
+            lines.append(f"left out after {self.minutes:g} minutes: {'; '.join(left_out)}")
         return lines
 
 

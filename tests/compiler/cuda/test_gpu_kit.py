@@ -187,6 +187,27 @@ def test_many_missing_paths_are_counted(kit: Path) -> None:
         open_kit(kit)
 
 
+def test_what_would_begin_too_late_is_left_out(kit: Path) -> None:
+    """A kernel takes a minute of a clock that nothing else moves."""
+    keep_points(kit, 0, 2)
+    clock = """
+from gpu_kit import results
+now = [0.0]
+results.time.monotonic = lambda: now[0]
+def kernel_us(self, launch):
+    now[0] += 60
+    return 1.0
+HostGpu.kernel_us = kernel_us
+"""
+    results, said = run_kit(kit, clock, "--minutes", "2")
+    assert len(results["golden"]) == 1 and len(results["tasks"]) == 1 and not results["rows"]
+    assert len(results["tasks"][0]["points"]) == 2, "what has begun is finished"
+    assert results["left_out"] == ["add", "benchmark digits batch 1", "peak"]
+    assert said.splitlines()[-2:] == [
+        "left out after 2 minutes: add; benchmark digits batch 1; peak", "0",
+    ]  # fmt: skip
+
+
 def test_roofline() -> None:
     points = [{"us": 5.0}, {"us": 4.0}, {"us": None}]
     tasks = [
