@@ -86,8 +86,13 @@ def kernel_calls(mod: IRModule, features: Features) -> list[KernelCall]:
         mod: from `relay_passes.pipeline.integerize`.
         features: of the target.
     """
+    return [call for _, call in lowered_calls(mod, features)]
+
+
+def lowered_calls(mod: IRModule, features: Features) -> list[tuple[Expr, KernelCall]]:
+    """`kernel_calls`, each with the dialect call that it stands for."""
     return [
-        _kernel_call(binding.value, binding.var, features)
+        (binding.value, _kernel_call(binding.value, binding.var, features))
         for binding in bindings_of(mod[MAIN])
         if dialect.is_dialect(binding.value)
     ]

@@ -233,6 +233,12 @@ PROOFS: dict[str, Callable[[Expr, Ranges], Bounds]] = {
 }
 
 
+def is_proven(call: Expr, ranges: Ranges) -> bool:
+    """Whether every intermediate of an operator stays in its integer type on these codes."""
+    bounds = PROOFS[op_name(call)](call, ranges)
+    return all(-limit <= low and high <= limit for _, low, high, limit in bounds)
+
+
 class CheckAccumulators:
     """Proves from constants, bounds and shapes that every intermediate stays in its integer type.
 

@@ -3,12 +3,13 @@
 from typing import Any
 
 import numpy as np
-from tvm import relax
+from tvm import IRModule, relax
 
 from numerics.ivit import CODE_MAX as IVIT_CODE_MAX
 from numerics.matmul import weight_bounds
 from relay_passes import dialect
 from relay_passes.matching import Expr, dtype_of, is_constant, op_name, shape_of
+from relay_passes.rewriting import MAIN, bindings_of
 
 Interval = tuple[int, int]
 
@@ -87,3 +88,11 @@ class Ranges:
         if name.startswith("relax."):
             return self.of(call.args[0])
         return None
+
+
+def ranges_of(mod: IRModule) -> Ranges:
+    """The intervals of all tensors of ``main``."""
+    ranges = Ranges()
+    for binding in bindings_of(mod[MAIN]):
+        ranges.record(binding)
+    return ranges

@@ -1,34 +1,48 @@
-"""Schedules worth timing: for each tuning task the default, and the best by prediction.
+"""Schedules worth timing: for each tuning task the default, the best known, and the best predicted.
 
 The space of a product has some thousand points; `compiler.cuda.prediction` ranks them, and of each
 block shape only the best is taken, so that the candidates differ. Smaller spaces are taken whole.
+What the log that compile uses has for a task is timed again beside them.
 """
 
 import itertools
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compiler.artifacts import Artifact
+from compiler.cuda.contract import Operator, operators_of
 from compiler.cuda.gemm import product_of
 from compiler.cuda.kernel import gpu_of
 from compiler.cuda.prediction import ranked
 from compiler.cuda.tile import KNOBS
 from compiler.importing import Meaning, import_model
-from compiler.kernels.types import Kernel, KernelCall, Schedule, TensorType
+from compiler.kernels.types import Kernel, Schedule, TensorType
 from compiler.targets import Target, find_compiler
+from compiler.tuning.log import Entry, find_log, read_log
 from compiler.tuning.measure import save_constants
+from compiler.tuning.schedules import best_schedules
 from compiler.tuning.workload import task_text
 
+logger = logging.getLogger(__name__)
 
-def candidates_of(kernel: Kernel, count: int) -> list[dict[str, int]]:
-    """Different schedules of a kernel, the default first.
+KNOWN = 3
+"""Points of a log for each task: as many as a shipped one has."""
+
+
+def candidates_of(
+    kernel: Kernel, count: int, known: Sequence[dict[str, int]] = ()
+) -> list[dict[str, int]]:
+    """Different schedules of a kernel, the default first, then those that are known to be good.
 
     Args:
         kernel: which.
-        count: at most so many of a large space.
+        count: at most so many by prediction of a large space.
+        known: schedules that have been timed before.
     """
     default = kernel.schedule()
     knobs = kernel.knobs()
@@ -37,7 +51,8 @@ def candidates_of(kernel: Kernel, count: int) -> list[dict[str, int]]:
     else:
         choices = itertools.product(*(knob.choices for knob in knobs.values()))
         found = [dict(zip(knobs, values, strict=True)) for values in choices]
-    return [default, *(values for values in found if values != default)]
+    ordered = [default, *known, *found]
+    return [values for i, values in enumerate(ordered) if values not in ordered[:i]]
 
 
 class Candidates:
@@ -51,23 +66,21 @@ class Candidates:
 
     def __init__(self, target: Target, out: Path, count: int) -> None:
         self.target, self.out, self.count = target, out, count
-        self.tasks: dict[str, KernelCall] = {}
+        self.tasks: dict[str, Operator] = {}
 
     def add(self, artifact: Artifact, batch: int) -> None:
         """All kernels of a model at one batch size."""
-        from compiler.lower_kernels import kernel_calls
-
         model = import_model(artifact.onnx, Meaning(batch))
-        for call in kernel_calls(model.integer.mod, self.target.features):
-            if call.kernel.is_tunable:
-                self.tasks.setdefault(task_text(call.kernel), call)
+        for operator in operators_of(model.integer.mod, self.target.features):
+            if operator.kernel.is_tunable:
+                self.tasks.setdefault(task_text(operator.kernel), operator)
 
     def products(self) -> list[list[int]]:
         """(M, N, K) of every product."""
         shapes = {
-            product_of(call.kernel)[:3]
-            for call in self.tasks.values()
-            if set(call.kernel.knobs()) == set(KNOBS)
+            product_of(operator.kernel)[:3]
+            for operator in self.tasks.values()
+            if set(operator.kernel.knobs()) == set(KNOBS)
         }
         return [list(shape) for shape in sorted(shapes)]
 
@@ -76,18 +89,23 @@ class Candidates:
         return list(self._build()) if self.count else []
 
     def _build(self) -> Iterator[dict[str, Any]]:
-        for number, (text, call) in enumerate(self.tasks.items()):
+        log = find_log(self.target, True, None)
+        entries: dict[str, list[Entry]] = {} if log is None else read_log(log)
+        for number, (text, operator) in enumerate(self.tasks.items()):
             folder = self.out / "tasks" / str(number)
             folder.mkdir(parents=True)
-            kernel = call.kernel
+            kernel = operator.kernel
+            known = best_schedules(entries, kernel, KNOWN)
             points = [
                 {"symbol": f"point{i}", "values": values}
-                for i, values in enumerate(candidates_of(kernel, self.count))
+                for i, values in enumerate(candidates_of(kernel, self.count, known))
             ]
-            constants = [None if isinstance(o, int) else o for o in call.operands]
-            save_constants(folder / "constants.npz", constants)
+            save_constants(folder / "constants.npz", operator.constants)
             compile_points(kernel, points, self.target, folder / "kernels.so")
             is_product = set(kernel.knobs()) == set(KNOBS)
+            started = time.monotonic()
+            contract = operator.to_json()
+            logger.info("kit: contract of %s in %.1f s", text, time.monotonic() - started)
             yield {
                 "task": text,
                 "folder": str(folder.relative_to(self.out)),
@@ -95,6 +113,7 @@ class Candidates:
                 "product": list(product_of(kernel)[:3]) if is_product else None,
                 "macs": _macs(kernel, is_product),
                 "bytes": sum(_bytes(t) for t in (*kernel.inputs, kernel.out)),
+                "contract": contract,
                 "points": points,
             }
 

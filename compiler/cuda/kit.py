@@ -5,9 +5,10 @@
         lib/                   TVM's runtime libraries
         models/<name>/         model.so, manifest.json, golden pictures and integers
         tasks/<number>/        kernels.so: one task's candidates; constants.npz
-        kit.json  tasks.json   what there is
+        kit.json  tasks.json   what there is, and the hashes of what kernels must compute
 
-Tuning a GPU is done in two halves: here candidates are chosen and compiled, there they are timed
+Tuning a GPU is done in two halves: here candidates are chosen and compiled and the arithmetic
+contract is evaluated (`compiler.cuda.contract`), there they are compared with it and timed
 (`compiler.gpu_kit.kernels`), and here the times become a log (`compiler.tuning.offline`). The same
 two halves run one after the other where TVM and a GPU are on one machine.
 """

@@ -1,19 +1,21 @@
 """``python3 -m gpu_kit``: everything that a GPU is needed for, in one run.
 
+    0. whether the kit is complete (exit code 2 if not, before the GPU is touched)
     1. the golden integers of every model in the kit (exit code 1 if one differs)
-    2. the candidates of each tuning task: same bits, microseconds  ->  vitq tune --results
+    2. the candidates of each tuning task: their bits against the arithmetic contract on random and
+       on extreme inputs (exit code 1 if one differs or fails), then microseconds: what
+       vitq tune --results takes
     3. models and contestants in turn, for each batch size: the GPU's time for a batch queued behind
        other work, and ``alone_ms``, which includes the processor's time for launching it
     4. the int8 rate and the bandwidth of this GPU, each kernel against them, torch._int_mm
 
-Results are written after every step, so that a run which is cut off leaves what it has.
+Results are written after every step, so that a run which is cut off leaves what it has. With
+``--minutes`` nothing begins after so many: it is listed as left out. What has begun is finished.
 """
 
 import argparse
 import contextlib
-import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from .contents import open_kit
 from .contestants import (
     int_mm_times,
     library_contestant,
@@ -31,43 +34,13 @@ from .contestants import (
     torch_contestants,
 )
 from .ffi import Runtime, RuntimeFailedError
-from .kernels import measure_task, read_tasks, roofline
+from .kernels import measure_task, roofline, wrong_cases
 from .model import Model
+from .results import Results
 from .timing import Gpu, summary
 
 WARM_UP_RUNS = 20
 RUNS_OF_A_ROUND = 10
-QUERY = "name,driver_version,clocks.sm,clocks.mem,power.limit"
-
-
-class Results:
-    """What was measured, on disk after every step."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {
-            "gpu": _gpu_state(), "golden": [], "tasks": [], "rows": [], "errors": []
-        }  # fmt: skip
-
-    def write(self) -> None:
-        """Replace the file."""
-        temporary = self.path.with_suffix(".part")
-        temporary.write_text(json.dumps(self.content, indent=1))
-        temporary.replace(self.path)
-
-    def failed(self, what: str, error: Exception) -> None:
-        """Note what could not be measured."""
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        self.content["errors"].append({"what": what, "error": line})
-        print(f"  {what}: {line}", flush=True)
-
-
-def _gpu_state() -> str:
-    try:
-        command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def main() -> int:
@@ -78,69 +51,81 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--compile", action="store_true", help="torch.compile takes part, too")
     parser.add_argument("--skip", default="", help="golden,tasks,benchmark,peak: with commas")
+    parser.add_argument("--minutes", type=float, help="nothing begins after so many")
     arguments = parser.parse_args()
-    skip = set(arguments.skip.split(","))
-    with contextlib.suppress(ImportError):
-        import torch  # noqa: F401 - its libraries first: TVM's are loaded for all to see
-    kit, results = arguments.kit, Results(arguments.out)
-    about = json.loads((kit / "kit.json").read_text())
+    skip, kit = set(arguments.skip.split(",")), arguments.kit
     try:
+        about, tasks = open_kit(kit)
+        results = Results(arguments.out, arguments.minutes)
+        with contextlib.suppress(ImportError):
+            import torch  # noqa: F401 - its libraries first: TVM's are loaded for all to see
         runtime = Runtime(kit / "lib", cuda=True)
         gpu = Gpu(runtime.ffi)
     except RuntimeFailedError as error:
         print(f"gpu_kit: {error}", file=sys.stderr)
         return 2
-    good = True
     if "golden" not in skip:
-        good = _golden(kit, about, results)
+        _golden(kit, about, results)
     if "tasks" not in skip:
-        _tasks(kit, runtime, gpu, results)
+        _tasks(kit, tasks, runtime, gpu, results)
     if "benchmark" not in skip:
         for entry in about["benchmarks"]:
-            _benchmark(kit, entry, gpu, results, arguments)
-    if "peak" not in skip:
+            if results.may_begin(f"benchmark {entry['model']} batch {entry['batch']}"):
+                _benchmark(kit, entry, gpu, results, arguments)
+    if "peak" not in skip and results.may_begin("peak"):
         _peak(about, gpu, results)
     results.write()
-    print(f"{arguments.out}: {'every golden integer is right' if good else 'integers DIFFER'}")
-    return 0 if good else 1
+    print(*results.summary(), sep="\n")
+    return 0 if results.good else 1
 
 
-def _golden(kit: Path, about: dict[str, Any], results: Results) -> bool:
+def _golden(kit: Path, about: dict[str, Any], results: Results) -> None:
     """Golden pictures of all models."""
-    good = True
     for name in about["models"]:
+        if not results.may_begin(f"golden {name}"):
+            continue
         folder = kit / "models" / name
+        pixels = np.load(folder / "golden_pixels.npy")
+        codes = np.load(folder / "golden_codes.npy")
         try:
-            pixels = np.load(folder / "golden_pixels.npy")
-            codes = np.load(folder / "golden_codes.npy")
             different = int((Model(folder, kit / "lib")(pixels) != codes).sum())
         except RuntimeFailedError as error:
-            results.failed(f"golden {name}", error)
+            results.wrong(f"golden {name}", error)
             different = -1
-        good &= different == 0
+        else:
+            if different:
+                results.wrong(f"golden {name}", f"{different} integers differ")
         row = {"model": name, "integers": codes.size, "different": different}
         results.content["golden"].append(row)
         print(f"golden {name}: {different} of {codes.size} integers differ", flush=True)
         results.write()
-    return good
 
 
-def _tasks(kit: Path, runtime: Runtime, gpu: Gpu, results: Results) -> None:
+def _tasks(
+    kit: Path, tasks: list[dict[str, Any]], runtime: Runtime, gpu: Gpu, results: Results
+) -> None:
     """All candidates."""
-    for task in read_tasks(kit):
+    for task in tasks:
+        text = task["task"]
+        if not results.may_begin(text):
+            continue
         started = time.monotonic()
         try:
             found = measure_task(kit, task, runtime, gpu)
-        except RuntimeFailedError as error:
-            results.failed(task["task"], error)
+        except RuntimeFailedError as failure:
+            results.wrong(text, failure)
             continue
         results.content["tasks"].append(found)
+        for point in found["points"]:
+            if wrong := wrong_cases(point):
+                error = f"other bits than the contract's on {' and '.join(wrong)} inputs"
+                results.wrong(f"{text}, {point['values']}", error)
+            elif "error" in point:
+                results.wrong(f"{text}, {point['values']}", point["error"])
         times = [p["us"] for p in found["points"] if p["us"] is not None]
         best, first = min(times, default=float("nan")), found["points"][0]["us"]
         seconds = time.monotonic() - started
-        print(
-            f"{task['task']}: default {first} us, best {best:.2f} us ({seconds:.1f} s)", flush=True
-        )
+        print(f"{text}: default {first} us, best {best:.2f} us ({seconds:.1f} s)", flush=True)
         results.write()
 
 

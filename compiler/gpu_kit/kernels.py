@@ -1,4 +1,4 @@
-"""Times the candidates of each tuning task, after checking that they compute the same bits."""
+"""Compares every candidate of each tuning task with the arithmetic contract, and times it."""
 
 import json
 from functools import partial
@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from .drawing import CASES, RANDOM, Activation, digest, draw
 from .ffi import Runtime, RuntimeFailedError, tensor_at
 from .timing import Gpu
 
-TASKS_NAME = "tasks.json"
+TASKS_NAME, KERNELS_NAME, CONSTANTS_NAME = "tasks.json", "kernels.so", "constants.npz"
 
 
 def read_tasks(kit: Path) -> list[dict[str, Any]]:
@@ -21,7 +22,7 @@ def read_tasks(kit: Path) -> list[dict[str, Any]]:
 
 
 def measure_task(kit: Path, task: dict[str, Any], runtime: Runtime, gpu: Gpu) -> dict[str, Any]:
-    """Time every point of a task.
+    """Compare every point of a task with the contract on each of `CASES`, and time the right ones.
 
     Args:
         kit: the kit's folder.
@@ -30,32 +31,25 @@ def measure_task(kit: Path, task: dict[str, Any], runtime: Runtime, gpu: Gpu) ->
         gpu: CUDA's.
 
     Returns:
-        The task's text, and for each point its values, microseconds (None if it failed) and
-        whether its output is the first point's.
+        The task's text, and for each point its values, by case whether its result is ``right``,
+        and microseconds: None if it failed or is wrong.
+
+    Raises:
+        RuntimeFailedError: the kernels do not load, or this NumPy draws other inputs than the
+            kit's maker, so that nothing can be compared.
     """
     folder = kit / task["folder"]
-    module = runtime.load(folder / "kernels.so")
-    arguments, out, keep = _arguments(folder, task, gpu, runtime.device)
-    expected: Any = None
-    points = []
-    for point in task["points"]:
-        result: dict[str, Any] = {"values": point["values"], "us": None}
-        try:
-            function = runtime.method(module, point["symbol"])
-            gpu.put_into(out.address, out.noise)
-            function(*arguments)
-            gpu.wait()
-            found = np.empty_like(out.noise)
-            gpu.get(out.address, found)
-            expected = found if expected is None else expected
-            result["same_bits"] = bool((found == expected).all())
-            result["us"] = gpu.kernel_us(partial(function, *arguments))
-        except RuntimeFailedError as error:
-            result["error"] = str(error)
-        points.append(result)
-    del keep
+    drawn = {case: _drawn(task, case) for case in CASES}
+    module = runtime.load(folder / KERNELS_NAME)
+    cases = _cases(folder, task, drawn, gpu, runtime.device)
+    points = [_measure(point, module, cases, runtime, gpu) for point in task["points"]]
     about = {name: task.get(name) for name in ("task", "product", "macs", "bytes")}
     return about | {"points": points}
+
+
+def wrong_cases(point: dict[str, Any]) -> list[str]:
+    """Where a point of `measure_task` is not right."""
+    return [case for case, right in point["right"].items() if not right]
 
 
 def roofline(
@@ -89,27 +83,98 @@ def roofline(
     return rows
 
 
-class _Out:
-    def __init__(self, address: int, noise: Any) -> None:
-        self.address, self.noise = address, noise
+def _drawn(task: dict[str, Any], case: str) -> list[Any]:
+    """A case's activations, proven to be those that the contract was evaluated on."""
+    contract = task["contract"]
+    arrays = draw(
+        case,
+        [
+            Activation(shape, dtype, *codes)
+            for (shape, dtype), codes in zip(task["types"][:-1], contract["codes"], strict=True)
+            if codes is not None
+        ],
+    )
+    if digest(arrays) != contract["cases"][case]["inputs"]:
+        made = contract["numpy"]
+        raise RuntimeFailedError(
+            f"not compared: NumPy {np.__version__} draws other {case} inputs than the kit's "
+            f"{made}: pip install numpy=={made}"
+        )
+    return arrays
 
 
-def _arguments(
-    folder: Path, task: dict[str, Any], gpu: Gpu, device: int
-) -> tuple[list[Any], _Out, list[Any]]:
-    """Device tensors: the constants of the model, random activations, a poisoned output."""
-    numbers, keep, arguments = np.random.default_rng(0), [], []
-    with np.load(folder / "constants.npz", allow_pickle=False) as constants:
-        stored = {name: constants[name] for name in constants.files}
-    for index, (shape, dtype) in enumerate(task["types"]):
-        info = np.iinfo(dtype)
-        array = stored.get(f"x{index}")
-        if array is None:
-            array = numbers.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+class _Case:
+    """One set of inputs on the GPU, and what must come out.
+
+    Args:
+        arguments: of the kernel.
+        out: address and poison of the result, which all cases share.
+        expected: hash of the contract's result.
+        keep: what the arguments point to.
+    """
+
+    def __init__(
+        self, arguments: list[Any], out: tuple[int, Any], expected: str, keep: list[Any]
+    ) -> None:
+        self.arguments, self.expected, self.keep = arguments, expected, keep
+        self.address, self.poison = out
+        self._right: Any = None
+
+    def is_right(self, function: Any, gpu: Gpu) -> bool:
+        """Whether a kernel computes the contract's bits."""
+        gpu.put_into(self.address, self.poison)
+        function(*self.arguments)
+        gpu.wait()
+        found = np.empty_like(self.poison)
+        gpu.get(self.address, found)
+        if self._right is None and digest([found]) == self.expected:
+            self._right = found  # comparing with it is faster than hashing
+        return self._right is not None and np.array_equal(found, self._right)
+
+
+def _cases(
+    folder: Path, task: dict[str, Any], drawn: dict[str, list[Any]], gpu: Gpu, device: int
+) -> dict[str, _Case]:
+    """Device tensors: the constants of the model, each case's activations, a poisoned output."""
+    keep: list[Any] = []
+
+    def tensor(array: Any) -> Any:
         array = np.ascontiguousarray(array)
-        address = gpu.put(array)
-        kind = "u" if dtype.startswith("u") else "i"
-        tensor, extents = tensor_at(address, shape, kind, 8 * array.itemsize, device)
-        arguments.append(tensor)
+        address, bits = gpu.put(array), 8 * array.itemsize
+        found, extents = tensor_at(address, array.shape, array.dtype.kind, bits, device)
         keep.append(extents)
-    return arguments, _Out(address, array), keep
+        return found
+
+    with np.load(folder / CONSTANTS_NAME, allow_pickle=False) as stored:
+        constants = {name: tensor(stored[name]) for name in stored.files}
+    *inputs, (shape, dtype) = task["types"]
+    info, numbers = np.iinfo(dtype), np.random.default_rng(len(CASES))
+    poison = numbers.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+    out = tensor(poison)
+    cases = {}
+    for case, arrays in drawn.items():
+        activations = iter([tensor(array) for array in arrays])
+        arguments = [
+            constants[f"x{index}"] if f"x{index}" in constants else next(activations)
+            for index in range(len(inputs))
+        ]
+        expected = task["contract"]["cases"][case]["output"]
+        cases[case] = _Case([*arguments, out], (out.data, poison), expected, keep)
+    return cases
+
+
+def _measure(
+    point: dict[str, Any], module: Any, cases: dict[str, _Case], runtime: Runtime, gpu: Gpu
+) -> dict[str, Any]:
+    """One point; see `measure_task`."""
+    right: dict[str, bool] = {}
+    result: dict[str, Any] = {"values": point["values"], "us": None, "right": right}
+    try:
+        function = runtime.method(module, point["symbol"])
+        for name, case in cases.items():
+            right[name] = case.is_right(function, gpu)
+        if all(right.values()):
+            result["us"] = gpu.kernel_us(partial(function, *cases[RANDOM].arguments))
+    except RuntimeFailedError as error:
+        result["error"] = str(error)
+    return result

@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from compiler.gpu_kit.drawing import CASES
+from compiler.gpu_kit.kernels import wrong_cases
 from compiler.targets import Target
 from compiler.tuning.log import FAILED_S, RECORDS, WORKLOADS, prune, writing
 from compiler.tuning.workload import Task
@@ -21,6 +23,8 @@ def import_results(
 ) -> int:
     """Write a kit's results to a log.
 
+    A point that computed other bits than the contract's counts as failed, whatever its time.
+
     Args:
         path: ``results.json`` of ``python3 -m gpu_kit``.
         tasks: of the model (`compiler.tuning.workload.extract`); others in the file are left out.
@@ -32,13 +36,11 @@ def import_results(
         Records written.
 
     Raises:
-        VitqError: not such a file, a candidate computed other bits, or nothing for these tasks.
+        VitqError: not such a file, no point of a task is right, or nothing for these tasks.
     """
     found, gpu = _read(path)
     known = {task.text: task for task in tasks}
-    wrong = [text for text, points in found.items() if not all(p["same_bits"] for p in points)]
-    if wrong:
-        raise VitqError(f"{path}: candidates of {wrong[0]} computed other bits: please report this")
+    _report_wrong(path, found)
     if not set(found) & set(known):
         raise VitqError(f"{path} has no times for this model and batch size: make a kit for them")
     from tvm.s_tir import meta_schedule as ms
@@ -67,6 +69,22 @@ def import_results(
     return count
 
 
+def _report_wrong(path: Path, found: dict[str, list[dict[str, Any]]]) -> None:
+    """Warn of each point that is wrong.
+
+    Raises:
+        VitqError: no other point of its task ran.
+    """
+    for text, points in found.items():
+        wrong = [point["values"] for point in points if point["wrong"]]
+        if wrong and all(point["us"] is None for point in points):
+            raise VitqError(
+                f"{path}: no candidate of {text} computed the contract's bits: please report this"
+            )
+        for values in wrong:
+            logger.warning("tune: %s with %s is WRONG on the GPU: please report this", text, values)
+
+
 def _read(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
     """Points by task, and the GPU's name."""
     try:
@@ -75,12 +93,22 @@ def _read(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
         tasks: dict[str, list[dict[str, Any]]] = {}
         for task in content["tasks"]:
             for point in task["points"]:
-                us = point["us"]
-                if us is not None and not (math.isfinite(us) and us > 0):
-                    raise ValueError(f"a time of {us} us")
-                entry = {"values": point["values"], "us": us}
-                entry["same_bits"] = point.get("same_bits", us is None)
-                tasks.setdefault(task["task"], []).append(entry)
+                tasks.setdefault(task["task"], []).append(_outcome(point))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VitqError(f"{path} is not the result of a kit: {error}") from error
     return tasks, gpu
+
+
+def _outcome(point: dict[str, Any]) -> dict[str, Any]:
+    """Values, microseconds (None if it failed or is wrong), and whether it is wrong.
+
+    Raises:
+        ValueError: a time that is none, or of a kernel that was not compared with the contract.
+    """
+    us, right = point["us"], point.get("right")
+    if us is not None and not (math.isfinite(us) and us > 0):
+        raise ValueError(f"a time of {us} us")
+    if not isinstance(right, dict) or (us is not None and set(right) != set(CASES)):
+        raise ValueError("its kernels were not compared with the contract, make the kit again")
+    wrong = bool(wrong_cases(point))
+    return {"values": point["values"], "us": None if wrong else us, "wrong": wrong}

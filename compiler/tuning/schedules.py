@@ -66,8 +66,7 @@ class Schedules:
             return NO_KNOBS, {}
         if self.entries is None:
             return UNTUNED, {}
-        entries = self.entries.get(task) or self.entries.get(task_text(kernel, facts=False), ())
-        found = [entry for entry in entries if entry.works]
+        found = _working(self.entries, kernel)
         if not found:
             return NO_RECORD, {}
         usable = [entry for entry in found if is_valid(kernel, entry.values)]
@@ -90,6 +89,27 @@ class Schedules:
         return f"schedules: {tuned}{origin}{default}"
 
 
+def _working(entries: Mapping[str, Sequence[Entry]], kernel: Kernel) -> list[Entry]:
+    """The points of a log for a kernel's task, or for the nearest one that it knows."""
+    found = entries.get(task_text(kernel)) or entries.get(task_text(kernel, facts=False), ())
+    return [entry for entry in found if entry.works]
+
+
+def best_schedules(
+    entries: Mapping[str, Sequence[Entry]], kernel: Kernel, count: int
+) -> list[dict[str, int]]:
+    """The best points of a log for a kernel, the one that compile takes first.
+
+    Args:
+        entries: of the log.
+        kernel: which.
+        count: at most so many.
+    """
+    usable = [entry for entry in _working(entries, kernel) if is_valid(kernel, entry.values)]
+    usable.sort(key=_rank)
+    return [kernel.schedule(entry.values) for entry in usable[:count]]
+
+
 def is_valid(kernel: Kernel, values: Mapping[str, int]) -> bool:
     """Whether a kernel's template still has these values."""
     knobs = kernel.knobs()
@@ -98,8 +118,11 @@ def is_valid(kernel: Kernel, values: Mapping[str, int]) -> bool:
 
 def best(entries: Sequence[Entry]) -> Entry:
     """The fastest; where some were measured in turn with their rivals, the fastest of those."""
-    confirmed = [entry for entry in entries if entry.confirmed]
-    return min(confirmed or entries, key=lambda entry: entry.seconds)
+    return min(entries, key=_rank)
+
+
+def _rank(entry: Entry) -> tuple[bool, float]:
+    return not entry.confirmed, entry.seconds
 
 
 def open_schedules(log: Path | None, tuned: bool) -> Schedules:

@@ -1,4 +1,4 @@
-"""Compile here, measure there: the kit, its Python runner, and the way back into a log."""
+"""Compile here, measure there: what a kit holds, and the way back into a log."""
 
 import json
 import subprocess
@@ -8,27 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tvm
 
 from compiler.artifacts import Artifact
 from compiler.benchmark.show import BenchmarkRequest, run_benchmark
-from compiler.cuda import driver, nvrtc, toolchain
+from compiler.cuda import candidates, driver, nvrtc, toolchain
 from compiler.cuda.candidates import candidates_of, compile_points
 from compiler.cuda.fatbin import contents
 from compiler.cuda.kit import KitOptions, build_kit
 from compiler.cuda.places import find_tool
-from compiler.deploy.bundle import Bundle, DeployOptions, deploy
-from compiler.gpu_kit.ffi import RuntimeFailedError
-from compiler.gpu_kit.kernels import read_tasks, roofline
-from compiler.gpu_kit.model import Model
-from compiler.gpu_kit.timing import summary
+from compiler.deploy.bundle import DeployOptions, deploy
+from compiler.gpu_kit.kernels import read_tasks
 from compiler.importing import Meaning, import_model
 from compiler.kernels import TensorType
 from compiler.lower_kernels import lower_op
-from compiler.targets import find_compiler, get_target
+from compiler.targets import get_target
 from compiler.tune import TuneOptions, tune
 from compiler.tuning import log as logs
-from compiler.tuning.measure import save_constants
 from compiler.tuning.schedules import LOG, open_schedules
 from compiler.tuning.workload import Task, extract
 from numerics.errors import VitqError
@@ -39,79 +34,6 @@ needs_compiler = pytest.mark.skipif(
 )
 no_gpu = pytest.mark.skipif(driver.why_no_gpu() is None, reason="there is an NVIDIA GPU here")
 GPU = get_target("cuda")
-
-
-PACKAGE = Path(driver.__file__).parent.parent
-HOST_GPU = """
-from gpu_kit.timing import Gpu
-
-class HostGpu(Gpu):
-    '''CUDA's memory and clock on the host: what is measured there runs on the processor.'''
-
-    def __init__(self):
-        self.kept = {}
-
-    def put(self, array):
-        copy = array.copy()
-        self.kept[copy.ctypes.data] = copy
-        return int(copy.ctypes.data)
-
-    def put_into(self, address, array):
-        self.kept[address][...] = array
-
-    def get(self, address, array):
-        array[...] = self.kept[address]
-
-    def wait(self):
-        pass
-
-    def kernel_us(self, launch):
-        launch()
-        return 1.0
-"""
-
-
-def run_alone(code: str, *arguments: Path) -> str:
-    """Run code in a process without TVM, which the runner brings itself; its output."""
-    text = f"import sys, numpy as np\nfrom pathlib import Path\n{code}"
-    command = [sys.executable, "-c", text, *map(str, arguments)]
-    environment = {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-RUNNER = """
-from gpu_kit.ffi import RuntimeFailedError
-from gpu_kit.model import Model
-folder = Path(sys.argv[1])
-pixels, codes = (np.load(folder / f"golden_{what}.npy") for what in ("pixels", "codes"))
-model = Model(folder)
-assert (model(pixels) == codes).all()
-assert not {"tvm", "tvm_ffi", "compiler", "torch"} & set(sys.modules)
-import torch
-out = model.run(torch.from_numpy(pixels[:1].copy()))
-for found in (torch.from_dlpack(out).numpy(), np.from_dlpack(out), out.numpy()):
-    assert (found == codes[:1]).all()
-for bad in (lambda: model(pixels.astype(np.float32)), lambda: model._invoke("nothing"),
-            lambda: model.runtime.function("vitq.nothing")):
-    try:
-        bad()
-    except RuntimeFailedError as error:
-        print(error)
-"""
-
-
-def test_the_python_runner_gives_the_golden_integers(bundles: dict[str, Bundle]) -> None:
-    """On the processor: the same code drives a GPU, with another library and device."""
-    said = run_alone(RUNNER, bundles["vm"].folder).splitlines()
-    assert said[0].startswith("pixels must be uint8 (N, 3, 32, 32)")
-    assert said[1:] == ["Unknown function: nothing", "the runtime has no function vitq.nothing"]
-
-
-def test_beside_tvm_the_runner_refuses(bundles: dict[str, Bundle]) -> None:
-    with pytest.raises(RuntimeFailedError, match="TVM is loaded"):
-        Model(bundles["vm"].folder)
 
 
 @needs_compiler
@@ -180,65 +102,6 @@ def test_candidates_differ_and_compile(tmp_path: Path) -> None:
     assert contents((tmp_path / "kernels.so").read_bytes())
 
 
-def test_candidates_are_checked_against_the_first(
-    bundles: dict[str, Bundle], tmp_path: Path
-) -> None:
-    """On the processor: two functions that agree, and one that is missing."""
-    target = get_target("cpu")
-    p = np.array([0, 0, 8192, 8192, 13, 0, -128, 127], np.int64)
-    kind = TensorType((4, 64), "int8")
-    types = [kind, kind, TensorType((8,), "int64")]
-    call = lower_op("vitq.add", types, {2: p}, kind, target.features)
-    tvm_target = tvm.target.Target(target.tvm_config())
-    add = call.kernel.build().with_attr("target", tvm_target)
-    functions = {name: add.with_attr("global_symbol", name) for name in ("point0", "point1")}
-    library = tvm.compile(tvm.IRModule(functions), target=tvm_target)
-    library.export_library(str(tmp_path / "kernels.so"), cc=find_compiler(target))
-    constants = [None, None, *(o for o in call.operands[2:] if not isinstance(o, int))]
-    save_constants(tmp_path / "constants.npz", constants)
-    task = {
-        "task": "add",
-        "folder": ".",
-        "types": [[list(t.shape), t.dtype] for t in (*call.kernel.inputs, kind)],
-        "points": [{"symbol": f"point{i}", "values": {"x": i}} for i in range(3)],
-    }
-    (tmp_path / "task.json").write_text(json.dumps(task))
-    code = (
-        HOST_GPU
-        + """
-import json
-from gpu_kit.ffi import Runtime
-from gpu_kit.kernels import measure_task
-folder = Path(sys.argv[1])
-task = json.loads((folder / "task.json").read_text())
-print(json.dumps(measure_task(folder, task, Runtime(Path(sys.argv[2]), cuda=False), HostGpu())))
-"""
-    )
-    points = json.loads(run_alone(code, tmp_path, bundles["vm"].folder / "lib"))["points"]
-    assert [point.get("same_bits") for point in points] == [True, True, None]
-    assert [point["us"] for point in points] == [1.0, 1.0, None]
-    assert "point2" in points[2]["error"]
-
-
-def test_roofline() -> None:
-    points = [{"us": 5.0}, {"us": 4.0}, {"us": None}]
-    tasks = [
-        {"task": "product", "macs": 10**9, "bytes": 10**6, "points": points},
-        {"task": "norm", "macs": 0, "bytes": 10**6, "points": points[:1]},
-        {"task": "failed", "macs": 0, "bytes": 1, "points": points[2:]},
-    ]
-    product, norm = roofline(tasks, macs_per_s=5e14, bytes_per_s=4e12)
-    assert product["us"] == 4.0 and product["floor_us"] == pytest.approx(2.0)
-    assert product["share_of_int8_rate"] == pytest.approx(0.5)
-    assert norm["times_floor"] == pytest.approx(20.0) and norm["share_of_int8_rate"] == 0
-
-
-def test_summary_of_times() -> None:
-    found = summary([1.0, 2.0, 3.0, 4.0], 8)
-    assert found["median_ms"] == 2.5 and found["p95_ms"] == 4.0
-    assert found["images_per_s"] == pytest.approx(3200)
-
-
 @pytest.fixture(scope="module")
 def tasks(artifact: Artifact) -> list[Task]:
     """Of the embedded model on a GPU."""
@@ -246,20 +109,53 @@ def tasks(artifact: Artifact) -> list[Task]:
     return extract(model.integer.mod, GPU.features, GPU.tvm_config())
 
 
-def results_for(tasks: list[Task], path: Path, same: bool = True) -> list[dict[str, int]]:
+RIGHT = {"random": True, "extreme": True}
+
+
+def results_for(
+    tasks: list[Task], path: Path, right: dict[str, bool] = RIGHT
+) -> list[dict[str, int]]:
     """A kit's results in which the second candidate of each task is the fastest."""
     content, best = [], []
     for task in tasks:
         found = candidates_of(task.kernel, 4)
         times = [5.0, 2.0, None, 7.0, 9.0]
         points = [
-            {"values": values, "us": us, "same_bits": same}
+            {"values": values, "us": us, "right": {} if us is None else right}
             for values, us in zip(found, times, strict=False)
         ]
         content.append({"task": task.text, "points": points})
         best.append(found[1])
     path.write_text(json.dumps({"tasks": content}))
     return best
+
+
+def test_a_kit_times_what_the_log_has_and_knows_what_is_right(
+    artifact: Artifact, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the default, before what is predicted; compiled elsewhere."""
+    path, log = tmp_path / "results.json", tmp_path / "logs" / "cuda-sm_90"
+    results_for(tasks, path)
+    tune(artifact.folder, TuneOptions("cuda", results=path, log=log))
+    monkeypatch.setattr(logs, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(candidates, "compile_points", lambda *_: None)
+    found = candidates.Candidates(GPU, tmp_path / "kit", 2)
+    found.add(artifact, 1)
+    entries = {task["task"]: task for task in found.build()}
+    assert set(entries) == {task.text for task in tasks}
+    for task in tasks:
+        entry = entries[task.text]
+        values = [point["values"] for point in entry["points"]]
+        timed = candidates_of(task.kernel, 4)
+        assert values[:2] == timed[:2], "the default, and the fastest that was timed"
+        assert values[2] == timed[3], "the next best: the third failed"
+        assert all(v not in values[:i] for i, v in enumerate(values))
+        contract = entry["contract"]
+        assert set(contract["cases"]) == set(RIGHT)
+        assert len(contract["codes"]) == len(entry["types"]) - 1
+        constants = np.load(tmp_path / "kit" / entry["folder"] / "constants.npz").files
+        drawn = [f"x{i}" for i, codes in enumerate(contract["codes"]) if codes is not None]
+        assert drawn and not set(drawn) & set(constants)
 
 
 def test_results_become_a_log_that_compile_uses(
@@ -282,6 +178,22 @@ def test_results_become_a_log_that_compile_uses(
     assert logs.find_log(get_target("x86-64"), True, None) is None
 
 
+def test_a_wrong_point_is_never_chosen(
+    artifact: Artifact, tasks: list[Task], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even where a time was written down for it."""
+    path, log = tmp_path / "results.json", tmp_path / "cuda-sm_90"
+    best = results_for(tasks, path)
+    content = json.loads(path.read_text())
+    for task in content["tasks"]:
+        task["points"][1]["right"] = RIGHT | {"random": False}
+    path.write_text(json.dumps(content))
+    result = tune(artifact.folder, TuneOptions("cuda", results=path, log=log, prune=True))
+    assert all(task.values != wrong for task, wrong in zip(result.tasks, best, strict=True))
+    assert [task.values for task in result.tasks] == [task.kernel.schedule() for task in tasks]
+    assert caplog.text.count("is WRONG on the GPU") == len(tasks)
+
+
 def test_results_that_are_none_or_wrong_are_refused(
     artifact: Artifact, tasks: list[Task], tmp_path: Path
 ) -> None:
@@ -289,8 +201,11 @@ def test_results_that_are_none_or_wrong_are_refused(
     options = TuneOptions("cuda", results=path, log=log)
     with pytest.raises(VitqError, match="is not the result of a kit"):
         tune(artifact.folder, options)
-    results_for(tasks, path, same=False)
-    with pytest.raises(VitqError, match="computed other bits"):
+    results_for(tasks, path, RIGHT | {"extreme": False})
+    with pytest.raises(VitqError, match=r"no candidate of .* computed the contract's bits"):
+        tune(artifact.folder, options)
+    results_for(tasks, path, {"random": True})
+    with pytest.raises(VitqError, match="not compared with the contract, make the kit again"):
         tune(artifact.folder, options)
     path.write_text(json.dumps({"tasks": []}))
     with pytest.raises(VitqError, match="no times for this model"):

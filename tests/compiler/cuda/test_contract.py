@@ -1,0 +1,105 @@
+"""What a kit expects of each kernel: the contract's hashes, on inputs that can be drawn again."""
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from compiler.artifacts import Artifact
+from compiler.cuda.contract import Operator, operators_of
+from compiler.cuda.emulator import run_kernel
+from compiler.gpu_kit.drawing import CASES, EXTREME, RANDOM, Activation, digest, draw
+from compiler.importing import Meaning, import_model
+from compiler.targets import get_target
+from compiler.tuning.workload import task_text
+from numerics.add import AddParams, int_add
+from numerics.arrays import IntArray
+from numerics.dyadic import to_dyadic
+from relay_passes import dialect
+from relay_passes.interpreter import evaluate
+from relay_passes.matching import is_constant
+from tests.relay_passes.modules import Body, module
+
+FEATURES = get_target("cuda").features
+
+
+def operators(artifact: Artifact, batch: int) -> dict[str, Operator]:
+    """Of the embedded model, one of each task."""
+    mod = import_model(artifact.onnx, Meaning(batch)).integer.mod
+    found = operators_of(mod, FEATURES)
+    return {task_text(operator.kernel): operator for operator in found}
+
+
+def test_drawn_codes_reach_both_bounds_and_are_the_same_again() -> None:
+    activations = [Activation((50, 40), "int8", -128, 127), Activation((300,), "uint8", 3, 9)]
+    random, extreme = (draw(case, activations) for case in (RANDOM, EXTREME))
+    assert [set(np.unique(a)) for a in extreme] == [{-128, 127}, {3, 9}]
+    assert [len(np.unique(a)) for a in random] == [256, 7]
+    assert [str(a.dtype) for a in (*random, *extreme)] == ["int8", "uint8"] * 2
+    again = draw(RANDOM, activations)
+    assert digest(random) == digest(again) != digest(extreme)
+    again[1][-1] ^= 1
+    assert digest(random) != digest(again)
+
+
+def test_every_kernel_of_a_model_has_the_stored_hashes(artifact: Artifact) -> None:
+    """The emulator of CUDA threads stands for the GPU."""
+    tunable = [o for o in operators(artifact, 1).values() if o.kernel.is_tunable]
+    names = {operator.kernel.name for operator in tunable}
+    assert names >= {"patch_embed", "linear", "linear_add", "linear_gelu", "attention", "layernorm"}
+    for operator in tunable:
+        contract = operator.to_json()
+        kernel = operator.kernel
+        known = [i for i, value in enumerate(operator.constants) if value is not None]
+        hashes = set()
+        for case in CASES:
+            drawn = operator.draw(case)
+            assert digest(drawn) == contract["cases"][case]["inputs"]
+            rest = iter(drawn)
+            inputs = [next(rest) if value is None else value for value in operator.constants]
+            out = np.zeros(kernel.out.shape, kernel.out.dtype)
+            hashes.add(digest([run_kernel(kernel.build(), inputs, out, known)]))
+        assert hashes == {contract["cases"][case]["output"] for case in CASES}
+        assert len(hashes) == len(CASES), kernel.name
+
+
+def test_pictures_one_by_one_are_what_all_are_at_once(artifact: Artifact) -> None:
+    for operator in operators(artifact, 3).values():
+        drawn, expr = operator.draw(RANDOM), operator.expr
+        rest = iter(drawn)
+        args = [
+            operand.value.numpy() if is_constant(operand) else next(rest)
+            for operand in dialect.operands(expr)
+        ]
+        np.testing.assert_array_equal(operator.evaluate(drawn), evaluate(expr, args))
+
+
+def sum_of_narrow_codes(b: Body, x: relax.Var, y: relax.Var) -> relax.Expr:
+    """An addition that is proven for 4-bit codes, and overflows on the ends of int16."""
+    one, params = to_dyadic(np.ones(1)), dialect.RequantizeParams(0, 0, -8, 7)
+    narrow = [b(dialect.requantize(v, one, params, "int16")) for v in (x, y)]
+    return b(dialect.add(*narrow, NARROW, "int16"))
+
+
+NARROW = AddParams(20000, -20000, 2**15, -(2**15), 15, 0, -(2**15), 2**15 - 1)
+
+
+def test_codes_that_the_contract_excludes_are_not_drawn() -> None:
+    x = ((1, 3, 8), "int16")
+    first, _, last = operators_of(module({"x": x, "y": x}, sum_of_narrow_codes), FEATURES)
+    assert first.codes == ((-(2**15), 2**15 - 1), None, None, None), "all of its type"
+    assert last.codes == ((-8, 7), (-8, 7), None)
+    drawn: list[IntArray] = last.draw(EXTREME)
+    assert set(np.unique(drawn[0])) == {-8, 7}
+    np.testing.assert_array_equal(last.evaluate(drawn), int_add(*drawn, NARROW))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_without_pictures_are_one_piece(rows: int) -> None:
+    """As of the head, which reads one row of each picture."""
+    weight, zeros = np.arange(-6, 6, dtype=np.int8).reshape(3, 4), np.zeros(3, np.int32)
+    gemm = dialect.Gemm(weight, zeros, to_dyadic(np.ones(3)), zeros, -(2**15), 2**15 - 1)
+    mod = module({"x": ((rows, 4), "int8")}, lambda b, x: b(dialect.linear(x, gemm, "int16")))
+    (operator,) = operators_of(mod, FEATURES)
+    (x,) = operator.draw(RANDOM)
+    expected = x.astype(np.int64) @ weight.T.astype(np.int64)
+    np.testing.assert_array_equal(operator.evaluate([x]), np.clip(expected, -(2**15), 2**15 - 1))
