@@ -2,6 +2,7 @@
 
 The space of a product has some thousand points; `compiler.cuda.prediction` ranks them, and of each
 block shape only the best is taken, so that the candidates differ. Smaller spaces are taken whole.
+Nothing is predicted of products in flight (`Tile.flight`): they are timed for the best tiles.
 What the log that compile uses has for a task is timed again beside them.
 """
 
@@ -9,6 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from compiler.cuda.contract import Operator, operators_of
 from compiler.cuda.gemm import product_of
 from compiler.cuda.kernel import gpu_of
 from compiler.cuda.prediction import ranked
-from compiler.cuda.tile import KNOBS
+from compiler.cuda.tile import KNOBS, Tile
 from compiler.importing import Meaning, import_model
 from compiler.kernels.types import Kernel, Schedule, TensorType
 from compiler.targets import Target, find_compiler
@@ -48,6 +50,8 @@ def candidates_of(
     knobs = kernel.knobs()
     if set(knobs) == set(KNOBS):
         found = [vars(tile) for tile in ranked(product_of(kernel), gpu_of(kernel))][:count]
+        tiles = [Tile(**values) for values in (default, *known)]
+        found = [vars(replace(tile, flight=1)) for tile in tiles if tile.may_fly] + found
     else:
         choices = itertools.product(*(knob.choices for knob in knobs.values()))
         found = [dict(zip(knobs, values, strict=True)) for values in choices]

@@ -132,6 +132,11 @@ class Tile:
         """Shared memory of the main loop."""
         return max(self.stage_bytes * self.stages, self.sum_bytes)
 
+    @property
+    def may_fly(self) -> bool:
+        """Whether products may be in flight: a stage is then left to load ahead."""
+        return bool(self.wgmma) and self.stages > 2
+
     def residual_bytes(self, needs: Needs) -> int:
         """Of the codes that are added to the block's results."""
         return self.block_m * self.block_n * needs.residual
@@ -154,8 +159,7 @@ class Tile:
             together = self.warp_n <= LARGEST_MMA_N and self.warps_m <= WARP_GROUP
         return (
             together
-            and self.flight <= self.wgmma
-            and self.ahead > 0
+            and (self.may_fly or not self.flight)
             and acc <= LARGEST_ACC
             and self.warps * self.split_k <= WARP_LIMIT
             and self.shared_bytes(needs) <= features.shared_bytes
@@ -177,7 +181,7 @@ def tile_of(schedule: Schedule, inner: int, features: GpuFeatures, needs: Needs 
         tile = replace(tile, chunk=K_ALIGN)
     if tile.wgmma and not (features.wgmma and tile.warps_m % WARP_GROUP == 0):
         tile = replace(tile, wgmma=0)
-    if tile.flight and not (tile.wgmma and tile.ahead > 0):
+    if tile.flight and not tile.may_fly:
         tile = replace(tile, flight=0)
     smaller = (
         "flight", "stages", "split_k", "warp_n", "warps_n", "warp_m", "warps_m", "wgmma", "chunk"

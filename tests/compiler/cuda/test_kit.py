@@ -16,6 +16,7 @@ from compiler.cuda.candidates import candidates_of, compile_points
 from compiler.cuda.fatbin import contents
 from compiler.cuda.kit import KitOptions, build_kit
 from compiler.cuda.places import find_tool
+from compiler.cuda.tile import Tile
 from compiler.deploy.bundle import DeployOptions, deploy
 from compiler.gpu_kit.kernels import read_tasks
 from compiler.importing import Meaning, import_model
@@ -100,6 +101,14 @@ def test_candidates_differ_and_compile(tmp_path: Path) -> None:
     points = [{"symbol": f"point{i}", "values": values} for i, values in enumerate(found)]
     compile_points(kernel, points, GPU, tmp_path / "kernels.so")
     assert contents((tmp_path / "kernels.so").read_bytes())
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+def test_the_best_known_are_also_timed_with_products_in_flight(stages: int) -> None:
+    """Which needs a stage more."""
+    known = vars(Tile(16, 32, 4, 1, 1, 64, stages, 1))
+    found = candidates_of(linear().kernel, 3, [known])
+    assert found[1] == known and (known | {"flight": 1} in found) is (stages == 3)
 
 
 @pytest.fixture(scope="module")
