@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import helper, numpy_helper
@@ -26,6 +25,7 @@ from models.digits_vit import CHECKPOINT, IMAGE_SIZE, MEAN, STD, digits_vit
 from models.digits_vit.data import calibration_images, eval_images, normalize
 from numerics.arrays import FloatArray, UInt8Array
 from numerics.errors import VitqError
+from tests.foreign import session_of
 
 SHAPE = (1, 3, IMAGE_SIZE, IMAGE_SIZE)
 FEW_POINTS = 0.02
@@ -85,7 +85,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Quantized:
 
 def run_float_input(path: Path, pixels: UInt8Array) -> FloatArray:
     """Logits of onnxruntime for a file that takes normalized pixels."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = session_of(path)
     return np.concatenate([session.run(None, {"image": x[None]})[0] for x in normalize(pixels)])
 
 

@@ -9,7 +9,6 @@ import warnings
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -22,6 +21,7 @@ from numerics.errors import VitqError
 from relay_passes import dialect
 from relay_passes.interpreter import interpret
 from relay_passes.pipeline import PassOptions, integerize
+from tests.foreign import session_of
 from tests.relay_passes.modules import ops
 
 SHAPE, CHANNELS, HEADS = (1, 3, 8, 8), 16, 2
@@ -133,7 +133,7 @@ def test_a_fully_quantized_network_becomes_integer_only(tmp_path, fused, activat
     assert names.count(dialect.LINEAR) == 5
     assert names.count(dialect.SHIFTMAX) == 1
     (info,) = result.report.outputs
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = session_of(path)
     for seed in range(20, 25):
         codes = interpret(result.mod, [pixels(seed)])[0]
         real = info.scale * (codes.astype(float) - info.zero_point)

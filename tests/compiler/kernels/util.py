@@ -34,6 +34,12 @@ def _parameter(features: CpuFeatures) -> Any:
     return pytest.param(features, marks=pytest.mark.skipif(bool(lacking), reason=reason))
 
 
+HOST = next(
+    features
+    for features, target in ENTRIES.items()
+    if not targets.missing_flags(target, targets.host_flags())
+)
+"""The first primitive that this processor has."""
 CPU_FEATURES = tuple(_parameter(features) for features in ENTRIES)
 GPU = GpuFeatures(processors=4, shared_bytes=64 * 1024, macs=2048)
 """Run by `compiler.cuda.emulator`."""
