@@ -38,6 +38,7 @@ from compiler.cuda.emit import (
     launch,
     serial,
     spread,
+    when,
 )
 from compiler.cuda.kernel import call_of, gpu_of
 from compiler.cuda.loading import Layout, Loader, Source
@@ -141,9 +142,19 @@ def _body(
             products = Products(rows, lambda distance: code_of(capped(distance), form))
         else:
             products = Products(rows, FastCodes(octaves, spec.fast))
+
+        def finish() -> None:
+            products.finish(Normalize(norm, saturate=spec.saturate), get(zeros, 1), out)
+
+        if rows.are_alone:
+            loads.await_chunk(values=True)
+            with when(rows.exist):
+                products.add(const(0))
+                finish()
+            return
         loads.each_chunk(products.add, values=True)
         products.share()
-        products.finish(Normalize(norm, saturate=spec.saturate), get(zeros, 1), out)
+        finish()
 
 
 ATTENTION = Template("attention", _body, _knobs)
@@ -195,8 +206,7 @@ class _Loads:
             values: whether values are needed.
         """
         if self.shape.chunks == 1:
-            intrinsics.wait(0 if values else 1)
-            intrinsics.barrier()
+            self.await_chunk(values)
             work(const(0))
             return
         with serial(self.shape.chunks) as chunk:
@@ -206,6 +216,11 @@ class _Loads:
             intrinsics.wait(0)
             intrinsics.barrier()
             work(first)
+
+    def await_chunk(self, values: bool) -> None:
+        """Wait for the only chunk of keys, and perhaps their values."""
+        intrinsics.wait(0 if values else 1)
+        intrinsics.barrier()
 
     def start(self, first: Expr, values: bool) -> None:
         """Begin to load the keys of a chunk, and its values, as a group each."""

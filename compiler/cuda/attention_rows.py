@@ -77,6 +77,22 @@ class Rows:
         for half in HALVES:
             put(self.maximum, half, const(LOWEST))
 
+    @property
+    def are_alone(self) -> bool:
+        """Whether the warp needs no other one once all keys and values are there."""
+        return self.shape.chunks == 1 and self.shape.key_warps == 1
+
+    @property
+    def exist(self) -> Expr:
+        """Whether any of the rows does, where the last block of a head has some warps too many.
+
+        One alone is not worth the branch, behind which the compiler takes more registers.
+        """
+        shape = self.shape
+        first = self.block.x * shape.rows + self.row_warp * FRAGMENT_ROWS
+        too_many = -ceil_div(shape.tokens, FRAGMENT_ROWS) % shape.row_warps
+        return first < shape.tokens if too_many > 1 else True
+
     def _each_unit(self, first: Expr, work: Work) -> None:
         """Compute a chunk's scores, and work on them, unit by unit.
 

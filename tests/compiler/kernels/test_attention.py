@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from compiler.features import Features
 from compiler.kernels import CpuFeatures, TensorType
 from compiler.kernels.octaves import half_constants
 from numerics.arrays import IntArray
@@ -24,7 +25,7 @@ from numerics.shiftmax import (
     shiftmax_params,
 )
 from numerics.twin_codes import ONE_RANGE, TwinCodes
-from tests.compiler.kernels.util import FEATURES, random_codes, run_op
+from tests.compiler.kernels.util import FEATURES, GPU, random_codes, run_op
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 
@@ -121,8 +122,8 @@ def reference_attention(
 def check_attention(
     shape: tuple[int, ...],
     p: CodeParams,
-    features: CpuFeatures,
-    draw: np.random.Generator | None = None,
+    features: Features,
+    draw: np.random.Generator | dict[str, int] | None = None,
 ) -> None:
     """Same bits as the separate operators, with zero points and extreme rows."""
     rng = np.random.default_rng(shape[1])
@@ -154,6 +155,14 @@ def test_attention_schedules(shape: tuple[int, ...], seed: int, features: CpuFea
     """No schedule changes a bit: random points of the knobs' space."""
     draw = np.random.default_rng(seed)
     check_attention(shape, code_params(3e-4 * 2**seed / 4), features, draw)
+
+
+@pytest.mark.parametrize("key_warps", [1, 2])
+@pytest.mark.parametrize("tokens", [65, 81, 100])
+def test_a_block_on_a_gpu_with_more_warps_than_rows(tokens: int, key_warps: int) -> None:
+    """Three, two or one of the last block's four have nothing to do."""
+    values = {"row_warps": 4, "key_warps": key_warps}
+    check_attention((1, tokens, 3, 2, 32), code_params(3e-4), GPU, values)
 
 
 @FEATURE_IDS

@@ -66,7 +66,7 @@ def run_op(
     out: TensorType,
     features: Features,
     known: int = 1,
-    draw: np.random.Generator | None = None,
+    draw: np.random.Generator | dict[str, int] | None = None,
 ) -> IntArray:
     """Lower, compile and run one operator.
 
@@ -76,7 +76,7 @@ def run_op(
         out: type of the result.
         features: what to build for.
         known: operands from this index on are compile-time constants.
-        draw: chooses each knob's value; without it they have their defaults.
+        draw: chooses each knob's value, or has them; without it they have their defaults.
     """
     constants: Mapping[int, IntArray] = {i: operands[i] for i in range(known, len(operands))}
     call = lower_op(op, [tensor_type(o) for o in operands], constants, out, features)
