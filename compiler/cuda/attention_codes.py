@@ -2,12 +2,15 @@
 
 The exponent ``t = min((d m + half) >> s, limit)`` of a distance d from the row's maximum takes one
 multiplication, because everything is shifted up by 32 - s bits, so that t is the upper word of the
-sum. Six octaves are added to it, so that its integer part is at once the shift of the code but one:
+sum: the multiplier, if it then still is a word, or else the distance. The code's shift with its
+rounding is another multiplication. Five octaves are added to t, so that its integer part is at once
+what that one's factor, a power of two, is shifted by:
 
-    code = (y + 2**(n + 6)) >> (n + 7) = ((y >> (n + 6)) + 1) >> 1
+    code = (y + 2**(n + 6)) >> (n + 7) = (y * (2**30 >> (n + 5)) + 2**31) >> 32
 
-and Horner's steps take the fraction as it is: ``(c f + 2**(g-1)) >> g`` is `numerics.exp2.mulhrs`
-of c and ``f << (15 - g)``.
+(Multiplications run beside shifts, additions and bounds, of which a code takes nine.) Horner's
+steps take the fraction as it is: ``(c f + 2**(g-1)) >> g`` is `numerics.exp2.mulhrs` of c and
+``f << (15 - g)``.
 """
 
 from typing import NamedTuple
@@ -22,7 +25,10 @@ from numerics.arrays import IntArray
 from numerics.exp2 import COEFFICIENTS
 from numerics.shiftmax import CodeParams, code_weights
 
-OCTAVES = 6
+OCTAVES = 5
+POWER = 1 << 30
+HALF_WORD = -(2**31)
+"""The lower word of ``2**31``."""
 LARGEST = 2**31 - 1
 
 
@@ -32,10 +38,12 @@ class FastForm(NamedTuple):
     Attributes:
         codes: of the weights.
         limited: whether an exponent behind the limit would show, so that it must be cut.
+        scaled: whether the multiplier is shifted up, as an unsigned word.
     """
 
     codes: CodeForm
     limited: bool
+    scaled: bool
 
 
 def fast_codes(p: CodeParams) -> tuple[FastForm, IntArray] | None:
@@ -43,20 +51,24 @@ def fast_codes(p: CodeParams) -> tuple[FastForm, IntArray] | None:
 
     Returns:
         Static facts, and (6,) int32: multiplier, both words of the addend, shift up, largest
-        distance, largest exponent (six octaves included). None where the numbers do not fit.
+        distance, largest exponent (five octaves included). None where the numbers do not fit.
     """
     form = code_form(p)
     _, _, half, cut = (int(v) for v in distance_constants(p.multiplier, p.shift, p.limit))
-    up, six = WORD_BITS - p.shift, OCTAVES << p.grid_bits
-    if p.grid_bits < 1 or up < 0 or cut << up > LARGEST:
+    up, more = WORD_BITS - p.shift, OCTAVES << p.grid_bits
+    scaled = p.multiplier << max(up, 0) < 1 << WORD_BITS
+    if p.grid_bits < 1 or up < 0 or (cut if scaled else cut << up) > LARGEST:
         return None
-    addend = (half + (six << p.shift)) << up
+    addend = (half + (more << p.shift)) << up
     if addend >= 1 << 62:
         return None
     reached = (cut * p.multiplier + half) >> p.shift
-    words = [p.multiplier, addend & (2**WORD_BITS - 1), addend >> WORD_BITS, up, cut, p.limit + six]
+    factor = p.multiplier << up if scaled else p.multiplier
+    words = [factor, addend & (2**WORD_BITS - 1), addend >> WORD_BITS, up, cut, p.limit + more]
     limited = bool(p.zero_last) or not _constant_behind(p, reached)
-    return FastForm(form, limited), np.array(words, np.int64).astype(np.uint32).view(np.int32)
+    return FastForm(form, limited, scaled), np.array(words, np.int64).astype(np.uint32).view(
+        np.int32
+    )
 
 
 def _constant_behind(p: CodeParams, reached: int) -> bool:
@@ -78,8 +90,9 @@ class FastCodes:
 
     def __call__(self, distance: Expr) -> Expr:
         """Of an int32 >= 0."""
-        cut = keep(tirx.min(distance, self.cut) << self.up)
-        t = keep(intrinsics.mad_high(cut, self.multiplier, self.low, self.high))
+        scaled, cut = self.form.scaled, keep(tirx.min(distance, self.cut))
+        cut = cut if scaled else keep(cut << self.up)
+        t = keep(intrinsics.mad_high(cut, self.multiplier, self.low, self.high, scaled))
         if self.form.limited:
             t = keep(tirx.min(t, self.limit))
         bits = self.form.codes.grid_bits
@@ -87,5 +100,6 @@ class FastCodes:
         y: Expr = const(COEFFICIENTS[3])
         for c in reversed(COEFFICIENTS[:3]):
             y = keep((y * fraction + const((c << bits) + (1 << (bits - 1)))) >> const(bits))
-        code = keep((keep(y >> (t >> const(bits))) + const(1)) >> const(1))
+        power = keep(const(POWER) >> (t >> const(bits)))
+        code = keep(intrinsics.mad_high(y, power, const(HALF_WORD), const(0)))
         return finish_code(code, t < self.limit, self.form.codes)

@@ -122,12 +122,12 @@ int vitq_pick(int word, int place) {
 """
 
 _MAD_HIGH = """
-int vitq_mad_high(int value, int multiplier, int low, int high) {
+int vitq_mad_high{name}(int value, int multiplier, int low, int high) {{
   int result;
-  asm("{ .reg .b32 t; mad.lo.cc.s32 t, %1, %2, %3; madc.hi.s32 %0, %1, %2, %4; }"
+  asm("{{ .reg .b32 t; mad.lo.cc.{kind} t, %1, %2, %3; madc.hi.{kind} %0, %1, %2, %4; }}"
       : "=r"(result) : "r"(value), "r"(multiplier), "r"(low), "r"(high));
   return result;
-}
+}}
 """
 
 _LIMIT = """
@@ -177,7 +177,8 @@ SOURCES = {
     "sync_warp": (_SYNC_WARP, "void"),
     "permute": (_PERMUTE, "int32"),
     "pick": (_PICK, "int32"),
-    "mad_high": (_MAD_HIGH, "int32"),
+    "mad_high": (_MAD_HIGH.format(name="", kind="s32"), "int32"),
+    "mad_high_unsigned": (_MAD_HIGH.format(name="_unsigned", kind="u32"), "int32"),
     "limit": (_LIMIT, "int32"),
     "pack_s8": (_PACK4.format(kind="s8"), "int32"),
     "pack_u8": (_PACK4.format(kind="u8"), "int32"),

@@ -140,13 +140,15 @@ def pick(word: Expr, place: Expr) -> Expr:
     return _call("pick", word, place)
 
 
-def mad_high(value: Expr, multiplier: Expr, low: Expr, high: Expr) -> Expr:
+def mad_high(value: Expr, multiplier: Expr, low: Expr, high: Expr, unsigned: bool = False) -> Expr:
     """The upper word of ``value * multiplier + (high, low)``: one instruction.
 
     CUDA C has no word for it, and does not always see that both factors have 32 bits; the two
-    halves with a carry, as they are written, become one ``IMAD.HI``.
+    halves with a carry, as they are written, become one ``IMAD.HI``. Where `unsigned`, both factors
+    are taken as they are without a sign.
     """
-    return _call("mad_high", value, multiplier, low, high)
+    name = "mad_high_unsigned" if unsigned else "mad_high"
+    return _call(name, value, multiplier, low, high)
 
 
 def limit(value: Expr, high: Expr) -> Expr:

@@ -13,6 +13,7 @@ from numerics.arrays import IntArray
 
 WARP = 32
 COPY = 16
+WORD = np.uint64(2**32 - 1)
 Group = list[tuple[Pointer, IntArray, IntArray]]
 
 
@@ -97,6 +98,8 @@ class WarpInstructions:
             value, multiplier, low, high = (np.asarray(a, np.int64) for a in args)
             total = value * multiplier + ((high << 32) | (low & 0xFFFFFFFF))
             return (total >> 32).astype(np.int32)
+        if name == "mad_high_unsigned":
+            return mad_high_unsigned(args)
         if name == "limit":
             return np.maximum(np.minimum(args[0], args[1]), 0)
         if name.startswith("pack_"):
@@ -251,6 +254,13 @@ class WarpInstructions:
 
 def _unaligned(pointer: Pointer) -> Pointer:
     return pointer
+
+
+def mad_high_unsigned(args: list[Value]) -> IntArray:
+    """The upper word of ``a * b + (high, low)``, all without a sign; the sum is below 2**64."""
+    a, b, low, high = (np.asarray(arg, np.int64).astype(np.uint64) & WORD for arg in args)
+    upper = (a * b + (high << np.uint64(32) | low)) >> np.uint64(32)
+    return upper.astype(np.uint32).view(np.int32)
 
 
 def pack(values: list[Value], kind: str) -> IntArray:

@@ -2,6 +2,8 @@
 #ifndef VITQ_FAILURE_H_
 #define VITQ_FAILURE_H_
 
+#include <cstdio>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -20,6 +22,24 @@ class Failure : public std::runtime_error {
       : std::runtime_error(line), code(exit_code) {}
   const ExitCode code;
 };
+
+// What main returns: usage if it is asked for, else what run does, failures reported.
+inline int run_program(const char* name, const char* usage, int (*run)(int, char**), int argc,
+                       char** argv) {
+  if (argc > 1 && (!std::strcmp(argv[1], "--help") || !std::strcmp(argv[1], "-h"))) {
+    std::fputs(usage, stdout);
+    return kFine;
+  }
+  try {
+    return run(argc, argv);
+  } catch (const Failure& failure) {
+    std::fprintf(stderr, "%s: %s\n", name, failure.what());
+    return failure.code;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s: %s\n", name, error.what());
+    return kMistake;
+  }
+}
 
 }  // namespace vitq
 

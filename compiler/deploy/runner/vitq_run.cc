@@ -232,17 +232,5 @@ int run(int argc, char** argv) {
 }  // namespace vitq
 
 int main(int argc, char** argv) {
-  if (argc > 1 && (!std::strcmp(argv[1], "--help") || !std::strcmp(argv[1], "-h"))) {
-    std::fputs(vitq::kUsage, stdout);
-    return vitq::kFine;
-  }
-  try {
-    return vitq::run(argc, argv);
-  } catch (const vitq::Failure& failure) {
-    std::fprintf(stderr, "vitq-run: %s\n", failure.what());
-    return failure.code;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "vitq-run: %s\n", error.what());
-    return vitq::kMistake;
-  }
+  return vitq::run_program("vitq-run", vitq::kUsage, vitq::run, argc, argv);
 }

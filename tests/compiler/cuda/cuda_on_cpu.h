@@ -304,6 +304,10 @@ static int vitq_mad_high(int value, int multiplier, int low, int high) {
   const int64_t addend = (static_cast<int64_t>(high) << 32) | static_cast<uint32_t>(low);
   return static_cast<int>((static_cast<int64_t>(value) * multiplier + addend) >> 32);
 }
+static int vitq_mad_high_unsigned(uint32_t value, uint32_t multiplier, uint32_t low, uint32_t high) {
+  const uint64_t addend = (static_cast<uint64_t>(high) << 32) | low;
+  return static_cast<int>((static_cast<uint64_t>(value) * multiplier + addend) >> 32);
+}
 static int vitq_limit(int value, int high) {
   const int below = value < high ? value : high;
   return below > 0 ? below : 0;

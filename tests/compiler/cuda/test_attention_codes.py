@@ -1,0 +1,65 @@
+"""The short code of a Shiftmax weight, for every kind of factor and all distances that matter."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compiler.cuda.attention_codes import FastCodes, fast_codes
+from compiler.cuda.emit import flat, get, index, launch, put
+from compiler.cuda.emulator import run_kernel
+from compiler.kernels.builder import build
+from compiler.kernels.types import TensorType
+from numerics.dyadic import rescale, scalar_dyadic
+from numerics.shiftmax import CODE_LIMIT, CodeParams, code_weights
+
+THREADS = 1024
+
+
+def codes_on_gpu(p: CodeParams, distances: np.ndarray) -> np.ndarray:
+    """Each thread's weight of one distance."""
+    found = fast_codes(p)
+    assert found is not None
+    form, words = found
+    constants, values = TensorType(words.shape, "int32"), TensorType(distances.shape, "int32")
+
+    def emit(words: Any, distances: Any, out: Any) -> None:
+        with launch((values.size // THREADS,), THREADS) as block:
+            code = FastCodes(flat(words), form)
+            at = index(block.x * THREADS + block.thread)
+            put(flat(out), at, code(get(flat(distances), at)))
+
+    func = build("kernel", [constants, values], values, emit)
+    return run_kernel(func, [words, distances], np.zeros_like(distances), (0,))
+
+
+@pytest.mark.parametrize("shift", [26, 30, 31, 32])
+@pytest.mark.parametrize("multiplier", [1 << 30, 1402733560, (1 << 31) - 1])
+@pytest.mark.parametrize(("grid_bits", "octaves"), [(12, 10), (1, 4), (3, 8)])
+def test_short_codes(shift: int, multiplier: int, grid_bits: int, octaves: int) -> None:
+    """Distances from 0 to behind the limit, and the largest there is."""
+    limit = CODE_LIMIT if grid_bits == 12 else octaves << grid_bits
+    p = CodeParams(multiplier, shift, grid_bits, limit, int(grid_bits == 3), 0, 0)
+    if fast_codes(p) is None:
+        pytest.skip("takes the long code: the distance shifted up would be no word")
+    end = (limit << shift) // multiplier + 2
+    near = np.unique(np.linspace(0, end, 8 * THREADS - 64).astype(np.int64))
+    distances = np.full(8 * THREADS, 2**31 - 1, np.int64)
+    distances[: near.size] = near
+    distances[near.size : near.size + 3] = (end + 1, 2 * end, 2**24)
+    exponent = np.minimum(rescale(distances, scalar_dyadic(multiplier, shift)), limit)
+    result = codes_on_gpu(p, distances.astype(np.int32))
+    np.testing.assert_array_equal(result, code_weights(exponent, p))
+
+
+def test_both_forms_are_covered() -> None:
+    """A multiplier that is shifted up, and a distance that is."""
+    scaled = {
+        shift: fast_codes(CodeParams(1402733560, shift, 12, CODE_LIMIT, 0, 0, 0))
+        for shift in (30, 31, 32)
+    }
+    assert [found is not None and found[0].scaled for found in scaled.values()] == [
+        False,
+        True,
+        True,
+    ]
