@@ -151,10 +151,10 @@ def _body(
             with when(rows.exist):
                 products.add(const(0))
                 finish()
-            return
-        loads.each_chunk(products.add, values=True)
-        products.share()
-        finish()
+        else:
+            loads.each_chunk(products.add, values=True)
+            products.share()
+            finish()
 
 
 ATTENTION = Template("attention", _body, _knobs)

@@ -8,9 +8,9 @@ what that one's factor, a power of two, is shifted by:
 
     code = (y + 2**(n + 6)) >> (n + 7) = (y * (2**30 >> (n + 5)) + 2**31) >> 32
 
-(Multiplications run beside shifts, additions and bounds, of which a code takes nine.) Horner's
-steps take the fraction as it is: ``(c f + 2**(g-1)) >> g`` is `numerics.exp2.mulhrs` of c and
-``f << (15 - g)``.
+(Multiplications run beside shifts, additions and bounds, of which a code takes nine, or ten where
+the distance is shifted.) Horner's steps take the fraction as it is: ``(c f + 2**(g-1)) >> g`` is
+`numerics.exp2.mulhrs` of c and ``f << (15 - g)``.
 """
 
 from typing import NamedTuple
@@ -56,19 +56,19 @@ def fast_codes(p: CodeParams) -> tuple[FastForm, IntArray] | None:
     form = code_form(p)
     _, _, half, cut = (int(v) for v in distance_constants(p.multiplier, p.shift, p.limit))
     up, more = WORD_BITS - p.shift, OCTAVES << p.grid_bits
-    scaled = p.multiplier << max(up, 0) < 1 << WORD_BITS
-    if p.grid_bits < 1 or up < 0 or (cut if scaled else cut << up) > LARGEST:
+    if p.grid_bits < 1 or up < 0:
         return None
-    addend = (half + (more << p.shift)) << up
-    if addend >= 1 << 62:
+    factor, largest, addend = p.multiplier << up, cut, (half + (more << p.shift)) << up
+    scaled = factor < 1 << WORD_BITS
+    if not scaled:
+        factor, largest = p.multiplier, cut << up
+    if largest > LARGEST or addend >= 1 << 62:
         return None
     reached = (cut * p.multiplier + half) >> p.shift
-    factor = p.multiplier << up if scaled else p.multiplier
-    words = [factor, addend & (2**WORD_BITS - 1), addend >> WORD_BITS, up, cut, p.limit + more]
     limited = bool(p.zero_last) or not _constant_behind(p, reached)
-    return FastForm(form, limited, scaled), np.array(words, np.int64).astype(np.uint32).view(
-        np.int32
-    )
+    words = [factor, addend & (2**WORD_BITS - 1), addend >> WORD_BITS, up, cut, p.limit + more]
+    constants = np.array(words, np.int64).astype(np.uint32).view(np.int32)
+    return FastForm(form, limited, scaled), constants
 
 
 def _constant_behind(p: CodeParams, reached: int) -> bool:

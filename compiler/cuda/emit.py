@@ -187,6 +187,21 @@ def when(condition: Expr) -> Iterator[None]:
         yield
 
 
+def each_item(count: int, thread: Expr, threads: int) -> Iterator[Expr]:
+    """A thread's numbers below `count`: what is emitted for each runs only if it is one.
+
+    Args:
+        count: of the items.
+        thread: of the block.
+        threads: among which they are divided.
+    """
+    for step in range(ceil_div(count, threads)):
+        item = index(thread + step * threads)
+        whole = (step + 1) * threads <= count
+        with when(True if whole else item < count):
+            yield item
+
+
 @contextmanager
 def serial(extent: Expr) -> Iterator[Expr]:
     """A loop with as many turns for every thread."""

@@ -119,13 +119,14 @@ class Epilogue:
             shared: the block's memory.
             loop: the products.
         """
-        self.kernel, self.tile, self.warp_group = kernel, tile, loop.place.group
+        self.kernel = kernel
         self.channels, self.limits, *self.more, self.out = buffers
         self.needs = needs_of(kernel)
         self.runs = Runs(tile, loop.place, loop.first, kernel.out.rows.shape)
         self.staging = Staging(tile, self.needs, shared, loop.thread, self.runs, loop.free)
         self.forms: Forms = kernel.spec.forms
         self.whole = self.runs.columns % RUN == 0
+        self.packing_clamps = self.forms.saturate and not self.needs.table
 
     def fetch_constants(self) -> None:
         """Read bounds and the second step's constants, and begin to copy all others."""
@@ -141,10 +142,10 @@ class Epilogue:
             self.staging.fetch_residual(self.more[0])
 
     def emit(self, acc: Buffer) -> None:
-        """Code for all accumulators of the thread; groups of warps behind the first do nothing."""
+        """Code for all accumulators of the thread."""
         if self.needs.residual:
             intrinsics.wait(0)
-        with when(True if self.tile.split_k == 1 else self.warp_group < 1):
+        with when(self.runs.are_here):
             for group in self.runs.groups:
                 intrinsics.sync_warp()  # else constants of all groups are loaded at once, and spill
                 column = self.runs.column(group)
@@ -163,13 +164,12 @@ class Epilogue:
             elif self.whole and self.residual is None:
                 codes = self._second(codes, [None] * RUN)
             with when(self.runs.has_row(row)):
-                if not self.whole:
+                if self.whole:
+                    if self.residual is not None and not self.needs.residual:
+                        codes = self._second(codes, load_codes(self.residual, at, RUN))
+                    store_codes(self.out, at, codes, self.packing_clamps)
+                else:
                     self._store_each(codes, at, column)
-                    continue
-                if self.residual is not None and not self.needs.residual:
-                    codes = self._second(codes, load_codes(self.residual, at, RUN))
-                saturate = self.forms.saturate and not self.kernel.spec.bucket_bits
-                store_codes(self.out, at, codes, saturate)
 
     def _start_second(self) -> None:
         """Read what the second step needs."""
@@ -219,7 +219,7 @@ class Epilogue:
 
     def _limited(self, code: Expr) -> Expr:
         """A code that is stored alone, so that no packing clamps it."""
-        if not self.forms.saturate or self.kernel.spec.bucket_bits:
+        if not self.packing_clamps:
             return code
         info = np.iinfo(self.kernel.out.dtype)
         return clamp(code, const(int(info.min)), const(int(info.max)))

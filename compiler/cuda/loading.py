@@ -17,11 +17,11 @@ from compiler.cuda.emit import (
     Shared,
     address,
     ceil_div,
+    each_item,
     flat,
     index,
     put,
     serial,
-    when,
 )
 from compiler.cuda.tile import PIECE
 from compiler.kernels.types import TensorType
@@ -172,19 +172,16 @@ class Loader:
         """
         pieces = self.layout.pieces
         total = self.rows * pieces * self.groups
-        for step in range(ceil_div(total, threads)):
-            item = index(thread + step * threads)
-            whole = (step + 1) * threads <= total
-            with when(True if whole else item < total):
-                part = index(item // pieces)
-                row, group = index(part % self.rows), index(part // self.rows)
-                to = base + (group * self.rows) * self.layout.chunk
-                to = index(to + self.layout.offset(row, item % pieces))
-                piece = index((turn * self.groups + group) * pieces + item % pieces)
-                if self.permuted:
-                    row = row // GROUP * GROUP + grouped_row(row % GROUP // 8, row % 8)
-                row = index(tirx.min(self.first + row, self.source.rows - 1))
-                self._piece(shared, to, row, piece)
+        for item in each_item(total, thread, threads):
+            part = index(item // pieces)
+            row, group = index(part % self.rows), index(part // self.rows)
+            to = base + (group * self.rows) * self.layout.chunk
+            to = index(to + self.layout.offset(row, item % pieces))
+            piece = index((turn * self.groups + group) * pieces + item % pieces)
+            if self.permuted:
+                row = row // GROUP * GROUP + grouped_row(row % GROUP // 8, row % 8)
+            row = index(tirx.min(self.first + row, self.source.rows - 1))
+            self._piece(shared, to, row, piece)
 
     def _piece(self, shared: Shared, to: Expr, row: Expr, piece: Expr) -> None:
         source = self.source

@@ -132,17 +132,16 @@ class MainLoop:
                 intrinsics.fence_async()
             intrinsics.barrier()
             base = index(turn % tile.stages * tile.stage_bytes)
-            if not tile.wgmma:
-                self._load_ahead(turn, loaded)
-            with when(self._has_chunk(turn)):
-                if tile.wgmma:
-                    self._begin(acc, base, signs)
-                else:
-                    self._multiply(acc, base, signs)
             if tile.wgmma:
+                with when(self._has_chunk(turn)):
+                    self._begin(acc, base, signs)
                 self._load_ahead(turn, loaded)
                 with when(self._has_chunk(turn)):
                     self._finish(acc, rows if tile.flight else 0)
+            else:
+                self._load_ahead(turn, loaded)
+                with when(self._has_chunk(turn)):
+                    self._multiply(acc, base, signs)
         if tile.flight:
             self._finish(acc, 0)
         if tile.split_k > 1:

@@ -24,7 +24,7 @@ from compiler.cuda.emit import (
     Expr,
     Shared,
     address,
-    ceil_div,
+    each_item,
     flat,
     get_many,
     index,
@@ -57,6 +57,11 @@ class Runs:
         self.tile, self.place, self.first = tile, place, first
         self.rows, self.columns = shape
         self.groups = range(tile.warp_n // GROUP)
+
+    @property
+    def are_here(self) -> Expr:
+        """Whether the thread has results: groups of warps behind the first have none."""
+        return True if self.tile.split_k == 1 else self.place.group < 1
 
     def column(self, group: int) -> Expr:
         """First column of the runs in one group."""
@@ -110,25 +115,23 @@ class Staging:
         Those that four threads read together become neighbours.
         """
         data = flat(channels)
-        for item, present in self._items(self.tile.block_n):
-            with when(present):
-                column = index(tirx.min(self.runs.first[1] + item, self.runs.columns - 1))
-                place = item // GROUP * GROUP + item % RUN * LANES + item % GROUP // RUN
-                to = index(place * CHANNEL_BYTES + self.channels)
-                self._copy(to, address(data, column * CHANNEL_WORDS))
+        for item in each_item(self.tile.block_n, self.thread, self.tile.threads):
+            column = index(tirx.min(self.runs.first[1] + item, self.runs.columns - 1))
+            place = item // GROUP * GROUP + item % RUN * LANES + item % GROUP // RUN
+            to = index(place * CHANNEL_BYTES + self.channels)
+            self._copy(to, address(data, column * CHANNEL_WORDS))
 
     def fetch_table(self, table: Buffer) -> None:
         """Begin to copy a table."""
         data = flat(table)
-        for item, present in self._items(self.needs.table // PIECE):
-            with when(present):
-                from_ = address(data, item * (PIECE // WORD_BYTES))
-                self._copy(index(item * PIECE + self.table), from_)
+        for item in each_item(self.needs.table // PIECE, self.thread, self.tile.threads):
+            from_ = address(data, item * (PIECE // WORD_BYTES))
+            self._copy(index(item * PIECE + self.table), from_)
 
     def fetch_residual(self, residual: Buffer) -> None:
         """Begin to copy the codes that this thread adds, of a tensor as large as the result."""
         runs, data = self.runs, flat(residual)
-        with when(self._is_first_group()):
+        with when(runs.are_here):
             for group in runs.groups:
                 column = runs.column(group)
                 with when(runs.has_column(column)):
@@ -155,16 +158,6 @@ class Staging:
         threads = WARP * self.tile.warps
         member = self.thread if self.tile.split_k == 1 else self.thread % threads
         return index((member + number * threads) * PIECE + self.residual)
-
-    def _is_first_group(self) -> Expr:
-        return True if self.tile.split_k == 1 else self.runs.place.group < 1
-
-    def _items(self, count: int) -> Iterator[tuple[Expr, Expr]]:
-        """Numbers below `count`, divided among the threads, and whether each is one."""
-        for step in range(ceil_div(count, self.tile.threads)):
-            item = index(self.thread + step * self.tile.threads)
-            whole = (step + 1) * self.tile.threads <= count
-            yield item, True if whole else item < count
 
     def _copy(self, to: Expr, source: Expr) -> None:
         intrinsics.copy16(address(self.shared.bytes, to), source)
