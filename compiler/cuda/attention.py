@@ -57,7 +57,7 @@ from numerics.errors import VitqError
 from relay_passes.dialect import AttentionParams
 
 LARGEST_WIDTH = 256
-WARP_CHOICES = (1, 2, 4)
+ROW_WARPS, KEY_WARPS = (1, 2, 4, 8), (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ def _knobs(kernel: Kernel) -> dict[str, Knob]:
     def blocks(row_warps: int) -> int:
         return batch * heads * ceil_div(tokens, 16 * row_warps)
 
-    enough = [rows for rows in WARP_CHOICES if blocks(rows) >= 2 * processors]
+    enough = [rows for rows in ROW_WARPS[:3] if blocks(rows) >= 2 * processors]
     rows = max(enough, default=1)
     keys = 1 if rows > 1 else 4 if blocks(1) < processors else 2
-    return {"row_warps": Knob(WARP_CHOICES, rows), "key_warps": Knob(WARP_CHOICES, keys)}
+    return {"row_warps": Knob(ROW_WARPS, rows), "key_warps": Knob(KEY_WARPS, keys)}
 
 
 def _body(

@@ -14,6 +14,8 @@ PAIR = 8
 """Accumulators of two fragments."""
 HELD_UNITS = 8
 """Units whose scores, 16 registers each, a thread can hold."""
+WARP_LIMIT = 16
+"""Of a block."""
 SMALLEST_ROW = 32
 
 
@@ -29,6 +31,8 @@ class Shape:
     def __init__(self, kernel: Kernel, schedule: Schedule) -> None:
         self.batch, self.tokens, _, self.heads, self.width = kernel.inputs[0].shape
         self.row_warps, self.key_warps = schedule["row_warps"], schedule["key_warps"]
+        while self.row_warps * self.key_warps > WARP_LIMIT:
+            self.key_warps //= 2
         self.row_bytes = SMALLEST_ROW
         while self.row_bytes < self.width:
             self.row_bytes *= 2

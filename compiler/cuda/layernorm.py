@@ -1,8 +1,10 @@
-"""I-LayerNorm and its requantization: `numerics.int_layernorm`, one warp for a row.
+"""I-LayerNorm and its requantization: `numerics.int_layernorm`, some lanes of a warp for a row.
 
 A row stays in registers between its sums and its normalization. Root and reciprocal come from
 multiplications (`compiler.kernels.roots`), because a 64-bit division is about a hundred
-instructions. What is constant is read while the kernel before still runs.
+instructions. They and the sums over lanes are some 240 instructions for a row, and 12 for each of a
+lane's elements: a warp with several rows does the former for all of them at once. What is constant
+is read while the kernel before still runs.
 
 ``t = (d r + half) >> down`` is the upper word of ``(d << up) r + (half << up)`` with ``up = 32 -
 down``, shifted by ``down - 32`` where that is positive instead: one multiplication of 32 bits.
@@ -58,7 +60,11 @@ RADICAND_BITS = 62
 LOWEST = -(2**31)
 EARLY_ELEMENTS = 32
 """Of a lane; with more, their constants have no room in registers."""
-WARP_CHOICES = (1, 2, 4, 8)
+ENOUGH_WARPS = 2
+"""Of a multiprocessor: with fewer, a row's time is what counts."""
+BEST_WARPS = 4
+"""Of a block, where there are rows enough."""
+WARP_CHOICES, LANES = (1, 2, 4, 8), (8, 16, 32)
 
 
 def lower_layernorm(
@@ -70,22 +76,28 @@ def lower_layernorm(
     """``vitq.layernorm``: x (..., C), multiplier, addend (C,), params."""
     params = constants[3].astype(np.int64)
     order = (0, constants[1], constants[2], params)
-    word = run_length(out.shape[-1]) * BYTES[out.dtype] >= WORD_BYTES
-    saturate = word and fills(out.dtype, int(params[3]), int(params[4]))
-    return call_of(LAYERNORM, operands, order, out, features, saturate)
+    filled = fills(out.dtype, int(params[3]), int(params[4]))
+    return call_of(LAYERNORM, operands, order, out, features, filled)
 
 
 def _knobs(kernel: Kernel) -> dict[str, Knob]:
-    rows = kernel.inputs[0].rows.shape[0]
+    rows, channels = kernel.inputs[0].rows.shape
     processors = gpu_of(kernel).processors
-    enough = [warps for warps in WARP_CHOICES if rows // warps >= processors]
-    return {"warps": Knob(WARP_CHOICES, max(enough, default=1))}
+    few = [lanes for lanes in LANES if channels <= lanes * EARLY_ELEMENTS]
+    together = [lanes for lanes in few if rows * lanes // WARP >= ENOUGH_WARPS * processors]
+    lanes = min(together, default=WARP)
+    most = rows * lanes // (WARP * processors)
+    enough = [warps for warps in WARP_CHOICES if warps <= min(most, BEST_WARPS)]
+    return {
+        "warps": Knob(WARP_CHOICES, max(enough, default=1)),
+        "lanes": Knob(LANES, lanes),
+    }
 
 
-def run_length(channels: int) -> int:
+def run_length(channels: int, lanes: int) -> int:
     """Neighbouring elements of a lane: the most that leave few lanes idle."""
     runs = [run for run in (8, 4, 2) if channels % run == 0]
-    busy = [run for run in runs if ceil_div(channels, WARP * run) * WARP * run <= 1.4 * channels]
+    busy = [run for run in runs if ceil_div(channels, lanes * run) * lanes * run <= 1.4 * channels]
     return busy[0] if busy else (runs[-1] if runs else 1)
 
 
@@ -99,42 +111,45 @@ def _body(
     out: Buffer,
 ) -> None:
     rows, channels = kernel.inputs[0].rows.shape
-    warps, run = schedule["warps"], run_length(channels)
-    steps = ceil_div(channels, WARP * run)
-    grid = (ceil_div(rows, warps),)
+    warps, lanes = schedule["warps"], schedule["lanes"]
+    run, several = run_length(channels, lanes), warps * (WARP // lanes)
+    steps = ceil_div(channels, lanes * run)
+    saturate = kernel.spec and run * BYTES[kernel.out.dtype] >= WORD_BYTES
+    grid = (ceil_div(rows, several),)
     with launch(grid, WARP * warps, early=True) as block:
         size = spread(grid, WARP * warps, gpu_of(kernel))
         if size:
             intrinsics.reserve(address(Shared(size).bytes, 0))
-        row = index(block.x * warps + block.warp)
-        base, lane = index(row * channels), block.lane
-        columns = [index((lane + step * WARP) * run) for step in range(steps)]
+        row = index(block.x * several + block.thread // lanes)
+        exists = True if rows % several == 0 else row < rows
+        base = index((row if exists is True else tirx.min(row, rows - 1)) * channels)
+        lane = index(block.thread % lanes)
+        columns = [index((lane + step * lanes) * run) for step in range(steps)]
         inside = [
-            True if (step + 1) * WARP * run <= channels else column < channels
+            True if (step + 1) * lanes * run <= channels else column < channels
             for step, column in enumerate(columns)
         ]
         eps, fraction, shift, low, high = (get(params, i) for i in range(5))
-        normalize = _Normalize(channels, kernel.spec, as_word(shift), (low, high))
+        normalize = _Normalize(channels, saturate, as_word(shift), (low, high))
         early = steps * run <= EARLY_ELEMENTS
         constants = (multiplier, addend)
         if early:
             held = [_load(buffer, 0, columns, inside, run, zeros=False) for buffer in constants]
         intrinsics.await_inputs()
-        with when(True if rows % warps == 0 else row < rows):
-            loaded = _load(x, base, columns, inside, run, zeros=True)
-            normalize.start(_sums(loaded), eps, fraction)
-            for step, column in enumerate(columns):
-                with when(inside[step]):
-                    places = range(step * run, (step + 1) * run)
-                    if early:
-                        factors, terms = ([some[i] for i in places] for some in held)
-                    else:
-                        factors, terms = (load_codes(some, column, run) for some in constants)
-                    codes = [
-                        normalize(loaded[i], factor, term)
-                        for i, factor, term in zip(places, factors, terms, strict=True)
-                    ]
-                    store_codes(out, index(base + column), codes, kernel.spec)
+        loaded = _load(x, base, columns, inside, run, zeros=True)
+        normalize.start(_sums(loaded, lanes), eps, fraction)
+        for step, column in enumerate(columns):
+            with when(inside[step]), when(exists):
+                places = range(step * run, (step + 1) * run)
+                if early:
+                    factors, terms = ([some[i] for i in places] for some in held)
+                else:
+                    factors, terms = (load_codes(some, column, run) for some in constants)
+                codes = [
+                    normalize(loaded[i], factor, term)
+                    for i, factor, term in zip(places, factors, terms, strict=True)
+                ]
+                store_codes(out, index(base + column), codes, saturate)
 
 
 def _load(
@@ -152,15 +167,15 @@ def _load(
     return values
 
 
-def _sums(values: Buffer) -> tuple[Expr, Expr]:
-    """Sum (int32) and sum of squares (int64) of the row, in every lane."""
+def _sums(values: Buffer, lanes: int) -> tuple[Expr, Expr]:
+    """Sum (int32) and sum of squares (int64) of the row, in every one of its lanes."""
     total, squares = registers(1), registers(1, "int64")
     put(total, 0, const(0))
     put(squares, 0, const(0, "int64"))
     for i in range(int(values.shape[0])):
         put(total, 0, total[0] + values[i])
         put(squares, 0, squares[0] + wide(values[i]) * wide(values[i]))
-    for mask in (16, 8, 4, 2, 1):
+    for mask in (mask for mask in (16, 8, 4, 2, 1) if mask < lanes):
         for slot in (total, squares):
             other = keep(intrinsics.shuffle(slot[0], mask))
             put(slot, 0, slot[0] + other)

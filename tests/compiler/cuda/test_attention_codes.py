@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.cuda.attention_codes import FastCodes, fast_codes
+from compiler.cuda.attention_codes import DISTANCE, EXPONENT, MULTIPLIER, FastCodes, fast_codes
 from compiler.cuda.emit import flat, get, index, launch, put
 from compiler.cuda.emulator import run_kernel
 from compiler.kernels.builder import build
@@ -33,7 +33,7 @@ def codes_on_gpu(p: CodeParams, distances: np.ndarray) -> np.ndarray:
     return run_kernel(func, [words, distances], np.zeros_like(distances), (0,))
 
 
-@pytest.mark.parametrize("shift", [26, 30, 31, 32])
+@pytest.mark.parametrize("shift", [26, 30, 31, 32, 33, 36])
 @pytest.mark.parametrize("multiplier", [1 << 30, 1402733560, (1 << 31) - 1])
 @pytest.mark.parametrize(("grid_bits", "octaves"), [(12, 10), (1, 4), (3, 8)])
 def test_short_codes(shift: int, multiplier: int, grid_bits: int, octaves: int) -> None:
@@ -52,7 +52,9 @@ def test_short_codes(shift: int, multiplier: int, grid_bits: int, octaves: int) 
     np.testing.assert_array_equal(result, code_weights(exponent, p))
 
 
-def test_both_forms_are_covered() -> None:
-    """A multiplier that is shifted up, and a distance that is."""
-    found = [fast_codes(CodeParams(1402733560, s, 12, CODE_LIMIT, 0, 0, 0)) for s in (30, 31, 32)]
-    assert [short and short[0].scaled for short in found] == [False, True, True]
+def test_all_forms_are_covered() -> None:
+    """A distance that is shifted, a multiplier, and an exponent."""
+    shifts = (30, 31, 32, 33)
+    found = [fast_codes(CodeParams(1402733560, s, 12, CODE_LIMIT, 0, 0, 0)) for s in shifts]
+    expected = [DISTANCE, MULTIPLIER, MULTIPLIER, EXPONENT]
+    assert [short and short[0].shifted for short in found] == expected

@@ -7,12 +7,20 @@ import pytest
 import tvm
 
 from compiler import targets
+from compiler.features import Features
 from compiler.kernels import CpuFeatures, TensorType
 from compiler.kernels.builder import build
 from compiler.kernels.roots import emit_reciprocals
 from numerics.int_layernorm import int_layernorm, layernorm_params
 from numerics.qparams import QuantParams
-from tests.compiler.kernels.util import CPU_FEATURES, ENTRIES, FEATURES, compile_function, run_op
+from tests.compiler.kernels.util import (
+    CPU_FEATURES,
+    ENTRIES,
+    FEATURES,
+    GPU,
+    compile_function,
+    run_op,
+)
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 
@@ -21,8 +29,8 @@ def check_layernorm(
     channels: int,
     dtype: str,
     bounds: tuple[int, int],
-    features: CpuFeatures,
-    draw: np.random.Generator | None = None,
+    features: Features,
+    draw: np.random.Generator | dict[str, int] | None = None,
 ) -> None:
     """Rows of all spreads, constant rows, extreme rows, negative and dead channels."""
     rng = np.random.default_rng(channels)
@@ -55,6 +63,13 @@ def test_layernorm(channels: int, dtype: str, features: CpuFeatures) -> None:
 def test_layernorm_schedules(seed: int, features: CpuFeatures) -> None:
     """No schedule changes a bit; bounds within int8's."""
     check_layernorm(64 + 33 * seed, "int16", (-100, 90), features, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("lanes", [8, 16, 32])
+@pytest.mark.parametrize("channels", [192, 72, 33])
+def test_layernorm_of_several_rows_in_a_warp(channels: int, lanes: int) -> None:
+    """Eighteen rows, of which the last block has some too few."""
+    check_layernorm(channels, "int16", (-128, 127), GPU, {"warps": 2, "lanes": lanes})
 
 
 @pytest.mark.parametrize("features", CPU_FEATURES, ids=lambda f: f.dot)
