@@ -10,6 +10,7 @@
 #                           SEEDS=0,1,2: as many draws of calibration pictures, mean and spread
 # make compile TARGET=cuda ARCH=sm_75,sm_90        NVIDIA GPUs, on a machine with or without one
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
+# make verify TARGET=cuda EMULATE=1                a CUDA library's kernels, without a GPU
 # make run INPUT=x.npy OUTPUT=y.npy
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
 # make tune|verify|benchmark TARGET=rpi5 TRACKER=host:port KEY=rpi5   on devices that run vitq-serve
@@ -112,7 +113,7 @@ export: quantize
 	$(VITQ) export "$(FOLDER)"
 
 verify: $(READY)
-	$(VITQ) verify "$(LIBRARY)" $(PICTURE_OPTIONS) $(DEVICE_OPTIONS)
+	$(VITQ) verify "$(LIBRARY)" $(PICTURE_OPTIONS) $(DEVICE_OPTIONS) $(if $(EMULATE),--emulate)
 
 evaluate: $(READY)
 	$(VITQ) evaluate "$(LIBRARY)" $(PICTURE_OPTIONS)

@@ -128,19 +128,32 @@ def verify(
     threads: opt.Threads = None,
     tracker: opt.TrackerAddress = None,
     key: opt.Key = None,
+    emulate: opt.Emulate = False,
     as_json: opt.Json = False,
 ) -> None:
     """Compare the library with the integer reference, bit for bit."""
     from compiler.run import open_compiled
     from compiler.verify import verify as stage
+    from compiler.verify import verify_emulated
 
     fleet = opt.tracker(tracker, key, lambda: open_compiled(folder).metadata["target"])
-    checks = stage(folder, pictures, count, threads, fleet)
+    if emulate and (pictures or fleet):
+        raise VitqError("--emulate runs single kernels: leave --pictures and --tracker out")
+    if emulate:
+        checks = verify_emulated(folder)
+    else:
+        checks = stage(folder, pictures, count, threads, fleet)
     if as_json:
         print_json({"checks": [check.to_json() for check in checks]})
         return
     print_table(
-        ["pictures", "number", "integers", "different", "against"],
+        [
+            "kernel" if emulate else "pictures",
+            "batch" if emulate else "number",
+            "integers",
+            "different",
+            "against",
+        ],
         [[c.name, str(c.pictures), str(c.values), str(c.different), c.against] for c in checks],
         f"bit-exact: {folder}" + (f" on device {checks[0].device}" if fleet else ""),
     )

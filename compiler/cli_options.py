@@ -71,6 +71,10 @@ TrackerAddress = Annotated[
     typer.Option("--tracker", help="host:port of TVM's tracker: measure on devices behind it"),
 ]
 Key = Annotated[str | None, typer.Option(help="of those devices; the target's name if absent")]
+Emulate = Annotated[
+    bool,
+    typer.Option("--emulate", help="a CUDA library's kernels, thread by thread, without a GPU"),
+]
 Folder = Annotated[Path, typer.Argument(help="the artifact's folder, or a target's in it")]
 Folders = Annotated[
     list[Path],
@@ -86,7 +90,10 @@ NOT_HERE = (
 )
 
 
-NO_GPU = "skipped, this machine does not run {}: vitq kit makes what a machine with a GPU needs"
+NO_GPU = (
+    "skipped, this machine does not run {}: vitq kit makes what a machine with a GPU needs, and "
+    "verify --emulate runs the kernels without one"
+)
 
 
 def not_here(target: str) -> str:

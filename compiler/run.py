@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from compiler.targets import NATIVE, Target, get_target, target_names
 from numerics.arrays import FloatArray, IntArray, UInt8Array
 from numerics.errors import VitqError
 from numerics.files import write_atomically
+
+if TYPE_CHECKING:
+    from compiler.importing import ImportedModel
 
 logger = logging.getLogger(__name__)
 
@@ -107,13 +110,19 @@ class Compiled:
 
         return run
 
-    def _interpreter(self) -> Callable[[UInt8Array], IntArray]:
-        """The integer operators on NumPy, imported and lowered again."""
-        from compiler.importing import Meaning, import_model, interpreter_runner
+    def imported(self) -> "ImportedModel":
+        """The integer module, imported and lowered again."""
+        from compiler.importing import Meaning, import_model
 
         mean, std = (self.metadata[key] and tuple(self.metadata[key]) for key in ("mean", "std"))
         meaning = Meaning(self.batch, mean, std, self.metadata["nonlinear"])
-        return interpreter_runner(import_model(open_artifact(self.folder).onnx, meaning))
+        return import_model(open_artifact(self.folder).onnx, meaning)
+
+    def _interpreter(self) -> Callable[[UInt8Array], IntArray]:
+        """The integer operators on NumPy."""
+        from compiler.importing import interpreter_runner
+
+        return interpreter_runner(self.imported())
 
     def backend(
         self, name: Backend, threads: int | None = None

@@ -29,12 +29,13 @@ class Check:
     """One comparison.
 
     Attributes:
-        name: which pictures.
+        name: which pictures; of an emulated kernel which one, and on which codes.
         pictures: how many.
         values: integers compared.
         different: how many of them differ.
         largest_difference: in steps of the logits.
-        against: ``reference``, ``golden``, or ``interpreter`` for a foreign model.
+        against: ``reference``, ``golden``, ``interpreter`` for a foreign model, or ``contract`` for
+            an emulated kernel.
         device: that the library ran on; empty for this machine.
     """
 
@@ -83,15 +84,54 @@ def verify(
         with open_remote(path, batch, compiled.target, tracker, threads or 1) as library:
             found = _check(compiled, library, pictures, count)
         checks = [replace(check, device=library.device.title) for check in found]
+    _require_equal(compiled, checks)
+    return checks
+
+
+def verify_emulated(folder: Path) -> list[Check]:
+    """Compare every kernel of a CUDA library with the arithmetic contract, without a GPU.
+
+    Args:
+        folder: the target's folder.
+
+    Returns:
+        One check for each kernel, with its schedule, on random and on extreme codes.
+
+    Raises:
+        IntegersDifferError: if one integer differs.
+        VitqError: another target's library, or one of another version.
+    """
+    compiled = open_compiled(folder)
+    if compiled.target.gpu is None:
+        raise VitqError(
+            f"{compiled.folder} is for {compiled.target.name}: --emulate is for GPUs; deploy "
+            "verifies another processor's bundle under qemu"
+        )
+    from compiler.cuda.checking import compare_kernels
+
+    mod, schedules = compiled.imported().integer.mod, compiled.metadata["schedules"]
+    checks = [
+        _difference(one.name, compiled.batch, one.found, one.expected, "contract")
+        for one in compare_kernels(mod, compiled.target, schedules)
+    ]
+    _require_equal(compiled, checks)
+    return checks
+
+
+def _require_equal(compiled: Compiled, checks: list[Check]) -> None:
+    """Refuse a difference.
+
+    Raises:
+        IntegersDifferError: the message names the first.
+    """
     bad = [check for check in checks if check.different]
     if bad:
         where = f" on device {bad[0].device}" if bad[0].device else ""
         raise IntegersDifferError(
             f"{compiled.folder}{where}: {bad[0].different} of {bad[0].values} integers differ from "
-            f"the {bad[0].against} on {bad[0].name} pictures (by at most "
-            f"{bad[0].largest_difference}); please report this with the artifact's metadata.json"
+            f"the {bad[0].against} ({bad[0].name}; by at most {bad[0].largest_difference}); please "
+            "report this with the artifact's metadata.json"
         )
-    return checks
 
 
 def _check(compiled: Compiled, library: Any, pictures: str | None, count: int) -> list[Check]:
@@ -108,11 +148,16 @@ def _check(compiled: Compiled, library: Any, pictures: str | None, count: int) -
 def _compare(
     name: str, pixels: UInt8Array, library: Any, expected: IntArray, against: str
 ) -> Check:
-    found = library(pixels).astype(np.int64)
-    difference = np.abs(found - expected.astype(np.int64))
+    return _difference(name, len(pixels), library(pixels), expected, against)
+
+
+def _difference(
+    name: str, pictures: int, found: IntArray, expected: IntArray, against: str
+) -> Check:
+    difference = np.abs(found.astype(np.int64) - expected.astype(np.int64))
     return Check(
         name,
-        len(pixels),
+        pictures,
         difference.size,
         int(np.count_nonzero(difference)),
         int(difference.max()),

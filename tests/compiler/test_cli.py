@@ -110,6 +110,9 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
         "unsupported onnx": (["compile", str(folder / "odd.onnx")], ["Sin (x2)", "Cos (x1)"]),
         "no artifact": (["export", str(folder / "empty")], ["no artifact"]),
         "nothing compiled": (["verify", str(folder / "empty")], ["run compile first"]),
+        "emulate pictures": (
+            ["verify", str(folder), "--emulate", "--pictures", "x"], ["--emulate", "--pictures"]
+        ),
         "inspect nothing": (["inspect", str(folder / "nowhere")], ["does not exist"]),
         "batch 0": (["compile", str(folder), "--batch", "0"], ["batch 0"]),
         "unknown option": (["verify", "--nothing"], ["--nothing"]),

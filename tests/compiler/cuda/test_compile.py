@@ -27,6 +27,7 @@ from compiler.targets import Target, find_compiler, get_target
 from compiler.verify import verify
 from numerics.errors import VitqError
 from relay_passes.interpreter import interpret
+from tests.compiler.cuda.compilers import needs_compiler
 from tests.compiler.cuda.emitted import EmittedKernels
 from tests.compiler.cuda.emulated_model import emulator, lower, run_model
 
@@ -36,17 +37,6 @@ LAUNCHES_OF_A_BLOCK = 8
 FLOAT_SASS = re.compile(r"\b([FD](ADD|MUL|FMA)|I2F\w*|F2I|MUFU)\b")
 """HFMA2 is not among them: the assembler moves constants with it."""
 FLOAT_PTX = re.compile(r"\.(f16|f32|f64|bf16)\b")
-
-needs_compiler = pytest.mark.skipif(
-    find_tool("nvcc") is None and nvrtc.version() is None,
-    reason=f"no CUDA compiler: {toolchain.HOW}",
-)
-
-
-@pytest.fixture(scope="module")
-def cuda_folder(artifact: Artifact) -> Path:
-    """The embedded model for Hopper."""
-    return compile_model(artifact.folder, CompileOptions(target="cuda"))
 
 
 @pytest.fixture(scope="module")

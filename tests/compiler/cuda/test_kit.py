@@ -11,11 +11,10 @@ import pytest
 
 from compiler.artifacts import Artifact
 from compiler.benchmark.show import BenchmarkRequest, run_benchmark
-from compiler.cuda import candidates, driver, nvrtc, toolchain
+from compiler.cuda import candidates, driver
 from compiler.cuda.candidates import candidates_of, compile_points
 from compiler.cuda.fatbin import contents
 from compiler.cuda.kit import KitOptions, build_kit
-from compiler.cuda.places import find_tool
 from compiler.cuda.tile import Tile
 from compiler.deploy.bundle import DeployOptions, deploy
 from compiler.gpu_kit.kernels import read_tasks
@@ -28,11 +27,8 @@ from compiler.tuning import log as logs
 from compiler.tuning.schedules import LOG, open_schedules
 from compiler.tuning.workload import Task, extract
 from numerics.errors import VitqError
+from tests.compiler.cuda.compilers import needs_compiler
 
-needs_compiler = pytest.mark.skipif(
-    find_tool("nvcc") is None and nvrtc.version() is None,
-    reason=f"no CUDA compiler: {toolchain.HOW}",
-)
 no_gpu = pytest.mark.skipif(driver.why_no_gpu() is None, reason="there is an NVIDIA GPU here")
 GPU = get_target("cuda")
 

@@ -14,9 +14,9 @@ from quantization.attention_codes import twin_codes_of
 from quantization.graph import OpKind
 from quantization.reference import IntegerReference
 from quantization.twin_ranges import twin_of
+from tests.compiler.cuda.compilers import needs_compiler
 from tests.compiler.cuda.emitted import EmittedKernels
 from tests.compiler.cuda.emulated_model import lower, run_model
-from tests.compiler.cuda.test_compile import needs_compiler
 
 
 @needs_compiler

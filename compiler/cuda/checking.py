@@ -1,0 +1,75 @@
+"""The kernels of a CUDA library against the arithmetic contract, on a machine without a GPU.
+
+Each kernel runs with the schedule that it was compiled with, thread by thread in NumPy
+(`compiler.cuda.emulator`), on the codes that a kit's kernels are compared on
+(`compiler.cuda.contract`). That finds wrong arithmetic, indices and races, not a wrong compiler of
+machine code: a kit does, on a GPU.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from compiler.cuda.contract import Operator, operators_of
+from compiler.cuda.emulator import run_kernel
+from compiler.gpu_kit.drawing import CASES
+from compiler.kernels.types import Kernel, Schedule
+from compiler.progress import progress_bar
+from compiler.targets import Target
+from compiler.tuning.workload import task_text
+from numerics.arrays import IntArray
+from numerics.errors import VitqError
+
+
+class Compared(NamedTuple):
+    """One kernel on one case's codes.
+
+    Attributes:
+        name: of the kernel, and the case.
+        found: what the kernel computes.
+        expected: the contract's integers, of the same shape.
+    """
+
+    name: str
+    found: IntArray
+    expected: IntArray
+
+
+def compare_kernels(
+    mod: Any, target: Target, schedules: Sequence[Mapping[str, Any]]
+) -> Iterator[Compared]:
+    """Run every kernel of a library once for each case.
+
+    Args:
+        mod: the integer module that the library was compiled from.
+        target: with a GPU.
+        schedules: of ``metadata.json``, one for each kernel.
+
+    Raises:
+        VitqError: the library has other kernels than this version makes of the module.
+        compiler.cuda.memory.EmulationError: a kernel does what none may do.
+    """
+    kernels: dict[Kernel, Operator] = {}
+    for operator in operators_of(mod, target.features):
+        kernels.setdefault(operator.kernel, operator)
+    if [task_text(kernel) for kernel in kernels] != [known["task"] for known in schedules]:
+        raise VitqError("the library was compiled by another version of vitq: compile again")
+    work = [
+        (operator, known["name"], known["values"], case)
+        for operator, known in zip(kernels.values(), schedules, strict=True)
+        for case in CASES
+    ]
+    for operator, name, values, case in progress_bar(work, "emulate", len(work), "kernel"):
+        drawn = operator.draw(case)
+        found = _emulate(operator, drawn, values)
+        yield Compared(f"{name}, {case}", found, operator.evaluate(drawn))
+
+
+def _emulate(operator: Operator, activations: list[IntArray], values: Schedule) -> IntArray:
+    """A kernel's result."""
+    kernel, rest = operator.kernel, iter(activations)
+    inputs = [next(rest) if value is None else value for value in operator.constants]
+    known = [i for i, value in enumerate(operator.constants) if value is not None]
+    out = np.zeros(kernel.out.shape, kernel.out.dtype)
+    return run_kernel(kernel.build(values), inputs, out, known)
