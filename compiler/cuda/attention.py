@@ -58,6 +58,8 @@ from relay_passes.dialect import AttentionParams
 
 LARGEST_WIDTH = 256
 ROW_WARPS, KEY_WARPS = (1, 2, 4, 8), (1, 2, 4)
+DEFAULT_ROW_WARPS = ROW_WARPS[:3]
+"""Eight are faster for some numbers of heads only."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _knobs(kernel: Kernel) -> dict[str, Knob]:
     def blocks(row_warps: int) -> int:
         return batch * heads * ceil_div(tokens, 16 * row_warps)
 
-    enough = [rows for rows in ROW_WARPS[:3] if blocks(rows) >= 2 * processors]
+    enough = [rows for rows in DEFAULT_ROW_WARPS if blocks(rows) >= 2 * processors]
     rows = max(enough, default=1)
     keys = 1 if rows > 1 else 4 if blocks(1) < processors else 2
     return {"row_warps": Knob(ROW_WARPS, rows), "key_warps": Knob(KEY_WARPS, keys)}

@@ -13,6 +13,7 @@ import numpy as np
 
 from compiler.cuda.contract import Operator, operators_of
 from compiler.cuda.emulator import run_kernel
+from compiler.cuda.memory import EmulationError
 from compiler.gpu_kit.drawing import CASES
 from compiler.kernels.types import Kernel, Schedule
 from compiler.progress import progress_bar
@@ -47,8 +48,8 @@ def compare_kernels(
         schedules: of ``metadata.json``, one for each kernel.
 
     Raises:
-        VitqError: the library has other kernels than this version makes of the module.
-        compiler.cuda.memory.EmulationError: a kernel does what none may do.
+        VitqError: the library has other kernels than this version makes of the module, or one does
+            what no kernel may do, such as a race.
     """
     kernels: dict[Kernel, Operator] = {}
     for operator in operators_of(mod, target.features):
@@ -62,7 +63,10 @@ def compare_kernels(
     ]
     for operator, name, values, case in progress_bar(work, "emulate", len(work), "kernel"):
         drawn = operator.draw(case)
-        found = _emulate(operator, drawn, values)
+        try:
+            found = _emulate(operator, drawn, values)
+        except EmulationError as error:
+            raise VitqError(f"kernel {name}, {values}: {error}; please report this") from error
         yield Compared(f"{name}, {case}", found, operator.evaluate(drawn))
 
 

@@ -6,8 +6,8 @@
     time      start + waves (block start + turns (work resident + turn) + resident epilogue)
 
 The constants were fitted to 3093 measured schedules of 81 products (DeiT-T/S/B at batch 1, 8, 32)
-on an H200. Of those the best predicted is 10 % slower than the fastest on average: the shipped log
-has that one.
+on an H200. The best predicted of them is 13 % slower than the fastest on average; the shipped log
+has the fastest.
 """
 
 import functools
@@ -42,7 +42,9 @@ OTHER_REGISTERS = 70
 THREADS, BLOCKS = 2048, 32
 """A multiprocessor's most."""
 SUM_RATE = 32
+"""Bytes in a cycle that groups of warps add up with."""
 WGMMA_ROWS = 64
+"""Of one instruction, which reads its operands from shared memory."""
 MEASURED_ONLY = {"flight": (0,)}
 """What nothing is predicted of: only a log's records choose it."""
 

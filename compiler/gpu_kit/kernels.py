@@ -75,6 +75,8 @@ def roofline(
         floor = max(products, 1e6 * task["bytes"] / bytes_per_s)
         rows.append({
             "task": task["task"],
+            "macs": task["macs"],
+            "bytes": task["bytes"],
             "us": best,
             "floor_us": floor,
             "times_floor": best / floor,

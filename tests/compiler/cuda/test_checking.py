@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from compiler.artifacts import METADATA_NAME, read_json
 from compiler.cli import app
 from compiler.cuda import checking
+from compiler.cuda.memory import EmulationError
 from compiler.gpu_kit.drawing import CASES
 from compiler.verify import IntegersDifferError, verify_emulated
 from numerics.errors import VitqError
@@ -41,6 +42,16 @@ def test_one_wrong_integer_is_an_error(cuda_folder: Path, monkeypatch: pytest.Mo
     with pytest.raises(
         IntegersDifferError, match=r"1 of \d+ integers differ .*attention_0, random"
     ):
+        verify_emulated(cuda_folder)
+
+
+@needs_compiler
+def test_a_race_is_an_error(cuda_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def race(*_: Any) -> None:
+        raise EmulationError("two threads write one byte")
+
+    monkeypatch.setattr(checking, "run_kernel", race)
+    with pytest.raises(VitqError, match=r"kernel patch_embed_0, .* write one byte; please report"):
         verify_emulated(cuda_folder)
 
 
