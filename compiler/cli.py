@@ -15,7 +15,7 @@ import typer
 
 from compiler import cli_gpu, cli_quantize
 from compiler import cli_options as opt
-from compiler.report import print_artifact, print_json, print_table
+from compiler.report import print_artifact, print_checks, print_json, print_table
 from numerics.errors import VitqError
 
 app = typer.Typer(
@@ -146,17 +146,7 @@ def verify(
     if as_json:
         print_json({"checks": [check.to_json() for check in checks]})
         return
-    print_table(
-        [
-            "kernel" if emulate else "pictures",
-            "batch" if emulate else "number",
-            "integers",
-            "different",
-            "against",
-        ],
-        [[c.name, str(c.pictures), str(c.values), str(c.different), c.against] for c in checks],
-        f"bit-exact: {folder}" + (f" on device {checks[0].device}" if fleet else ""),
-    )
+    print_checks(checks, folder, ("kernel", "batch") if emulate else ("pictures", "number"))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 WIDTH = 120
@@ -43,6 +44,20 @@ def print_artifact(content: dict[str, Any]) -> None:
     facts = content.get("provenance", {})
     shown = ("model", "weights", "calibration", "method", "nonlinear", "versions", "command")
     print_table(["provenance", ""], [[key, str(facts[key])] for key in shown if key in facts], "")
+
+
+def print_checks(checks: list[Any], folder: Path, what: tuple[str, str]) -> None:
+    """Print what `compiler.verify` compared.
+
+    Args:
+        checks: `compiler.verify.Check`, one or more.
+        folder: of the library.
+        what: heads of the names and of the numbers of pictures.
+    """
+    rows = [[c.name, str(c.pictures), str(c.values), str(c.different), c.against] for c in checks]
+    device = checks[0].device
+    title = f"bit-exact: {folder}" + (f" on device {device}" if device else "")
+    print_table([*what, "integers", "different", "against"], rows, title)
 
 
 def print_tuning(result: Any) -> None:

@@ -68,8 +68,8 @@ def fast_codes(p: CodeParams) -> tuple[FastForm, IntArray] | None:
     if p.grid_bits < 1 or not fits:
         return None
     limited = bool(p.zero_last) or not _constant_behind(p, reached)
-    by = down if down else up
-    words = [factor, addend & (2**WORD_BITS - 1), addend >> WORD_BITS, by, cut, p.limit + more]
+    low, high = addend & (2**WORD_BITS - 1), addend >> WORD_BITS
+    words = [factor, low, high, up or down, cut, p.limit + more]
     constants = np.array(words, np.int64).astype(np.uint32).view(np.int32)
     return FastForm(form, limited, shifted), constants
 

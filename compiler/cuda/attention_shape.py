@@ -2,6 +2,7 @@
 
 from compiler.cuda.emit import WARP, ceil_div
 from compiler.cuda.kernel import gpu_of
+from compiler.cuda.tile import WARP_LIMIT
 from compiler.kernels.types import Kernel, Schedule
 
 UNIT = 32
@@ -14,8 +15,6 @@ PAIR = 8
 """Accumulators of two fragments."""
 HELD_UNITS = 8
 """Units whose scores, 16 registers each, a thread can hold."""
-WARP_LIMIT = 16
-"""Of a block."""
 SMALLEST_ROW = 32
 
 

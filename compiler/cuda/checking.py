@@ -64,14 +64,20 @@ def compare_kernels(
     for operator, name, values, case in progress_bar(work, "emulate", len(work), "kernel"):
         drawn = operator.draw(case)
         try:
-            found = _emulate(operator, drawn, values)
+            found = emulate(operator, drawn, values)
         except EmulationError as error:
             raise VitqError(f"kernel {name}, {values}: {error}; please report this") from error
         yield Compared(f"{name}, {case}", found, operator.evaluate(drawn))
 
 
-def _emulate(operator: Operator, activations: list[IntArray], values: Schedule) -> IntArray:
-    """A kernel's result."""
+def emulate(operator: Operator, activations: list[IntArray], values: Schedule) -> IntArray:
+    """What a kernel computes.
+
+    Args:
+        operator: that it stands for.
+        activations: in the kernel's order.
+        values: of its schedule, as far as it is not the default.
+    """
     kernel, rest = operator.kernel, iter(activations)
     inputs = [next(rest) if value is None else value for value in operator.constants]
     known = [i for i, value in enumerate(operator.constants) if value is not None]

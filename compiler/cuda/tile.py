@@ -21,6 +21,7 @@ K_ALIGN = 64
 RESERVED = 1024
 """Bytes of shared memory that every block takes for itself."""
 WARP_LIMIT = 16
+"""Of a block."""
 REGISTERS = 64 * 1024
 OTHER_REGISTERS = 72
 """Of a thread beside its accumulators."""

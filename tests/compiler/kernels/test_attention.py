@@ -157,11 +157,13 @@ def test_attention_schedules(shape: tuple[int, ...], seed: int, features: CpuFea
     check_attention(shape, code_params(3e-4 * 2**seed / 4), features, draw)
 
 
-@pytest.mark.parametrize("key_warps", [1, 2])
+@pytest.mark.parametrize(("row_warps", "key_warps"), [(4, 1), (4, 2), (8, 1), (8, 4)])
 @pytest.mark.parametrize("tokens", [65, 81, 100])
-def test_a_block_on_a_gpu_with_more_warps_than_rows(tokens: int, key_warps: int) -> None:
-    """Three, two or one of the last block's four have nothing to do."""
-    values = {"row_warps": 4, "key_warps": key_warps}
+def test_a_block_on_a_gpu_with_more_warps_than_rows(
+    tokens: int, row_warps: int, key_warps: int
+) -> None:
+    """Three, two or one of four have nothing to do; of eight as many; 32 warps are too many."""
+    values = {"row_warps": row_warps, "key_warps": key_warps}
     check_attention((1, tokens, 3, 2, 32), code_params(3e-4), GPU, values)
 
 
