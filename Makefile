@@ -82,14 +82,12 @@ QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe "$(RECIPE)" --method $(METHOD) \
 	$(call option,--std,$(STD))
 PICTURE_OPTIONS = $(call option,--pictures,$(PICTURES)) $(call option,--count,$(COUNT))
 DEVICE_OPTIONS = $(call option,--tracker,$(TRACKER)) $(call option,--key,$(KEY))
-SUFFIX := $(if $(filter-out vitq,$(NONLINEAR)),-$(NONLINEAR))
-BUDGET = $(if $(BUDGET_BYTES),bytes$(BUDGET_BYTES),bitops$(BUDGET_BITOPS))
-RECIPE_NAME = $(if $(filter mixed,$(RECIPE)),mixed-$(BUDGET),$(patsubst %.json,%,$(notdir $(RECIPE))))
-FOLDER = $(ARTIFACTS)/$(subst :,.,$(MODEL))/$(RECIPE_NAME)-$(METHOD)$(SUFFIX)
-LIBRARY = $(FOLDER)/$(TARGET)$(if $(filter-out 1,$(BATCH)),-b$(BATCH))$(if $(UNTUNED),-untuned)
-COMPILE_OPTIONS = --target $(TARGET) --batch $(BATCH) $(if $(UNTUNED),--untuned) \
-	$(call option,--arch,$(ARCH)) \
+LIBRARY_OPTIONS = --target $(TARGET) --batch $(BATCH) $(if $(UNTUNED),--untuned)
+COMPILE_OPTIONS = $(LIBRARY_OPTIONS) $(call option,--arch,$(ARCH)) \
 	$(call option,--tuning-log,$(TUNING_LOG))
+# vitq alone knows what folders are called; a rule asks it when it runs, and stops where it refuses.
+IN_ARTIFACT = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS)) &&
+IN_LIBRARY = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)) &&
 
 .DELETE_ON_ERROR:
 .PHONY: compile quantize sensitivity compare-methods export tune kit verify evaluate run inspect deploy test benchmark setup clean help
@@ -110,36 +108,36 @@ compare-methods: $(READY)
 		$(if $(JSON),--json > "$(JSON)")
 
 export: quantize
-	$(VITQ) export "$(FOLDER)"
+	$(IN_ARTIFACT) $(VITQ) export "$$folder"
 
 verify: $(READY)
-	$(VITQ) verify "$(LIBRARY)" $(PICTURE_OPTIONS) $(DEVICE_OPTIONS) $(if $(EMULATE),--emulate)
+	$(IN_LIBRARY) $(VITQ) verify "$$folder" $(PICTURE_OPTIONS) $(DEVICE_OPTIONS) $(if $(EMULATE),--emulate)
 
 evaluate: $(READY)
-	$(VITQ) evaluate "$(LIBRARY)" $(PICTURE_OPTIONS)
+	$(IN_LIBRARY) $(VITQ) evaluate "$$folder" $(PICTURE_OPTIONS)
 
 tune: export
-	$(VITQ) tune "$(FOLDER)" --target $(TARGET) --batch $(BATCH) $(call option,--trials,$(TRIALS)) \
+	$(IN_ARTIFACT) $(VITQ) tune "$$folder" --target $(TARGET) --batch $(BATCH) $(call option,--trials,$(TRIALS)) \
 		$(call option,--minutes,$(MINUTES)) $(call option,--threads,$(THREADS)) \
 		$(call option,--log,$(TUNING_LOG)) $(if $(PRUNE),--prune) $(call option,--results,$(RESULTS)) \
 		$(DEVICE_OPTIONS)
 
 kit: export
-	$(VITQ) kit "$(FOLDER)" --target $(if $(filter cpu,$(TARGET)),cuda,$(TARGET)) --batch "$(BATCH)" \
+	$(IN_ARTIFACT) $(VITQ) kit "$$folder" --target $(if $(filter cpu,$(TARGET)),cuda,$(TARGET)) --batch "$(BATCH)" \
 		--candidates $(CANDIDATES) --out "$(KIT)" $(call option,--arch,$(ARCH)) $(if $(ALL),--contestants)
 
 run: $(READY)
-	$(VITQ) run "$(LIBRARY)" --input "$(INPUT)" --output "$(OUTPUT)"
+	$(IN_LIBRARY) $(VITQ) run "$$folder" --input "$(INPUT)" --output "$(OUTPUT)"
 
 deploy: $(READY)
-	$(VITQ) deploy "$(LIBRARY)" --flavour $(FLAVOUR) --out "$(OUT)" \
+	$(IN_LIBRARY) $(VITQ) deploy "$$folder" --flavour $(FLAVOUR) --out "$(OUT)" \
 		$(call option,--labels,$(LABELS)) $(call option,--to,$(TO))
 
 inspect: $(READY)
-	$(VITQ) inspect "$(LIBRARY)"
+	$(IN_LIBRARY) $(VITQ) inspect "$$folder"
 
 benchmark: export
-	$(VITQ) benchmark "$(FOLDER)" $(BESIDE) --target $(TARGET) --batch "$(BATCH)" \
+	$(IN_ARTIFACT) $(VITQ) benchmark "$$folder" $(BESIDE) --target $(TARGET) --batch "$(BATCH)" \
 		$(call option,--threads,$(THREADS)) $(call option,--contestants,$(CONTESTANTS)) \
 		$(call option,--rounds,$(ROUNDS)) $(call option,--scaling,$(SCALING)) \
 		$(call option,--plot,$(PLOT)) $(call option,--roofline,$(ROOFLINE)) \

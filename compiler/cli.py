@@ -43,6 +43,7 @@ def configure(
 
 
 app.command()(cli_quantize.quantize)
+app.command()(cli_quantize.where)
 app.command()(cli_quantize.sensitivity)
 app.command(name="compare-methods")(cli_quantize.compare_methods)
 app.command()(cli_gpu.kit)

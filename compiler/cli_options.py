@@ -23,8 +23,8 @@ Calib = Annotated[
 CalibSeed = Annotated[
     int,
     typer.Option(
-        help="which pictures: 0 the first of a folder, others draw some of all; also the seed of "
-        "pictures made from the model"
+        help="which pictures: 0 the first of a folder or of each class folder in turn, others draw "
+        "some of all; also the seed of pictures made from the model"
     ),
 ]
 CalibSteps = Annotated[

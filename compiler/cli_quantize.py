@@ -10,6 +10,7 @@ import typer
 
 from compiler import cli_options as opt
 from compiler.report import print_json, print_table
+from numerics.errors import VitqError
 
 
 def quantize_options(
@@ -57,10 +58,14 @@ def quantize_options(
     )
     if recipe != MIXED:
         return options
-    from quantization.mixed import Budget
+    return mixed_options(options, _budget(budget_bytes, budget_bitops))
 
-    limits = (None if limit is None else int(limit) for limit in (budget_bytes, budget_bitops))
-    return mixed_options(options, Budget(*limits))
+
+def _budget(*limits: float | None) -> Any:
+    """Bytes or bit operations, as `quantization.budget.Budget`."""
+    from quantization.budget import Budget
+
+    return Budget(*(None if limit is None else int(limit) for limit in limits))
 
 
 def with_quantize_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -93,6 +98,33 @@ def quantize(given: Callable[..., Any]) -> None:
     from compiler.quantize import quantize as stage
 
     typer.echo(stage(given()).folder)
+
+
+@with_quantize_options
+def where(
+    given: Callable[..., Any],
+    target: Annotated[str | None, typer.Option(help="print its library's folder instead")] = None,
+    batch: opt.Batch = 1,
+    untuned: opt.Untuned = False,
+) -> None:
+    """Print the folder of an artifact, or of a library in it, made or not."""
+    from compiler.compile import CompileOptions
+    from compiler.sensitivity import MIXED, mixed_artifact
+    from compiler.targets import get_target
+
+    if target is None and (batch != 1 or untuned):
+        raise VitqError("--batch and --untuned tell libraries apart: give --target, too")
+    asked = given.keywords  # type: ignore[attr-defined]
+    if asked["recipe"] == MIXED:
+        budget = _budget(asked["budget_bytes"], asked["budget_bitops"])
+        artifact = mixed_artifact(given(recipe="w8a8"), budget)
+    else:
+        artifact = given().artifact
+    if target is None:
+        typer.echo(artifact.folder)
+        return
+    options = CompileOptions(get_target(target).name, batch, tuned=not untuned)
+    typer.echo(artifact.target_folder(options.target, options.batch, options.tuned))
 
 
 @with_quantize_options

@@ -55,8 +55,9 @@ class QuantizeOptions:
         mean: overrides the model's own normalization.
         std: likewise.
         artifacts: root folder of all artifacts.
-        calib_seed: of a source with more pictures than needed, 0 takes the first ones, another seed
-            draws some; of pictures that are made without data, it decides every one.
+        calib_seed: of a source with more pictures than needed, 0 takes the first ones (of each
+            class folder in turn), another seed draws some; of pictures that are made without data,
+            it decides every one.
         calib_steps: of gradient descent for them; None for the generator's own number.
         save_images: folder to write the calibration pictures to, for people; decides nothing.
     """
@@ -95,9 +96,12 @@ class QuantizeOptions:
     @property
     def artifact(self) -> Artifact:
         """Where the result goes."""
+        return self.artifact_of(Recipe.parse(self.recipe, self.nonlinear).name)
+
+    def artifact_of(self, recipe: str) -> Artifact:
+        """Where the result of a recipe of that name goes, which need not be made yet."""
         suffix = "" if self.nonlinear == "vitq" else f"-{self.nonlinear}"
         name = self.model.replace(":", ".")
-        recipe = Recipe.parse(self.recipe, self.nonlinear).name
         return Artifact(self.artifacts / name / f"{recipe}-{self.method}{suffix}")
 
     @property

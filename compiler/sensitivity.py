@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.artifacts import fingerprint, is_current, read_json, write_json
+from compiler.artifacts import Artifact, fingerprint, is_current, read_json, write_json
 from compiler.progress import progress_bar
 from compiler.quantize import QuantizeOptions, chosen_method, prepare, quantize_fingerprint
 from numerics.errors import VitqError
@@ -24,9 +24,9 @@ from quantization.widths import PARTS, WEIGHT
 
 if TYPE_CHECKING:
     from numerics.arrays import FloatArray
+    from quantization.budget import Budget
     from quantization.costs import ProductCost
     from quantization.graph import Graph
-    from quantization.mixed import Budget
     from quantization.models import Preprocessing
     from quantization.pictures import Pictures
     from quantization.sensitivity import Sensitivity
@@ -203,6 +203,11 @@ def mixed_options(options: QuantizeOptions, budget: "Budget") -> QuantizeOptions
     write_json(path, content)
     logger.info("sensitivity: recipe %s", path)
     return dataclasses.replace(options, recipe=str(path))
+
+
+def mixed_artifact(options: QuantizeOptions, budget: "Budget") -> Artifact:
+    """Where the quantized model of `mixed_options` goes, without measuring anything."""
+    return options.artifact_of(budget.label)
 
 
 def _folder(options: QuantizeOptions, name: str) -> Path:

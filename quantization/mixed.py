@@ -5,53 +5,14 @@ error at a width is the noise that this width adds to that of 8 bits everywhere;
 count as worse than fewer, whatever a few pictures say.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from numerics.errors import VitqError
 from quantization.allocation import Choice, allocate
-from quantization.costs import PACKED_BITS, ProductCost
+from quantization.budget import Budget
+from quantization.costs import ProductCost
 from quantization.recipe import LayerBits, Nonlinear, Recipe
-from quantization.sensitivity import FULL_BITS, Sensitivity
-from quantization.widths import ACTIVATION, PARTS, WEIGHT
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A limit for all layers together: one of the two.
-
-    Attributes:
-        size_bytes: of the packed weights.
-        bit_operations: BitOps of one picture.
-    """
-
-    size_bytes: int | None = None
-    bit_operations: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse both, none, and what is not positive."""
-        given = [v for v in (self.size_bytes, self.bit_operations) if v is not None]
-        if len(given) != 1:
-            raise VitqError("recipe mixed: give one of --budget-bytes and --budget-bitops")
-        if given[0] <= 0:
-            raise VitqError(f"a budget of {given[0]}: give a positive number")
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Whose widths it limits."""
-        return (WEIGHT,) if self.size_bytes is not None else PARTS
-
-    def widths(self, widths: Iterable[int]) -> tuple[int, ...]:
-        """Those that cost less than 8 bits."""
-        limit = PACKED_BITS if self.size_bytes is not None else FULL_BITS - 1
-        return tuple(bits for bits in widths if bits <= limit)
-
-    @property
-    def label(self) -> str:
-        """What the recipe is called."""
-        if self.size_bytes is not None:
-            return f"mixed-bytes{self.size_bytes}"
-        return f"mixed-bitops{self.bit_operations}"
+from quantization.sensitivity import Sensitivity
+from quantization.widths import ACTIVATION, FULL_BITS, WEIGHT
 
 
 def mixed_recipe(

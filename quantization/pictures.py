@@ -1,8 +1,10 @@
 """Pictures for calibration and evaluation: raw uint8 pixels (N, 3, H, W), labels where known.
 
 Sources: a folder of images (flat, with ``labels.csv`` or not, or one folder for each class as in
-ImageFolder), an ``.npy`` of uint8 pixels, or the embedded digits. Preprocessing for a model
-of size S: short side to round(S / 0.875) (256 for 224), centre crop to S, as in the papers.
+ImageFolder), an ``.npy`` of uint8 pixels, or the embedded digits. Where fewer than all are wanted,
+draws go round the class folders, and round the classes of a ``labels.csv`` if its order would miss
+some. Preprocessing for a model of size S: short side to round(S / 0.875) (256 for 224), centre crop
+to S, as in the papers.
 """
 
 import csv
@@ -15,12 +17,14 @@ from PIL import Image, UnidentifiedImageError
 
 from numerics.arrays import IntArray, UInt8Array
 from numerics.errors import VitqError
+from quantization.draws import drawn, drawn_round, misses_classes
 
 logger = logging.getLogger(__name__)
 
 CROP_FRACTION = 0.875
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 EMBEDDED = "digits"
+CALIBRATION = "calibration"
 LABELS_FILE = "labels.csv"
 _UNREADABLE = (
     OSError,
@@ -64,7 +68,7 @@ def load_pictures(
         input_shape: (C, H, W) of the model.
         limit: how many, None for all.
         embedded_split: ``calibration`` or ``evaluation``, for ``digits``.
-        seed: which ones, see `drawn`.
+        seed: which ones, see `quantization.draws`.
 
     Returns:
         The pictures.
@@ -82,34 +86,19 @@ def load_pictures(
         return _from_npy(path, input_shape, limit, seed)
     if not path.is_dir():
         raise VitqError(f"pictures {source}: no such folder (or .npy file)")
-    return _from_folder(path, input_shape, limit, seed)
+    pictures = _from_folder(path, input_shape, limit, seed)
+    if embedded_split == CALIBRATION:
+        _warn_of_one_class(pictures)
+    return pictures
 
 
-def drawn(available: int, limit: int | None, seed: int, source: str) -> list[int]:
-    """Which pictures of a source are taken.
-
-    Args:
-        available: how many there are.
-        limit: how many are wanted, None for all.
-        seed: 0 takes the first ones, another one draws some of all.
-        source: for the message.
-
-    Returns:
-        Indices.
-
-    Raises:
-        VitqError: if there is nothing to draw from.
-    """
-    if seed == 0:
-        return list(range(available))[:limit]
-    if limit is None or limit >= available:
-        raise VitqError(
-            f"{source} holds {available} pictures: seed {seed} has none to draw {limit or 'all'} "
-            "from; give more pictures or a smaller number"
+def _warn_of_one_class(pictures: Pictures) -> None:
+    if pictures.labels is not None and len(set(pictures.labels.tolist())) == 1:
+        logger.warning(
+            "WARNING: %s: all %d calibration pictures are of one class (%d): the quantized model "
+            "may fail on every other one; give pictures of several classes, or more of them",
+            *(pictures.source, len(pictures), pictures.labels[0]),
         )
-    # RandomState and not default_rng: NumPy guarantees that its stream never changes.
-    found: list[int] = np.random.RandomState(seed).permutation(available)[:limit].tolist()
-    return found
 
 
 def _digits(
@@ -121,9 +110,9 @@ def _digits(
     if input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
         raise VitqError(f"the embedded digits do not fit an input of {input_shape}: give pictures")
     try:
-        if split == "calibration" and seed == 0:
+        if split == CALIBRATION and seed == 0:
             return Pictures(np.array(calibration_images(limit or 32)), None, EMBEDDED)
-        if split == "calibration":
+        if split == CALIBRATION:
             pool = load_digits_split().train.images
             chosen = drawn(len(pool), limit or 32, seed, EMBEDDED)
             return Pictures(pool[chosen], None, _described(EMBEDDED, seed))
@@ -147,7 +136,7 @@ def picture_files(source: str, limit: int | None, seed: int = 0) -> list[Path]:
     if path.is_dir():
         table = path / LABELS_FILE
         entries = _labelled_files(path)
-        files = [entries[i][0] for i in drawn(len(entries), limit, seed, source)]
+        files = [entries[i][0] for i in _chosen(path, entries, limit, seed)]
         missing = [file for file in files if not file.is_file()]
         if missing:
             raise VitqError(f"{table} names {missing[0].name}, which does not exist")
@@ -198,7 +187,11 @@ def _from_folder(
         raise VitqError(f"{folder} holds no pictures (looked for {known}, also in class folders)")
     if limit is not None and len(entries) < limit:
         logger.warning("%s holds %d pictures, %d were asked for", folder, len(entries), limit)
-    entries = [entries[i] for i in drawn(len(entries), limit, seed, str(folder))]
+    chosen = _chosen(folder, entries, limit, seed)
+    table = folder / LABELS_FILE
+    if table.is_file() and chosen != drawn(len(entries), limit, seed, str(folder)):
+        logger.info("%s: its order misses classes, the draw goes round them", table)
+    entries = [entries[i] for i in chosen]
     pixels = np.stack([load_picture(path, input_shape) for path, _ in entries])
     known_labels = [label for _, label in entries]
     labels = None if None in known_labels else np.array(known_labels, np.int64)
@@ -220,6 +213,17 @@ def _labelled_files(folder: Path) -> list[tuple[Path, int | None]]:
         for path in sorted(name.iterdir())
         if path.suffix.lower() in SUFFIXES
     ]
+
+
+def _chosen(
+    folder: Path, entries: list[tuple[Path, int | None]], limit: int | None, seed: int
+) -> list[int]:
+    """Which of a folder's files are taken; a table keeps its order where that misses no class."""
+    classes = [label for _, label in entries]
+    first = drawn(len(entries), limit, seed, str(folder))
+    if (folder / LABELS_FILE).is_file() and not misses_classes(classes, first):
+        return first
+    return drawn_round(classes, limit, seed, str(folder))
 
 
 def _read_labels(table: Path) -> list[tuple[Path, int | None]]:

@@ -36,10 +36,9 @@ from quantization.graph import Graph, Node, OpKind
 from quantization.layers import Inputs, Means, input_rows, round_layer
 from quantization.methods import Method, RangeRule, WeightRounding
 from quantization.observers import Observer, activation_qparams
-from quantization.widths import ACTIVATION, PARTS, PRODUCTS, WEIGHT
+from quantization.widths import ACTIVATION, FULL_BITS, PARTS, PRODUCTS, WEIGHT
 
 BATCH = 8
-FULL_BITS = 8
 ROWS_PER_INPUT = 4
 """So many rows for each input of a layer make rounding with feedback fit more than these rows."""
 

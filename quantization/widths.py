@@ -8,6 +8,7 @@ PRODUCTS = (OpKind.CONV2D, OpKind.LINEAR, OpKind.MATMUL, OpKind.NORMALIZED_MATMU
 WEIGHT, ACTIVATION = "weight", "activation"
 PARTS = (WEIGHT, ACTIVATION)
 """Of a product: its weights, and what it reads."""
+FULL_BITS = 8
 _LAYERS = (OpKind.CONV2D, OpKind.LINEAR)
 _BETWEEN = (*LAYOUT_OPS, OpKind.SCALE, OpKind.ADD, OpKind.MEAN, OpKind.CONCAT, OpKind.REQUANTIZE)
 

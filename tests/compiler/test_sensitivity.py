@@ -15,8 +15,8 @@ from compiler.sensitivity import sensitivity
 from compiler.sensitivity_report import plot_sensitivity, sensitivity_rows
 from numerics.errors import VitqError
 from quantization import artifact as storage
+from quantization.budget import Budget
 from quantization.costs import PACKED_BITS, ProductCost
-from quantization.mixed import Budget
 from quantization.recipe import Recipe
 
 BUDGET = 60_000
@@ -90,7 +90,9 @@ def test_every_measurement_has_a_recipe_of_its_own(
 
     monkeypatch.setattr(stage, "sensitivity", draw)
     options = [QuantizeOptions(artifacts=folder, calib_seed=seed) for seed in (0, 1)]
-    first, second = (stage.mixed_options(o, Budget(BUDGET)).recipe for o in options)
+    made = [stage.mixed_options(o, Budget(BUDGET)) for o in options]
+    assert made[0].artifact == stage.mixed_artifact(options[0], Budget(BUDGET))
+    first, second = (o.recipe for o in made)
     assert first != second and Path(first).name == Path(second).name
     assert Path(first).read_text() != Path(second).read_text()
     title = f"mixed-bytes{BUDGET}"

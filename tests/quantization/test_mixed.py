@@ -3,8 +3,9 @@
 import pytest
 
 from numerics.errors import VitqError
+from quantization.budget import Budget
 from quantization.costs import ProductCost
-from quantization.mixed import Budget, mixed_recipe
+from quantization.mixed import mixed_recipe
 from quantization.recipe import Recipe
 from quantization.sensitivity import ACTIVATION, WEIGHT, Sensitivity
 
