@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from numerics.arrays import FloatArray, UInt8Array
+from vitq.numerics.arrays import FloatArray, UInt8Array
 
 MIN_COSINE = 0.98
 

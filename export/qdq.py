@@ -29,14 +29,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from numerics.errors import VitqError
-from numerics.files import write_atomically
-from numerics.qparams import PerAxis, QuantParams
-from numerics.twin import Twin, coarse_range, fine_range, threshold
-from numerics.twin_codes import ONE_RANGE, WEIGHT_MAX, TwinCodes, twin_weights
-from quantization.attention_codes import LogCodes, log_codes_of, twin_codes_of
-from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
-from quantization.twin_ranges import twin_of
+from vitq.numerics.errors import VitqError
+from vitq.numerics.files import write_atomically
+from vitq.numerics.qparams import PerAxis, QuantParams
+from vitq.numerics.twin import Twin, coarse_range, fine_range, threshold
+from vitq.numerics.twin_codes import ONE_RANGE, WEIGHT_MAX, TwinCodes, twin_weights
+from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.plan.attention_codes import LogCodes, log_codes_of, twin_codes_of
+from vitq.quantization.plan.twin_ranges import twin_of
 
 OPSET = 21
 IR_VERSION = 10
@@ -52,7 +52,7 @@ def to_onnx(graph: Graph, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """Convert a quantized graph.
 
     Args:
-        graph: from `quantization.calibrate.quantize_graph`.
+        graph: from `quantization.ranges.calibrate.quantize_graph`.
         metadata: written as metadata properties, keys with the prefix ``vitq.``.
 
     Returns:

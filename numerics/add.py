@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numerics.arrays import IntArray
-from numerics.dyadic import to_shared_dyadic
-from numerics.qparams import QuantParams
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.dyadic import to_shared_dyadic
+from vitq.numerics.qparams import QuantParams
 
 MULTIPLIER_BITS = 14
 SHIFT_LIMIT = 30

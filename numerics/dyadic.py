@@ -28,8 +28,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.errors import RangeError
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.errors import RangeError
 
 SHIFT_MIN = 1
 SHIFT_MAX = 46

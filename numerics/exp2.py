@@ -16,7 +16,7 @@ The result is scaled by `ONE` = 255 * 128 = 32640 instead of 32768, so that ``2*
 
 import numpy as np
 
-from numerics.arrays import IntArray
+from vitq.numerics.arrays import IntArray
 
 ONE = 255 * 128
 FRACTION_BITS = 15

@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.dyadic import to_shared_dyadic
-from numerics.errors import RangeError
-from numerics.qparams import QuantParams
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.dyadic import to_shared_dyadic
+from vitq.numerics.errors import RangeError
+from vitq.numerics.qparams import QuantParams
 
 MAX_CHANNELS = 4096
 RECIPROCAL_BITS = 61

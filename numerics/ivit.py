@@ -50,10 +50,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numerics.arrays import IntArray
-from numerics.dyadic import requantize, scalar_dyadic, to_dyadic
-from numerics.errors import RangeError
-from numerics.qparams import QuantParams
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.dyadic import requantize, scalar_dyadic, to_dyadic
+from vitq.numerics.errors import RangeError
+from vitq.numerics.qparams import QuantParams
 
 SOFTMAX_OCTAVES = 15
 GELU_OCTAVES = 23

@@ -36,10 +36,10 @@ that rounds to 2**b or more weighs nothing, as in RepQ-ViT's published code; its
 
 import numpy as np
 
-from numerics.arrays import IntArray
-from numerics.errors import VitqError
-from numerics.exp2 import MAX_ERROR
-from numerics.shiftmax import (
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.errors import VitqError
+from vitq.numerics.exp2 import MAX_ERROR
+from vitq.numerics.shiftmax import (
     CODE_LIMIT,
     CODE_MAX,
     LOG2_FRACTION_BITS,
@@ -47,7 +47,7 @@ from numerics.shiftmax import (
     code_weights,
     grid_params,
 )
-from numerics.twin_codes import describe_twin
+from vitq.numerics.twin_codes import describe_twin
 
 STEPS = (1, 2, 4, 8)
 """Codes for each octave: of log2, log sqrt 2, and twice and four times as fine."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from numerics.arrays import IntArray
-from numerics.dyadic import ACC_LIMIT
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.dyadic import ACC_LIMIT
 
 FLOAT32_EXACT = 2**24
 FLOAT64_EXACT = 2**53

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.errors import VitqError
-from numerics.rounding import round_float
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.errors import VitqError
+from vitq.numerics.rounding import round_float
 
 
 class QScheme(StrEnum):

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from numerics.arrays import FloatArray, IntArray
+from vitq.numerics.arrays import FloatArray, IntArray
 
 
 class Rounding(StrEnum):

@@ -45,13 +45,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numerics.arrays import IntArray
-from numerics.dyadic import SHIFT_MIN, to_shared_dyadic
-from numerics.errors import RangeError
-from numerics.exp2 import ONE, exp2_fraction, mulhrs
-from numerics.qparams import QuantParams
-from numerics.rounding import Rounding, shift_right
-from numerics.twin import Twin, check_twin
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.dyadic import SHIFT_MIN, to_shared_dyadic
+from vitq.numerics.errors import RangeError
+from vitq.numerics.exp2 import ONE, exp2_fraction, mulhrs
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.rounding import Rounding, shift_right
+from vitq.numerics.twin import Twin, check_twin
 
 HALF_UP = Rounding.HALF_UP
 MAX_ERROR = 4e-4

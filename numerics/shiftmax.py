@@ -29,13 +29,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numerics.arrays import IntArray
-from numerics.dyadic import rescale, scalar_dyadic, to_dyadic
-from numerics.errors import RangeError
-from numerics.exp2 import ONE, exp2_fraction
-from numerics.matmul import int_matmul
-from numerics.qparams import QuantParams
-from numerics.twin_codes import ONE_RANGE, TwinCodes, check_twin_codes, twin_weights
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.dyadic import rescale, scalar_dyadic, to_dyadic
+from vitq.numerics.errors import RangeError
+from vitq.numerics.exp2 import ONE, exp2_fraction
+from vitq.numerics.matmul import int_matmul
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.twin_codes import ONE_RANGE, TwinCodes, check_twin_codes, twin_weights
 
 LOG2_FRACTION_BITS = 12
 CODE_SCALE = np.float32(1 / 255)

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numerics.errors import VitqError
-from numerics.qparams import QuantParams
+from vitq.numerics.errors import VitqError
+from vitq.numerics.qparams import QuantParams
 
 LARGEST_SHIFT = 7
 

@@ -36,8 +36,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numerics.arrays import IntArray
-from numerics.errors import VitqError
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.errors import VitqError
 
 WEIGHT_BITS = 8
 WEIGHT_MAX = 2**WEIGHT_BITS - 1

@@ -3,7 +3,7 @@
 import numpy as np
 from tvm import relax
 
-from relay_passes.matching import (
+from vitq.relay_passes.reading.matching import (
     Expr,
     dtype_of,
     ints,
@@ -12,7 +12,7 @@ from relay_passes.matching import (
     op_name,
     shape_of,
 )
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 RESHAPES = ("relax.squeeze", "relax.expand_dims", "relax.flatten")
 

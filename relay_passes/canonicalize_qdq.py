@@ -3,7 +3,7 @@
 import numpy as np
 from tvm import relax
 
-from relay_passes.matching import (
+from vitq.relay_passes.reading.matching import (
     QUANTIZERS,
     Codes,
     Expr,
@@ -13,8 +13,8 @@ from relay_passes.matching import (
     op_name,
     read_dequantize,
 )
-from relay_passes.rewriting import BindingPass, Context, DeclineError
-from relay_passes.tracing import layout_chain
+from vitq.relay_passes.reading.tracing import layout_chain
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 COMMUTATIVE = ("relax.add", "relax.multiply")
 

@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from tvm import IRModule
 
-from numerics import ivit
-from numerics.add import AddParams
-from numerics.dyadic import ACC_LIMIT
-from numerics.errors import RangeError
-from numerics.int_layernorm import MAX_CHANNELS
-from numerics.shiftgelu import GeluParams, shiftgelu_tail
-from numerics.shiftmax import CODE_LIMIT, CODE_MAX, LOG2_FRACTION_BITS, SCORE_LIMIT, CodeParams
-from relay_passes import dialect
-from relay_passes.matching import Expr, op_name, shape_of
-from relay_passes.ranges import Interval, Ranges, gemm_bounds, magnitude, matmul_bound
-from relay_passes.rewriting import MAIN, bindings_of
+from vitq.numerics import ivit
+from vitq.numerics.add import AddParams
+from vitq.numerics.dyadic import ACC_LIMIT
+from vitq.numerics.errors import RangeError
+from vitq.numerics.int_layernorm import MAX_CHANNELS
+from vitq.numerics.shiftgelu import GeluParams, shiftgelu_tail
+from vitq.numerics.shiftmax import CODE_LIMIT, CODE_MAX, LOG2_FRACTION_BITS, SCORE_LIMIT, CodeParams
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.matching import Expr, op_name, shape_of
+from vitq.relay_passes.reading.ranges import Interval, Ranges, gemm_bounds, magnitude, matmul_bound
+from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 VARIANCE_LIMIT = 2**62 - 1
 RECIPROCAL_LIMIT = 2**ivit.RECIPROCAL_BITS - 1

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from tvm import IRModule, relax
 
-from numerics.errors import VitqError
-from relay_passes import dialect
-from relay_passes.matching import (
+from vitq.numerics.errors import VitqError
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.matching import (
     DEQUANTIZERS,
     QUANTIZERS,
     Expr,
@@ -16,7 +16,7 @@ from relay_passes.matching import (
     op_name,
     shape_of,
 )
-from relay_passes.rewriting import MAIN, bindings_of
+from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 INTEGER_LAYOUT = (
     "relax.reshape",

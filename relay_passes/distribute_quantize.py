@@ -2,8 +2,8 @@
 
 from tvm import relax
 
-from relay_passes.matching import Expr, quantize_call
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.reading.matching import Expr, quantize_call
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class DistributeQuantize(BindingPass):

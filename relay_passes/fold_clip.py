@@ -5,9 +5,15 @@ from typing import Any
 
 from tvm import IRModule, relax, tirx
 
-from numerics.qparams import QuantParams
-from relay_passes.matching import Expr, is_constant, op_name, quantize_call, read_quantize
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.numerics.qparams import QuantParams
+from vitq.relay_passes.reading.matching import (
+    Expr,
+    is_constant,
+    op_name,
+    quantize_call,
+    read_quantize,
+)
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 CALL_TIR = "relax.call_tir"
 

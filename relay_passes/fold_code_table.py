@@ -1,10 +1,10 @@
 """FoldCodeTable: a table of attention weights becomes the two ranges that it holds."""
 
-from numerics.shiftmax import CodeParams
-from relay_passes import dialect
-from relay_passes.code_table import read_code_table, twin_of_table
-from relay_passes.matching import Expr
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.numerics.shiftmax import CodeParams
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.code_table import read_code_table, twin_of_table
+from vitq.relay_passes.reading.matching import Expr
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class FoldCodeTable(BindingPass):

@@ -4,10 +4,17 @@ from typing import Any
 
 from tvm import relax
 
-from relay_passes.interpreter import evaluate
-from relay_passes.matching import Expr, constant, dtype_of, is_constant, op_name, shape_of
-from relay_passes.relax_numpy import ELEMENTWISE, LAYOUT
-from relay_passes.rewriting import BindingPass, Context
+from vitq.relay_passes.interpreter.interpreter import evaluate
+from vitq.relay_passes.reading.matching import (
+    Expr,
+    constant,
+    dtype_of,
+    is_constant,
+    op_name,
+    shape_of,
+)
+from vitq.relay_passes.reading.relax_numpy import ELEMENTWISE, LAYOUT
+from vitq.relay_passes.rewriting import BindingPass, Context
 
 FOLDABLE = frozenset(LAYOUT) | frozenset(ELEMENTWISE)
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from numerics.arrays import FloatArray
-from numerics.errors import VitqError
-from numerics.qparams import QuantParams, quantize
-from relay_passes import dialect
-from relay_passes.matching import (
+from vitq.numerics.arrays import FloatArray
+from vitq.numerics.errors import VitqError
+from vitq.numerics.qparams import QuantParams, quantize
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.matching import (
     Expr,
     Quantizer,
     constant,
@@ -20,7 +20,7 @@ from relay_passes.matching import (
     read_quantize,
     shape_of,
 )
-from relay_passes.rewriting import BindingPass, Context, uses_of
+from vitq.relay_passes.rewriting import BindingPass, Context, uses_of
 
 LEVELS = 256
 ELEMENTWISE: dict[str, Callable[[Any, Any], Any]] = {

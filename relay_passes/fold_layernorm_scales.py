@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from numerics.arrays import FloatArray
-from numerics.qparams import QuantParams
-from relay_passes.matching import (
+from vitq.numerics.arrays import FloatArray
+from vitq.numerics.qparams import QuantParams
+from vitq.relay_passes.reading.matching import (
     QUANTIZERS,
     Expr,
     Quantizer,
@@ -20,7 +20,7 @@ from relay_passes.matching import (
     read_quantize,
     shape_of,
 )
-from relay_passes.rewriting import BindingPass, Context, DeclineError, bindings_of, uses_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError, bindings_of, uses_of
 
 WEIGHT_MAX = 127
 

@@ -3,10 +3,10 @@
 import numpy as np
 from tvm import relax
 
-from relay_passes import dialect
-from relay_passes.matching import Expr, op_name, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError, bindings_of, uses_of
-from relay_passes.scaling import SCALINGS, constant_factor
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.matching import Expr, op_name, shape_of
+from vitq.relay_passes.reading.scaling import SCALINGS, constant_factor
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError, bindings_of, uses_of
 
 
 class FoldScalarMultiply(BindingPass):

@@ -3,11 +3,11 @@
 import numpy as np
 from tvm import relax
 
-from numerics.arrays import IntArray
-from relay_passes import dialect
-from relay_passes.matching import Expr, dtype_of, op_name, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
-from relay_passes.tracing import element_ids, follow, layout_chain
+from vitq.numerics.arrays import IntArray
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.matching import Expr, dtype_of, op_name, shape_of
+from vitq.relay_passes.reading.tracing import element_ids, follow, layout_chain
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class FuseAttention(BindingPass):

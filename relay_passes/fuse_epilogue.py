@@ -2,11 +2,11 @@
 
 from tvm import relax
 
-from numerics.add import AddParams
-from numerics.shiftgelu import GeluParams
-from relay_passes import dialect
-from relay_passes.matching import Expr, dtype_of, op_name, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError, bindings_of, uses_of
+from vitq.numerics.add import AddParams
+from vitq.numerics.shiftgelu import GeluParams
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.matching import Expr, dtype_of, op_name, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError, bindings_of, uses_of
 
 
 class FuseEpilogue(BindingPass):

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.dyadic import ACC_LIMIT, to_dyadic
-from numerics.errors import RangeError
-from relay_passes.dialect import Gemm
-from relay_passes.matching import Codes, Expr, Quantizer, dtype_of, op_name, shape_of
-from relay_passes.rewriting import Context, DeclineError
-from relay_passes.scaling import Factor, channel_factor, constant_factor
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.dyadic import ACC_LIMIT, to_dyadic
+from vitq.numerics.errors import RangeError
+from vitq.relay_passes.dialect.calls import Gemm
+from vitq.relay_passes.reading.matching import Codes, Expr, Quantizer, dtype_of, op_name, shape_of
+from vitq.relay_passes.reading.scaling import Factor, channel_factor, constant_factor
+from vitq.relay_passes.rewriting import Context, DeclineError
 
 SAME_SCALE = 2.0**-20
 """A bias written for scale s_x * s_w carries that product rounded to float32: within 2**-23."""

@@ -3,11 +3,11 @@
 import numpy as np
 from tvm import relax
 
-from numerics.dyadic import to_dyadic
-from relay_passes import dialect
-from relay_passes.dialect import RequantizeParams
-from relay_passes.joining import Group, Leaf, joined_factors, joined_quantizer
-from relay_passes.matching import (
+from vitq.numerics.dyadic import to_dyadic
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect.calls import RequantizeParams
+from vitq.relay_passes.reading.joining import Group, Leaf, joined_factors, joined_quantizer
+from vitq.relay_passes.reading.matching import (
     Expr,
     Quantizer,
     constant,
@@ -18,8 +18,8 @@ from relay_passes.matching import (
     read_quantize,
     shape_of,
 )
-from relay_passes.rewriting import BindingPass, Context, bindings_of, substitute
-from relay_passes.scaling import scaled_chain
+from vitq.relay_passes.reading.scaling import scaled_chain
+from vitq.relay_passes.rewriting import BindingPass, Context, bindings_of, substitute
 
 
 class HoistQuantize(BindingPass):

@@ -1,9 +1,9 @@
 """LowerAdd: a residual addition becomes an integer addition."""
 
-from numerics.add import add_params
-from relay_passes import dialect
-from relay_passes.matching import Expr, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.numerics.add import add_params
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.matching import Expr, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class LowerAdd(BindingPass):

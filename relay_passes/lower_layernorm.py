@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from numerics.int_layernorm import layernorm_params
-from relay_passes import dialect
-from relay_passes.matching import Expr, dtype_of, ints, normalize_axis, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.numerics.int_layernorm import layernorm_params
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.matching import Expr, dtype_of, ints, normalize_axis, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class LowerLayernorm(BindingPass):

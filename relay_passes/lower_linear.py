@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from relay_passes import dialect
-from relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
-from relay_passes.matching import Expr, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
+from vitq.relay_passes.reading.matching import Expr, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class LowerLinear(BindingPass):

@@ -2,11 +2,11 @@
 
 from tvm import relax
 
-from relay_passes import dialect
-from relay_passes.code_table import read_code_table
-from relay_passes.gemm import input_codes
-from relay_passes.matching import Expr, op_name, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.gemm import input_codes
+from vitq.relay_passes.reading.code_table import read_code_table
+from vitq.relay_passes.reading.matching import Expr, op_name, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class LowerMatmul(BindingPass):

@@ -1,10 +1,10 @@
 """LowerNormalizedMatmul: attention's second product divides by the row sum once."""
 
-from numerics.shiftmax import SMALLEST_CODE_SUM, normalize_params
-from relay_passes import dialect
-from relay_passes.gemm import input_codes
-from relay_passes.matching import Codes, Expr, ints, normalize_axis, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.numerics.shiftmax import SMALLEST_CODE_SUM, normalize_params
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.gemm import input_codes
+from vitq.relay_passes.reading.matching import Codes, Expr, ints, normalize_axis, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class LowerNormalizedMatmul(BindingPass):

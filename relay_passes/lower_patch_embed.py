@@ -2,11 +2,11 @@
 
 from tvm import relax
 
-from numerics.qparams import QuantParams
-from relay_passes import dialect
-from relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
-from relay_passes.matching import Codes, Expr, dtype_of, ints, quantize_call, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.numerics.qparams import QuantParams
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
+from vitq.relay_passes.reading.matching import Codes, Expr, dtype_of, ints, quantize_call, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 SIGNED_OFFSET = 128
 CHANNEL_AXIS = 1

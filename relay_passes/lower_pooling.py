@@ -2,10 +2,10 @@
 
 from tvm import relax
 
-from numerics.dyadic import to_dyadic
-from relay_passes import dialect
-from relay_passes.matching import Expr, dtype_of, ints, normalize_axis, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.numerics.dyadic import to_dyadic
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.matching import Expr, dtype_of, ints, normalize_axis, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class LowerPooling(BindingPass):

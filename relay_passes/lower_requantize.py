@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from numerics.dyadic import Dyadic, requantize, to_dyadic
-from relay_passes import dialect
-from relay_passes.dialect import RequantizeParams
-from relay_passes.matching import Codes, Expr, Quantizer, constant, shape_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.numerics.dyadic import Dyadic, requantize, to_dyadic
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect.calls import RequantizeParams
+from vitq.relay_passes.reading.matching import Codes, Expr, Quantizer, constant, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class LowerRequantize(BindingPass):

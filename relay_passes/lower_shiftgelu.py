@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from numerics.ivit import ivit_gelu_params
-from numerics.shiftgelu import gelu_params
-from numerics.twin import Twin
-from relay_passes import dialect
-from relay_passes.matching import Expr, Quantizer, dtype_of
-from relay_passes.nonlinear import Nonlinear
-from relay_passes.rewriting import BindingPass, Context, DeclineError
-from relay_passes.twin import read_twin
+from vitq.numerics.ivit import ivit_gelu_params
+from vitq.numerics.shiftgelu import gelu_params
+from vitq.numerics.twin import Twin
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.nonlinear import Nonlinear
+from vitq.relay_passes.reading.matching import Expr, Quantizer, dtype_of
+from vitq.relay_passes.reading.twin import read_twin
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 SPELLING = 1e-6
 """Relative difference allowed between a file's 0.5 or sqrt(2) and the number itself."""

@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from numerics import ivit
-from numerics.log_codes import log_code_params
-from numerics.shiftmax import (
+from vitq.numerics import ivit
+from vitq.numerics.log_codes import log_code_params
+from vitq.numerics.shiftmax import (
     CODE_SCALE,
     SMALLEST_WIDE_SUM,
     code_params,
     normalize_params,
     shiftmax_params,
 )
-from relay_passes import dialect
-from relay_passes.exponents import read_exponent
-from relay_passes.matching import Codes, Expr, Quantizer, normalize_axis, shape_of
-from relay_passes.nonlinear import Nonlinear
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.nonlinear import Nonlinear
+from vitq.relay_passes.reading.exponents import read_exponent
+from vitq.relay_passes.reading.matching import Codes, Expr, Quantizer, normalize_axis, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 
 class LowerShiftmax(BindingPass):

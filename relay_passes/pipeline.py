@@ -9,37 +9,37 @@ from pathlib import Path
 from tvm import IRModule
 from tvm.tirx import IntImm
 
-from numerics.errors import VitqError
-from relay_passes.canonicalize_layout import CanonicalizeLayout
-from relay_passes.canonicalize_qdq import CanonicalizeQdq
-from relay_passes.check_accumulators import AccumulatorBound, CheckAccumulators
-from relay_passes.check_integer_only import CheckIntegerOnly
-from relay_passes.distribute_quantize import DistributeQuantize
-from relay_passes.fold_clip import FoldClip
-from relay_passes.fold_code_table import FoldCodeTable
-from relay_passes.fold_constants import FoldConstants
-from relay_passes.fold_input_normalization import FoldInputNormalization
-from relay_passes.fold_layernorm_scales import FoldLayernormScales
-from relay_passes.fold_scalar_multiply import FoldScalarMultiply
-from relay_passes.fuse_attention import FuseAttention
-from relay_passes.fuse_epilogue import FuseEpilogue
-from relay_passes.hoist_quantize import HoistQuantize
-from relay_passes.lower_add import LowerAdd
-from relay_passes.lower_layernorm import LowerLayernorm
-from relay_passes.lower_linear import LowerLinear
-from relay_passes.lower_matmul import LowerMatmul
-from relay_passes.lower_normalized_matmul import LowerNormalizedMatmul
-from relay_passes.lower_patch_embed import LowerPatchEmbed
-from relay_passes.lower_pooling import LowerPooling
-from relay_passes.lower_requantize import LowerRequantize
-from relay_passes.lower_shiftgelu import LowerShiftgelu
-from relay_passes.lower_shiftmax import LowerShiftmax
-from relay_passes.nonlinear import Nonlinear
-from relay_passes.rewriting import MAIN, BindingPass, bindings_of
-from relay_passes.select_tokens_early import SelectTokensEarly
-from relay_passes.simplify_layout import SimplifyLayout
-from relay_passes.sink_dequantize import SinkDequantize
-from relay_passes.strip_output_dequantize import OutputInfo, StripOutputDequantize
+from vitq.numerics.errors import VitqError
+from vitq.relay_passes.canonicalize_layout import CanonicalizeLayout
+from vitq.relay_passes.canonicalize_qdq import CanonicalizeQdq
+from vitq.relay_passes.check_accumulators import AccumulatorBound, CheckAccumulators
+from vitq.relay_passes.check_integer_only import CheckIntegerOnly
+from vitq.relay_passes.distribute_quantize import DistributeQuantize
+from vitq.relay_passes.fold_clip import FoldClip
+from vitq.relay_passes.fold_code_table import FoldCodeTable
+from vitq.relay_passes.fold_constants import FoldConstants
+from vitq.relay_passes.fold_input_normalization import FoldInputNormalization
+from vitq.relay_passes.fold_layernorm_scales import FoldLayernormScales
+from vitq.relay_passes.fold_scalar_multiply import FoldScalarMultiply
+from vitq.relay_passes.fuse_attention import FuseAttention
+from vitq.relay_passes.fuse_epilogue import FuseEpilogue
+from vitq.relay_passes.hoist_quantize import HoistQuantize
+from vitq.relay_passes.lower_add import LowerAdd
+from vitq.relay_passes.lower_layernorm import LowerLayernorm
+from vitq.relay_passes.lower_linear import LowerLinear
+from vitq.relay_passes.lower_matmul import LowerMatmul
+from vitq.relay_passes.lower_normalized_matmul import LowerNormalizedMatmul
+from vitq.relay_passes.lower_patch_embed import LowerPatchEmbed
+from vitq.relay_passes.lower_pooling import LowerPooling
+from vitq.relay_passes.lower_requantize import LowerRequantize
+from vitq.relay_passes.lower_shiftgelu import LowerShiftgelu
+from vitq.relay_passes.lower_shiftmax import LowerShiftmax
+from vitq.relay_passes.nonlinear import Nonlinear
+from vitq.relay_passes.rewriting import MAIN, BindingPass, bindings_of
+from vitq.relay_passes.select_tokens_early import SelectTokensEarly
+from vitq.relay_passes.simplify_layout import SimplifyLayout
+from vitq.relay_passes.sink_dequantize import SinkDequantize
+from vitq.relay_passes.strip_output_dequantize import OutputInfo, StripOutputDequantize
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from tvm import IRModule, relax
 
-from numerics.arrays import FloatArray
-from numerics.errors import VitqError
-from relay_passes.matching import (
+from vitq.numerics.arrays import FloatArray
+from vitq.numerics.errors import VitqError
+from vitq.relay_passes.reading.matching import (
     Codes,
     Expr,
     Quantizer,

@@ -2,8 +2,8 @@
 
 from tvm import relax
 
-from relay_passes.canonicalize_layout import slice_ranges
-from relay_passes.matching import (
+from vitq.relay_passes.canonicalize_layout import slice_ranges
+from vitq.relay_passes.reading.matching import (
     QUANTIZERS,
     Expr,
     ints,
@@ -13,7 +13,7 @@ from relay_passes.matching import (
     read_quantize,
     shape_of,
 )
-from relay_passes.rewriting import BindingPass, Context, DeclineError, uses_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError, uses_of
 
 NORM = "relax.nn.layer_norm"
 SLICE = "relax.strided_slice"

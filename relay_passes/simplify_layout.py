@@ -2,9 +2,9 @@
 
 from tvm import relax
 
-from relay_passes.matching import Expr, ints, op_name, shape_of
-from relay_passes.rewriting import BindingPass, Context
-from relay_passes.tracing import element_order_kept, layout_chain
+from vitq.relay_passes.reading.matching import Expr, ints, op_name, shape_of
+from vitq.relay_passes.reading.tracing import element_order_kept, layout_chain
+from vitq.relay_passes.rewriting import BindingPass, Context
 
 MOVERS = ("relax.reshape", "relax.permute_dims")
 

@@ -3,8 +3,8 @@
 import numpy as np
 from tvm import relax
 
-from relay_passes import dialect
-from relay_passes.matching import (
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.reading.matching import (
     LAYOUT_OPS,
     Codes,
     Expr,
@@ -14,8 +14,8 @@ from relay_passes.matching import (
     read_dequantize,
     shape_of,
 )
-from relay_passes.relax_numpy import slices_of
-from relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.reading.relax_numpy import slices_of
+from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
 
 MOVABLE = (*LAYOUT_OPS, "relax.broadcast_to")
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from relay_passes.matching import Expr, dtype_of, shape_of
-from relay_passes.rewriting import BindingPass, Context
+from vitq.relay_passes.reading.matching import Expr, dtype_of, shape_of
+from vitq.relay_passes.rewriting import BindingPass, Context
 
 
 @dataclass(frozen=True)

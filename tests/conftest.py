@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from models.digits_vit import MEAN, STD
-from models.digits_vit.data import calibration_images, eval_images
-from numerics.arrays import FloatArray, UInt8Array
-from quantization.calibrate import quantize_graph
-from quantization.graph import Graph
-from quantization.methods import get_method
-from quantization.models import load_model
-from quantization.recipe import Recipe
-from quantization.tracing import trace
+from vitq.models.digits_vit import MEAN, STD
+from vitq.models.digits_vit.data import calibration_images, eval_images
+from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.quantization.graph.graph import Graph
+from vitq.quantization.graph.models import load_model
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.plan.methods import get_method
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.ranges.calibrate import quantize_graph
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

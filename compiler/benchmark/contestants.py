@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compiler.benchmark import prepare
-from compiler.benchmark.prepare import Task
+from vitq.compiler.benchmark import prepare
+from vitq.compiler.benchmark.prepare import Task
 
 
 @dataclass(frozen=True)

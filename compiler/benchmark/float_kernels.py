@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from compiler.kernels.builder import (
+from vitq.compiler.kernels.cpu.builder import (
     Buffer,
     Expr,
     alloc,
@@ -18,9 +18,9 @@ from compiler.kernels.builder import (
     splat,
     store,
 )
-from compiler.kernels.types import TensorType
-from compiler.targets import Target
-from numerics.arrays import FloatArray
+from vitq.compiler.kernels.kernel import TensorType
+from vitq.compiler.target.table import Target
+from vitq.numerics.arrays import FloatArray
 
 WIDE_TILES = ((8, 3), (6, 4), (12, 2))
 """(rows, columns) for 32 vector registers: accumulators, one weight for each column, one value."""

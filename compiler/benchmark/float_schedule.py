@@ -10,7 +10,7 @@ from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 from tvm.s_tir.dlight.base import ScheduleRule
 
-from compiler.targets import Target
+from vitq.compiler.target.table import Target
 
 PARALLEL_ITERATIONS = 64
 """Of the outer loop, at most: a thread is not worth less than a few thousand elements."""

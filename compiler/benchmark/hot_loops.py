@@ -1,10 +1,10 @@
 """The innermost loops of compiled ARM kernels, and how fast llvm-mca says that they run.
 
-    python -m compiler.benchmark.hot_loops          needs binutils for aarch64 and llvm-mca
+    python -m vitq.compiler.benchmark.hot_loops          needs binutils for aarch64 and llvm-mca
 
 llvm-mca (Debian: ``llvm-19``; models of the processors below came with LLVM 17) simulates a loop
 whose data is in the first-level cache. Its figures are predictions, as those of
-`compiler.emulation`.
+`compiler.target.qemu`.
 """
 
 import re
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from compiler.kernels.types import KernelCall
-from compiler.report import print_table
-from compiler.targets import TARGETS, Target, find_compiler
-from numerics.arrays import IntArray
-from numerics.errors import VitqError
+from vitq.compiler.cli.report import print_table
+from vitq.compiler.kernels.kernel import KernelCall
+from vitq.compiler.target.table import TARGETS, Target, find_compiler
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.errors import VitqError
 
 OBJDUMP = "aarch64-linux-gnu-objdump"
 MACS = {"sdot": 16, "smmla": 32, "fmla": 4} | dict.fromkeys(("smull", "smlal"), 8)
@@ -128,7 +128,7 @@ def _version(path: str) -> int:
 
 def product(target: Target) -> KernelCall:
     """The integer product of `GEMM`: a linear layer without bias, to int8."""
-    from compiler.kernels import TensorType, lower_op
+    from vitq.compiler.kernels.cpu.lowering import TensorType, lower_op
 
     rows, inner, channels = GEMM
     weight = np.random.default_rng(0).integers(-127, 128, (channels, inner), dtype=np.int8)
@@ -144,7 +144,7 @@ def product(target: Target) -> KernelCall:
 
 def float_product(target: Target) -> Any:
     """The float product of `GEMM` that `vitq benchmark` compares with."""
-    from compiler.benchmark.float_kernels import Gemm, gemm_kernel, registers_of
+    from vitq.compiler.benchmark.float_kernels import Gemm, gemm_kernel, registers_of
 
     return gemm_kernel(Gemm(1, *GEMM, True, *registers_of(target)), "kernel")
 

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from compiler.targets import host_flags
-from numerics.errors import VitqError
+from vitq.compiler.target.table import host_flags
+from vitq.numerics.errors import VitqError
 
 EXTRA = "benchmark"
 PACKAGES = (

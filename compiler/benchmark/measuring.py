@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from compiler.artifacts import LIBRARY_NAME
-from compiler.benchmark.contestants import Contestant
-from compiler.benchmark.machine import MIB, usable_cores
-from compiler.benchmark.prepare import FOLDER, Task, pictures
-from compiler.benchmark.rounds import Key, Row, Worker, run_rounds, summarize
-from numerics.files import write_atomically
+from vitq.compiler.benchmark.contestants import Contestant
+from vitq.compiler.benchmark.machine import MIB, usable_cores
+from vitq.compiler.benchmark.prepare import FOLDER, Task, pictures
+from vitq.compiler.benchmark.rounds import Key, Row, Worker, run_rounds, summarize
+from vitq.compiler.support.artifacts import LIBRARY_NAME
+from vitq.numerics.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from compiler.artifacts import Artifact, file_hash, fingerprint, versions
-from numerics.arrays import FloatArray, UInt8Array
-from numerics.errors import VitqError
+from vitq.compiler.support.artifacts import Artifact, file_hash, fingerprint, versions
+from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.numerics.errors import VitqError
 
 FOLDER = "benchmark"
 OPSET = 20
@@ -53,7 +53,7 @@ def vitq_untuned(task: Task) -> Path:
 
 def compile_for(task: Task, tuned: bool) -> Path:
     """Compile, unless it is up to date."""
-    from compiler.compile import CompileOptions, compile_model
+    from vitq.compiler.stages.compile import CompileOptions, compile_model
 
     options: dict[str, Any] = {"target": task.target, "batch": task.batch}
     if "tuned" in CompileOptions.__dataclass_fields__:
@@ -63,7 +63,7 @@ def compile_for(task: Task, tuned: bool) -> Path:
 
 def torch_float(task: Task) -> Path:
     """Nothing to build; refused where the float model is not known."""
-    from compiler.evaluate import float_model
+    from vitq.compiler.stages.evaluate import float_model
 
     _require_own(task)
     float_model(task.artifact.folder)
@@ -82,7 +82,7 @@ def float_onnx(task: Task) -> Path:
     def build(folder: Path) -> None:
         import torch
 
-        from compiler.evaluate import float_model
+        from vitq.compiler.stages.evaluate import float_model
 
         module, shape = float_model(task.artifact.folder)
         example = (torch.zeros(task.batch, *shape),)
@@ -168,8 +168,8 @@ def tvm_float(task: Task) -> Path:
     source = float_onnx(task)
 
     def build(folder: Path) -> None:
-        from compiler.benchmark.tvm_float import build_float_library
-        from compiler.targets import get_target
+        from vitq.compiler.benchmark.tvm_float import build_float_library
+        from vitq.compiler.target.table import get_target
 
         build_float_library(source, get_target(task.target), folder / "model.so")
 
@@ -189,13 +189,13 @@ def pictures(task: Task, count: int) -> tuple[UInt8Array, FloatArray]:
         foreign model gets seeded noise in both forms.
     """
     if task.artifact.is_foreign:
-        from compiler.importing import read_onnx
+        from vitq.compiler.codegen.importing import read_onnx
 
         dims = read_onnx(task.artifact.onnx).graph.input[0].type.tensor_type.shape.dim
         shape = (count, *(dim.dim_value for dim in dims[1:]))
         pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         return pixels, (pixels / np.float32(255)).astype(np.float32)
-    from quantization import artifact as storage
+    from vitq.quantization.graph import artifact as storage
 
     own = storage.load(task.artifact.folder)
     repeats = -(-count // len(own.sample))

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from compiler.artifacts import LIBRARY_NAME
-from compiler.benchmark.machine import pin
-from compiler.benchmark.operations import Operand, Shape, Work, family_of, work_of
-from compiler.benchmark.peak import Peak, PeakMeter
+from vitq.compiler.benchmark.machine import pin
+from vitq.compiler.benchmark.operations import Operand, Shape, Work, family_of, work_of
+from vitq.compiler.benchmark.peak import Peak, PeakMeter
+from vitq.compiler.support.artifacts import LIBRARY_NAME
 
 WARM_RUNS = 2
 RUNS = 10
@@ -172,7 +172,7 @@ def profile(folder: Path, threads: int, cores: list[int]) -> Profile:
     import tvm
     from tvm import relax
 
-    from compiler.run import open_compiled
+    from vitq.compiler.stages.run import open_compiled
 
     compiled = open_compiled(folder)
     compiled.library(threads)  # checks the file and the processor

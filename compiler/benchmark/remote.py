@@ -5,18 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from compiler.artifacts import LIBRARY_NAME
-from compiler.benchmark.machine import FLAGS, MIB, PACKAGES, installed
-from compiler.benchmark.measuring import Entry, model_size, one_line
-from compiler.benchmark.prepare import pictures
-from compiler.benchmark.rounds import Key, Row, run_rounds, runs_for, summarize
-from compiler.remote import connection
-from compiler.remote.client import Client
-from compiler.remote.device import Device
-from compiler.remote.library import RUN_S, RemoteLibrary, device_session
-from compiler.remote.tracker import Tracker
-from compiler.targets import get_target
-from compiler.tuning.worker import WorkerError
+from vitq.compiler.benchmark.machine import FLAGS, MIB, PACKAGES, installed
+from vitq.compiler.benchmark.measuring import Entry, model_size, one_line
+from vitq.compiler.benchmark.prepare import pictures
+from vitq.compiler.benchmark.rounds import Key, Row, run_rounds, runs_for, summarize
+from vitq.compiler.remote import connection
+from vitq.compiler.remote.client import Client
+from vitq.compiler.remote.device import Device
+from vitq.compiler.remote.library import RUN_S, RemoteLibrary, device_session
+from vitq.compiler.remote.tracker import Tracker
+from vitq.compiler.support.artifacts import LIBRARY_NAME
+from vitq.compiler.support.worker import WorkerError
+from vitq.compiler.target.table import get_target
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from compiler.benchmark.worker import LONG_MS, environment
-from compiler.progress import progress_bar
+from vitq.compiler.benchmark.worker import LONG_MS, environment
+from vitq.compiler.support.progress import progress_bar
 
 TURN_MS = 30.0
 RUNS = (3, 50)
@@ -81,7 +81,7 @@ class Worker:
         self.peak_rss_mb = 0.0
         self._errors = tempfile.TemporaryFile(mode="w+", errors="replace")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "compiler.benchmark.worker"],
+            [sys.executable, "-m", "vitq.compiler.benchmark.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -34,7 +34,7 @@ def _inputs(spec: Spec) -> tuple[Any, Any]:
 
 def load_vitq(spec: Spec) -> Runner:
     """The integer library, as `vitq run` calls it; ``path`` is the target's folder."""
-    from compiler.run import open_compiled
+    from vitq.compiler.stages.run import open_compiled
 
     pixels, _ = _inputs(spec)
     library = open_compiled(Path(spec["path"])).library(spec["threads"])
@@ -84,7 +84,7 @@ def load_torch(spec: Spec) -> Runner:
     """The original module, eager."""
     import torch
 
-    from compiler.evaluate import float_model
+    from vitq.compiler.stages.evaluate import float_model
 
     _, real = _inputs(spec)
     torch.set_num_threads(spec["threads"])

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from compiler.artifacts import Artifact
-from compiler.benchmark.machine import usable_cores
-from compiler.benchmark.prepare import FOLDER
-from compiler.benchmark.profiling import Profile, profile
-from compiler.benchmark.sized import sized_name
-from numerics.errors import VitqError
-from numerics.files import write_atomically
+from vitq.compiler.benchmark.machine import usable_cores
+from vitq.compiler.benchmark.prepare import FOLDER
+from vitq.compiler.benchmark.profiling import Profile, profile
+from vitq.compiler.benchmark.sized import sized_name
+from vitq.compiler.support.artifacts import Artifact
+from vitq.numerics.errors import VitqError
+from vitq.numerics.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def measure_scaling(
     Raises:
         VitqError: too few sizes, or a model that has no other sizes.
     """
-    from compiler.benchmark.stage import isolated
+    from vitq.compiler.benchmark.benchmark import isolated
 
     check_sizes(sizes)
     model = _model_of(artifact)
@@ -101,9 +101,9 @@ def check_sizes(sizes: tuple[int, ...]) -> None:
 
 def compile_sized(artifact: Artifact, model: str, target: str, size: int) -> Path:
     """The target's folder of a model at a picture size; stages that are up to date are kept."""
-    from compiler.compile import CompileOptions, compile_model
-    from compiler.export import export
-    from compiler.quantize import QuantizeOptions, quantize
+    from vitq.compiler.stages.compile import CompileOptions, compile_model
+    from vitq.compiler.stages.export import export
+    from vitq.compiler.stages.quantize import QuantizeOptions, quantize
 
     root = artifact.folder / FOLDER / "scaling"
     noise = np.random.default_rng(SEED).integers(
@@ -126,7 +126,7 @@ def compile_sized(artifact: Artifact, model: str, target: str, size: int) -> Pat
 
 
 def _model_of(artifact: Artifact) -> str:
-    from quantization import artifact as storage
+    from vitq.quantization.graph import artifact as storage
 
     if artifact.is_foreign:
         raise VitqError("--scaling: a QDQ file from elsewhere has one picture size")

@@ -7,7 +7,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from numerics.errors import VitqError
+from vitq.numerics.errors import VitqError
 
 SEPARATOR = "_at_"
 EMBEDDED_MODEL = "digits_vit"
@@ -37,12 +37,12 @@ def _build(base: str, size: int) -> Any:
     """The ``torch.nn.Module``, which says what its input is."""
     try:
         if base == EMBEDDED_MODEL:
-            from models.digits_vit import NUM_CLASSES
-            from models.digits_vit.model import DigitsViT
+            from vitq.models.digits_vit import NUM_CLASSES
+            from vitq.models.digits_vit.model import DigitsViT
 
             model: Any = DigitsViT(image_size=size, num_classes=NUM_CLASSES)
         else:
-            from quantization.timm_compat import import_timm
+            from vitq.quantization.graph.timm_compat import import_timm
 
             model = import_timm().create_model(base, pretrained=False, img_size=size)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:

@@ -20,10 +20,10 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from compiler.benchmark.float_kernels import Gemm, gemm_kernel, pack_weights, registers_of
-from compiler.benchmark.float_schedule import schedule_module
-from compiler.targets import Target, find_compiler
-from relay_passes.matching import constant, is_constant, op_name, shape_of
+from vitq.compiler.benchmark.float_kernels import Gemm, gemm_kernel, pack_weights, registers_of
+from vitq.compiler.benchmark.float_schedule import schedule_module
+from vitq.compiler.target.table import Target, find_compiler
+from vitq.relay_passes.reading.matching import constant, is_constant, op_name, shape_of
 
 logger = logging.getLogger(__name__)
 

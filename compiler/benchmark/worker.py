@@ -1,4 +1,4 @@
-"""One contestant in a process of its own: ``python -m compiler.benchmark.worker``.
+"""One contestant in a process of its own: ``python -m vitq.compiler.benchmark.worker``.
 
 Talks JSON lines. The first line it gets says what to load; it answers when it is warm. Then, for
 each ``{"runs": n}``, it runs and answers the milliseconds of each; at the end of its input it ends.
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from compiler.benchmark.machine import peak_rss_mb, pin
+from vitq.compiler.benchmark.machine import peak_rss_mb, pin
 
 Runner = Callable[[], Any]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS")
@@ -85,7 +85,7 @@ def settle() -> None:
 
 def _load(spec: dict[str, Any]) -> tuple[Runner, dict[str, Any]]:
     """Load, warm up; facts are the memory before the model was loaded and the last run's time."""
-    from compiler.benchmark.runners import LOADERS, warm_imports
+    from vitq.compiler.benchmark.runners import LOADERS, warm_imports
 
     warm_imports(spec["loader"])
     base_mb = peak_rss_mb()

@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compiler.artifacts import GOLDEN_NAME, LIBRARY_NAME, ROOT, file_hash
-from compiler.deploy.contents import (
+from vitq.compiler.deploy.contents import (
     MANIFEST_NAME,
     picture_decoder,
     write_golden,
@@ -32,11 +31,12 @@ from compiler.deploy.contents import (
     write_manifest,
     write_readme,
 )
-from compiler.deploy.measure import Measured, check_and_measure
-from compiler.deploy.runtime_libs import runtime_files
-from compiler.deploy.tools import Toolchain, toolchain
-from compiler.run import Compiled, open_compiled
-from numerics.errors import VitqError
+from vitq.compiler.deploy.measure import Measured, check_and_measure
+from vitq.compiler.stages.run import Compiled, open_compiled
+from vitq.compiler.support.artifacts import GOLDEN_NAME, LIBRARY_NAME, ROOT, file_hash
+from vitq.compiler.support.runtime_libs import runtime_files
+from vitq.compiler.target.tools import Toolchain, toolchain
+from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _fill(
     write_golden(build, compiled)
     write_labels(build, compiled, options.labels)
     if options.flavour == "static":
-        from compiler.deploy.static_library import build_static_library
+        from vitq.compiler.deploy.static_library import build_static_library
 
         memory = build_static_library(build, compiled, tools)
     else:

@@ -6,11 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from compiler.artifacts import GOLDEN_NAME, LIBRARY_NAME, file_hash, versions, write_json
-from compiler.quantize import EMBEDDED_MODEL
-from compiler.run import Compiled
-from numerics.errors import VitqError
-from numerics.files import write_atomically
+from vitq.compiler.stages.quantize import EMBEDDED_MODEL
+from vitq.compiler.stages.run import Compiled
+from vitq.compiler.support.artifacts import (
+    GOLDEN_NAME,
+    LIBRARY_NAME,
+    file_hash,
+    versions,
+    write_json,
+)
+from vitq.numerics.errors import VitqError
+from vitq.numerics.files import write_atomically
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_HASH_NAME = "manifest.sha256"

@@ -4,8 +4,8 @@ import logging
 import re
 from pathlib import Path
 
-from compiler.deploy.tools import run_tool
-from numerics.errors import VitqError
+from vitq.compiler.target.tools import run_tool
+from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 

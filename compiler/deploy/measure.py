@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compiler.deploy.tools import run_tool
-from compiler.emulation import EMULATOR, SYSTEM_ROOT, count_program, why_not
-from compiler.targets import Target, host_flags, missing_flags
-from numerics.errors import VitqError
+from vitq.compiler.target.qemu import EMULATOR, SYSTEM_ROOT, count_program, why_not
+from vitq.compiler.target.table import Target, host_flags, missing_flags
+from vitq.compiler.target.tools import run_tool
+from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def check_and_measure(runner: Path, target: Target) -> Measured:
     """
     path = str(runner.resolve())
     if target.gpu is not None:
-        from compiler.cuda.driver import why_not_here
+        from vitq.compiler.nvidia.driver import why_not_here
 
         if why_not_here(target.gpu):
             return Measured("no")

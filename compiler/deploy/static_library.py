@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from compiler.artifacts import LIBRARY_NAME
-from compiler.deploy.static_plan import StaticPlan, Tensor, legalize_layout, plan_memory
-from compiler.deploy.tools import Toolchain
-from compiler.importing import Meaning, import_model
-from compiler.run import Compiled
-from compiler.targets import Target
+from vitq.compiler.codegen.importing import Meaning, import_model
+from vitq.compiler.deploy.static_plan import StaticPlan, Tensor, legalize_layout, plan_memory
+from vitq.compiler.stages.run import Compiled
+from vitq.compiler.support.artifacts import LIBRARY_NAME
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import Toolchain
 
 RUNNER_SOURCES = Path(__file__).resolve().parent / "runner"
 C_SOURCES = ("vitq.h", "vitq_static.c", "vitq_threads.h")
@@ -68,8 +68,8 @@ def _lowered(compiled: Compiled) -> Any:
     """The module of kernels, as compile made it."""
     from tvm.target import Target as TvmTarget
 
-    from compiler.artifacts import open_artifact
-    from compiler.lower_kernels import lower_kernels
+    from vitq.compiler.codegen.lower_kernels import lower_kernels
+    from vitq.compiler.support.artifacts import open_artifact
 
     metadata, target = compiled.metadata, compiled.target
     mean, std = (metadata[key] and tuple(metadata[key]) for key in ("mean", "std"))
@@ -82,7 +82,7 @@ def _lowered(compiled: Compiled) -> Any:
 
 def _recorded_schedules(schedules: list[dict[str, Any]]) -> Any:
     """The schedules that the artifact's library has, whatever the tuning log holds by now."""
-    from compiler.tuning.workload import task_text
+    from vitq.compiler.tuning.workload import task_text
 
     values = {applied["task"]: applied["values"] for applied in schedules}
     return lambda kernel: values.get(task_text(kernel), {})

@@ -18,10 +18,10 @@ import tvm_ffi
 from tvm import IRModule, relax
 from tvm.tirx import AllocBuffer, PrimFunc
 
-from numerics.arrays import IntArray
-from numerics.errors import VitqError
-from relay_passes.matching import Expr, dtype_of, is_constant, op_name, shape_of
-from relay_passes.rewriting import MAIN, bindings_of
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.errors import VitqError
+from vitq.relay_passes.reading.matching import Expr, dtype_of, is_constant, op_name, shape_of
+from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 ALIGNMENT = 64
 STACK_LIMIT = 1024

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from compiler.remote import connection
-from compiler.remote.device import Device
-from compiler.remote.tracker import Offer, Tracker
-from compiler.targets import Target
-from compiler.tuning.worker import Worker, WorkerError
-from numerics.errors import VitqError
+from vitq.compiler.remote import connection
+from vitq.compiler.remote.device import Device
+from vitq.compiler.remote.tracker import Offer, Tracker
+from vitq.compiler.support.worker import Worker, WorkerError
+from vitq.compiler.target.table import Target
+from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

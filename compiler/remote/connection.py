@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from compiler.remote.device import Device, parse_device
-from compiler.remote.tracker import Offer
-from compiler.tuning.measure import BLOCKS, MIN_ROUNDS, Inputs, constant_copies, inputs_of
-from numerics.arrays import IntArray, UInt8Array
+from vitq.compiler.remote.device import Device, parse_device
+from vitq.compiler.remote.tracker import Offer
+from vitq.compiler.tuning.measure import BLOCKS, MIN_ROUNDS, Inputs, constant_copies, inputs_of
+from vitq.numerics.arrays import IntArray, UInt8Array
 
 VM_MEMORY = "pooled"
 PROBE_S = 20.0

@@ -3,8 +3,8 @@
 import json
 from dataclasses import dataclass
 
-from compiler.targets import Target
-from numerics.errors import VitqError
+from vitq.compiler.target.table import Target
+from vitq.numerics.errors import VitqError
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ import queue
 from collections.abc import Sequence
 from pathlib import Path
 
-from compiler.remote import connection
-from compiler.remote.client import Client
-from compiler.remote.device import Device
-from compiler.remote.tracker import Tracker
-from compiler.targets import Target
-from compiler.tuning.bench import Attempt
-from compiler.tuning.measure import Inputs
-from compiler.tuning.worker import WorkerError
-from numerics.errors import VitqError
+from vitq.compiler.remote import connection
+from vitq.compiler.remote.client import Client
+from vitq.compiler.remote.device import Device
+from vitq.compiler.remote.tracker import Tracker
+from vitq.compiler.support.worker import WorkerError
+from vitq.compiler.target.table import Target
+from vitq.compiler.tuning.bench import Attempt
+from vitq.compiler.tuning.measure import Inputs
+from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 

@@ -1,18 +1,18 @@
-"""A compiled model on a device, called like `compiler.library.Library`."""
+"""A compiled model on a device, called like `compiler.codegen.library.Library`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from compiler.batching import run_in_batches
-from compiler.remote import connection
-from compiler.remote.client import Client
-from compiler.remote.device import Device
-from compiler.remote.tracker import Tracker
-from compiler.targets import Target
-from compiler.tuning.worker import WorkerError
-from numerics.arrays import IntArray, UInt8Array
-from numerics.errors import VitqError
+from vitq.compiler.codegen.batching import run_in_batches
+from vitq.compiler.remote import connection
+from vitq.compiler.remote.client import Client
+from vitq.compiler.remote.device import Device
+from vitq.compiler.remote.tracker import Tracker
+from vitq.compiler.support.worker import WorkerError
+from vitq.compiler.target.table import Target
+from vitq.numerics.arrays import IntArray, UInt8Array
+from vitq.numerics.errors import VitqError
 
 SESSION_S = 3600.0
 LOAD_S = 120.0

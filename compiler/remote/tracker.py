@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from numerics.errors import VitqError
+from vitq.numerics.errors import VitqError
 
 MAGIC = 0x2F271
 REQUEST, SUMMARY = 4, 6

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from compiler.targets import Target
-from compiler.tuning.measure import Inputs, available_cores, predict_kernel, time_kernel
-from compiler.tuning.worker import Worker, WorkerError
+from vitq.compiler.support.worker import Worker, WorkerError
+from vitq.compiler.target.table import Target
+from vitq.compiler.tuning.measure import Inputs, available_cores, predict_kernel, time_kernel
 
 
 @dataclass(frozen=True)

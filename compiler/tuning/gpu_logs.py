@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from compiler.targets import Target
-from compiler.tuning import log
+from vitq.compiler.target.table import Target
+from vitq.compiler.tuning import log
 
 
 def nearest_log(target: Target) -> Path | None:

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compiler.artifacts import ROOT, fingerprint, read_json, write_json
-from compiler.compat import TVM_VERSION
-from compiler.targets import TARGETS, Target
-from numerics.errors import VitqError
-from numerics.files import write_atomically
+from vitq.compiler.support.artifacts import ROOT, fingerprint, read_json, write_json
+from vitq.compiler.support.compat import TVM_VERSION
+from vitq.compiler.target.table import TARGETS, Target
+from vitq.numerics.errors import VitqError
+from vitq.numerics.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def find_log(target: Target, tuned: bool, given: Path | None) -> Path | None:
     folder = given or shipped_log(target)
     if given is not None and not is_log(given):
         raise VitqError(f"{given} is no tuning log: run tune first, or leave --tuning-log out")
-    from compiler.tuning.gpu_logs import nearest_log
+    from vitq.compiler.tuning.gpu_logs import nearest_log
 
     if given is None and not is_log(folder) and (nearest := nearest_log(target)):
         logger.info("schedules: no log for %s, %s is the nearest", entry_name(target), nearest)
@@ -222,7 +222,7 @@ def _workload_of(line: Any) -> tuple[str, str]:
     """Task and space of a workload."""
     from tvm.s_tir.meta_schedule.database import Workload
 
-    from compiler.tuning.workload import SPACE, TASK
+    from vitq.compiler.tuning.workload import SPACE, TASK
 
     attributes = Workload.from_json(line).mod["main"].attrs
     return str(attributes[TASK]), str(attributes[SPACE])

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from compiler.features import GpuFeatures
-from compiler.kernels.types import Kernel, Schedule, TensorType
-from compiler.targets import Target
-from numerics.arrays import IntArray
+from vitq.compiler.kernels.kernel import Kernel, Schedule, TensorType
+from vitq.compiler.target.features import GpuFeatures
+from vitq.compiler.target.table import Target
+from vitq.numerics.arrays import IntArray
 
 EVICT_BYTES = 4 << 20
 """Constants of one round: more than the second-level cache of any core in the table of targets."""
@@ -73,7 +73,7 @@ def compile_kernel(
     from tvm.target import Target as TvmTarget
 
     if config["kind"] == GPU:
-        from compiler.cuda.build import build_kernels
+        from vitq.compiler.nvidia.build import build_kernels
 
         gpu_library = build_kernels({kernel.name: (kernel, schedule)}, config)
         gpu_library.export_library(path, cc=compiler)
@@ -120,7 +120,7 @@ def _time_on_gpu(path: str, inputs: Inputs, budget_s: float) -> float:
     """
     import tvm
 
-    from compiler.cuda.driver import load_runtime
+    from vitq.compiler.nvidia.driver import load_runtime
 
     load_runtime()
     device = tvm.cuda()
@@ -140,9 +140,9 @@ def predict_kernel(path: str, inputs: Inputs, target: Target) -> float:
         target: of the library.
 
     Returns:
-        A prediction (`compiler.emulation.Cost.cycles`), the same in every run.
+        A prediction (`compiler.target.qemu.Cost.cycles`), the same in every run.
     """
-    from compiler.emulation import predict
+    from vitq.compiler.target.qemu import predict
 
     return predict(Path(path), inputs.kernel, target).cycles / PREDICTED_HZ
 

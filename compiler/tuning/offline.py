@@ -1,4 +1,4 @@
-"""Times that were measured elsewhere (`compiler.cuda.kit`) become records of a log."""
+"""Times that were measured elsewhere (`compiler.benchmark.kit`) become records of a log."""
 
 import json
 import logging
@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from compiler.gpu_kit.drawing import CASES
-from compiler.gpu_kit.kernels import wrong_cases
-from compiler.targets import Target
-from compiler.tuning.log import FAILED_S, RECORDS, WORKLOADS, prune, writing
-from compiler.tuning.workload import Task
-from numerics.errors import VitqError
+from vitq.compiler.gpu_kit.drawing import CASES
+from vitq.compiler.gpu_kit.kernels import wrong_cases
+from vitq.compiler.target.table import Target
+from vitq.compiler.tuning.log import FAILED_S, RECORDS, WORKLOADS, prune, writing
+from vitq.compiler.tuning.workload import Task
+from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def import_results(
     from tvm.s_tir import meta_schedule as ms
     from tvm.target import Target as TvmTarget
 
-    from compiler.tuning.space import record_of
+    from vitq.compiler.tuning.space import record_of
 
     count, tvm_target = 0, TvmTarget(target.tvm_config())
     with writing(log, target, processor=gpu):

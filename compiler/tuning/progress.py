@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from compiler.tuning.session import Session, State
+from vitq.compiler.tuning.session import Session, State
 
 NAME_WIDTH = 60
 

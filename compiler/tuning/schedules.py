@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compiler.kernels.types import Kernel, Schedule
-from compiler.tuning.log import Entry, read_log
-from compiler.tuning.workload import task_text
+from vitq.compiler.kernels.kernel import Kernel, Schedule
+from vitq.compiler.tuning.log import Entry, read_log
+from vitq.compiler.tuning.workload import task_text
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Applied:
 
 
 class Schedules:
-    """`compiler.lower_kernels.Choose` that remembers what it chose.
+    """`compiler.codegen.lower_kernels.Choose` that remembers what it chose.
 
     Args:
         entries: of a log (`compiler.tuning.log.read_log`); None for an untuned library.

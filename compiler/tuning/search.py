@@ -14,14 +14,14 @@ from typing import Any
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
-from compiler.compat import no_tensor_intrinsics
-from compiler.tuning.bench import Attempt
-from compiler.tuning.log import Entry
-from compiler.tuning.session import Point, Session, State
-from compiler.tuning.space import knob_features, space_of, values_of
-from compiler.tuning.space import point as schedule_of
-from compiler.tuning.worker import WorkerError
-from compiler.tuning.workload import SPACE, Task, space_text, text_of
+from vitq.compiler.support.compat import no_tensor_intrinsics
+from vitq.compiler.support.worker import WorkerError
+from vitq.compiler.tuning.bench import Attempt
+from vitq.compiler.tuning.log import Entry
+from vitq.compiler.tuning.session import Point, Session, State
+from vitq.compiler.tuning.space import knob_features, space_of, values_of
+from vitq.compiler.tuning.space import point as schedule_of
+from vitq.compiler.tuning.workload import SPACE, Task, space_text, text_of
 
 logger = logging.getLogger(__name__)
 

@@ -15,14 +15,14 @@ from typing import Any
 from tvm.s_tir import meta_schedule as ms
 from tvm.target import Target as TvmTarget
 
-from compiler.targets import Target, find_compiler
-from compiler.tuning.bench import Attempt, Bench, LocalBench
-from compiler.tuning.log import CONFIRMED, FAILED_S, RECORDS, WORKLOADS, Entry, read_log
-from compiler.tuning.measure import Inputs, available_cores, compile_kernel, save_constants
-from compiler.tuning.space import record_of
-from compiler.tuning.worker import Pool, Worker, WorkerError
-from compiler.tuning.workload import Task, space_text
-from numerics.errors import VitqError
+from vitq.compiler.support.worker import Pool, Worker, WorkerError
+from vitq.compiler.target.table import Target, find_compiler
+from vitq.compiler.tuning.bench import Attempt, Bench, LocalBench
+from vitq.compiler.tuning.log import CONFIRMED, FAILED_S, RECORDS, WORKLOADS, Entry, read_log
+from vitq.compiler.tuning.measure import Inputs, available_cores, compile_kernel, save_constants
+from vitq.compiler.tuning.space import record_of
+from vitq.compiler.tuning.workload import Task, space_text
+from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from tvm.s_tir.meta_schedule.feature_extractor import PyFeatureExtractor
 from tvm.s_tir.meta_schedule.mutator import PyMutator
 from tvm.s_tir.meta_schedule.space_generator import ScheduleFn
 
-from compiler.kernels.types import Knob
-from compiler.tuning.log import PREFIX
-from compiler.tuning.workload import BLOCK, Task, text_of
+from vitq.compiler.kernels.kernel import Knob
+from vitq.compiler.tuning.log import PREFIX
+from vitq.compiler.tuning.workload import BLOCK, Task, text_of
 
 SAMPLE = "SampleCategorical"
 

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.features import Features
-from compiler.kernels.types import Kernel, KernelCall, Knob, TensorType
-from numerics.arrays import IntArray
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, TensorType
+from vitq.compiler.target.features import Features
+from vitq.numerics.arrays import IntArray
 
 TASK = "vitq.task"
 SPACE = "vitq.space"
@@ -127,8 +127,8 @@ def extract(mod: Any, features: Features, config: Mapping[str, Any]) -> list[Tas
     from tvm.s_tir.meta_schedule.relax_integration import extract_tasks
     from tvm.target import Target
 
-    from compiler.compat import no_tensor_intrinsics
-    from compiler.lower_kernels import kernel_calls
+    from vitq.compiler.codegen.lower_kernels import kernel_calls
+    from vitq.compiler.support.compat import no_tensor_intrinsics
 
     calls = [call for call in kernel_calls(mod, features) if call.kernel.is_tunable]
     if not calls:

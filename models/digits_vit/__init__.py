@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.digits_vit.model import DigitsViT
+    from vitq.models.digits_vit.model import DigitsViT
 
 IMAGE_SIZE = 32
 NUM_CLASSES = 10
@@ -25,6 +25,6 @@ __all__ = ["CHECKPOINT", "IMAGE_SIZE", "MEAN", "NUM_CLASSES", "STD", "digits_vit
 
 def digits_vit() -> DigitsViT:
     """Return the model with random weights; the trained ones are at `CHECKPOINT`."""
-    from models.digits_vit.model import DigitsViT
+    from vitq.models.digits_vit.model import DigitsViT
 
     return DigitsViT(image_size=IMAGE_SIZE, num_classes=NUM_CLASSES)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.digits_vit import IMAGE_SIZE, MEAN, NUM_CLASSES, STD
+from vitq.models.digits_vit import IMAGE_SIZE, MEAN, NUM_CLASSES, STD
 
 SPLIT_SEED = 0
 TEST_PER_CLASS = 36  # 360 of 1797 images, a fifth, with every class equally often

@@ -1,6 +1,7 @@
 """Train the digits ViT on one CPU core and write its checkpoint.
 
-Usage: `python -m models.digits_vit.train --output digits_vit.safetensors --seed 0 --epochs 80`.
+Usage: `python -m vitq.models.digits_vit.train --output digits_vit.safetensors --seed 0 --epochs
+    80`.
 
 The weights kept are the moving average after the last epoch. The held-out images are looked at
 once, after training, so the accuracy in the metadata is not the best of several.
@@ -26,8 +27,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from models.digits_vit import CHECKPOINT, digits_vit
-from models.digits_vit.data import LabelledImages, load_digits_split, normalize
+from vitq.models.digits_vit import CHECKPOINT, digits_vit
+from vitq.models.digits_vit.data import LabelledImages, load_digits_split, normalize
 
 logger = logging.getLogger(__name__)
 

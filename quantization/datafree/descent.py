@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from numerics.arrays import UInt8Array
-from quantization.datafree.request import Request, Track
+from vitq.numerics.arrays import UInt8Array
+from vitq.quantization.datafree.request import Request, Track
 
 LEARNING_RATE = 0.2
 BETAS = (0.5, 0.9)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from numerics.errors import VitqError
-from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
 
 
 @dataclass(frozen=True)

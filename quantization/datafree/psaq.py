@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
 
-from numerics.arrays import IntArray, UInt8Array
-from quantization.datafree.descent import Loss, Normalization, descend_in_batches
-from quantization.datafree.losses import TV_TARGET, variation_loss
-from quantization.datafree.request import Request, Track
-from quantization.datafree.teacher import Teacher
-from quantization.graph import Graph
+from vitq.numerics.arrays import IntArray, UInt8Array
+from vitq.quantization.datafree.descent import Loss, Normalization, descend_in_batches
+from vitq.quantization.datafree.losses import TV_TARGET, variation_loss
+from vitq.quantization.datafree.request import Request, Track
+from vitq.quantization.datafree.teacher import Teacher
+from vitq.quantization.graph.graph import Graph
 
 STEPS = 200
 

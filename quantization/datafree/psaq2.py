@@ -20,17 +20,17 @@ import functools
 import numpy as np
 import torch
 
-from numerics.arrays import UInt8Array
-from quantization.calibrate import quantize_graph
-from quantization.datafree.descent import Loss, Normalization, descend_in_batches
-from quantization.datafree.losses import variation_loss
-from quantization.datafree.psaq import gaussian_noise, variation_targets
-from quantization.datafree.request import Request, Track
-from quantization.datafree.teacher import Teacher
-from quantization.fake_quantize import GraphModule, simulate_node
-from quantization.graph import Graph, Node
-from quantization.methods import Method
-from quantization.recipe import Recipe
+from vitq.numerics.arrays import UInt8Array
+from vitq.quantization.datafree.descent import Loss, Normalization, descend_in_batches
+from vitq.quantization.datafree.losses import variation_loss
+from vitq.quantization.datafree.psaq import gaussian_noise, variation_targets
+from vitq.quantization.datafree.request import Request, Track
+from vitq.quantization.datafree.teacher import Teacher
+from vitq.quantization.graph.graph import Graph, Node
+from vitq.quantization.plan.methods import Method
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.ranges.calibrate import quantize_graph
+from vitq.quantization.run.fake_quantize import GraphModule, simulate_node
 
 CYCLES = 4
 STEPS = 100

@@ -4,14 +4,14 @@ import hashlib
 
 import numpy as np
 
-from numerics.arrays import UInt8Array
-from quantization.datafree.descent import Normalization
-from quantization.datafree.psaq import gaussian_noise, psaq_pictures
-from quantization.datafree.psaq2 import psaq2_pictures
-from quantization.datafree.request import Request, Track
-from quantization.graph import Graph
-from quantization.methods import Method
-from quantization.recipe import Recipe
+from vitq.numerics.arrays import UInt8Array
+from vitq.quantization.datafree.descent import Normalization
+from vitq.quantization.datafree.psaq import gaussian_noise, psaq_pictures
+from vitq.quantization.datafree.psaq2 import psaq2_pictures
+from vitq.quantization.datafree.request import Request, Track
+from vitq.quantization.graph.graph import Graph
+from vitq.quantization.plan.methods import Method
+from vitq.quantization.plan.recipe import Recipe
 
 SOURCES = {
     "psaq": "PSAQ-ViT (arXiv:2203.02250): patch similarity of the float model",

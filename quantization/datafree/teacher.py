@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from quantization.datafree.losses import similarity_entropy
-from quantization.datafree.patches import PatchProbe, find_patches
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, Node
+from vitq.quantization.datafree.losses import similarity_entropy
+from vitq.quantization.datafree.patches import PatchProbe, find_patches
+from vitq.quantization.graph.graph import Graph, Node
+from vitq.quantization.run.fake_quantize import GraphModule
 
 
 class Teacher:

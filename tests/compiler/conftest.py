@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from compiler.artifacts import Artifact
-from compiler.compile import CompileOptions, compile_model
-from compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions, deploy
-from compiler.export import export
-from compiler.quantize import QuantizeOptions, quantize
+from vitq.compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions, deploy
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.export import export
+from vitq.compiler.stages.quantize import QuantizeOptions, quantize
+from vitq.compiler.support.artifacts import Artifact
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

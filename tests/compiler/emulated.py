@@ -7,8 +7,8 @@ from typing import Any
 
 import tvm
 
-from compiler import emulation
-from compiler.targets import Target, find_compiler
+from vitq.compiler.target import qemu as emulation
+from vitq.compiler.target.table import Target, find_compiler
 
 _folder = TemporaryDirectory(prefix="vitq.test.")
 _numbers = itertools.count()

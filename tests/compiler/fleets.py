@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from compiler.remote.tracker import MAGIC, Tracker
-from numerics.errors import VitqError
+from vitq.compiler.remote.tracker import MAGIC, Tracker
+from vitq.numerics.errors import VitqError
 
 WAIT_S = 60.0
 SERVER_MAGIC = 0xFF271

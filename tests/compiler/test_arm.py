@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler import emulation, targets
-from compiler.benchmark.hot_loops import (
+from tests.compiler.emulated import build
+from tests.compiler.kernels.test_gemm import linear_call
+from tests.compiler.kernels.util import random_codes, tensor_type
+from vitq.compiler.benchmark.hot_loops import (
     GEMM,
     MODELS,
     OBJDUMP,
@@ -16,16 +18,15 @@ from compiler.benchmark.hot_loops import (
     product,
     rows_of,
 )
-from compiler.emulation import Call
-from compiler.kernels import TensorType, lower_op
-from compiler.kernels.dot_arm import pairs_fit
-from compiler.kernels.types import KernelCall
-from compiler.targets import TARGETS, Target, find_compiler, get_target
-from numerics.arrays import IntArray
-from numerics.errors import VitqError
-from tests.compiler.emulated import build
-from tests.compiler.kernels.test_gemm import linear_call
-from tests.compiler.kernels.util import random_codes, tensor_type
+from vitq.compiler.kernels.cpu.dot_arm import pairs_fit
+from vitq.compiler.kernels.cpu.lowering import TensorType, lower_op
+from vitq.compiler.kernels.kernel import KernelCall
+from vitq.compiler.target import qemu as emulation
+from vitq.compiler.target import table as targets
+from vitq.compiler.target.qemu import Call
+from vitq.compiler.target.table import TARGETS, Target, find_compiler, get_target
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.errors import VitqError
 
 RPI5, RPI4, GRAVITON = (TARGETS[name] for name in ("rpi5", "rpi4", "graviton3"))
 MISSING = emulation.why_not(RPI5)

@@ -9,16 +9,18 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from compiler import cli
-from compiler.artifacts import Artifact
-from compiler.benchmark import machine, show, stage
-from compiler.benchmark.measuring import model_size
-from compiler.benchmark.operations import Operand, family_of, work_of
-from compiler.benchmark.prepare import Task, calibration_batches, pictures
-from compiler.benchmark.rounds import Key, Worker, run_rounds, runs_for, summarize
-from compiler.benchmark.stage import BenchmarkOptions, benchmark, prepare_all
-from compiler.targets import CPU_TARGETS, Target
-from numerics.errors import VitqError
+from vitq.compiler.benchmark import benchmark as stage
+from vitq.compiler.benchmark import machine
+from vitq.compiler.benchmark.benchmark import BenchmarkOptions, benchmark, prepare_all
+from vitq.compiler.benchmark.measuring import model_size
+from vitq.compiler.benchmark.operations import Operand, family_of, work_of
+from vitq.compiler.benchmark.prepare import Task, calibration_batches, pictures
+from vitq.compiler.benchmark.rounds import Key, Worker, run_rounds, runs_for, summarize
+from vitq.compiler.cli import benchmark_report as show
+from vitq.compiler.cli import main as cli
+from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.target.table import CPU_TARGETS, Target
+from vitq.numerics.errors import VitqError
 
 PROMISED = {
     "name", "batch", "threads", "median_ms", "p10_ms", "p90_ms", "images_per_s", "peak_rss_mb",
@@ -102,7 +104,7 @@ def embedded_mac(artifact: Artifact) -> int:
     """All products of the embedded model at batch 1, counted from its float module."""
     import torch
 
-    from compiler.evaluate import float_model
+    from vitq.compiler.stages.evaluate import float_model
 
     module, shape = float_model(artifact.folder)
     counts: list[int] = []
@@ -174,8 +176,8 @@ def test_profile_counts_what_the_float_model_does(report: stage.Report, artifact
 
 @pytest.mark.parametrize("target", list(CPU_TARGETS.values()), ids=lambda target: target.name)
 def test_the_peak_kernel_fits_into_registers(target: Target) -> None:
-    from compiler.benchmark.peak import dot_kernel, tile_of
-    from compiler.kernels.dot import dot_for
+    from vitq.compiler.benchmark.peak import dot_kernel, tile_of
+    from vitq.compiler.kernels.cpu.dot import dot_for
 
     dot = dot_for(target.features)
     rows, columns = tile_of(dot)
@@ -184,7 +186,7 @@ def test_the_peak_kernel_fits_into_registers(target: Target) -> None:
 
 
 def test_report_is_printed(report: stage.Report, capsys: pytest.CaptureFixture[str]) -> None:
-    from compiler.benchmark.tables import print_report
+    from vitq.compiler.cli.benchmark_tables import print_report
 
     report.skipped.append({"name": "x", "batch": 1, "threads": 1, "reason": "because"})
     print_report(report)

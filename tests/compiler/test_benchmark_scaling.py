@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
-from compiler.artifacts import Artifact
-from compiler.benchmark import plots, scaling, stage
-from compiler.benchmark.peak import Peak
-from compiler.benchmark.profiling import KernelRow, Profile
-from compiler.benchmark.rounds import Row
-from compiler.benchmark.sized import sized_name
-from numerics.errors import VitqError
+from vitq.compiler.benchmark import benchmark as stage
+from vitq.compiler.benchmark import scaling
+from vitq.compiler.benchmark.peak import Peak
+from vitq.compiler.benchmark.profiling import KernelRow, Profile
+from vitq.compiler.benchmark.rounds import Row
+from vitq.compiler.benchmark.sized import sized_name
+from vitq.compiler.cli import benchmark_plots as plots
+from vitq.compiler.support.artifacts import Artifact
+from vitq.numerics.errors import VitqError
 
 
 def synthetic_profile(tokens: int, linear_us: float, attention_us: float) -> Profile:
@@ -40,7 +42,7 @@ def test_fits_of_known_growth() -> None:
 
 
 def test_models_of_other_picture_sizes(artifact: Artifact) -> None:
-    from quantization.models import load_model
+    from vitq.quantization.graph.models import load_model
 
     loaded = load_model(sized_name("digits_vit", 16), seed=0)
     assert loaded.preprocessing.input_shape == (3, 16, 16)

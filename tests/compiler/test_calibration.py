@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compiler import calibration
-from compiler.quantize import QuantizeOptions, chosen_method, prepare, quantize
-from numerics.errors import VitqError
-from quantization.datafree.sources import SOURCES
-from quantization.methods import DAMPING_MADE
+from vitq.compiler.stages import calibration
+from vitq.compiler.stages.quantize import QuantizeOptions, chosen_method, prepare, quantize
+from vitq.numerics.errors import VitqError
+from vitq.quantization.datafree.sources import SOURCES
+from vitq.quantization.plan.methods import DAMPING_MADE
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from compiler import cli, cli_options
-from quantization.methods import METHODS
+from vitq.compiler.cli import main as cli
+from vitq.compiler.cli import options as cli_options
+from vitq.quantization.plan.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +34,9 @@ def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_starting_imports_no_heavy_package() -> None:
     code = (
-        "import sys, compiler.cli, compiler.quantize, compiler.compile, compiler.run;"
+        "import sys, vitq.compiler.cli.main\n"
+        "import vitq.compiler.stages.quantize, vitq.compiler.stages.compile\n"
+        "import vitq.compiler.stages.run\n"
         "print([m for m in ('torch', 'tvm', 'onnx', 'onnxruntime', 'timm') if m in sys.modules])"
     )
     found = subprocess.run(
@@ -150,7 +153,7 @@ def test_non_finite_weights_are_named(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from models.digits_vit import CHECKPOINT
+    from vitq.models.digits_vit import CHECKPOINT
 
     state = load_file(CHECKPOINT)
     state["norm.weight"][3] = float("nan")
@@ -192,7 +195,15 @@ def test_inspect_and_targets_print_json(
 
 
 def test_interrupted_stage_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "compiler.cli", "-v", "quantize", "--artifacts", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "vitq.compiler.cli.main",
+        "-v",
+        "quantize",
+        "--artifacts",
+        str(tmp_path),
+    ]
     process = subprocess.Popen(
         command,
         cwd=ROOT,

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler import compare
-from compiler.compare import Comparison, compare_methods
-from compiler.comparison_backends import FOLDER_PREFIX
-from compiler.comparison_report import comparison_rows, plot_comparison
-from compiler.quantize import QuantizeOptions
-from compiler.verify import IntegersDifferError
-from models.digits_vit.data import eval_images
-from numerics.errors import VitqError
-from quantization.graph import Graph
-from quantization.reference import IntegerReference
+from vitq.compiler.cli.comparison_report import comparison_rows, plot_comparison
+from vitq.compiler.stages.quantize import QuantizeOptions
+from vitq.compiler.stages.verify import IntegersDifferError
+from vitq.compiler.studies import compare_methods as compare
+from vitq.compiler.studies.backends import FOLDER_PREFIX
+from vitq.compiler.studies.compare_methods import Comparison, compare_methods
+from vitq.models.digits_vit.data import eval_images
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.graph import Graph
+from vitq.quantization.run.reference import IntegerReference
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 24
@@ -91,7 +91,7 @@ def test_library_that_differs_is_no_refused_cell(
     def differs(*_: object) -> None:
         raise IntegersDifferError("one integer differs")
 
-    monkeypatch.setattr("compiler.verify.verify", differs)
+    monkeypatch.setattr("vitq.compiler.stages.verify.verify", differs)
     with pytest.raises(IntegersDifferError, match="one integer"):
         compare_methods(variants(folder)[3:], count=COUNT - 3, backend="library")
 
@@ -130,7 +130,7 @@ def test_nothing_is_computed_twice(
 
 
 def test_killed_run_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "compiler.cli", "compare-methods", "--artifacts"]
+    command = [sys.executable, "-m", "vitq.compiler.cli.main", "compare-methods", "--artifacts"]
     command += [str(tmp_path), "--recipe", "w8a8,w4a4", "--method", "repq,minmax"]
     command += ["--count", str(COUNT), "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

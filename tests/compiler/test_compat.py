@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from compiler import compat
-from numerics.errors import VitqError
+from vitq.compiler.support import compat
+from vitq.numerics.errors import VitqError
 
 TENSORIZE = """
 from tvm import te

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compiler.artifacts import Artifact
-from compiler.compile import CompileOptions, compile_model
-from compiler.deploy import bundle as bundling
-from compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions, deploy
-from compiler.run import open_compiled
-from numerics.arrays import IntArray, UInt8Array
-from numerics.errors import VitqError
-from quantization.pictures import load_picture
 from tests.compiler.bundles import is_one_line, rewrite_manifest, run, write_manifest
+from vitq.compiler.deploy import bundle as bundling
+from vitq.compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions, deploy
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.run import open_compiled
+from vitq.compiler.support.artifacts import Artifact
+from vitq.numerics.arrays import IntArray, UInt8Array
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.pictures import load_picture
 
 STATIC_BUDGET = 2 << 20
 """Bytes that an inference of the static flavour may take beside the weights."""

@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler import cli
-from compiler.artifacts import Artifact
-from compiler.compile import CompileOptions, compile_model
-from compiler.deploy import runtime_libs
-from compiler.deploy.bundle import Bundle, DeployOptions, deploy
-from compiler.deploy.device import send
-from compiler.deploy.runtime_libs import LIBRARIES, cache_folder, runtime_files
-from compiler.deploy.show import bundle_rows
-from compiler.emulation import EMULATOR, SYSTEM_ROOT, why_not
-from compiler.run import open_compiled
-from compiler.targets import get_target
-from numerics.arrays import UInt8Array
-from numerics.errors import VitqError
 from tests.compiler.bundles import is_one_line, run
+from vitq.compiler.cli import main as cli
+from vitq.compiler.cli.deploy_report import bundle_rows
+from vitq.compiler.deploy.bundle import Bundle, DeployOptions, deploy
+from vitq.compiler.deploy.device import send
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.run import open_compiled
+from vitq.compiler.support import runtime_libs
+from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.support.runtime_libs import LIBRARIES, cache_folder, runtime_files
+from vitq.compiler.target.qemu import EMULATOR, SYSTEM_ROOT, why_not
+from vitq.compiler.target.table import get_target
+from vitq.numerics.arrays import UInt8Array
+from vitq.numerics.errors import VitqError
 
 
 def emulator(cpu: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from tvm import relax
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812 - the name that TVM gives it
 
-from compiler.deploy.static_plan import (
+from vitq.compiler.deploy.static_plan import (
     ALIGNMENT,
     Block,
     legalize_layout,
@@ -16,8 +16,8 @@ from compiler.deploy.static_plan import (
     plan_memory,
     workspace_of,
 )
-from compiler.kernels.builder import alloc
-from numerics.errors import VitqError
+from vitq.compiler.kernels.cpu.builder import alloc
+from vitq.numerics.errors import VitqError
 
 
 @st.composite

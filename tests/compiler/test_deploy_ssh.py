@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from compiler.deploy.bundle import Bundle
-from compiler.deploy.device import send
-from compiler.remote.tracker import Tracker
-from compiler.verify import verify
-from numerics.errors import VitqError
 from tests.compiler.fleets import free_port, tracker_process, wait_for
+from vitq.compiler.deploy.bundle import Bundle
+from vitq.compiler.deploy.device import send
+from vitq.compiler.remote.tracker import Tracker
+from vitq.compiler.stages.verify import verify
+from vitq.numerics.errors import VitqError
 
 SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 SSHD = shutil.which("sshd", path=SEARCHED)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.artifacts import Artifact
-from compiler.export import export
-from compiler.quantize import QuantizeOptions, quantize
-from export import parity
-from numerics.errors import VitqError
+from vitq.compiler.stages.export import export
+from vitq.compiler.stages.quantize import QuantizeOptions, quantize
+from vitq.compiler.support.artifacts import Artifact
+from vitq.export import parity
+from vitq.numerics.errors import VitqError
 
 
 @pytest.fixture

@@ -14,18 +14,18 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from safetensors.torch import load_file
 
-from compiler.artifacts import Artifact
-from compiler.compile import CompileOptions, compile_model
-from compiler.evaluate import evaluate
-from compiler.inspection import inspect
-from compiler.run import open_compiled, run
-from compiler.verify import verify
-from export.parity import compare, run_onnx
-from models.digits_vit import CHECKPOINT, IMAGE_SIZE, MEAN, STD, digits_vit
-from models.digits_vit.data import calibration_images, eval_images, normalize
-from numerics.arrays import FloatArray, UInt8Array
-from numerics.errors import VitqError
 from tests.foreign import session_of
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.evaluate import evaluate
+from vitq.compiler.stages.inspect import inspect
+from vitq.compiler.stages.run import open_compiled, run
+from vitq.compiler.stages.verify import verify
+from vitq.compiler.support.artifacts import Artifact
+from vitq.export.parity import compare, run_onnx
+from vitq.models.digits_vit import CHECKPOINT, IMAGE_SIZE, MEAN, STD, digits_vit
+from vitq.models.digits_vit.data import calibration_images, eval_images, normalize
+from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.numerics.errors import VitqError
 
 SHAPE = (1, 3, IMAGE_SIZE, IMAGE_SIZE)
 FEW_POINTS = 0.02

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from compiler import cli
-from compiler.quantize import QuantizeOptions
-from quantization.recipe import Recipe
+from vitq.compiler.cli import main as cli
+from vitq.compiler.stages.quantize import QuantizeOptions
+from vitq.quantization.plan.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = """#!/bin/sh

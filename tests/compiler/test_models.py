@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.compile import CompileOptions, compile_model
-from compiler.evaluate import evaluate
-from compiler.export import export
-from compiler.quantize import QuantizeOptions, quantize
-from compiler.run import open_compiled
-from compiler.verify import verify
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.evaluate import evaluate
+from vitq.compiler.stages.export import export
+from vitq.compiler.stages.quantize import QuantizeOptions, quantize
+from vitq.compiler.stages.run import open_compiled
+from vitq.compiler.stages.verify import verify
 
 
 @pytest.mark.parametrize("factory", ["plain", "pooled", "layer_scale", "distilled"])

@@ -12,21 +12,22 @@ from typing import Any
 
 import pytest
 
-from compiler import cli, cli_options
-from compiler import verify as verifying
-from compiler.artifacts import Artifact, read_json
-from compiler.benchmark.stage import BenchmarkOptions
-from compiler.compile import CompileOptions, compile_model
-from compiler.deploy.bundle import DeployOptions, deploy
-from compiler.remote.tracker import Tracker
-from compiler.targets import get_target
-from compiler.tune import TuneOptions, tune_tasks
-from compiler.tuning.log import META, RECORDS, read_log
-from compiler.tuning.schedules import best, is_valid
-from numerics.errors import VitqError
 from tests.compiler.fleets import Served, served, tracker_process
 from tests.compiler.test_deploy_device import emulator, need_emulation
 from tests.compiler.tuning_templates import kernel_of, task_of
+from vitq.compiler.benchmark.benchmark import BenchmarkOptions
+from vitq.compiler.cli import main as cli
+from vitq.compiler.cli import options as cli_options
+from vitq.compiler.deploy.bundle import DeployOptions, deploy
+from vitq.compiler.remote.tracker import Tracker
+from vitq.compiler.stages import verify as verifying
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.tune import TuneOptions, tune_tasks
+from vitq.compiler.support.artifacts import Artifact, read_json
+from vitq.compiler.target.table import get_target
+from vitq.compiler.tuning.log import META, RECORDS, read_log
+from vitq.compiler.tuning.schedules import best, is_valid
+from vitq.numerics.errors import VitqError
 
 TARGET = get_target("rpi5")
 TRIALS = 24

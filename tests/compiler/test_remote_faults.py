@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.deploy.bundle import Bundle
-from compiler.remote import client as clients
-from compiler.remote.client import Client
-from compiler.remote.device import Device, parse_device
-from compiler.remote.fleet import Fleet, probe
-from compiler.remote.tracker import Tracker, parse_tracker
-from compiler.targets import TARGETS, get_target
-from compiler.tuning.bench import Attempt
-from compiler.tuning.measure import Inputs, compile_kernel, save_constants
-from compiler.tuning.worker import WorkerError
-from numerics.errors import VitqError
 from tests.compiler.bundles import is_one_line
 from tests.compiler.fleets import FakeDevice, Served, free_port, served, tracker_process
 from tests.compiler.tuning_templates import kernel_of
+from vitq.compiler.deploy.bundle import Bundle
+from vitq.compiler.remote import client as clients
+from vitq.compiler.remote.client import Client
+from vitq.compiler.remote.device import Device, parse_device
+from vitq.compiler.remote.fleet import Fleet, probe
+from vitq.compiler.remote.tracker import Tracker, parse_tracker
+from vitq.compiler.support.worker import WorkerError
+from vitq.compiler.target.table import TARGETS, get_target
+from vitq.compiler.tuning.bench import Attempt
+from vitq.compiler.tuning.measure import Inputs, compile_kernel, save_constants
+from vitq.numerics.errors import VitqError
 
 TARGET = get_target("cpu")
 KEY = "mine"

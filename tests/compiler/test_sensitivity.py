@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from compiler import cli
-from compiler import sensitivity as stage
-from compiler.kernels.narrow import PLANES
-from compiler.quantize import QuantizeOptions
-from compiler.sensitivity import sensitivity
-from compiler.sensitivity_report import plot_sensitivity, sensitivity_rows
-from numerics.errors import VitqError
-from quantization import artifact as storage
-from quantization.budget import Budget
-from quantization.costs import PACKED_BITS, ProductCost
-from quantization.recipe import Recipe
+from vitq.compiler.cli import main as cli
+from vitq.compiler.cli.sensitivity_report import plot_sensitivity, sensitivity_rows
+from vitq.compiler.kernels.cpu.narrow import PLANES
+from vitq.compiler.stages.quantize import QuantizeOptions
+from vitq.compiler.studies import sensitivity as stage
+from vitq.compiler.studies.sensitivity import sensitivity
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph import artifact as storage
+from vitq.quantization.mixed.budget import Budget
+from vitq.quantization.mixed.costs import PACKED_BITS, ProductCost
+from vitq.quantization.plan.recipe import Recipe
 
 BUDGET = 60_000
 """Bytes; 8-bit weights are 134,912."""

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.artifacts import Artifact, file_hash
-from compiler.compile import CompileOptions, compile_model
-from compiler.evaluate import evaluate, sqnr_db
-from compiler.export import export
-from compiler.inspection import inspect
-from compiler.quantize import QuantizeOptions, quantize
-from compiler.run import open_compiled, run
-from compiler.verify import verify
-from models.digits_vit.data import eval_images
-from numerics.errors import VitqError
-from quantization import artifact as artifact_storage
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.evaluate import evaluate, sqnr_db
+from vitq.compiler.stages.export import export
+from vitq.compiler.stages.inspect import inspect
+from vitq.compiler.stages.quantize import QuantizeOptions, quantize
+from vitq.compiler.stages.run import open_compiled, run
+from vitq.compiler.stages.verify import verify
+from vitq.compiler.support.artifacts import Artifact, file_hash
+from vitq.models.digits_vit.data import eval_images
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph import artifact as artifact_storage
 
 
 def test_artifact_has_the_promised_files(artifact: Artifact, compiled: Path) -> None:

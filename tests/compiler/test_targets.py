@@ -2,10 +2,11 @@
 
 import pytest
 
-from compiler import targets
-from compiler.artifacts import Artifact
-from compiler.compile import CompileOptions, compile_model
-from compiler.targets import (
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.verify import verify
+from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.target import table as targets
+from vitq.compiler.target.table import (
     CPU_TARGETS,
     TARGETS,
     find_compiler,
@@ -13,8 +14,7 @@ from compiler.targets import (
     missing_flags,
     target_names,
 )
-from compiler.verify import verify
-from numerics.errors import VitqError
+from vitq.numerics.errors import VitqError
 
 
 def test_names_are_unique_and_resolve() -> None:

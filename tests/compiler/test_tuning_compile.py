@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from compiler import targets
-from compiler.artifacts import Artifact, file_hash
-from compiler.compile import CompileOptions, compile_model
-from compiler.importing import Meaning, import_model
-from compiler.inspection import inspect
-from compiler.tune import TuneOptions, tune
-from compiler.tuning.log import META, RECORDS
-from compiler.tuning.workload import extract
-from compiler.verify import verify
-from numerics.errors import VitqError
 from tests.compiler.test_tuning_space import TARGET, write_log
+from vitq.compiler.codegen.importing import Meaning, import_model
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.inspect import inspect
+from vitq.compiler.stages.tune import TuneOptions, tune
+from vitq.compiler.stages.verify import verify
+from vitq.compiler.support.artifacts import Artifact, file_hash
+from vitq.compiler.target import table as targets
+from vitq.compiler.tuning.log import META, RECORDS
+from vitq.compiler.tuning.workload import extract
+from vitq.numerics.errors import VitqError
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def schedules_of(folder: Path) -> list[dict[str, Any]]:
 def test_a_log_is_applied_reported_and_exact(
     artifact: Artifact, log: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "compiler"):
+    with caplog.at_level(logging.INFO, "vitq.compiler"):
         tuned = compile_model(artifact.folder, CompileOptions(tuning_log=log))
         untuned = compile_model(artifact.folder, CompileOptions(tuned=False))
     assert (tuned.name, untuned.name) == ("cpu", "cpu-untuned")
@@ -92,6 +92,6 @@ def test_tuning_refuses_what_it_cannot_do(
     with pytest.raises(VitqError, match="no artifact"):
         tune(tmp_path, TuneOptions())
     monkeypatch.setattr(targets, "host_flags", set)
-    monkeypatch.setattr("compiler.tune.host_flags", set)
+    monkeypatch.setattr("vitq.compiler.stages.tune.host_flags", set)
     with pytest.raises(VitqError, match="cannot be tuned here: this processor lacks avx"):
         tune(artifact.folder, TuneOptions(target="x86-avx2"))

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from compiler import targets
-from compiler.kernels.types import Template
-from compiler.tuning import log as logs
-from compiler.tuning.log import RECORDS, find_log, mend, prune, read_log, writing
-from compiler.tuning.schedules import NO_KNOBS, NO_RECORD, STALE, Schedules, best
-from numerics.errors import VitqError
 from tests.compiler.test_tuning_space import TARGET, write_log
 from tests.compiler.tuning_templates import ADD, kernel_of, task_of
+from vitq.compiler.kernels.kernel import Template
+from vitq.compiler.target import table as targets
+from vitq.compiler.tuning import log as logs
+from vitq.compiler.tuning.log import RECORDS, find_log, mend, prune, read_log, writing
+from vitq.compiler.tuning.schedules import NO_KNOBS, NO_RECORD, STALE, Schedules, best
+from vitq.numerics.errors import VitqError
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTS = [{"lanes": lanes, "blocks": 2} for lanes in (1, 2, 4, 8)]
@@ -35,7 +35,7 @@ def test_only_an_unfinished_last_line_is_dropped(
     lines = whole.splitlines(keepends=True)
     path.write_bytes(whole[:-40])
     assert [len(entries) for entries in read_log(folder).values()] == [3]
-    with caplog.at_level(logging.INFO, "compiler"), writing(folder, TARGET):
+    with caplog.at_level(logging.INFO, "vitq.compiler"), writing(folder, TARGET):
         pass
     assert "unfinished line" in caplog.text
     assert path.read_bytes() == b"".join(lines[:-1])
@@ -82,8 +82,8 @@ def test_a_folder_that_is_no_log_is_refused(tmp_path: Path) -> None:
 def test_one_process_writes_at_a_time(folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from compiler.targets import get_target\n"
-        "from compiler.tuning.log import writing\n"
+        "from vitq.compiler.target.table import get_target\n"
+        "from vitq.compiler.tuning.log import writing\n"
         "with writing(Path(sys.argv[1]), get_target('cpu')): pass"
     )
     command = [sys.executable, "-c", code, str(folder)]

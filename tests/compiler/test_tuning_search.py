@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from tvm.s_tir import meta_schedule as ms
 
-from compiler.targets import get_target
-from compiler.tuning.log import RECORDS, read_log, writing
-from compiler.tuning.schedules import best, is_valid
-from compiler.tuning.search import (
+from tests.compiler.tuning_templates import BAD, CRASH, HANG, kernel_of, task_of
+from vitq.compiler.target.table import get_target
+from vitq.compiler.tuning.log import RECORDS, read_log, writing
+from vitq.compiler.tuning.schedules import best, is_valid
+from vitq.compiler.tuning.search import (
     candidates_of,
     confirm,
     context_of,
@@ -25,9 +26,8 @@ from compiler.tuning.search import (
     search,
     warm_up,
 )
-from compiler.tuning.session import Limits, Session
-from compiler.tuning.workload import Task
-from tests.compiler.tuning_templates import BAD, CRASH, HANG, kernel_of, task_of
+from vitq.compiler.tuning.session import Limits, Session
+from vitq.compiler.tuning.workload import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = get_target("cpu")
@@ -125,7 +125,7 @@ def test_without_xgboost_the_search_is_random(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "xgboost", None)
-    with caplog.at_level("INFO", "compiler"):
+    with caplog.at_level("INFO", "vitq.compiler"):
         model = cost_model([task_of(kernel_of())], seed=0)
     assert isinstance(model, ms.cost_model.RandomModel)
     assert "pip install vitq[tune]" in caplog.text

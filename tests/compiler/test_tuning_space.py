@@ -13,18 +13,18 @@ import tvm
 from tvm.s_tir import Schedule as TvmSchedule
 from tvm.s_tir import meta_schedule as ms
 
-from compiler import compat
-from compiler.artifacts import Artifact
-from compiler.importing import Meaning, import_model
-from compiler.kernels.types import Kernel, TensorType
-from compiler.targets import get_target
-from compiler.tuning import space
-from compiler.tuning.log import Entry, read_log, writing
-from compiler.tuning.measure import Inputs, argument_sets, compile_kernel, save_constants
-from compiler.tuning.schedules import Schedules, is_valid
-from compiler.tuning.workload import Task, extract, task_text, workload
-from numerics.arrays import IntArray
 from tests.compiler.tuning_templates import ADD, kernel_of, task_of
+from vitq.compiler.codegen.importing import Meaning, import_model
+from vitq.compiler.kernels.kernel import Kernel, TensorType
+from vitq.compiler.support import compat
+from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.target.table import get_target
+from vitq.compiler.tuning import space
+from vitq.compiler.tuning.log import Entry, read_log, writing
+from vitq.compiler.tuning.measure import Inputs, argument_sets, compile_kernel, save_constants
+from vitq.compiler.tuning.schedules import Schedules, is_valid
+from vitq.compiler.tuning.workload import Task, extract, task_text, workload
+from vitq.numerics.arrays import IntArray
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = get_target("cpu")

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from compiler.artifacts import Artifact
-from compiler.compile import CompileOptions, compile_model
-from compiler.deploy.bundle import DeployOptions, deploy
-from compiler.export import export
-from compiler.inspection import inspect
-from compiler.quantize import QuantizeOptions, quantize
-from compiler.verify import verify
-from quantization import artifact as storage
-from quantization.attention_codes import AttentionForm, use_codes
-from quantization.graph import OpKind
-from quantization.recipe import LayerBits, Recipe
+from vitq.compiler.deploy.bundle import DeployOptions, deploy
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.export import export
+from vitq.compiler.stages.inspect import inspect
+from vitq.compiler.stages.quantize import QuantizeOptions, quantize
+from vitq.compiler.stages.verify import verify
+from vitq.compiler.support.artifacts import Artifact
+from vitq.quantization.graph import artifact as storage
+from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.plan.attention_codes import AttentionForm, use_codes
+from vitq.quantization.plan.recipe import LayerBits, Recipe
 
 CASES = {
     ("w6a6-first6-last4", AttentionForm.UNIFORM): ("uniform", "uniform"),

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from compiler.kernels.builder import for_chunks, load, store
-from compiler.kernels.types import CpuFeatures, Kernel, Knob, Schedule, Template, TensorType
-from compiler.targets import get_target
-from compiler.tuning.workload import Task, task_text, workload
+from vitq.compiler.kernels.cpu.builder import for_chunks, load, store
+from vitq.compiler.kernels.kernel import CpuFeatures, Kernel, Knob, Schedule, Template, TensorType
+from vitq.compiler.target.table import get_target
+from vitq.compiler.tuning.workload import Task, task_text, workload
 
 CRASH, HANG = 3, 5
 
@@ -67,7 +67,7 @@ def task_of(kernel: Kernel, calls: int = 1) -> Task:
 
 def main() -> None:
     """Tune until the trials are made: ``log trials``."""
-    from compiler.tune import TuneOptions, tune_tasks
+    from vitq.compiler.stages.tune import TuneOptions, tune_tasks
 
     options = TuneOptions(trials=int(sys.argv[2]), log=Path(sys.argv[1]))
     tune_tasks([task_of(kernel_of())], get_target("cpu"), options)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.parity import Parity, compare, cosine, onnx_runner, run_onnx
-from export.qdq import save_onnx, to_onnx
-from quantization.graph import Graph
+from vitq.export.parity import Parity, compare, cosine, onnx_runner, run_onnx
+from vitq.export.qdq import save_onnx, to_onnx
+from vitq.quantization.graph.graph import Graph
 
 
 def test_cosine_of_rows() -> None:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from export.parity import compare, cosine, onnx_runner, run_onnx
-from export.qdq import INPUT_NAME, OPSET, OUTPUT_NAME, save_onnx, to_onnx
-from numerics.arrays import UInt8Array
-from numerics.errors import VitqError
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, Node, OpKind
-from quantization.reference import IntegerReference
 from tests.quantization.vits import VARIANTS, pixels, quantized
+from vitq.export.parity import compare, cosine, onnx_runner, run_onnx
+from vitq.export.qdq import INPUT_NAME, OPSET, OUTPUT_NAME, save_onnx, to_onnx
+from vitq.numerics.arrays import UInt8Array
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.run.fake_quantize import GraphModule
+from vitq.quantization.run.reference import IntegerReference
 
 
 @pytest.fixture(scope="module")

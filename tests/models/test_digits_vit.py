@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from models.digits_vit import CHECKPOINT, IMAGE_SIZE, NUM_CLASSES, digits_vit
-from models.digits_vit.data import (
+from vitq.models.digits_vit import CHECKPOINT, IMAGE_SIZE, NUM_CLASSES, digits_vit
+from vitq.models.digits_vit.data import (
     calibration_images,
     eval_images,
     load_digits_split,
@@ -22,7 +22,7 @@ from models.digits_vit.data import (
     split_indices,
     upscale,
 )
-from models.digits_vit.train import TrainConfig, evaluate, save_checkpoint, train
+from vitq.models.digits_vit.train import TrainConfig, evaluate, save_checkpoint, train
 
 REPOSITORY = Path(__file__).parents[2]
 MAX_CHECKPOINT_BYTES = 2_000_000

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from numerics.add import MULTIPLIER_BITS, SHIFT_LIMIT, AddParams, add_params, int_add
-from numerics.arrays import IntArray
-from numerics.errors import RangeError
-from numerics.qparams import QuantParams
+from vitq.numerics.add import MULTIPLIER_BITS, SHIFT_LIMIT, AddParams, add_params, int_add
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.errors import RangeError
+from vitq.numerics.qparams import QuantParams
 
 INT32_MAX = 2**31 - 1
 scales = st.floats(2.0**-14, 2.0**4)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.dyadic import (
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.dyadic import (
     ACC_LIMIT,
     SHIFT_MAX,
     SHIFT_MIN,
@@ -21,7 +21,7 @@ from numerics.dyadic import (
     to_dyadic,
     to_shared_dyadic,
 )
-from numerics.errors import RangeError
+from vitq.numerics.errors import RangeError
 
 INT64_LIMIT = 2**63 - 1
 EXTREMES = [0, 1, -1, 2, -2, ACC_LIMIT, -ACC_LIMIT, -(2**31)]

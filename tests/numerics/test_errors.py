@@ -1,6 +1,6 @@
 """The exit code that the command line promises."""
 
-from numerics.errors import RangeError, VitqError
+from vitq.numerics.errors import RangeError, VitqError
 
 
 def test_exit_code() -> None:

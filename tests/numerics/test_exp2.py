@@ -6,14 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numerics.exp2 import (
-    COEFFICIENTS,
-    FRACTION_BITS,
-    MAX_ERROR,
-    ONE,
-    exp2_fraction,
-    mulhrs,
-)
+from vitq.numerics.exp2 import COEFFICIENTS, FRACTION_BITS, MAX_ERROR, ONE, exp2_fraction, mulhrs
 
 FRACTIONS = np.arange(2**FRACTION_BITS)
 INT16 = st.integers(-(2**15), 2**15 - 1)

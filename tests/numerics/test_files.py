@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from numerics.files import write_atomically
+from vitq.numerics.files import write_atomically
 
 
 def test_bytes_and_text(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.errors import RangeError
-from numerics.int_layernorm import (
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.errors import RangeError
+from vitq.numerics.int_layernorm import (
     MAX_CHANNELS,
     LayerNormParams,
     bit_length,
@@ -19,7 +19,7 @@ from numerics.int_layernorm import (
     isqrt_normalized,
     layernorm_params,
 )
-from numerics.qparams import QuantParams
+from vitq.numerics.qparams import QuantParams
 
 CHANNELS = [1, 2, 3, 4, 5, 16, 17, 64, 192, 384, 768, 1024, 1025, 4096]
 EPS = 1e-6

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.errors import RangeError
-from numerics.ivit import (
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.errors import RangeError
+from vitq.numerics.ivit import (
     CODE_MAX,
     CODE_SCALE,
     ERROR_SCALE,
@@ -30,8 +30,8 @@ from numerics.ivit import (
     ivit_softmax_params,
     shift_exp,
 )
-from numerics.qparams import QuantParams
-from numerics.shiftmax import (
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftmax import (
     SMALLEST_CODE_SUM,
     SMALLEST_WIDE_SUM,
     code_params,

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from numerics.arrays import IntArray
-from numerics.errors import VitqError
-from numerics.log_codes import LEVELS, MAX_CODE_ERROR, STEPS, code_table, log_code_params
-from numerics.matmul import int_matmul
-from numerics.qparams import QuantParams
-from numerics.shiftmax import (
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.errors import VitqError
+from vitq.numerics.log_codes import LEVELS, MAX_CODE_ERROR, STEPS, code_table, log_code_params
+from vitq.numerics.matmul import int_matmul
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftmax import (
     CODE_LIMIT,
     CODE_MAX,
     SMALLEST_CODE_SUM,

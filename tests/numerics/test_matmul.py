@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from numerics.arrays import IntArray
-from numerics.matmul import fits_accumulator, int_matmul, product_bound, weight_bounds
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.matmul import fits_accumulator, int_matmul, product_bound, weight_bounds
 
 CODE_LIMIT = 2**17 - 1
 

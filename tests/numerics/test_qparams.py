@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.errors import VitqError
-from numerics.qparams import PerAxis, PerTensor, QScheme, QuantParams, bounds, dequantize, quantize
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.errors import VitqError
+from vitq.numerics.qparams import (
+    PerAxis,
+    PerTensor,
+    QScheme,
+    QuantParams,
+    bounds,
+    dequantize,
+    quantize,
+)
 
 TYPES = {
     "int8": (TensorProto.INT8, -128, 127),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numerics.rounding import Rounding, round_float, shift_right
+from vitq.numerics.rounding import Rounding, round_float, shift_right
 
 
 def rounded(value: Fraction, rounding: Rounding) -> int:

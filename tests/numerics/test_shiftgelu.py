@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.errors import RangeError, VitqError
-from numerics.exp2 import ONE, mulhrs
-from numerics.qparams import QuantParams
-from numerics.rounding import Rounding, shift_right
-from numerics.shiftgelu import (
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.errors import RangeError, VitqError
+from vitq.numerics.exp2 import ONE, mulhrs
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.rounding import Rounding, shift_right
+from vitq.numerics.shiftgelu import (
     EXPONENT_COEFFICIENTS,
     MAX_ERROR,
     MULTIPLIER_MAX,
@@ -25,7 +25,7 @@ from numerics.shiftgelu import (
     shiftgelu,
     shiftgelu_tail,
 )
-from numerics.twin import Twin
+from vitq.numerics.twin import Twin
 
 HALF_UP = Rounding.HALF_UP
 TAIL_CODES = np.arange(2 * TAIL_LIMIT + 2)

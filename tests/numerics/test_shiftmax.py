@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.errors import RangeError
-from numerics.exp2 import MAX_ERROR, ONE
-from numerics.qparams import QuantParams
-from numerics.shiftmax import (
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.errors import RangeError
+from vitq.numerics.exp2 import MAX_ERROR, ONE
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftmax import (
     CODE_MAX,
     CODE_SCALE,
     SCORE_LIMIT,

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numerics.errors import VitqError
-from numerics.qparams import QuantParams
-from numerics.shiftmax import (
+from vitq.numerics.errors import VitqError
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftmax import (
     SMALLEST_CODE_SUM,
     code_params,
     normalize_params,
     normalized_matmul,
     shiftmax_codes,
 )
-from numerics.twin_codes import (
+from vitq.numerics.twin_codes import (
     ONE_RANGE,
     TWIN_BITS,
     TwinCodes,

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from numerics.errors import VitqError
-from quantization.allocation import PARTS, Choice, allocate
+from vitq.numerics.errors import VitqError
+from vitq.quantization.mixed.allocation import PARTS, Choice, allocate
 
 
 def brute_force(layers: list[list[Choice]], budget: int) -> float:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from numerics.errors import VitqError
-from quantization.artifact import JSON_NAME, TENSORS_NAME, QuantizedModel, load, save
-from quantization.graph import OpKind
-from quantization.reference import IntegerReference
 from tests.quantization.vits import pixels, quantized
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.artifact import JSON_NAME, TENSORS_NAME, QuantizedModel, load, save
+from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.run.reference import IntegerReference
 
 PROVENANCE = {"model": "vit", "recipe": {"weight_bits": 8}, "mean": [0.485, 0.456], "ü": None}
 

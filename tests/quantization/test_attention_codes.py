@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from export.parity import compare, onnx_runner
-from export.qdq import save_onnx, to_onnx
-from numerics.errors import VitqError
-from numerics.log_codes import code_table, log_code_params
-from quantization import artifact
-from quantization.attention_codes import (
+from tests.quantization.vits import VARIANTS, float_logits, lowest_cosine, pixels, quantized
+from vitq.export.parity import compare, onnx_runner
+from vitq.export.qdq import save_onnx, to_onnx
+from vitq.numerics.errors import VitqError
+from vitq.numerics.log_codes import code_table, log_code_params
+from vitq.quantization.graph import artifact
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.plan.attention_codes import (
     AttentionForm,
     LogCodes,
     codes_name,
@@ -20,11 +22,9 @@ from quantization.attention_codes import (
     log_codes_of,
     use_codes,
 )
-from quantization.fake_quantize import GraphModule, quantize_exponents
-from quantization.graph import Graph, Node, OpKind
-from quantization.recipe import Recipe
-from quantization.reference import IntegerReference
-from tests.quantization.vits import VARIANTS, float_logits, lowest_cosine, pixels, quantized
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.run.fake_quantize import GraphModule, quantize_exponents
+from vitq.quantization.run.reference import IntegerReference
 
 FORMS = [(AttentionForm.LOG2, 4, 1), (AttentionForm.LOG_SQRT2, 4, 2), (AttentionForm.LOG2, 3, 1)]
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from quantization.attention_codes import LogCodes, log_codes_of
-from quantization.attention_search import choose_codes, codes_error
-from quantization.fake_quantize import quantize_exponents
-from quantization.graph import Graph, Node, OpKind
-from quantization.recipe import Recipe
-from quantization.rewrites import defer_softmax_normalization
-from quantization.samples import Sampler
-from quantization.widths import layer_widths
 from tests.quantization.vits import traced
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.rewrites import defer_softmax_normalization
+from vitq.quantization.plan.attention_codes import LogCodes, log_codes_of
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.plan.widths import layer_widths
+from vitq.quantization.ranges.attention_search import choose_codes, codes_error
+from vitq.quantization.ranges.samples import Sampler
+from vitq.quantization.run.fake_quantize import quantize_exponents
 
 
 def repq_log_sqrt2(p: np.ndarray, bits: int) -> np.ndarray:

@@ -7,14 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from numerics.errors import VitqError
-from quantization.calibrate import quantize_graph
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, OpKind
-from quantization.methods import get_method
-from quantization.recipe import Recipe
-from quantization.reference import IntegerReference
-from quantization.tracing import trace
 from tests.quantization.vits import (
     MEAN,
     SHAPE,
@@ -31,6 +23,14 @@ from tests.quantization.vits import (
     traced,
     vit,
 )
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.graph import Graph, OpKind
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.plan.methods import get_method
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.ranges.calibrate import quantize_graph
+from vitq.quantization.run.fake_quantize import GraphModule
+from vitq.quantization.run.reference import IntegerReference
 
 
 def closeness(model: nn.Module, graph: Graph) -> float:

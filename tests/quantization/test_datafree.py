@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from models.digits_vit import MEAN as DIGITS_MEAN
-from models.digits_vit import STD as DIGITS_STD
-from numerics.errors import VitqError
-from quantization.datafree import psaq2
-from quantization.datafree.descent import LEARNING_RATE, Normalization, learning_rate
-from quantization.datafree.patches import find_patches
-from quantization.datafree.psaq import gaussian_noise, psaq_pictures
-from quantization.datafree.psaq2 import discrepancy, psaq2_pictures, straight_through
-from quantization.datafree.request import Request
-from quantization.datafree.sources import SOURCES, generate, graph_hash
-from quantization.datafree.teacher import Teacher
-from quantization.fake_quantize import fake_quantize
-from quantization.graph import Graph, Node, OpKind
-from quantization.methods import get_method
-from quantization.observers import QScheme, activation_qparams
-from quantization.recipe import Recipe
-from quantization.tracing import trace
 from tests.quantization.vits import MEAN, SHAPE, STD, toy, traced
+from vitq.models.digits_vit import MEAN as DIGITS_MEAN
+from vitq.models.digits_vit import STD as DIGITS_STD
+from vitq.numerics.errors import VitqError
+from vitq.quantization.datafree import psaq2
+from vitq.quantization.datafree.descent import LEARNING_RATE, Normalization, learning_rate
+from vitq.quantization.datafree.patches import find_patches
+from vitq.quantization.datafree.psaq import gaussian_noise, psaq_pictures
+from vitq.quantization.datafree.psaq2 import discrepancy, psaq2_pictures, straight_through
+from vitq.quantization.datafree.request import Request
+from vitq.quantization.datafree.sources import SOURCES, generate, graph_hash
+from vitq.quantization.datafree.teacher import Teacher
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.plan.methods import get_method
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.ranges.observers import QScheme, activation_qparams
+from vitq.quantization.run.fake_quantize import fake_quantize
 
 CPU = torch.device("cpu")
 SPANS = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from numerics.arrays import FloatArray
-from quantization.datafree import losses
+from vitq.numerics.arrays import FloatArray
+from vitq.quantization.datafree import losses
 
 GRID = -losses.REACH + losses.GRID_STEP * np.arange(2 * round(losses.REACH / losses.GRID_STEP) + 1)
 

@@ -5,11 +5,11 @@ import copy
 import numpy as np
 import pytest
 
-from quantization.equalize import equalize_value, value_paths
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, Node, OpKind
-from quantization.rewrites import defer_softmax_normalization
 from tests.quantization.vits import normalized, pixels, traced
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.rewrites import defer_softmax_normalization
+from vitq.quantization.ranges.equalize import equalize_value, value_paths
+from vitq.quantization.run.fake_quantize import GraphModule
 
 VARIANTS = ["class_token", "distilled", "unfused_attention", "normalized_query_and_key", "mean"]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from numerics.qparams import PerAxis, QuantParams, dequantize, quantize
-from quantization.fake_quantize import GraphModule, fake_quantize
-from quantization.graph import Graph
 from tests.quantization.vits import float_logits, normalized, pixels, quantized, traced, vit
+from vitq.numerics.qparams import PerAxis, QuantParams, dequantize, quantize
+from vitq.quantization.graph.graph import Graph
+from vitq.quantization.run.fake_quantize import GraphModule, fake_quantize
 
 
 @pytest.mark.parametrize(

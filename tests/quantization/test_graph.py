@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from numerics.errors import VitqError
-from numerics.qparams import QuantParams
-from quantization.graph import Graph, Node, OpKind
+from vitq.numerics.errors import VitqError
+from vitq.numerics.qparams import QuantParams
+from vitq.quantization.graph.graph import Graph, Node, OpKind
 
 
 def chain() -> Graph:

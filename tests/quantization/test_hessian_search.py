@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from numerics.qparams import QuantParams
-from quantization.graph import OpKind
-from quantization.hessian_search import (
+from tests.quantization.vits import quantized
+from vitq.numerics.qparams import QuantParams
+from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.plan.twin_ranges import twin_of
+from vitq.quantization.ranges.hessian_search import (
     CANDIDATES,
     Quantizer,
     factors,
@@ -14,9 +16,7 @@ from quantization.hessian_search import (
     search_input,
     search_weight_scales,
 )
-from quantization.search import twin_params
-from quantization.twin_ranges import twin_of
-from tests.quantization.vits import quantized
+from vitq.quantization.ranges.search import twin_params
 
 
 def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from quantization.graph import OpKind
-from quantization.importance import EVEN_SHARE, measure_importance
-from quantization.rewrites import (
+from tests.quantization.vits import MEAN, STD, pixels, traced
+from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     fold_normalization,
     select_tokens_early,
 )
-from quantization.samples import EXTRA_TOKENS, Sampler, extend_selection, extendable
-from tests.quantization.vits import MEAN, STD, pixels, traced
+from vitq.quantization.ranges.importance import EVEN_SHARE, measure_importance
+from vitq.quantization.ranges.samples import EXTRA_TOKENS, Sampler, extend_selection, extendable
 
 
 def test_importance_of_logits_is_known() -> None:
@@ -23,7 +23,7 @@ def test_importance_of_logits_is_known() -> None:
     found = torch.zeros(7)
     repeats = pictures.repeat(400, 1, 1, 1)
     found = measure_importance(graph, {graph.output}, repeats)[graph.output].reshape(-1)
-    from quantization.fake_quantize import GraphModule
+    from vitq.quantization.run.fake_quantize import GraphModule
 
     p = torch.softmax(GraphModule(graph)(pictures), -1)[0]
     # scaling each draw to mean 1 weighs labels; the expectation over labels is spelled out

@@ -2,8 +2,8 @@
 
 import pytest
 
-from numerics.errors import VitqError
-from quantization.methods import METHODS, RangeRule, get_method
+from vitq.numerics.errors import VitqError
+from vitq.quantization.plan.methods import METHODS, RangeRule, get_method
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ import copy
 import numpy as np
 import pytest
 
-from numerics.arrays import FloatArray
-from numerics.qparams import QScheme, dequantize, quantize
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, Node, OpKind
-from quantization.migration import SHARES, migrate
-from quantization.observers import weight_qparams
-from quantization.reparameterize import linear_readers
-from quantization.search import search_range
 from tests.quantization.vits import normalized, pixels, traced
+from vitq.numerics.arrays import FloatArray
+from vitq.numerics.qparams import QScheme, dequantize, quantize
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.ranges.migration import SHARES, migrate
+from vitq.quantization.ranges.observers import weight_qparams
+from vitq.quantization.ranges.reparameterize import linear_readers
+from vitq.quantization.ranges.search import search_range
+from vitq.quantization.run.fake_quantize import GraphModule
 
 
 def rounded(bits: int):

@@ -2,12 +2,12 @@
 
 import pytest
 
-from numerics.errors import VitqError
-from quantization.budget import Budget
-from quantization.costs import ProductCost
-from quantization.mixed import mixed_recipe
-from quantization.recipe import Recipe
-from quantization.sensitivity import ACTIVATION, WEIGHT, Sensitivity
+from vitq.numerics.errors import VitqError
+from vitq.quantization.mixed.budget import Budget
+from vitq.quantization.mixed.costs import ProductCost
+from vitq.quantization.mixed.mixed import mixed_recipe
+from vitq.quantization.mixed.sensitivity import ACTIVATION, WEIGHT, Sensitivity
+from vitq.quantization.plan.recipe import Recipe
 
 COSTS = [
     ProductCost("first", 100, 800, 8),

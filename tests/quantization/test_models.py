@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from models.digits_vit import IMAGE_SIZE, MEAN, STD
-from numerics.errors import VitqError
-from quantization.models import Preprocessing, load_model, load_weights, read_weights
 from tests.quantization.vits import Toy, lively
+from vitq.models.digits_vit import IMAGE_SIZE, MEAN, STD
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.models import Preprocessing, load_model, load_weights, read_weights
 
 PREPROCESSING = Preprocessing((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
 

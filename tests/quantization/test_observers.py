@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numerics.arrays import FloatArray
-from numerics.errors import VitqError
-from numerics.qparams import PerAxis, QScheme, dequantize, quantize
-from quantization import observers
-from quantization.methods import RangeRule
-from quantization.observers import Observer, activation_qparams, weight_qparams
+from vitq.numerics.arrays import FloatArray
+from vitq.numerics.errors import VitqError
+from vitq.numerics.qparams import PerAxis, QScheme, dequantize, quantize
+from vitq.quantization.plan.methods import RangeRule
+from vitq.quantization.ranges import observers
+from vitq.quantization.ranges.observers import Observer, activation_qparams, weight_qparams
 
 
 def observed(values: FloatArray, channels: bool = False, parts: int = 1) -> Observer:

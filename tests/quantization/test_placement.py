@@ -7,18 +7,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from quantization.graph import LAYOUT_OPS, Graph, Node, OpKind
-from quantization.placement import Placement, Role, place_quantizers
-from quantization.recipe import Recipe
-from quantization.reference import IntegerReference
-from quantization.rewrites import (
-    defer_softmax_normalization,
-    fold_channel_scales,
-    fold_normalization,
-    select_tokens_early,
-)
-from quantization.tracing import trace
-from quantization.widths import last_layers
 from tests.quantization.vits import (
     MEAN,
     SHAPE,
@@ -31,6 +19,18 @@ from tests.quantization.vits import (
     toy,
     traced,
 )
+from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.graph.rewrites import (
+    defer_softmax_normalization,
+    fold_channel_scales,
+    fold_normalization,
+    select_tokens_early,
+)
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.plan.placement import Placement, Role, place_quantizers
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.plan.widths import last_layers
+from vitq.quantization.run.reference import IntegerReference
 
 PRODUCTS = {OpKind.LINEAR, OpKind.CONV2D, OpKind.MATMUL, OpKind.NORMALIZED_MATMUL}
 

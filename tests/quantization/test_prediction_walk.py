@@ -4,23 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from quantization.calibrate import observe
-from quantization.fake_quantize import GraphModule, simulate_node
-from quantization.graph import OpKind
-from quantization.hessian_search import scaled
-from quantization.methods import get_method
-from quantization.placement import place_quantizers
-from quantization.prediction_walk import (
+from tests.quantization.vits import MEAN, STD, pixels, traced
+from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.graph.rewrites import fold_normalization
+from vitq.quantization.plan.methods import get_method
+from vitq.quantization.plan.placement import place_quantizers
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.plan.widths import layer_widths
+from vitq.quantization.ranges.calibrate import observe
+from vitq.quantization.ranges.hessian_search import scaled
+from vitq.quantization.ranges.prediction_walk import (
     CORRECTION,
     FACTORS,
     REGULARIZATION,
     PredictionWalk,
     correct_distribution,
 )
-from quantization.recipe import Recipe
-from quantization.rewrites import fold_normalization
-from quantization.widths import layer_widths
-from tests.quantization.vits import MEAN, STD, pixels, traced
+from vitq.quantization.run.fake_quantize import GraphModule, simulate_node
 
 
 def test_statistics_move_towards_the_float_models() -> None:

@@ -11,14 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.parity import compare, run_onnx
-from export.qdq import save_onnx, to_onnx
-from numerics.errors import VitqError
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, OpKind
-from quantization.recipe import LayerBits, Recipe
-from quantization.reference import IntegerReference
-from quantization.widths import first_layers, last_layers, layer_widths
 from tests.quantization.vits import (
     VARIANTS,
     float_logits,
@@ -28,6 +20,14 @@ from tests.quantization.vits import (
     quantized,
     traced,
 )
+from vitq.export.parity import compare, run_onnx
+from vitq.export.qdq import save_onnx, to_onnx
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.graph import Graph, OpKind
+from vitq.quantization.plan.recipe import LayerBits, Recipe
+from vitq.quantization.plan.widths import first_layers, last_layers, layer_widths
+from vitq.quantization.run.fake_quantize import GraphModule
+from vitq.quantization.run.reference import IntegerReference
 
 
 def weight_bits(graph: Graph) -> list[int]:

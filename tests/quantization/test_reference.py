@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from numerics.arrays import FloatArray, UInt8Array
-from numerics.errors import VitqError
-from numerics.qparams import PerAxis, QuantParams
-from quantization.calibrate import quantize_graph
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, Node, OpKind
-from quantization.methods import get_method
-from quantization.models import load_model
-from quantization.pictures import load_pictures
-from quantization.recipe import Recipe
-from quantization.reference import IntegerReference
-from quantization.tracing import trace
 from tests.quantization.vits import VARIANTS, lowest_cosine, pixels, quantized
+from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.numerics.errors import VitqError
+from vitq.numerics.qparams import PerAxis, QuantParams
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.models import load_model
+from vitq.quantization.graph.pictures import load_pictures
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.plan.methods import get_method
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.ranges.calibrate import quantize_graph
+from vitq.quantization.run.fake_quantize import GraphModule
+from vitq.quantization.run.reference import IntegerReference
 
 INT16 = (-(2**15), 2**15 - 1)
 

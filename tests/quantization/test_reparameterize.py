@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from numerics.arrays import FloatArray, IntArray
-from numerics.qparams import QuantParams
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, Node, OpKind
-from quantization.reparameterize import reparameterize_layernorm
-from quantization.tracing import trace
 from tests.quantization.vits import SHAPE, normalized, pixels, toy, traced
+from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.qparams import QuantParams
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.ranges.reparameterize import reparameterize_layernorm
+from vitq.quantization.run.fake_quantize import GraphModule
 
 Ranges = tuple[FloatArray, FloatArray]
 

@@ -8,16 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from numerics.errors import VitqError
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, OpKind
-from quantization.rewrites import (
-    defer_softmax_normalization,
-    fold_channel_scales,
-    fold_normalization,
-    select_tokens_early,
-)
-from quantization.tracing import trace
 from tests.quantization.vits import (
     MEAN,
     SHAPE,
@@ -29,6 +19,16 @@ from tests.quantization.vits import (
     toy,
     traced,
 )
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.graph import Graph, OpKind
+from vitq.quantization.graph.rewrites import (
+    defer_softmax_normalization,
+    fold_channel_scales,
+    fold_normalization,
+    select_tokens_early,
+)
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.run.fake_quantize import GraphModule
 
 
 def run(graph: Graph, x: torch.Tensor) -> np.ndarray:

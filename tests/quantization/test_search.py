@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from numerics.arrays import FloatArray
-from numerics.qparams import QScheme, QuantParams
-from numerics.twin import Twin
-from quantization.observers import activation_qparams
-from quantization.search import (
+from vitq.numerics.arrays import FloatArray
+from vitq.numerics.qparams import QScheme, QuantParams
+from vitq.numerics.twin import Twin
+from vitq.quantization.ranges.observers import activation_qparams
+from vitq.quantization.ranges.search import (
     TwinParams,
     quantization_error,
     search_channels,

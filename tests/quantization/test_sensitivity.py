@@ -7,15 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from numerics.arrays import FloatArray, UInt8Array
-from numerics.qparams import dequantize, quantize
-from quantization.costs import product_costs
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, OpKind
-from quantization.layers import input_scale
-from quantization.methods import WeightRounding, get_method
-from quantization.observers import weight_qparams
-from quantization.sensitivity import (
+from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.numerics.qparams import dequantize, quantize
+from vitq.quantization.graph.graph import Graph, OpKind
+from vitq.quantization.mixed.costs import product_costs
+from vitq.quantization.mixed.sensitivity import (
     Case,
     Sensitivity,
     _narrow_input,
@@ -23,7 +19,11 @@ from quantization.sensitivity import (
     measure_sensitivity,
     sensitivity_cases,
 )
-from quantization.widths import ACTIVATION, WEIGHT
+from vitq.quantization.plan.methods import WeightRounding, get_method
+from vitq.quantization.plan.widths import ACTIVATION, WEIGHT
+from vitq.quantization.ranges.layers import input_scale
+from vitq.quantization.ranges.observers import weight_qparams
+from vitq.quantization.run.fake_quantize import GraphModule
 
 WIDTHS = (2, 6)
 NEAREST, FEEDBACK = get_method("minmax"), get_method("repq")

@@ -6,16 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from numerics.arrays import FloatArray
-from quantization.calibrate import quantize_graph
-from quantization.fake_quantize import GraphModule
-from quantization.graph import Graph, Node, OpKind
-from quantization.methods import METHODS, get_method
-from quantization.recipe import Recipe
-from quantization.reference import IntegerReference
-from quantization.rewrites import fold_normalization
-from quantization.sequential import Walk
-from quantization.tracing import trace
 from tests.quantization.vits import (
     MEAN,
     SHAPE,
@@ -29,6 +19,16 @@ from tests.quantization.vits import (
     traced,
     vit,
 )
+from vitq.numerics.arrays import FloatArray
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.rewrites import fold_normalization
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.plan.methods import METHODS, get_method
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.ranges.calibrate import quantize_graph
+from vitq.quantization.ranges.sequential import Walk
+from vitq.quantization.run.fake_quantize import GraphModule
+from vitq.quantization.run.reference import IntegerReference
 
 SEARCHED = ["repq", "ptq4vit", "pdquant", "best"]
 

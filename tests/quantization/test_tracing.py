@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from numerics.errors import VitqError
-from quantization.fake_quantize import GraphModule
-from quantization.graph import OpKind
-from quantization.tracing import trace
 from tests.quantization.vits import SHAPE, VARIANTS, Toy, toy, traced, vit
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.run.fake_quantize import GraphModule
 
 
 def assert_same_function(model: nn.Module, tolerance: float = 1e-4) -> None:

@@ -8,13 +8,16 @@ import onnx
 import pytest
 import torch
 
-from export.parity import compare, onnx_runner
-from export.qdq import save_onnx, to_onnx
-from numerics.errors import VitqError
-from numerics.shiftmax import code_params
-from numerics.twin_codes import ONE_RANGE, TWIN_BITS, TwinCodes, twin_choices, twin_weights
-from quantization import artifact
-from quantization.attention_codes import (
+from tests.quantization.vits import VARIANTS, float_logits, lowest_cosine, pixels, quantized
+from vitq.export.parity import compare, onnx_runner
+from vitq.export.qdq import save_onnx, to_onnx
+from vitq.numerics.errors import VitqError
+from vitq.numerics.shiftmax import code_params
+from vitq.numerics.twin_codes import ONE_RANGE, TWIN_BITS, TwinCodes, twin_choices, twin_weights
+from vitq.quantization.graph import artifact
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.mixed.costs import has_fixed_width
+from vitq.quantization.plan.attention_codes import (
     AttentionForm,
     codes_name,
     exp_params,
@@ -22,13 +25,10 @@ from quantization.attention_codes import (
     twin_codes_of,
     use_codes,
 )
-from quantization.costs import has_fixed_width
-from quantization.fake_quantize import GraphModule, simulate_node, twin_exponents
-from quantization.graph import Graph, Node, OpKind
-from quantization.hessian_search import AttentionQuantizer, search_input
-from quantization.recipe import Recipe
-from quantization.reference import IntegerReference
-from tests.quantization.vits import VARIANTS, float_logits, lowest_cosine, pixels, quantized
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.ranges.hessian_search import AttentionQuantizer, search_input
+from vitq.quantization.run.fake_quantize import GraphModule, simulate_node, twin_exponents
+from vitq.quantization.run.reference import IntegerReference
 
 
 def exps(graph: Graph) -> list[Node]:

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from export.parity import compare, onnx_runner
-from export.qdq import save_onnx, to_onnx
-from numerics.errors import VitqError
-from numerics.qparams import QuantParams
-from numerics.twin import Twin
-from quantization.fake_quantize import GraphModule, simulate_node
-from quantization.graph import Graph, Node, OpKind
-from quantization.reference import IntegerReference
-from quantization.twin_ranges import twin_of
 from tests.quantization.vits import VARIANTS, float_logits, lowest_cosine, pixels, quantized
+from vitq.export.parity import compare, onnx_runner
+from vitq.export.qdq import save_onnx, to_onnx
+from vitq.numerics.errors import VitqError
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.twin import Twin
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.plan.twin_ranges import twin_of
+from vitq.quantization.run.fake_quantize import GraphModule, simulate_node
+from vitq.quantization.run.reference import IntegerReference
 
 
 def gelus(graph: Graph) -> list[Node]:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from numerics.arrays import FloatArray
-from numerics.qparams import dequantize
-from quantization import weight_rounding
-from quantization.methods import DAMPING, DAMPING_MADE, WeightRounding
-from quantization.weight_rounding import CLIPS_NARROW, round_weight, weight_limits
+from vitq.numerics.arrays import FloatArray
+from vitq.numerics.qparams import dequantize
+from vitq.quantization.plan.methods import DAMPING, DAMPING_MADE, WeightRounding
+from vitq.quantization.ranges import weight_rounding
+from vitq.quantization.ranges.weight_rounding import CLIPS_NARROW, round_weight, weight_limits
 
 ROWS, INPUTS = 5, 24
 

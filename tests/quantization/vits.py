@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from numerics.arrays import FloatArray
-from quantization.calibrate import quantize_graph
-from quantization.graph import Graph
-from quantization.methods import get_method
-from quantization.recipe import Recipe
-from quantization.timm_compat import import_timm
-from quantization.tracing import trace
+from vitq.numerics.arrays import FloatArray
+from vitq.quantization.graph.graph import Graph
+from vitq.quantization.graph.timm_compat import import_timm
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.plan.methods import get_method
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.ranges.calibrate import quantize_graph
 
 SHAPE = (3, 32, 32)
 MEAN = (0.485, 0.456, 0.406)

@@ -8,11 +8,11 @@ import tvm
 import tvm_ffi
 from tvm import IRModule, relax
 
-from numerics.qparams import PerAxis, PerTensor, QuantParams
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.matching import constant, op_name, quantize_call
-from relay_passes.rewriting import MAIN, bindings_of
+from vitq.numerics.qparams import PerAxis, PerTensor, QuantParams
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.reading.matching import constant, op_name, quantize_call
+from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 Expr = Any
 

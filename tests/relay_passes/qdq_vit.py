@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from numerics.add import add_params, int_add
-from numerics.dyadic import rescale, to_dyadic
-from numerics.int_layernorm import int_layernorm, layernorm_params
-from numerics.matmul import int_matmul
-from numerics.qparams import QuantParams
-from numerics.shiftgelu import gelu_params, shiftgelu
-from numerics.shiftmax import (
+from vitq.numerics.add import add_params, int_add
+from vitq.numerics.dyadic import rescale, to_dyadic
+from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
+from vitq.numerics.matmul import int_matmul
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftgelu import gelu_params, shiftgelu
+from vitq.numerics.shiftmax import (
     SMALLEST_CODE_SUM,
     code_params,
     normalize_params,

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes.canonicalize_layout import CanonicalizeLayout
-from relay_passes.matching import constant
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
     assert_same_results,
     module,
 )
+from vitq.relay_passes.canonicalize_layout import CanonicalizeLayout
+from vitq.relay_passes.reading.matching import constant
 
 INPUT = {"x": ((3, 2, 4), "int8")}
 

@@ -2,18 +2,18 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.add import AddParams
-from numerics.dyadic import to_dyadic
-from numerics.errors import RangeError
-from numerics.int_layernorm import layernorm_params
-from numerics.ivit import IvitSoftmaxParams, ivit_gelu_params
-from numerics.qparams import QuantParams
-from numerics.shiftgelu import gelu_params
-from numerics.shiftmax import CODE_LIMIT, CodeParams, normalize_params
-from numerics.twin_codes import ONE_RANGE
-from relay_passes import dialect
-from relay_passes.check_accumulators import CheckAccumulators
 from tests.relay_passes.modules import module
+from vitq.numerics.add import AddParams
+from vitq.numerics.dyadic import to_dyadic
+from vitq.numerics.errors import RangeError
+from vitq.numerics.int_layernorm import layernorm_params
+from vitq.numerics.ivit import IvitSoftmaxParams, ivit_gelu_params
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftgelu import gelu_params
+from vitq.numerics.shiftmax import CODE_LIMIT, CodeParams, normalize_params
+from vitq.numerics.twin_codes import ONE_RANGE
+from vitq.relay_passes.check_accumulators import CheckAccumulators
+from vitq.relay_passes.dialect import calls as dialect
 
 OUT = QuantParams(np.float32(0.1), np.int32(0), -128, 127)
 

@@ -1,9 +1,9 @@
 import pytest
 from tvm import relax
 
-from numerics.errors import VitqError
-from relay_passes.check_integer_only import CheckIntegerOnly
 from tests.relay_passes.modules import module
+from vitq.numerics.errors import VitqError
+from vitq.relay_passes.check_integer_only import CheckIntegerOnly
 
 INPUT = {"x": ((2, 4), "int8")}
 

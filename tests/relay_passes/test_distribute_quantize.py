@@ -1,12 +1,12 @@
 from tvm import relax
 
-from relay_passes.distribute_quantize import DistributeQuantize
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
     assert_same_results,
     module,
 )
+from vitq.relay_passes.distribute_quantize import DistributeQuantize
 
 INPUTS = {"x": ((2, 1, 4), "float32"), "y": ((2, 2, 4), "float32")}
 

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from export.qdq import LOG_OF_2
-from numerics.log_codes import log_code_params
-from numerics.shiftmax import shiftmax_codes
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_shiftmax import LowerShiftmax
 from tests.relay_passes.modules import assert_declines, assert_rewrites, module
+from vitq.export.qdq import LOG_OF_2
+from vitq.numerics.log_codes import log_code_params
+from vitq.numerics.shiftmax import shiftmax_codes
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_shiftmax import LowerShiftmax
 
 INPUT = {"x": ((2, 3, 7), "int32")}
 SCALE = 0.00123456789

@@ -7,14 +7,14 @@ import pytest
 from torch import nn
 from tvm.relax.frontend.onnx import from_onnx
 
-from export.qdq import to_onnx
-from quantization.reference import IntegerReference
-from quantization.tracing import trace
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.pipeline import PassOptions, integerize
 from tests.quantization.vits import SHAPE, pixels, quantize, toy, unfused, vit
 from tests.relay_passes.modules import ops
+from vitq.export.qdq import to_onnx
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.run.reference import IntegerReference
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.pipeline import PassOptions, integerize
 
 BLOCKS = 2
 CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {

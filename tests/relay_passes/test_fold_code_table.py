@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.log_codes import log_code_params
-from numerics.shiftmax import code_params, shiftmax_codes
-from numerics.twin_codes import TwinCodes, twin_weights
-from relay_passes import dialect
-from relay_passes.fold_code_table import FoldCodeTable
-from relay_passes.interpreter import interpret
 from tests.relay_passes.modules import assert_declines, assert_rewrites, module
+from vitq.numerics.log_codes import log_code_params
+from vitq.numerics.shiftmax import code_params, shiftmax_codes
+from vitq.numerics.twin_codes import TwinCodes, twin_weights
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.fold_code_table import FoldCodeTable
+from vitq.relay_passes.interpreter.interpreter import interpret
 
 INPUT = {"x": ((2, 3, 7), "int32")}
 SCALE = 0.0123456789

@@ -1,14 +1,14 @@
 import numpy as np
 from tvm import relax
 
-from relay_passes.fold_constants import FoldConstants
-from relay_passes.matching import constant
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
     assert_same_results,
     module,
 )
+from vitq.relay_passes.fold_constants import FoldConstants
+from vitq.relay_passes.reading.matching import constant
 
 INPUT = {"x": ((3, 4), "float32")}
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes.fold_layernorm_scales import FoldLayernormScales
-from relay_passes.interpreter import interpret
-from relay_passes.matching import constant, read_quantize
-from relay_passes.rewriting import MAIN, bindings_of
 from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
+from vitq.relay_passes.fold_layernorm_scales import FoldLayernormScales
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.reading.matching import constant, read_quantize
+from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 C, N = 8, 6
 RNG = np.random.default_rng(2)

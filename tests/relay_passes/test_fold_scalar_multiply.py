@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes import dialect
-from relay_passes.fold_scalar_multiply import FoldScalarMultiply
-from relay_passes.matching import constant
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
     assert_same_results,
     module,
 )
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.fold_scalar_multiply import FoldScalarMultiply
+from vitq.relay_passes.reading.matching import constant
 
 INPUT = {"x": ((3, 4), "int32")}
 CODES = {"x": ((3, 4), "int8"), "y": ((3, 4), "int8")}

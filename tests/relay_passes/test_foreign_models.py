@@ -17,12 +17,12 @@ from torch import nn
 from torch.nn import functional
 from tvm.relax.frontend.onnx import from_onnx
 
-from numerics.errors import VitqError
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.pipeline import PassOptions, integerize
 from tests.foreign import session_of
 from tests.relay_passes.modules import ops
+from vitq.numerics.errors import VitqError
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.pipeline import PassOptions, integerize
 
 SHAPE, CHANNELS, HEADS = (1, 3, 8, 8), 16, 2
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)

@@ -3,12 +3,12 @@ import pytest
 import tvm
 from tvm import relax
 
-from numerics.qparams import QuantParams
-from numerics.shiftmax import SMALLEST_CODE_SUM, code_params, normalize_params
-from relay_passes import dialect
-from relay_passes.fuse_attention import FuseAttention
-from relay_passes.simplify_layout import SimplifyLayout
 from tests.relay_passes.modules import assert_declines, assert_same_results, module
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftmax import SMALLEST_CODE_SUM, code_params, normalize_params
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.fuse_attention import FuseAttention
+from vitq.relay_passes.simplify_layout import SimplifyLayout
 
 B, N, H, D = 2, 5, 3, 4
 INPUT = {"qkv": ((B, N, 3 * H * D), "int8")}

@@ -2,18 +2,18 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.add import AddParams, add_params
-from numerics.dyadic import to_dyadic
-from numerics.qparams import QuantParams
-from numerics.shiftgelu import gelu_params
-from relay_passes import dialect
-from relay_passes.fuse_epilogue import FuseEpilogue
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
     assert_same_results,
     module,
 )
+from vitq.numerics.add import AddParams, add_params
+from vitq.numerics.dyadic import to_dyadic
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftgelu import gelu_params
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.fuse_epilogue import FuseEpilogue
 
 B, N, K, C = 2, 5, 8, 12
 X = {"x": ((B, N, K), "int8")}

@@ -2,10 +2,6 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes import dialect
-from relay_passes.hoist_quantize import HoistQuantize
-from relay_passes.matching import constant, read_quantize
-from relay_passes.rewriting import MAIN, bindings_of
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
@@ -13,6 +9,10 @@ from tests.relay_passes.modules import (
     module,
     ops,
 )
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.hoist_quantize import HoistQuantize
+from vitq.relay_passes.reading.matching import constant, read_quantize
+from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 BATCH, TOKENS, HEADS, DEPTH = 2, 5, 2, 4
 CHANNELS = HEADS * DEPTH

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.errors import VitqError
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.matching import constant
 from tests.relay_passes.modules import module
+from vitq.numerics.errors import VitqError
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.reading.matching import constant
 
 
 def test_a_table_for_each_channel():

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.add import add_params, int_add
-from numerics.qparams import QuantParams
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_add import LowerAdd
 from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
+from vitq.numerics.add import add_params, int_add
+from vitq.numerics.qparams import QuantParams
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_add import LowerAdd
 
 SHAPE = (2, 5, 8)
 FULL = {"a": (SHAPE, "int16"), "b": (SHAPE, "int8")}

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.int_layernorm import int_layernorm, layernorm_params
-from numerics.qparams import QuantParams
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_layernorm import LowerLayernorm
-from relay_passes.matching import constant
 from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
+from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
+from vitq.numerics.qparams import QuantParams
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_layernorm import LowerLayernorm
+from vitq.relay_passes.reading.matching import constant
 
 C = 12
 GAMMA = np.linspace(-1, 2, C, dtype=np.float32)

@@ -2,12 +2,6 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.dyadic import rescale, to_dyadic
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_linear import LowerLinear
-from relay_passes.matching import constant
-from relay_passes.rewriting import MAIN, bindings_of
 from tests.relay_passes.modules import (
     assert_declines,
     assert_same_results,
@@ -15,6 +9,12 @@ from tests.relay_passes.modules import (
     ops,
     random_inputs,
 )
+from vitq.numerics.dyadic import rescale, to_dyadic
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_linear import LowerLinear
+from vitq.relay_passes.reading.matching import constant
+from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 K, N = 24, 6
 RNG = np.random.default_rng(3)

@@ -2,11 +2,6 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_matmul import LowerMatmul
-from relay_passes.matching import read_dequantize
-from relay_passes.rewriting import MAIN, bindings_of
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
@@ -15,6 +10,11 @@ from tests.relay_passes.modules import (
     ops,
     random_inputs,
 )
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_matmul import LowerMatmul
+from vitq.relay_passes.reading.matching import read_dequantize
+from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 INPUTS = {"a": ((2, 3, 5, 8), "int8"), "b": ((2, 3, 8, 4), "uint8")}
 

@@ -2,18 +2,18 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.qparams import QuantParams
-from numerics.shiftmax import (
+from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftmax import (
     SMALLEST_CODE_SUM,
     code_params,
     normalize_params,
     normalized_matmul,
     shiftmax_codes,
 )
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_normalized_matmul import LowerNormalizedMatmul
-from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_normalized_matmul import LowerNormalizedMatmul
 
 INPUTS = {"s": ((2, 3, 5), "int16"), "v": ((2, 5, 4), "int8")}
 PARAMS = code_params(2e-4)

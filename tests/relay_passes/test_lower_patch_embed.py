@@ -2,11 +2,6 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.dyadic import rescale, to_dyadic
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_patch_embed import LowerPatchEmbed
-from relay_passes.matching import constant
 from tests.relay_passes.modules import (
     assert_declines,
     assert_same_results,
@@ -14,6 +9,11 @@ from tests.relay_passes.modules import (
     ops,
     random_inputs,
 )
+from vitq.numerics.dyadic import rescale, to_dyadic
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_patch_embed import LowerPatchEmbed
+from vitq.relay_passes.reading.matching import constant
 
 N, PATCH = 5, 4
 RNG = np.random.default_rng(5)

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.dyadic import requantize, to_dyadic
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_pooling import LowerPooling
 from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
+from vitq.numerics.dyadic import requantize, to_dyadic
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_pooling import LowerPooling
 
 L = 7
 

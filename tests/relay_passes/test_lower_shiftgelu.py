@@ -2,14 +2,6 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.ivit import ivit_gelu_params, ivit_shiftgelu
-from numerics.qparams import QuantParams
-from numerics.shiftgelu import gelu_params, shiftgelu
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_shiftgelu import LowerShiftgelu
-from relay_passes.matching import constant
-from relay_passes.nonlinear import Nonlinear
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
@@ -17,6 +9,14 @@ from tests.relay_passes.modules import (
     ops,
     random_inputs,
 )
+from vitq.numerics.ivit import ivit_gelu_params, ivit_shiftgelu
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftgelu import gelu_params, shiftgelu
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_shiftgelu import LowerShiftgelu
+from vitq.relay_passes.nonlinear import Nonlinear
+from vitq.relay_passes.reading.matching import constant
 
 INPUT = {"x": ((4, 6), "int16")}
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.ivit import ivit_shiftmax, ivit_softmax_params
-from numerics.qparams import QuantParams
-from numerics.shiftmax import (
+from tests.relay_passes.modules import assert_declines, assert_rewrites, module, ops
+from vitq.numerics.ivit import ivit_shiftmax, ivit_softmax_params
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftmax import (
     SMALLEST_WIDE_SUM,
     code_params,
     normalize_params,
@@ -12,11 +13,10 @@ from numerics.shiftmax import (
     shiftmax_codes,
     shiftmax_params,
 )
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_shiftmax import LowerShiftmax
-from relay_passes.nonlinear import Nonlinear
-from tests.relay_passes.modules import assert_declines, assert_rewrites, module, ops
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_shiftmax import LowerShiftmax
+from vitq.relay_passes.nonlinear import Nonlinear
 
 INPUT = {"x": ((2, 3, 7), "int32")}
 SCALE = 0.0123456789

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from tvm.relax.frontend.onnx import from_onnx
 
-from numerics.errors import VitqError
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.pipeline import Nonlinear, PassOptions, integerize
 from tests.relay_passes import qdq_vit
 from tests.relay_passes.modules import ops
+from vitq.numerics.errors import VitqError
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.pipeline import Nonlinear, PassOptions, integerize
 
 WEIGHTS = qdq_vit.make_weights()
 MODEL = qdq_vit.build(WEIGHTS)

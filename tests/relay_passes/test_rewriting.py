@@ -4,9 +4,9 @@ import pytest
 import tvm
 from tvm import relax
 
-from relay_passes.matching import constant, op_name
-from relay_passes.rewriting import BindingPass, DeclineError
 from tests.relay_passes.modules import module, ops
+from vitq.relay_passes.reading.matching import constant, op_name
+from vitq.relay_passes.rewriting import BindingPass, DeclineError
 
 INPUT = {"x": ((2, 4), "int8")}
 
@@ -44,7 +44,7 @@ def test_a_pass_that_changes_nothing_keeps_the_module():
 
 def test_a_refusal_is_logged_with_its_node(caplog):
     step = DropReshape()
-    with caplog.at_level(logging.DEBUG, "relay_passes.rewriting"):
+    with caplog.at_level(logging.DEBUG, "vitq.relay_passes.rewriting"):
         assert ops(step(reshapes((2, 2, 2)))) == ["reshape", "permute_dims"]
     assert step.declines == {"lv": "DropReshape: rank 3"}
     assert "DropReshape leaves lv (relax.reshape): rank 3" in caplog.text

@@ -2,14 +2,14 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.matching import constant
-from relay_passes.select_tokens_early import SelectTokensEarly
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
     assert_same_results,
     module,
 )
+from vitq.relay_passes.reading.matching import constant
+from vitq.relay_passes.select_tokens_early import SelectTokensEarly
 
 INPUT = {"x": ((2, 5, 8), "float32")}
 GAMMA = constant(np.linspace(-1, 2, 8, dtype=np.float32))

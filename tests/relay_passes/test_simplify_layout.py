@@ -1,13 +1,13 @@
 import pytest
 from tvm import relax
 
-from relay_passes.simplify_layout import SimplifyLayout
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
     assert_same_results,
     module,
 )
+from vitq.relay_passes.simplify_layout import SimplifyLayout
 
 INPUT = {"x": ((2, 6, 5), "int8")}
 

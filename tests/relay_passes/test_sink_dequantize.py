@@ -2,9 +2,6 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes.matching import read_dequantize
-from relay_passes.rewriting import MAIN, bindings_of
-from relay_passes.sink_dequantize import SinkDequantize
 from tests.relay_passes.modules import (
     assert_declines,
     assert_rewrites,
@@ -12,6 +9,9 @@ from tests.relay_passes.modules import (
     module,
     ops,
 )
+from vitq.relay_passes.reading.matching import read_dequantize
+from vitq.relay_passes.rewriting import MAIN, bindings_of
+from vitq.relay_passes.sink_dequantize import SinkDequantize
 
 INPUT = {"x": ((2, 3, 4), "int8")}
 LAYOUTS = {

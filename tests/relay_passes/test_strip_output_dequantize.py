@@ -2,8 +2,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.strip_output_dequantize import OutputInfo, StripOutputDequantize
 from tests.relay_passes.modules import assert_declines, assert_rewrites, module
+from vitq.relay_passes.strip_output_dequantize import OutputInfo, StripOutputDequantize
 
 INPUT = {"x": ((3, 4), "int16")}
 

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from numerics.qparams import QuantParams
-from numerics.shiftgelu import gelu_params, shiftgelu
-from numerics.twin import Twin
-from relay_passes import dialect
-from relay_passes.interpreter import interpret
-from relay_passes.lower_shiftgelu import LowerShiftgelu
 from tests.relay_passes.modules import assert_declines, assert_rewrites, module
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftgelu import gelu_params, shiftgelu
+from vitq.numerics.twin import Twin
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.lower_shiftgelu import LowerShiftgelu
 
 INPUT = {"x": ((2, 5), "int16")}
 X_SCALE, SCALE = 2e-4, 0.02

@@ -2,8 +2,8 @@
 
 import pytest
 
-from compiler.cuda import nvrtc, toolchain
-from compiler.cuda.places import find_tool
+from vitq.compiler.nvidia import nvrtc, toolchain
+from vitq.compiler.nvidia.places import find_tool
 
 needs_compiler = pytest.mark.skipif(
     find_tool("nvcc") is None and nvrtc.version() is None,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from compiler.artifacts import Artifact
-from compiler.compile import CompileOptions, compile_model
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.support.artifacts import Artifact
 
 
 @pytest.fixture(scope="session")

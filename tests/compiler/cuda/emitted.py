@@ -1,8 +1,8 @@
 """Runs the very CUDA text that TVM emits, compiled by a C++ compiler for this processor.
 
-The emulator (`compiler.cuda.emulator`) runs kernels as written; this runs what TVM's passes
-and code generator made of them. Only our own instructions (`compiler.cuda.intrinsics`) and CUDA's
-keywords are replaced, by ``cuda_on_cpu.h``.
+The emulator (`compiler.kernels.cuda.emulator.emulator`) runs kernels as written; this runs what
+TVM's passes and code generator made of them. Only our own instructions
+(`compiler.kernels.cuda.intrinsics`) and CUDA's keywords are replaced, by ``cuda_on_cpu.h``.
 """
 
 import ctypes
@@ -15,10 +15,10 @@ import numpy as np
 from tvm import IRModule
 from tvm.target import Target as TvmTarget
 
-from compiler.cuda.build import build_executable
-from compiler.cuda.device_functions import QUALIFIER, SOURCES
-from compiler.targets import Target, find_compiler, get_target
-from numerics.arrays import IntArray
+from vitq.compiler.kernels.cuda.device_functions import QUALIFIER, SOURCES
+from vitq.compiler.nvidia.build import build_executable
+from vitq.compiler.target.table import Target, find_compiler, get_target
+from vitq.numerics.arrays import IntArray
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 SHARED_BYTES = 1 << 18
@@ -37,7 +37,7 @@ class EmittedKernels:
     """The kernels of a lowered module, on this processor.
 
     Args:
-        lowered: from `compiler.lower_kernels`.
+        lowered: from `compiler.codegen.lower_kernels`.
         target: with a GPU.
         folder: for the library.
     """
@@ -60,7 +60,7 @@ class EmittedKernels:
         self.library = ctypes.CDLL(str(folder / "kernels.so"))
 
     def run(self, name: str, inputs: list[IntArray], out: IntArray) -> IntArray:
-        """One launch; as `compiler.cuda.emulator.run_kernel`."""
+        """One launch; as `compiler.kernels.cuda.emulator.emulator.run_kernel`."""
         kernel = self.kernels[name]
         arrays = [np.ascontiguousarray(array) for array in inputs]
         result = np.full(out.shape, 0x5A, out.dtype)

@@ -7,13 +7,13 @@ import numpy as np
 from tvm import relax
 from tvm.target import Target as TvmTarget
 
-from compiler.cuda.emulator import run_kernel
-from compiler.lower_kernels import Choose, lower_kernels, untuned
-from compiler.targets import Target
-from numerics.arrays import IntArray, UInt8Array
-from relay_passes.interpreter import evaluate
-from relay_passes.matching import dtype_of, is_constant, op_name, shape_of
-from relay_passes.rewriting import MAIN, bindings_of
+from vitq.compiler.codegen.lower_kernels import Choose, lower_kernels, untuned
+from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
+from vitq.compiler.target.table import Target
+from vitq.numerics.arrays import IntArray, UInt8Array
+from vitq.relay_passes.interpreter.interpreter import evaluate
+from vitq.relay_passes.reading.matching import dtype_of, is_constant, op_name, shape_of
+from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 Run = Callable[[str, list[IntArray], IntArray], IntArray]
 """Kernel's name, inputs, an array like the output; returns the output."""
@@ -25,7 +25,7 @@ def lower(mod: Any, target: Target, choose: Choose = untuned) -> Any:
 
 
 def emulator(lowered: Any) -> Run:
-    """Kernels in `compiler.cuda.emulator`."""
+    """Kernels in `compiler.kernels.cuda.emulator.emulator`."""
     calls = [b.value for b in bindings_of(lowered[MAIN]) if isinstance(b.value, relax.Call)]
     kernels = [call for call in calls if op_name(call) == "relax.call_tir"]
     known = {

@@ -10,15 +10,15 @@ from typing import Any
 import tvm
 from tvm import tirx
 
-from compiler.cuda import driver
-from compiler.cuda.contract import Operator, operators_of
-from compiler.gpu_kit.contents import GOLDEN_FILES, LIBRARIES, MODEL_FILES
-from compiler.kernels import builder
-from compiler.targets import find_compiler, get_target
-from compiler.tuning.measure import save_constants
-from numerics.add import AddParams
-from relay_passes import dialect
 from tests.relay_passes.modules import module
+from vitq.compiler.codegen.contract import Operator, operators_of
+from vitq.compiler.gpu_kit.contents import GOLDEN_FILES, LIBRARIES, MODEL_FILES
+from vitq.compiler.kernels.cpu import builder
+from vitq.compiler.nvidia import driver
+from vitq.compiler.target.table import find_compiler, get_target
+from vitq.compiler.tuning.measure import save_constants
+from vitq.numerics.add import AddParams
+from vitq.relay_passes.dialect import calls as dialect
 
 PACKAGE = Path(driver.__file__).parent.parent
 HOST_GPU = """

@@ -5,13 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.cuda.attention_codes import DISTANCE, EXPONENT, MULTIPLIER, FastCodes, fast_codes
-from compiler.cuda.emit import flat, get, index, launch, put
-from compiler.cuda.emulator import run_kernel
-from compiler.kernels.builder import build
-from compiler.kernels.types import TensorType
-from numerics.dyadic import rescale, scalar_dyadic
-from numerics.shiftmax import CODE_LIMIT, CodeParams, code_weights
+from vitq.compiler.kernels.cpu.builder import build
+from vitq.compiler.kernels.cuda.attention_codes import (
+    DISTANCE,
+    EXPONENT,
+    MULTIPLIER,
+    FastCodes,
+    fast_codes,
+)
+from vitq.compiler.kernels.cuda.emit import flat, get, index, launch, put
+from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
+from vitq.compiler.kernels.kernel import TensorType
+from vitq.numerics.dyadic import rescale, scalar_dyadic
+from vitq.numerics.shiftmax import CODE_LIMIT, CodeParams, code_weights
 
 THREADS = 1024
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from compiler.artifacts import METADATA_NAME, read_json
-from compiler.cli import app
-from compiler.cuda import checking
-from compiler.cuda.memory import EmulationError
-from compiler.gpu_kit.drawing import CASES
-from compiler.verify import IntegersDifferError, verify_emulated
-from numerics.errors import VitqError
 from tests.compiler.cuda.compilers import needs_compiler
+from vitq.compiler.cli.main import app
+from vitq.compiler.gpu_kit.drawing import CASES
+from vitq.compiler.kernels.cuda.emulator.memory import EmulationError
+from vitq.compiler.stages import emulate as checking
+from vitq.compiler.stages.verify import IntegersDifferError, verify_emulated
+from vitq.compiler.support.artifacts import METADATA_NAME, read_json
+from vitq.numerics.errors import VitqError
 
 
 @needs_compiler

@@ -10,26 +10,26 @@ import pytest
 from tvm import IRModule, relax
 from tvm.target import Target as TvmTarget
 
-from compiler import launches
-from compiler.artifacts import LIBRARY_NAME, METADATA_NAME, Artifact, read_json
-from compiler.compile import CompileOptions, compile_model
-from compiler.cuda import driver, fatbin, nvrtc, toolchain
-from compiler.cuda.build import build_executable, require_machine_code
-from compiler.cuda.pipeline import DEPENDENT_TAG
-from compiler.cuda.places import find_tool
-from compiler.cuda.tile import KNOBS, Tile
-from compiler.gpus import SPECIFIC
-from compiler.importing import ImportedModel, Meaning, import_model
-from compiler.kernels.types import Kernel, Schedule
-from compiler.lower_kernels import Choose, lower_kernels, untuned
-from compiler.run import open_compiled, run
-from compiler.targets import Target, find_compiler, get_target
-from compiler.verify import verify
-from numerics.errors import VitqError
-from relay_passes.interpreter import interpret
 from tests.compiler.cuda.compilers import needs_compiler
 from tests.compiler.cuda.emitted import EmittedKernels
 from tests.compiler.cuda.emulated_model import emulator, lower, run_model
+from vitq.compiler.codegen import launches
+from vitq.compiler.codegen.importing import ImportedModel, Meaning, import_model
+from vitq.compiler.codegen.lower_kernels import Choose, lower_kernels, untuned
+from vitq.compiler.kernels.cuda.tile import KNOBS, Tile
+from vitq.compiler.kernels.kernel import Kernel, Schedule
+from vitq.compiler.nvidia import driver, fatbin, nvrtc, toolchain
+from vitq.compiler.nvidia.build import build_executable, require_machine_code
+from vitq.compiler.nvidia.pipeline import DEPENDENT_TAG
+from vitq.compiler.nvidia.places import find_tool
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.run import open_compiled, run
+from vitq.compiler.stages.verify import verify
+from vitq.compiler.support.artifacts import LIBRARY_NAME, METADATA_NAME, Artifact, read_json
+from vitq.compiler.target.gpus import SPECIFIC
+from vitq.compiler.target.table import Target, find_compiler, get_target
+from vitq.numerics.errors import VitqError
+from vitq.relay_passes.interpreter.interpreter import interpret
 
 BLOCKS = 4
 """Of the embedded model."""

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from compiler.artifacts import Artifact
-from compiler.cuda.checking import emulate
-from compiler.cuda.contract import Operator, operators_of
-from compiler.gpu_kit.drawing import CASES, EXTREME, RANDOM, Activation, digest, draw
-from compiler.importing import Meaning, import_model
-from compiler.targets import get_target
-from compiler.tuning.workload import task_text
-from numerics.add import AddParams, int_add
-from numerics.arrays import IntArray
-from numerics.dyadic import to_dyadic
-from relay_passes import dialect
-from relay_passes.interpreter import evaluate
-from relay_passes.matching import is_constant
 from tests.relay_passes.modules import Body, module
+from vitq.compiler.codegen.contract import Operator, operators_of
+from vitq.compiler.codegen.importing import Meaning, import_model
+from vitq.compiler.gpu_kit.drawing import CASES, EXTREME, RANDOM, Activation, digest, draw
+from vitq.compiler.stages.emulate import emulate
+from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.target.table import get_target
+from vitq.compiler.tuning.workload import task_text
+from vitq.numerics.add import AddParams, int_add
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.dyadic import to_dyadic
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import evaluate
+from vitq.relay_passes.reading.matching import is_constant
 
 FEATURES = get_target("cuda").features
 

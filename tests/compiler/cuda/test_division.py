@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from compiler.cuda.division import QUOTIENT_BITS, quotient
-from compiler.cuda.warp import leading_zeros
-from numerics.arrays import IntArray
+from vitq.compiler.kernels.cuda.division import QUOTIENT_BITS, quotient
+from vitq.compiler.kernels.cuda.emulator.warp import leading_zeros
+from vitq.numerics.arrays import IntArray
 
 LARGEST = (1 << QUOTIENT_BITS) - 1
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from compiler.cuda.emit import RESIDENT, ceil_div, spread
-from compiler.cuda.tile import RESERVED
-from compiler.gpus import ARCHITECTURES
+from vitq.compiler.kernels.cuda.emit import RESIDENT, ceil_div, spread
+from vitq.compiler.kernels.cuda.tile import RESERVED
+from vitq.compiler.target.gpus import ARCHITECTURES
 
 SHARED_OF_A_MULTIPROCESSOR = 228 * 1024
 HOPPER = ARCHITECTURES["sm_90"]

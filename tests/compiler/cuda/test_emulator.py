@@ -5,8 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.cuda import intrinsics, loading, mainloop
-from compiler.cuda.emit import (
+from tests.compiler.kernels.util import GPU, run_op
+from vitq.compiler.kernels import kernel as types
+from vitq.compiler.kernels.cpu.builder import build
+from vitq.compiler.kernels.cuda import intrinsics, loading, mainloop
+from vitq.compiler.kernels.cuda.emit import (
     Shared,
     address,
     flat,
@@ -18,13 +21,10 @@ from compiler.cuda.emit import (
     serial,
     when,
 )
-from compiler.cuda.emulator import EmulationError, run_kernel
-from compiler.kernels import types
-from compiler.kernels.builder import build
-from compiler.kernels.types import TensorType
-from numerics.dyadic import Dyadic, rescale
-from numerics.matmul import int_matmul
-from tests.compiler.kernels.util import GPU, run_op
+from vitq.compiler.kernels.cuda.emulator.emulator import EmulationError, run_kernel
+from vitq.compiler.kernels.kernel import TensorType
+from vitq.numerics.dyadic import Dyadic, rescale
+from vitq.numerics.matmul import int_matmul
 
 WORDS = TensorType((64,), "int32")
 

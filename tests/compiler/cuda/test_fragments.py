@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from compiler.cuda import fragments
-from compiler.cuda.device_functions import MAX_PENDING
-from compiler.cuda.warp import leading_zeros
+from vitq.compiler.kernels.cuda.device_functions import MAX_PENDING
+from vitq.compiler.kernels.cuda.emulator import fragments
+from vitq.compiler.kernels.cuda.emulator.warp import leading_zeros
 
 
 @pytest.mark.parametrize("signs", ["s8s8", "u8s8", "s8u8", "u8u8"])

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.cuda.gelu_table import TABLE_SIZES, gelu_table, look_up
-from numerics.qparams import QuantParams
-from numerics.shiftgelu import GeluParams, gelu_params, shiftgelu
-from numerics.twin import Twin
+from vitq.compiler.kernels.cuda.gelu_table import TABLE_SIZES, gelu_table, look_up
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftgelu import GeluParams, gelu_params, shiftgelu
+from vitq.numerics.twin import Twin
 
 SIXTEEN = (-(2**15), 2**15 - 1)
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.deploy.bundle import Bundle
-from compiler.gpu_kit.contents import open_kit
-from compiler.gpu_kit.ffi import RuntimeFailedError
-from compiler.gpu_kit.kernels import roofline
-from compiler.gpu_kit.model import Model
-from compiler.gpu_kit.timing import summary
 from tests.compiler.cuda.host_gpu import HOST_MAIN, run_alone, write_kit
+from vitq.compiler.deploy.bundle import Bundle
+from vitq.compiler.gpu_kit.contents import open_kit
+from vitq.compiler.gpu_kit.ffi import RuntimeFailedError
+from vitq.compiler.gpu_kit.kernels import roofline
+from vitq.compiler.gpu_kit.model import Model
+from vitq.compiler.gpu_kit.timing import summary
 
 RUNNER = """
 from gpu_kit.ffi import RuntimeFailedError
@@ -23,7 +23,7 @@ folder = Path(sys.argv[1])
 pixels, codes = (np.load(folder / f"golden_{what}.npy") for what in ("pixels", "codes"))
 model = Model(folder)
 assert (model(pixels) == codes).all()
-assert not {"tvm", "tvm_ffi", "compiler", "torch"} & set(sys.modules)
+assert not {"tvm", "tvm_ffi", "vitq", "torch"} & set(sys.modules)
 import torch
 out = model.run(torch.from_numpy(pixels[:1].copy()))
 for found in (torch.from_dlpack(out).numpy(), np.from_dlpack(out), out.numpy()):
@@ -63,7 +63,7 @@ def kit(whole_kit: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole_kit, tmp_path / "kit"))
 
 
-ALONE = 'assert not {"tvm", "tvm_ffi", "compiler", "numerics"} & set(sys.modules)'
+ALONE = 'assert not {"tvm", "tvm_ffi", "vitq"} & set(sys.modules)'
 
 
 def run_kit(kit: Path, code: str, *options: str) -> tuple[dict[str, Any], str]:

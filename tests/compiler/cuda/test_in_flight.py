@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.cuda import intrinsics
-from compiler.cuda.emulator import EmulationError
-from compiler.cuda.tile import Tile
-from compiler.gpus import ARCHITECTURES
-from compiler.kernels import TensorType, types
-from compiler.lower_kernels import lower_op
 from tests.compiler.kernels.test_gemm import linear_call
 from tests.compiler.kernels.util import random_codes, run_lowered, tensor_type
+from vitq.compiler.codegen.lower_kernels import lower_op
+from vitq.compiler.kernels import kernel as types
+from vitq.compiler.kernels.cpu.lowering import TensorType
+from vitq.compiler.kernels.cuda import intrinsics
+from vitq.compiler.kernels.cuda.emulator.emulator import EmulationError
+from vitq.compiler.kernels.cuda.tile import Tile
+from vitq.compiler.target.gpus import ARCHITECTURES
 
 HOPPER = ARCHITECTURES["sm_90"]
 

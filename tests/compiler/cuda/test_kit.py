@@ -9,25 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.artifacts import Artifact
-from compiler.benchmark.show import BenchmarkRequest, run_benchmark
-from compiler.cuda import candidates, driver
-from compiler.cuda.candidates import candidates_of, compile_points
-from compiler.cuda.fatbin import contents
-from compiler.cuda.kit import KitOptions, build_kit
-from compiler.cuda.tile import Tile
-from compiler.deploy.bundle import DeployOptions, deploy
-from compiler.gpu_kit.kernels import read_tasks
-from compiler.importing import Meaning, import_model
-from compiler.kernels import TensorType
-from compiler.lower_kernels import lower_op
-from compiler.targets import get_target
-from compiler.tune import TuneOptions, tune
-from compiler.tuning import log as logs
-from compiler.tuning.schedules import LOG, open_schedules
-from compiler.tuning.workload import Task, extract
-from numerics.errors import VitqError
 from tests.compiler.cuda.compilers import needs_compiler
+from vitq.compiler.benchmark.kit import KitOptions, build_kit
+from vitq.compiler.cli.benchmark_report import BenchmarkRequest, run_benchmark
+from vitq.compiler.codegen.importing import Meaning, import_model
+from vitq.compiler.codegen.lower_kernels import lower_op
+from vitq.compiler.deploy.bundle import DeployOptions, deploy
+from vitq.compiler.gpu_kit.kernels import read_tasks
+from vitq.compiler.kernels.cpu.lowering import TensorType
+from vitq.compiler.kernels.cuda.tile import Tile
+from vitq.compiler.nvidia import driver
+from vitq.compiler.nvidia.fatbin import contents
+from vitq.compiler.stages.tune import TuneOptions, tune
+from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.target.table import get_target
+from vitq.compiler.tuning import candidates
+from vitq.compiler.tuning import log as logs
+from vitq.compiler.tuning.candidates import candidates_of, compile_points
+from vitq.compiler.tuning.schedules import LOG, open_schedules
+from vitq.compiler.tuning.workload import Task, extract
+from vitq.numerics.errors import VitqError
 
 no_gpu = pytest.mark.skipif(driver.why_no_gpu() is None, reason="there is an NVIDIA GPU here")
 GPU = get_target("cuda")
@@ -35,7 +36,7 @@ GPU = get_target("cuda")
 
 @needs_compiler
 def test_a_gpu_bundle_has_what_a_gpu_needs(artifact: Artifact, tmp_path: Path) -> None:
-    from compiler.compile import CompileOptions, compile_model
+    from vitq.compiler.stages.compile import CompileOptions, compile_model
 
     folder = compile_model(artifact.folder, CompileOptions(target="cuda"))
     bundle = deploy(folder, DeployOptions(tmp_path / "bundle"))
@@ -230,9 +231,9 @@ def test_without_a_gpu_tune_and_benchmark_say_what_to_do(artifact: Artifact) -> 
 @needs_compiler
 def test_tvms_float_model_compiles_for_a_gpu(artifact: Artifact, tmp_path: Path) -> None:
     """The contestant in single precision; products in half precision take minutes to build."""
-    from compiler.benchmark.prepare import Task as Contest
-    from compiler.benchmark.prepare import float_onnx
-    from compiler.cuda.tvm_float import build_float_library
+    from vitq.compiler.benchmark.prepare import Task as Contest
+    from vitq.compiler.benchmark.prepare import float_onnx
+    from vitq.compiler.benchmark.tvm_float_gpu import build_float_library
 
     source = float_onnx(Contest(artifact, "cuda", 1))
     build_float_library(source, GPU, tmp_path / "model.so", half=False)

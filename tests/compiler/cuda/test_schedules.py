@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from compiler.cuda.tile import KNOBS, Needs, Tile, tile_of
-from compiler.features import GpuFeatures
-from compiler.gpus import ARCHITECTURES
-from compiler.kernels import TensorType
-from compiler.lower_kernels import lower_op
-from compiler.tuning.schedules import is_valid
 from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
 from tests.compiler.kernels.util import GPU, random_codes, run_lowered, run_op, tensor_type
+from vitq.compiler.codegen.lower_kernels import lower_op
+from vitq.compiler.kernels.cpu.lowering import TensorType
+from vitq.compiler.kernels.cuda.tile import KNOBS, Needs, Tile, tile_of
+from vitq.compiler.target.features import GpuFeatures
+from vitq.compiler.target.gpus import ARCHITECTURES
+from vitq.compiler.tuning.schedules import is_valid
 
 HOPPER = ARCHITECTURES["sm_90"]
 LARGE = GpuFeatures(processors=1, shared_bytes=160 * 1024, macs=2048)

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
-from compiler.export import export
-from compiler.importing import Meaning, import_model
-from compiler.quantize import QuantizeOptions, quantize
-from compiler.targets import get_target
-from numerics.twin_codes import ONE_RANGE
-from quantization import artifact as storage
-from quantization.attention_codes import twin_codes_of
-from quantization.graph import OpKind
-from quantization.reference import IntegerReference
-from quantization.twin_ranges import twin_of
 from tests.compiler.cuda.compilers import needs_compiler
 from tests.compiler.cuda.emitted import EmittedKernels
 from tests.compiler.cuda.emulated_model import lower, run_model
+from vitq.compiler.codegen.importing import Meaning, import_model
+from vitq.compiler.stages.export import export
+from vitq.compiler.stages.quantize import QuantizeOptions, quantize
+from vitq.compiler.target.table import get_target
+from vitq.numerics.twin_codes import ONE_RANGE
+from vitq.quantization.graph import artifact as storage
+from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.plan.attention_codes import twin_codes_of
+from vitq.quantization.plan.twin_ranges import twin_of
+from vitq.quantization.run.reference import IntegerReference
 
 
 @needs_compiler

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from compiler.features import Features
-from compiler.kernels import CpuFeatures, TensorType
-from compiler.kernels.octaves import half_constants
-from numerics.arrays import IntArray
-from numerics.exp2 import exp2_fraction
-from numerics.log_codes import code_table, log_code_params
-from numerics.matmul import int_matmul
-from numerics.qparams import QuantParams
-from numerics.shiftmax import (
+from tests.compiler.kernels.util import FEATURES, GPU, random_codes, run_op
+from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
+from vitq.compiler.kernels.cpu.octaves import half_constants
+from vitq.compiler.target.features import Features
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.exp2 import exp2_fraction
+from vitq.numerics.log_codes import code_table, log_code_params
+from vitq.numerics.matmul import int_matmul
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftmax import (
     CODE_LIMIT,
     SMALLEST_CODE_SUM,
     SMALLEST_WIDE_SUM,
@@ -24,8 +25,7 @@ from numerics.shiftmax import (
     shiftmax_codes,
     shiftmax_params,
 )
-from numerics.twin_codes import ONE_RANGE, TwinCodes
-from tests.compiler.kernels.util import FEATURES, GPU, random_codes, run_op
+from vitq.numerics.twin_codes import ONE_RANGE, TwinCodes
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from compiler.kernels import CpuFeatures, TensorType, lower_op, supported_ops
-from numerics.add import add_params, int_add
-from numerics.dyadic import Dyadic, requantize, rescale, to_dyadic
-from numerics.errors import VitqError
-from numerics.qparams import QuantParams
-from numerics.shiftgelu import gelu_params, shiftgelu
-from numerics.twin import Twin
 from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_op
+from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType, lower_op, supported_ops
+from vitq.numerics.add import add_params, int_add
+from vitq.numerics.dyadic import Dyadic, requantize, rescale, to_dyadic
+from vitq.numerics.errors import VitqError
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftgelu import gelu_params, shiftgelu
+from vitq.numerics.twin import Twin
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 

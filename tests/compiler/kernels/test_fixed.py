@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tvm
 
-from compiler.kernels import CpuFeatures, TensorType
-from compiler.kernels.builder import Buffer, Expr, build, for_chunks, load, store
-from compiler.kernels.fixed import halves_for
-from numerics.exp2 import mulhrs
 from tests.compiler.kernels.util import CPU_FEATURES, compile_function
+from vitq.compiler.kernels.cpu.builder import Buffer, Expr, build, for_chunks, load, store
+from vitq.compiler.kernels.cpu.fixed import halves_for
+from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
+from vitq.numerics.exp2 import mulhrs
 
 FEATURE_IDS = pytest.mark.parametrize("features", CPU_FEATURES, ids=lambda f: f.dot)
 SIZE = 1 << 15

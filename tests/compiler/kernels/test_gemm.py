@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from compiler.kernels import CpuFeatures, TensorType
-from compiler.lower_kernels import lower_op
-from numerics.add import add_params, int_add
-from numerics.arrays import IntArray
-from numerics.dyadic import Dyadic, rescale, to_dyadic
-from numerics.matmul import int_matmul
-from numerics.qparams import QuantParams
-from numerics.shiftgelu import gelu_params, shiftgelu
-from numerics.twin import Twin
 from tests.compiler.kernels.util import FEATURES, HOST, random_codes, run_lowered, run_op
+from vitq.compiler.codegen.lower_kernels import lower_op
+from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
+from vitq.numerics.add import add_params, int_add
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.dyadic import Dyadic, rescale, to_dyadic
+from vitq.numerics.matmul import int_matmul
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftgelu import gelu_params, shiftgelu
+from vitq.numerics.twin import Twin
 
 LinearCall = tuple[list[IntArray], IntArray]
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from compiler.kernels import CpuFeatures, TensorType
-from numerics.arrays import IntArray
-from numerics.ivit import (
+from tests.compiler.kernels.util import FEATURES, random_codes, run_op
+from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.ivit import (
     UNIT_LIMIT,
     IvitSoftmaxParams,
     ivit_gelu_params,
@@ -13,8 +14,7 @@ from numerics.ivit import (
     ivit_shiftmax,
     ivit_softmax_params,
 )
-from numerics.qparams import QuantParams
-from tests.compiler.kernels.util import FEATURES, random_codes, run_op
+from vitq.numerics.qparams import QuantParams
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 SMALLEST, LARGEST = 2.0**-20, 1.9

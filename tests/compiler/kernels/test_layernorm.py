@@ -6,13 +6,6 @@ import numpy as np
 import pytest
 import tvm
 
-from compiler import targets
-from compiler.features import Features
-from compiler.kernels import CpuFeatures, TensorType
-from compiler.kernels.builder import build
-from compiler.kernels.roots import emit_reciprocals
-from numerics.int_layernorm import int_layernorm, layernorm_params
-from numerics.qparams import QuantParams
 from tests.compiler.kernels.util import (
     CPU_FEATURES,
     ENTRIES,
@@ -21,6 +14,13 @@ from tests.compiler.kernels.util import (
     compile_function,
     run_op,
 )
+from vitq.compiler.kernels.cpu.builder import build
+from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
+from vitq.compiler.kernels.cpu.roots import emit_reciprocals
+from vitq.compiler.target import table as targets
+from vitq.compiler.target.features import Features
+from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
+from vitq.numerics.qparams import QuantParams
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from compiler.kernels import CpuFeatures, TensorType, lower_op
-from compiler.kernels.dot import dot_for
-from compiler.kernels.narrow import PLANES, Narrow, narrow_for
-from compiler.tuning.log import Entry
-from compiler.tuning.schedules import LOG, Schedules
-from compiler.tuning.workload import space_text, task_text
-from numerics.arrays import IntArray
-from numerics.matmul import int_matmul
 from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
 from tests.compiler.kernels.util import FEATURES, HOST, VNNI, random_codes, run_op, tensor_type
+from vitq.compiler.kernels.cpu.dot import dot_for
+from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType, lower_op
+from vitq.compiler.kernels.cpu.narrow import PLANES, Narrow, narrow_for
+from vitq.compiler.tuning.log import Entry
+from vitq.compiler.tuning.schedules import LOG, Schedules
+from vitq.compiler.tuning.workload import space_text, task_text
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.matmul import int_matmul
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 BITS = pytest.mark.parametrize("bits", sorted(PLANES))

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import tvm
 
-from compiler import targets
-from compiler.cuda.emulator import run_kernel
-from compiler.emulation import why_not
-from compiler.features import Features, GpuFeatures
-from compiler.kernels import CpuFeatures, TensorType
-from compiler.kernels.types import Kernel, KernelCall
-from compiler.lower_kernels import lower_op
-from numerics.arrays import IntArray
 from tests.compiler.emulated import Emulated
+from vitq.compiler.codegen.lower_kernels import lower_op
+from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
+from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
+from vitq.compiler.kernels.kernel import Kernel, KernelCall
+from vitq.compiler.target import table as targets
+from vitq.compiler.target.features import Features, GpuFeatures
+from vitq.compiler.target.qemu import why_not
+from vitq.numerics.arrays import IntArray
 
 VNNI = CpuFeatures("vnni512", 512)
 GENERIC = CpuFeatures("generic", 256)
@@ -42,7 +42,7 @@ HOST = next(
 """The first primitive that this processor has."""
 CPU_FEATURES = tuple(_parameter(features) for features in ENTRIES)
 GPU = GpuFeatures(processors=4, shared_bytes=64 * 1024, macs=2048)
-"""Run by `compiler.cuda.emulator`."""
+"""Run by `compiler.kernels.cuda.emulator.emulator`."""
 FEATURES = (*CPU_FEATURES, GPU)
 
 

@@ -1,0 +1,342 @@
+"""The command line: parses, calls the API of each stage, prints its result.
+
+Every stage is imported when its command runs: ``quantize`` needs no TVM, ``compile`` no torch, and
+``vitq --help`` neither. A user's error is one line on stderr and exit code 2; anything else keeps
+its traceback.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vitq.compiler.cli import gpu as cli_gpu
+from vitq.compiler.cli import options as opt
+from vitq.compiler.cli import quantizing as cli_quantize
+from vitq.compiler.cli.report import print_artifact, print_checks, print_json, print_table
+from vitq.numerics.errors import VitqError
+
+app = typer.Typer(
+    help="Integer-only Vision Transformers, from PyTorch to the edge.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+INTERRUPTED = 130
+
+
+@app.callback()
+def configure(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show DEBUG messages")] = False,
+) -> None:
+    """Set up logging: one INFO line for each stage, on stderr."""
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("vitq").setLevel(level)
+    if not verbose:
+        logging.getLogger("vitq.relay_passes").setLevel(logging.WARNING)
+
+
+app.command()(cli_quantize.quantize)
+app.command()(cli_quantize.where)
+app.command()(cli_quantize.sensitivity)
+app.command(name="compare-methods")(cli_quantize.compare_methods)
+app.command()(cli_gpu.kit)
+
+
+@app.command()
+def export(folder: opt.Folder) -> None:
+    """Write the quantized model as ONNX QDQ and measure its parity with PyTorch."""
+    from vitq.compiler.stages.export import export as stage
+    from vitq.compiler.support.artifacts import open_artifact
+
+    artifact = open_artifact(folder)
+    stage(artifact)
+    typer.echo(artifact.onnx)
+
+
+@app.command(name="compile")
+def compile_command(
+    source: Annotated[Path, typer.Argument(help="the artifact's folder, or a QDQ .onnx file")],
+    target: opt.Target = "cpu",
+    batch: opt.Batch = 1,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    nonlinear: Annotated[str | None, typer.Option(help="overrides the file's metadata")] = None,
+    debug_dump: Annotated[Path | None, typer.Option(help="folder for the IR of each pass")] = None,
+    artifacts: opt.Artifacts = Path("artifacts"),
+    untuned: opt.Untuned = False,
+    tuning_log: opt.TuningLog = None,
+    arch: opt.Arch = None,
+) -> None:
+    """Compile a QDQ model to an integer-only library."""
+    from vitq.compiler.stages.compile import CompileOptions, compile_model
+
+    normalization = opt.numbers(mean, "mean"), opt.numbers(std, "std")
+    options = CompileOptions(
+        target, batch, *normalization, opt.nonlinear_name(nonlinear), debug_dump, artifacts,
+        not untuned, tuning_log, opt.words(arch),
+    )  # fmt: skip
+    typer.echo(compile_model(source, options))
+
+
+@app.command()
+def tune(
+    folder: opt.Folder,
+    target: opt.Target = "cpu",
+    batch: opt.Batch = 1,
+    trials: Annotated[
+        int | None, typer.Option(help="measurements over all kernels, those in the log included")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="how long to search")] = None,
+    threads: Annotated[int, typer.Option(help="threads of a kernel")] = 1,
+    log: Annotated[
+        Path | None, typer.Option(help="folder of the records; the shipped one if absent")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the search")] = 0,
+    prune: Annotated[bool, typer.Option("--prune", help="keep only the best records")] = False,
+    tracker: opt.TrackerAddress = None,
+    key: opt.Key = None,
+    results: Annotated[
+        Path | None, typer.Option(help="results.json of a kit that ran on a GPU machine")
+    ] = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Search for faster schedules of a model's kernels; compile then uses them."""
+    from vitq.compiler.cli.report import print_tuning
+    from vitq.compiler.stages.tune import TuneOptions
+    from vitq.compiler.stages.tune import tune as stage
+
+    fleet = opt.tracker(tracker, key, lambda: target)
+    options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune, fleet, results)
+    result = stage(folder, options)
+    if as_json:
+        print_json(result.to_json())
+        return
+    print_tuning(result)
+
+
+@app.command()
+def verify(
+    folder: opt.Folder,
+    pictures: opt.Pictures = None,
+    count: Annotated[int, typer.Option(help="how many real pictures")] = 64,
+    threads: opt.Threads = None,
+    tracker: opt.TrackerAddress = None,
+    key: opt.Key = None,
+    emulate: opt.Emulate = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Compare the library with the integer reference, bit for bit."""
+    from vitq.compiler.stages.run import open_compiled
+    from vitq.compiler.stages.verify import verify as stage
+    from vitq.compiler.stages.verify import verify_emulated
+
+    fleet = opt.tracker(tracker, key, lambda: open_compiled(folder).metadata["target"])
+    if emulate and (pictures or fleet):
+        raise VitqError("--emulate runs single kernels: leave --pictures and --tracker out")
+    if emulate:
+        checks = verify_emulated(folder)
+    else:
+        checks = stage(folder, pictures, count, threads, fleet)
+    if as_json:
+        print_json({"checks": [check.to_json() for check in checks]})
+        return
+    print_checks(checks, folder, ("kernel", "batch") if emulate else ("pictures", "number"))
+
+
+@app.command()
+def evaluate(
+    folder: opt.Folder,
+    pictures: opt.Pictures = None,
+    count: Annotated[int | None, typer.Option(help="how many pictures, all if absent")] = None,
+    backends: Annotated[
+        str, typer.Option(help="which, with commas")
+    ] = "float,onnxruntime,reference,library",
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Accuracy and closeness to the float model of every step."""
+    from vitq.compiler.stages.evaluate import evaluate as stage
+    from vitq.compiler.stages.evaluate import table_rows
+
+    rows = stage(folder, pictures, count, tuple(backends.split(",")), threads)
+    if as_json:
+        print_json({"rows": [row.to_json() for row in rows]})
+        return
+    head = ["backend", "top-1", "top-5", "agreement", "cosine", "SQNR dB", "seconds"]
+    print_table(head, list(table_rows(rows)), f"{rows[0].images} pictures: {folder}")
+
+
+@app.command()
+def benchmark(
+    folders: opt.Folders,
+    target: Annotated[
+        str | None, typer.Option(help="as for compile; the folder's own if absent")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="batch sizes, with commas")] = "1",
+    threads: Annotated[str, typer.Option(help="numbers of threads (pinned cores)")] = "1",
+    contestants: Annotated[
+        str | None, typer.Option(help="which, with commas; all if absent")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="over all contestants, in turn")] = 20,
+    profile: Annotated[bool, typer.Option("--profile", help="time every kernel")] = False,
+    scaling: Annotated[
+        str | None, typer.Option(help="picture sizes to measure growth over: 224,304,384")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="picture of the latencies to write")] = None,
+    roofline: Annotated[Path | None, typer.Option(help="roofline picture to write")] = None,
+    tracker: opt.TrackerAddress = None,
+    key: opt.Key = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Latency, throughput, memory and size beside other runtimes; a profile against the peak."""
+    from vitq.compiler.cli.benchmark_report import BenchmarkRequest, run_benchmark
+
+    request = BenchmarkRequest(
+        target, batch, threads, contestants, rounds, profile, scaling, plot, roofline, as_json,
+        opt.tracker(tracker, key, lambda: target or ""), tuple(folders[1:]),
+    )  # fmt: skip
+    run_benchmark(folders[0], request)
+
+
+@app.command()
+def run(
+    folder: opt.Folder,
+    input_path: Annotated[Path, typer.Option("--input", help=".npy, uint8 (N, C, H, W)")],
+    output_path: Annotated[Path, typer.Option("--output", help=".npy to write")],
+    raw: Annotated[bool, typer.Option("--raw", help="write integer codes, not logits")] = False,
+    backend: Annotated[str, typer.Option(help="library or reference")] = "library",
+    threads: opt.Threads = None,
+) -> None:
+    """Run raw pixels through a compiled model."""
+    from vitq.compiler.stages.run import run as stage
+
+    if backend not in ("library", "reference"):
+        raise VitqError(f"--backend {backend!r}: choose library or reference")
+    stage(folder, input_path, output_path, raw, "library" if backend == "library" else "reference",
+          threads)  # fmt: skip
+    typer.echo(output_path)
+
+
+@app.command()
+def deploy(
+    folder: opt.Folder,
+    out: Annotated[Path, typer.Option(help="folder of the bundle; an earlier one is replaced")],
+    flavour: Annotated[
+        str, typer.Option(help="vm (TVM's virtual machine) or static (plain C, no TVM)")
+    ] = "vm",
+    labels: Annotated[Path | None, typer.Option(help="file with a class name on each line")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="copy it to user@host[:folder] and verify it there")
+    ] = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Put a bundle together with which a device runs the model, without Python."""
+    from vitq.compiler.cli.deploy_report import bundle_rows
+    from vitq.compiler.deploy.bundle import DeployOptions
+    from vitq.compiler.deploy.bundle import deploy as stage
+    from vitq.compiler.deploy.device import send
+
+    bundle = stage(folder, DeployOptions(out, flavour, labels))
+    said = send(out, to) if to else None
+    if as_json:
+        print_json(bundle.to_json() | {"device": said})
+        return
+    print_table(["bundle", str(out)], bundle_rows(bundle, said), "")
+
+
+@app.command()
+def inspect(folder: opt.Folder, as_json: opt.Json = False) -> None:
+    """Show what is in an artifact: I/O, operators, scales, sizes, float islands, provenance."""
+    from vitq.compiler.stages.inspect import inspect as stage
+
+    content = stage(folder)
+    if as_json:
+        print_json(content)
+        return
+    print_artifact(content)
+
+
+@app.command()
+def targets(as_json: opt.Json = False) -> None:
+    """List the targets."""
+    from vitq.compiler.target.table import TARGETS, get_target
+
+    native = get_target("cpu").description
+    rows = [["cpu", f"this machine: {native}"]]
+    rows += [[target.name, target.description] for target in TARGETS.values()]
+    if as_json:
+        print_json({"targets": [{"name": name, "description": text} for name, text in rows]})
+        return
+    print_table(["target", "description"], rows, "")
+
+
+@app.command()
+@cli_quantize.with_quantize_options
+def build(
+    given: Callable[..., Any],
+    target: opt.Target = "cpu",
+    batch: opt.Batch = 1,
+    pictures: opt.Pictures = None,
+    count: Annotated[int | None, typer.Option(help="how many pictures to evaluate")] = None,
+    threads: opt.Threads = None,
+    untuned: opt.Untuned = False,
+    tuning_log: opt.TuningLog = None,
+    arch: opt.Arch = None,
+) -> None:
+    """The whole job: quantize, export, compile, verify, evaluate."""
+    from vitq.compiler.stages.compile import CompileOptions, compile_model
+    from vitq.compiler.stages.export import export as export_stage
+    from vitq.compiler.stages.quantize import quantize as quantize_stage
+    from vitq.compiler.stages.run import open_compiled
+    from vitq.compiler.target.table import can_run_here, get_target
+
+    runs_here = can_run_here(get_target(target))  # a typo should not cost a calibration
+    artifact = quantize_stage(given())
+    export_stage(artifact)
+    compiling = CompileOptions(
+        target, batch, tuned=not untuned, tuning_log=tuning_log, architectures=opt.words(arch)
+    )
+    folder = compile_model(artifact.folder, compiling)
+    backends = "float,onnxruntime,reference"
+    if runs_here:
+        verify(folder, pictures, threads=threads)
+        backends += ",library"
+    else:
+        typer.echo(f"verify: {opt.not_here(target)}", err=True)
+    if pictures is None and open_compiled(folder).own_pictures is None:
+        typer.echo("evaluate: skipped, no --pictures to evaluate on", err=True)
+    else:
+        evaluate(folder, pictures, count, backends, threads)
+    typer.echo(folder)
+
+
+def main() -> None:
+    """Entry point: user errors become one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except VitqError as error:
+        line = " ".join(str(error).split())
+        typer.echo(f"vitq: {line}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()  # the parser's own usage errors
+        sys.exit(getattr(error, "exit_code", 2))
+    if code == INTERRUPTED:  # typer returns it for Ctrl-C
+        typer.echo("vitq: interrupted; nothing half-written is left", err=True)
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

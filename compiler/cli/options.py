@@ -1,0 +1,145 @@
+"""Options and arguments that several commands of the command line share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vitq.numerics.errors import VitqError
+
+Model = Annotated[
+    str, typer.Option(help="digits_vit (embedded), a timm name, or package.module:factory")
+]
+Weights = Annotated[Path | None, typer.Option(help="safetensors or torch checkpoint")]
+Seed = Annotated[int | None, typer.Option(help="seed of random weights, instead of weights")]
+Calib = Annotated[
+    str | None,
+    typer.Option(
+        help="calibration pictures: a folder, .npy of uint8 (N, C, H, W), or made from the model "
+        "alone: psaq, psaq2, noise"
+    ),
+]
+CalibSeed = Annotated[
+    int,
+    typer.Option(
+        help="which pictures: 0 the first of a folder or of each class folder in turn, others draw "
+        "some of all; also the seed of pictures made from the model"
+    ),
+]
+CalibSteps = Annotated[
+    int | None, typer.Option(help="steps of gradient descent for them; more is better and slower")
+]
+SaveImages = Annotated[
+    Path | None, typer.Option(help="folder for the calibration pictures and a contact sheet")
+]
+Count = Annotated[int, typer.Option(help="how many calibration pictures")]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        help="widths, w<bits>a<bits>[-first<bits>][-last<bits>], or a recipe's .json file"
+    ),
+]
+Method = Annotated[str, typer.Option(help="repq, best, ptq4vit, pdquant, minmax or percentile")]
+Nonlinear = Annotated[str, typer.Option(help="integer Softmax and GELU: vitq or ivit")]
+Size = Annotated[int | None, typer.Option(help="picture size, where the model does not say")]
+Mean = Annotated[str | None, typer.Option(help="input mean, three numbers with commas")]
+Std = Annotated[str | None, typer.Option(help="input standard deviation, likewise")]
+BudgetBytes = Annotated[
+    float | None, typer.Option(help="with --recipe mixed: bytes of all weights")
+]
+BudgetBitops = Annotated[
+    float | None, typer.Option(help="with --recipe mixed: bit operations of one picture")
+]
+Artifacts = Annotated[Path, typer.Option(help="root folder of all artifacts")]
+Target = Annotated[str, typer.Option(help="what to compile for; see vitq targets")]
+Arch = Annotated[
+    str | None, typer.Option(help="GPU architectures for target cuda, with commas: sm_75,sm_90")
+]
+Batch = Annotated[int, typer.Option(help="static batch size")]
+Threads = Annotated[int | None, typer.Option(help="threads of the library")]
+Pictures = Annotated[str | None, typer.Option(help="pictures: a folder or .npy")]
+EvaluateCount = Annotated[int | None, typer.Option(help="how many pictures, all if absent")]
+Plot = Annotated[Path | None, typer.Option(help="picture to write: .png, .svg or .pdf")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Untuned = Annotated[bool, typer.Option("--untuned", help="every kernel's default schedule")]
+TuningLog = Annotated[
+    Path | None, typer.Option(help="folder of tuning records; the shipped one if absent")
+]
+TrackerAddress = Annotated[
+    str | None,
+    typer.Option("--tracker", help="host:port of TVM's tracker: measure on devices behind it"),
+]
+Key = Annotated[str | None, typer.Option(help="of those devices; the target's name if absent")]
+Emulate = Annotated[
+    bool,
+    typer.Option("--emulate", help="a CUDA library's kernels, thread by thread, without a GPU"),
+]
+Folder = Annotated[Path, typer.Argument(help="the artifact's folder, or a target's in it")]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(
+        help="the artifact's folder, or a target's in it; of further ones the library takes part"
+    ),
+]
+
+
+NOT_HERE = (
+    "skipped, this machine does not run {}: deploy verifies the bundle under an emulator and on "
+    "the device, verify --tracker on a device that serves"
+)
+
+
+NO_GPU = (
+    "skipped, this machine does not run {}: vitq kit makes what a machine with a GPU needs, and "
+    "verify --emulate runs the kernels without one"
+)
+
+
+def not_here(target: str) -> str:
+    """Why a target's library is not verified on this machine, and what to do."""
+    from vitq.compiler.target.table import get_target
+
+    return (NOT_HERE if get_target(target).gpu is None else NO_GPU).format(target)
+
+
+def tracker(address: str | None, key: str | None, target: Callable[[], str]) -> Any:
+    """The tracker that is named, if any; the key is the target's name if not given."""
+    from vitq.compiler.remote.tracker import parse_tracker
+
+    if address is None:
+        if key is not None:
+            raise VitqError(f"--key {key} belongs to --tracker host:port: give both")
+        return None
+    return parse_tracker(address, key or target())
+
+
+def numbers(text: str | None, name: str) -> tuple[float, ...] | None:
+    """Numbers with commas; `name` is the option's."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise VitqError(f"--{name} {text!r}: write numbers with commas, 0.5,0.5,0.5") from error
+
+
+def integers(text: str, name: str) -> tuple[int, ...]:
+    """Whole numbers with commas, none twice; `name` is the option's."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise VitqError(f"--{name} {text!r}: write whole numbers with commas, 1,8,32") from error
+    return tuple(dict.fromkeys(found))
+
+
+def words(text: str | None) -> tuple[str, ...] | None:
+    """Names with commas."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def nonlinear_name(name: str | None) -> Any:
+    """Check the name of a family of nonlinear operators."""
+    if name not in (None, "vitq", "ivit"):
+        raise VitqError(f"--nonlinear {name!r}: choose vitq or ivit")
+    return name

@@ -1,0 +1,110 @@
+"""What a kernel must compute: its operator by the arithmetic contract, as hashes for a kit.
+
+A kernel stands for one operator call of a model. `relay_passes.interpreter.interpreter` evaluates
+that call, by `numerics`, on the codes of `compiler.gpu_kit.drawing`; the GPU machine draws the same
+codes and compares the hash of what its kernel makes of them (`compiler.gpu_kit.kernels`).
+
+Codes come from the whole storage type wherever no intermediate can overflow on it
+(`relay_passes.check_accumulators`), and else from what the model's tensor can hold.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import IRModule
+
+from vitq.compiler.codegen.lower_kernels import lowered_calls
+from vitq.compiler.gpu_kit.drawing import CASES, Activation, digest, draw
+from vitq.compiler.kernels.kernel import Kernel, KernelCall
+from vitq.compiler.target.features import Features
+from vitq.numerics.arrays import IntArray
+from vitq.relay_passes.check_accumulators import is_proven
+from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.interpreter.interpreter import evaluate
+from vitq.relay_passes.reading.matching import Expr, is_constant
+from vitq.relay_passes.reading.ranges import Interval, Ranges, ranges_of
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator call of a model.
+
+    Attributes:
+        expr: the dialect call.
+        call: its kernel.
+        codes: for each input of the kernel the codes it is tested on; None for a constant.
+        constants: for each input of the kernel its value; None for an activation.
+    """
+
+    expr: Expr
+    call: KernelCall
+    codes: tuple[Interval | None, ...]
+    constants: tuple[IntArray | None, ...]
+
+    @property
+    def kernel(self) -> Kernel:
+        """Of the call."""
+        return self.call.kernel
+
+    def draw(self, case: str) -> list[IntArray]:
+        """The activations of one case, in the kernel's order."""
+        activations = [
+            Activation(kind.shape, kind.dtype, *codes)
+            for kind, codes in zip(self.kernel.inputs, self.codes, strict=True)
+            if codes is not None
+        ]
+        return draw(case, activations)
+
+    def evaluate(self, activations: list[IntArray]) -> IntArray:
+        """The contract's result, computed picture by picture to need little memory.
+
+        Args:
+            activations: in the kernel's order.
+        """
+        args = [_value(operand) for operand in dialect.operands(self.expr)]
+        pairs = zip(self.call.operands, self.codes, strict=True)
+        places = [operand for operand, codes in pairs if codes is not None]
+        first, parts = activations[0], []
+        pictures = len(first) if first.ndim > 2 else 1
+        for picture in range(pictures):
+            for place, array in zip(places, activations, strict=True):
+                whole = array.ndim != first.ndim or len(array) != pictures
+                args[place] = array if whole else array[picture : picture + 1]
+            parts.append(evaluate(self.expr, args))
+        return np.concatenate(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The codes, and hashes of inputs and result of each case."""
+        cases = {}
+        for case in CASES:
+            drawn = self.draw(case)
+            cases[case] = {"inputs": digest(drawn), "output": digest([self.evaluate(drawn)])}
+        return {"numpy": np.__version__, "codes": list(self.codes), "cases": cases}
+
+
+def operators_of(mod: IRModule, features: Features) -> list[Operator]:
+    """All operator calls.
+
+    Args:
+        mod: from `relay_passes.pipeline.integerize`.
+        features: of the target.
+    """
+    known = ranges_of(mod)
+    return [_operator(expr, call, known) for expr, call in lowered_calls(mod, features)]
+
+
+def _operator(expr: Expr, call: KernelCall, known: Ranges) -> Operator:
+    types, operands = Ranges(), dialect.operands(expr)
+    ranges = types if is_proven(expr, types) else known
+    constants = tuple(_value(operands[o]) if isinstance(o, int) else o for o in call.operands)
+    codes = tuple(
+        ranges.of(operands[o]) if isinstance(o, int) and constant is None else None
+        for o, constant in zip(call.operands, constants, strict=True)
+    )
+    return Operator(expr, call, codes, constants)
+
+
+def _value(operand: Expr) -> IntArray | None:
+    """Of a constant."""
+    return operand.value.numpy() if is_constant(operand) else None

@@ -1,0 +1,134 @@
+"""Build an integer module into a shared library, load it, run it."""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vitq.compiler.codegen.batching import run_in_batches
+from vitq.compiler.codegen.launches import kernel_calls
+from vitq.compiler.support.compat import check_versions
+from vitq.compiler.target.table import Target, find_compiler, host_flags, missing_flags
+from vitq.numerics.arrays import IntArray, UInt8Array
+from vitq.numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
+
+
+def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> list[str]:
+    """Generate code for an integer module and link it.
+
+    Args:
+        mod: from `relay_passes.pipeline.integerize`.
+        target: what for.
+        path: of the ``.so``; written under a temporary name and renamed.
+        choose: the kernels' schedules (`compiler.codegen.lower_kernels.Choose`); the defaults if
+            None.
+
+    Returns:
+        The kernels in the order in which a run calls them.
+    """
+    check_versions()
+    from tvm import relax
+    from tvm.target import Target as TvmTarget
+
+    from vitq.compiler.codegen.lower_kernels import lower_kernels, untuned
+
+    tvm_target = TvmTarget(target.tvm_config())
+    lowered = lower_kernels(mod, target.features, tvm_target, choose or untuned)
+    if target.gpu is None:
+        with tvm_target:
+            executable = relax.build(lowered, target=tvm_target)
+    else:
+        from vitq.compiler.nvidia.build import build_executable
+
+        executable = build_executable(lowered, tvm_target, target.gpu)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build.") as folder:
+        temporary = Path(folder).resolve() / path.name
+        executable.export_library(
+            str(temporary), cc=find_compiler(target), options=["-Wl,--strip-debug"]
+        )
+        if target.gpu is not None:
+            from vitq.compiler.nvidia.build import require_machine_code
+
+            require_machine_code(temporary, target.gpu)
+        os.replace(temporary, path)
+    return kernel_calls(executable.as_text())
+
+
+class Library:
+    """A compiled model, loaded.
+
+    Args:
+        path: of the ``.so``.
+        input_shape: (B, C, H, W) it was compiled for.
+        target: to check the processor before code runs that it cannot execute.
+        threads: of TVM's pool; None leaves its own choice.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        input_shape: tuple[int, ...],
+        target: Target,
+        threads: int | None = None,
+    ) -> None:
+        _require_hardware(path, target)
+        if not path.is_file():
+            raise VitqError(f"{path} does not exist: run compile first")
+        check_versions()
+        if threads is not None:
+            os.environ["TVM_NUM_THREADS"] = str(threads)
+        import tvm
+        from tvm import relax
+
+        if target.gpu is not None:
+            from vitq.compiler.nvidia.driver import load_runtime
+
+            load_runtime()
+        self.batch = input_shape[0]
+        self._device = tvm.cpu() if target.gpu is None else tvm.cuda()
+        self._tensor = tvm.runtime.tensor
+        try:
+            module = tvm.runtime.load_module(str(path.resolve()))
+        except (RuntimeError, OSError) as error:
+            raise VitqError(f"{path} cannot be loaded: compile it again ({error})") from error
+        machine = relax.VirtualMachine(module, self._device)
+        self._main = machine["main"]
+
+    def __call__(self, pixels: UInt8Array) -> IntArray:
+        """Integer logits of any number of pictures; the last batch is padded.
+
+        Args:
+            pixels: (N, C, H, W) uint8.
+
+        Returns:
+            (N, classes) codes.
+        """
+        return run_in_batches(self._one_batch, pixels, self.batch)
+
+    def _one_batch(self, pixels: UInt8Array) -> IntArray:
+        codes: IntArray = self._main(self._tensor(pixels, self._device)).numpy()
+        return codes
+
+
+def _require_hardware(path: Path, target: Target) -> None:
+    """Refuse a library whose code this machine cannot execute.
+
+    Raises:
+        VitqError: naming what is missing.
+    """
+    lacking = missing_flags(target, host_flags())
+    if lacking:
+        raise VitqError(
+            f"{path} was compiled for {target.name}, but this processor lacks "
+            f"{', '.join(lacking)}: compile for another target"
+        )
+    if target.gpu is not None:
+        from vitq.compiler.nvidia.driver import why_not_here
+
+        reason = why_not_here(target.gpu)
+        if reason:
+            raise VitqError(f"{path} was compiled for {target.name}, but {reason}")

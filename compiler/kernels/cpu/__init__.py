@@ -1,0 +1,1 @@
+"""Kernels for processors: x86-64 and ARM."""

@@ -1,0 +1,81 @@
+"""CPU kernels of the ``vitq`` dialect as TIR PrimFuncs, bit-exact against `numerics`.
+
+`lower_op` gives the kernel of one operator call. Kernels depend on shapes, storage types and
+processor features only: everything numeric travels as tensors, so that layers of one shape share
+a kernel.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from vitq.compiler.kernels.cpu.attention import lower_attention
+from vitq.compiler.kernels.cpu.elementwise import lower_add, lower_lut, lower_requantize
+from vitq.compiler.kernels.cpu.gemm import (
+    lower_linear,
+    lower_linear_add,
+    lower_linear_gelu,
+    lower_patch_embed,
+)
+from vitq.compiler.kernels.cpu.ivit import lower_ivit_shiftgelu, lower_ivit_shiftmax
+from vitq.compiler.kernels.cpu.layernorm import lower_layernorm
+from vitq.compiler.kernels.cpu.matmul import lower_matmul, lower_normalized_matmul
+from vitq.compiler.kernels.cpu.pooling import lower_mean
+from vitq.compiler.kernels.cpu.shiftgelu import lower_shiftgelu
+from vitq.compiler.kernels.cpu.softmax import lower_shiftmax, lower_shiftmax_codes
+from vitq.compiler.kernels.kernel import CpuFeatures, KernelCall, TensorType, lowering_of
+from vitq.numerics.arrays import IntArray
+
+__all__ = ["CpuFeatures", "KernelCall", "TensorType", "lower_op", "supported_ops"]
+
+Lowering = Callable[
+    [Sequence[TensorType], Mapping[int, IntArray], TensorType, CpuFeatures], KernelCall
+]
+
+_LOWERINGS: dict[str, Lowering] = {
+    "vitq.add": lower_add,
+    "vitq.attention": lower_attention,
+    "vitq.ivit_shiftgelu": lower_ivit_shiftgelu,
+    "vitq.ivit_shiftmax": lower_ivit_shiftmax,
+    "vitq.layernorm": lower_layernorm,
+    "vitq.linear": lower_linear,
+    "vitq.linear_add": lower_linear_add,
+    "vitq.linear_gelu": lower_linear_gelu,
+    "vitq.lut": lower_lut,
+    "vitq.matmul": lower_matmul,
+    "vitq.mean": lower_mean,
+    "vitq.normalized_matmul": lower_normalized_matmul,
+    "vitq.patch_embed": lower_patch_embed,
+    "vitq.requantize": lower_requantize,
+    "vitq.shiftgelu": lower_shiftgelu,
+    "vitq.shiftmax": lower_shiftmax,
+    "vitq.shiftmax_codes": lower_shiftmax_codes,
+}
+
+
+def supported_ops() -> tuple[str, ...]:
+    """Names of the operators that `lower_op` accepts."""
+    return tuple(_LOWERINGS)
+
+
+def lower_op(
+    op: str,
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """The kernel of one operator call.
+
+    Args:
+        op: a name of `supported_ops`.
+        operands: types of all operands, constants included.
+        constants: values of the operands known at compile time, by index.
+        out: type of the result.
+        features: of the processor.
+
+    Returns:
+        The kernel and what it is called with.
+
+    Raises:
+        VitqError: for an operator without a kernel.
+    """
+    return lowering_of(_LOWERINGS, op, "kernel")(operands, constants, out, features)

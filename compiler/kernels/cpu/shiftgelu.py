@@ -1,0 +1,240 @@
+"""ShiftGELU: `numerics.shiftgelu` elementwise.
+
+The plain form takes one int32 lane for each element. The 16-bit form (`Halves`) makes each
+product of the contract one ``mulhrs``, which needs shifts of 15 and operands of 16 bits:
+`_fits_halves`. The input's multiplier may enlarge (``si < 15``), so the distance is moved up by
+``15 - si`` first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+
+from vitq.compiler.kernels.cpu.arith import clamp
+from vitq.compiler.kernels.cpu.builder import (
+    Buffer,
+    Expr,
+    bind,
+    cast,
+    const,
+    lanes_of,
+    load,
+    splat,
+    store,
+    view,
+)
+from vitq.compiler.kernels.cpu.elementwise import for_flat, scalars
+from vitq.compiler.kernels.cpu.fixed import Fixed, Halves, Words, halves_for
+from vitq.compiler.kernels.kernel import (
+    CpuFeatures,
+    Kernel,
+    KernelCall,
+    Schedule,
+    Template,
+    TensorType,
+    tensor_of,
+)
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.shiftgelu import EXPONENT_COEFFICIENTS, WORD_SHIFT, GeluParams, shiftgelu_tail
+
+BYTE = 8
+HALF_LIMIT = 2**15
+OCTAVE_BITS = 11
+TAIL_MAX = int(shiftgelu_tail(np.arange(2**15)).max())
+
+
+@dataclass(frozen=True)
+class GeluSpec:
+    """What the code of a GELU depends on.
+
+    Attributes:
+        halves: whether the 16-bit form computes the contract's bits.
+        plain: whether the input has zero point 0 and ``up`` is 0.
+        own: whether the bounds are those of the result's type.
+        twin: whether there is a coarse range.
+    """
+
+    halves: bool
+    plain: bool
+    own: bool
+    twin: bool = False
+
+
+def lower_shiftgelu(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """``vitq.shiftgelu``: x, params."""
+    info = np.iinfo(operands[0].dtype)
+    codes = int(info.min), int(info.max)
+    params = constants[1].astype(np.int64)
+    spec = gelu_spec(params, codes, out.dtype, features)
+    inputs = (operands[0], tensor_of(params))
+    return KernelCall(Kernel(SHIFTGELU, inputs, out, features, spec), (0, params))
+
+
+def gelu_spec(
+    params: IntArray, codes: tuple[int, int], out_dtype: str, features: CpuFeatures
+) -> GeluSpec:
+    """The form of a GELU's code.
+
+    Args:
+        params: GeluParams.
+        codes: the smallest and the largest one.
+        out_dtype: of the result.
+        features: of the processor.
+    """
+    p = GeluParams(*(int(v) for v in params))
+    info = np.iinfo(out_dtype)
+    halves = halves_for(features) is not None and info.bits == BYTE and _fits_halves(p, codes)
+    own = (p.qmin, p.qmax) == (info.min, info.max)
+    return GeluSpec(halves, p.x_zero_point == 0 and p.up == 0, own, p.is_twin)
+
+
+def _fits_halves(p: GeluParams, codes: tuple[int, int]) -> bool:
+    """Whether `GeluHalves` computes the contract's bits."""
+    low, high = codes[0] - p.x_zero_point, codes[1] - p.x_zero_point
+    return (
+        low >= -HALF_LIMIT
+        and high << p.up < HALF_LIMIT
+        and min(max(high, -low), p.farthest) << (WORD_SHIFT - p.in_shift) < HALF_LIMIT
+        and (p.tail_shift, p.out_shift) == (WORD_SHIFT, WORD_SHIFT)
+        and 1 <= p.more <= WORD_SHIFT
+        and (not p.is_twin or _coarse_fits_halves(p, codes))
+    )
+
+
+def _coarse_fits_halves(p: GeluParams, codes: tuple[int, int]) -> bool:
+    """Whether the coarse code's difference and shift fit 16-bit lanes, too."""
+    highest = max(codes[1] - p.x_zero_point, 0) << p.up
+    lowest = -(TAIL_MAX * p.tail_multiplier >> p.tail_shift) - 1
+    ends = [(end * p.out_multiplier >> p.out_shift) - p.split_steps for end in (lowest, highest)]
+    return (
+        -HALF_LIMIT <= ends[0]
+        and ends[1] < HALF_LIMIT - 1
+        and abs(p.split_steps) < HALF_LIMIT
+        and p.more + p.twin_shift <= WORD_SHIFT
+    )
+
+
+def _gelu_body(
+    kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, result: Buffer
+) -> None:
+    x_type = kernel.inputs[0]
+    spec: GeluSpec = kernel.spec
+    halves = halves_for(kernel.features) if spec.halves else None
+
+    source, target = view(x, x_type.flat), view(result, kernel.out.flat)
+    plain = GeluWords(params, spec.twin)
+    wide = GeluHalves(params, spec, halves) if halves else None
+    lanes = kernel.features.lanes if wide is None else 2 * kernel.features.lanes
+
+    def emit(i: Expr, n: int) -> None:
+        codes = load(source, i, lanes=n)
+        store(target, wide(codes) if wide is not None and n == lanes else plain(codes), i)
+
+    for_flat(x_type.size, lanes, emit)
+
+
+SHIFTGELU = Template("shiftgelu", _gelu_body)
+
+
+class GeluWords:
+    """GELU of any codes in int32 lanes: takes and returns registers."""
+
+    def __init__(self, params: Buffer, twin: bool) -> None:
+        """Read GeluParams; `twin`: see `GeluSpec`."""
+        self.p, self.twin = _read(params), twin
+
+    def __call__(self, codes: Expr) -> Expr:
+        """Codes of any integer type to int32."""
+        p, lanes = self.p, lanes_of(codes)
+        none = const(0, "int32", lanes)
+        centred = bind(cast(codes, "int32") - splat(p.x_zero_point, lanes))
+        distance = tirx.min(tirx.max(centred, none - centred), splat(p.farthest, lanes))
+        eighth = _rounded(bind(distance) * splat(p.in_multiplier, lanes), p.in_shift)
+        tail = emit_tail(bind(eighth + eighth), Words()) * splat(p.tail_multiplier, lanes)
+        rest = (tirx.max(centred, none) << splat(p.up, lanes)) - _rounded(tail, p.tail_shift)
+        code = _rounded(bind(rest) * splat(p.out_multiplier, lanes), p.out_shift)
+        fine = _rounded(code, p.more) + splat(p.zero_point, lanes)
+        if not self.twin:
+            return clamp(fine, p.qmin, p.qmax)
+        above = _rounded(code - splat(bind(p.split_steps), lanes), bind(p.more + p.twin_shift))
+        limit = bind((p.qmax - p.split) >> p.twin_shift)
+        coarse = clamp(above, const(0, "int32"), limit) << splat(p.twin_shift, lanes)
+        return bind(clamp(fine, p.qmin, p.split) + coarse)
+
+
+class GeluHalves:
+    """GELU of a register of codes in 16-bit lanes (module docstring)."""
+
+    def __init__(self, params: Buffer, spec: GeluSpec, halves: Halves) -> None:
+        """Read GeluParams."""
+        self.halves, self.spec = halves, spec
+        p = _read(params)
+        up, more = bind(WORD_SHIFT - p.in_shift), bind(1 << (WORD_SHIFT - p.more))
+        self.farthest = bind(tirx.min(p.farthest, const(HALF_LIMIT, "int32")))
+        if spec.twin:
+            down = 1 << (WORD_SHIFT - p.more - p.twin_shift)
+            limit = (p.qmax - p.split) >> p.twin_shift
+            self.coarse = [self._word(bind(v)) for v in (p.split_steps, down, limit)]
+        self.p = GeluParams(*(self._word(v) for v in p._replace(in_shift=up, more=more)))
+
+    def _word(self, scalar: Expr) -> Expr:
+        return splat(bind(cast(scalar, "int16")), self.halves.lanes)
+
+    def __call__(self, codes: Expr, saturates: bool = False) -> Expr:
+        """GELU of one register.
+
+        Args:
+            codes: that fit into int16, in any order of lanes.
+            saturates: whether what follows limits results to their type.
+
+        Returns:
+            int16 lanes.
+        """
+        q, p = self.halves, self.p
+        none = const(0, "int16", q.lanes)
+        centred = bind(cast(codes, "int16"))
+        if not self.spec.plain:
+            centred = bind(centred - p.x_zero_point)
+        distance = q.unsigned_min(bind(tirx.abs(centred)), self.farthest)
+        eighth = q.mulhrs(bind(distance << p.in_shift), p.in_multiplier)
+        tail = q.mulhrs(emit_tail(bind(eighth + eighth), q), p.tail_multiplier)
+        positive = bind(tirx.max(centred, none))
+        if not self.spec.plain:
+            positive = bind(positive << p.up)
+        t = q.mulhrs(bind(positive - tail), p.out_multiplier)
+        code = bind(q.mulhrs(t, p.more) + p.zero_point)
+        if self.spec.twin:
+            split, down, limit = self.coarse
+            above = bind(tirx.max(q.mulhrs(bind(t - split), down), none))
+            coarse = bind(tirx.min(above, limit) << p.twin_shift)
+            return bind(bind(tirx.min(tirx.max(code, p.qmin), p.split)) + coarse)
+        if saturates and self.spec.own:
+            return code
+        return bind(tirx.min(tirx.max(code, p.qmin), p.qmax))
+
+
+def _read(params: Buffer) -> GeluParams:
+    """GeluParams as int32 expressions."""
+    return GeluParams(*scalars(params, len(GeluParams._fields)))
+
+
+def _rounded(x: Expr, shift: Expr) -> Expr:
+    """``(x + half) >> shift`` by one scalar shift, 0 or more."""
+    lanes = lanes_of(x)
+    half = bind((1 << shift) >> 1)
+    return bind((bind(x) + splat(half, lanes)) >> splat(shift, lanes))
+
+
+def emit_tail(v: Expr, q: Fixed) -> Expr:
+    """`numerics.shiftgelu.shiftgelu_tail`; its exponent is at least 1."""
+    g = q.horner(EXPONENT_COEFFICIENTS, v)
+    n = bind(g >> q.const(OCTAVE_BITS, g))
+    fraction = (g & q.const((1 << OCTAVE_BITS) - 1, g)) << q.const(15 - OCTAVE_BITS, g)
+    return q.mulhrs(v, q.rounding_shift(q.exp2_fraction(bind(fraction)), n, least=1))

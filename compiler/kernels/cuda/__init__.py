@@ -1,0 +1,1 @@
+"""Kernels for NVIDIA GPUs: what one thread does, as TIR."""

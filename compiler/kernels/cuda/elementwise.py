@@ -1,0 +1,183 @@
+"""One thread for an element: addition, requantization, table look-up, GELU, mean over tokens."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from vitq.compiler.kernels.cuda.arith import Add, Gelu, is_twin, rescaled
+from vitq.compiler.kernels.cuda.emit import (
+    Buffer,
+    Expr,
+    as_word,
+    ceil_div,
+    clamp,
+    const,
+    flat,
+    get,
+    index,
+    keep,
+    launch,
+    put,
+    registers,
+    serial,
+    when,
+    wide,
+)
+from vitq.compiler.kernels.cuda.kernel import call_of
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template, TensorType
+from vitq.compiler.target.features import GpuFeatures
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.errors import VitqError
+
+THREADS = 256
+TABLE = 256
+
+
+@contextmanager
+def each_element(size: int) -> Iterator[Expr]:
+    """Code for one element of a flat tensor."""
+    with launch((ceil_div(size, THREADS),), THREADS) as block:
+        at = index(block.x * THREADS + block.thread)
+        with when(True if size % THREADS == 0 else at < size):
+            yield at
+
+
+def _as_word(buffer: Buffer, at: Expr) -> Expr:
+    """An element of a flat tensor as int32."""
+    return as_word(flat(buffer)[at])
+
+
+def lower_add(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.add``: a + b with b broadcastable to a."""
+    return call_of(ADD, operands, (0, 1, constants[2].astype(np.int32)), out, features)
+
+
+def _add_body(
+    kernel: Kernel, schedule: Schedule, a: Buffer, b: Buffer, params: Buffer, out: Buffer
+) -> None:
+    other = broadcast_index(kernel.inputs[0].shape, kernel.inputs[1].shape)
+    with each_element(kernel.out.size) as at:
+        put(flat(out), at, Add(params)(_as_word(a, at), _as_word(b, index(other(at)))))
+
+
+def broadcast_index(shape: tuple[int, ...], other: tuple[int, ...]) -> Callable[[Expr], Expr]:
+    """From a flat index of `shape` to that of a tensor that broadcasts to it.
+
+    Raises:
+        VitqError: if it does not.
+    """
+    padded = (1,) * (len(shape) - len(other)) + other
+    if len(padded) != len(shape) or any(
+        o not in (1, s) for o, s in zip(padded, shape, strict=True)
+    ):
+        raise VitqError(f"vitq.add: {other} does not broadcast to {shape}")
+
+    def place(at: Expr) -> Expr:
+        result, inner, stride = const(0), 1, 1
+        for extent, own in zip(reversed(shape), reversed(padded), strict=True):
+            if own > 1:
+                result = result + at // inner % extent * stride
+                stride *= own
+            inner *= extent
+        return result
+
+    return place
+
+
+def lower_requantize(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.requantize``: x (..., C), multiplier, shift (C,) or (1,), params."""
+    return call_of(REQUANTIZE, operands, (0, 1, 2, constants[3].astype(np.int64)), out, features)
+
+
+def _requantize_body(
+    kernel: Kernel,
+    schedule: Schedule,
+    x: Buffer,
+    multiplier: Buffer,
+    shift: Buffer,
+    params: Buffer,
+    out: Buffer,
+) -> None:
+    channels = kernel.inputs[1].size
+    with each_element(kernel.out.size) as at:
+        x_zero, zero, low, high = (get(params, i) for i in range(4))
+        channel = index(at % channels)
+        m, s = (wide(get(flat(b), channel)) for b in (multiplier, shift))
+        half = keep(const(1, "int64") << (s - const(1, "int64")))
+        value = keep(wide(_as_word(x, at)) - x_zero)
+        put(flat(out), at, clamp(rescaled(value, m, half, s) + zero, low, high))
+
+
+def lower_lut(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.lut``: x uint8 (B, C, H, W), table (C, 256)."""
+    return call_of(LUT, operands, (0, 1), out, features)
+
+
+def _lut_body(kernel: Kernel, schedule: Schedule, x: Buffer, table: Buffer, out: Buffer) -> None:
+    _, channels, height, width = kernel.inputs[0].shape
+    with each_element(kernel.out.size) as at:
+        channel = at // (height * width) % channels
+        put(flat(out), at, flat(table)[channel * TABLE + _as_word(x, at)])
+
+
+def lower_shiftgelu(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.shiftgelu``: x, params."""
+    params = constants[1].astype(np.int32)
+    return call_of(SHIFTGELU, operands, (0, params), out, features, is_twin(params))
+
+
+def _gelu_body(kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, out: Buffer) -> None:
+    with each_element(kernel.out.size) as at:
+        put(flat(out), at, Gelu(params, kernel.spec)(_as_word(x, at)))
+
+
+def lower_mean(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.mean``: x (B, L, C), params -> (B, C)."""
+    return call_of(MEAN, operands, (0, constants[1].astype(np.int64)), out, features)
+
+
+def _mean_body(kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, out: Buffer) -> None:
+    _, tokens, channels = kernel.inputs[0].shape
+    with each_element(kernel.out.size) as at:
+        m, s, x_zero, zero, low, high = (get(params, i) for i in range(6))
+        base = index(at // channels * (tokens * channels) + at % channels)
+        total = registers(1)
+        put(total, 0, const(0))
+        with serial(tokens) as token:
+            put(total, 0, total[0] + _as_word(x, base + token * channels))
+        centred = keep(wide(total[0]) - x_zero * const(tokens, "int64"))
+        half = keep(const(1, "int64") << (s - const(1, "int64")))
+        put(flat(out), at, clamp(rescaled(centred, m, half, s) + zero, low, high))
+
+
+ADD = Template("add", _add_body)
+REQUANTIZE = Template("requantize", _requantize_body)
+LUT = Template("lut", _lut_body)
+SHIFTGELU = Template("shiftgelu", _gelu_body)
+MEAN = Template("mean", _mean_body)

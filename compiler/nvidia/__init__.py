@@ -1,0 +1,1 @@
+"""NVIDIA's toolchain: TVM's CUDA text becomes machine code, and the driver runs it."""

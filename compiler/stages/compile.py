@@ -1,0 +1,266 @@
+"""Stage 3: ``model.onnx`` becomes an integer-only library for a target.
+
+    ONNX -> Relax -> relay_passes (integer-only, ranges proven) -> kernels -> model.so
+
+Also takes a foreign QDQ file: its artifact then has no quantizer's graph, and the interpreter of
+the integer module stands in for the reference.
+"""
+
+import logging
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitq.compiler.codegen.importing import (
+    ImportedModel,
+    Meaning,
+    import_model,
+    interpreter_runner,
+    read_onnx,
+)
+from vitq.compiler.support.artifacts import (
+    GOLDEN_NAME,
+    LIBRARY_NAME,
+    METADATA_NAME,
+    QUANTIZE_NAME,
+    Artifact,
+    begin_stage,
+    file_hash,
+    fingerprint,
+    is_current,
+    open_artifact,
+    read_json,
+    source_hash,
+    versions,
+    write_json,
+)
+from vitq.compiler.target.table import Target, get_target
+from vitq.compiler.tuning.log import find_log, log_hash
+from vitq.numerics.arrays import IntArray, UInt8Array
+from vitq.numerics.errors import VitqError
+from vitq.numerics.files import write_atomically
+from vitq.quantization.plan.recipe import Nonlinear as NonlinearName
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("numerics", "quantization", "relay_passes", "compiler")
+FOREIGN_SAMPLE = 4
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What decides the library beside the model.
+
+    Attributes:
+        target: name in the table of targets.
+        batch: static batch size.
+        mean: of a foreign model that takes normalized floats.
+        std: likewise.
+        nonlinear: overrides the file's own metadata; needed for none of ours.
+        debug_dump: folder for the IR after each pass.
+        artifacts: root folder, for foreign models.
+        tuned: whether the kernels get the schedules that a tuning log knows.
+        tuning_log: folder of that log; None for the shipped one of the target.
+        architectures: of the GPU (``sm_75``, ...); None for the target's own.
+    """
+
+    target: str = "cpu"
+    batch: int = 1
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    nonlinear: NonlinearName | None = None
+    debug_dump: Path | None = None
+    artifacts: Path = Path("artifacts")
+    tuned: bool = True
+    tuning_log: Path | None = None
+    architectures: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a batch that is none, and a log that is not wanted."""
+        if self.batch < 1:
+            raise VitqError(f"batch {self.batch}: give at least 1")
+        if self.tuning_log is not None and not self.tuned:
+            raise VitqError("give --untuned or --tuning-log, not both")
+
+
+def compile_model(source: Path, options: CompileOptions) -> Path:
+    """Run the stage, unless its inputs did not change.
+
+    Args:
+        source: an artifact's folder, or a QDQ ``.onnx`` from elsewhere.
+        options: target, batch and what a foreign file does not say.
+
+    Returns:
+        The target's folder.
+
+    Raises:
+        VitqError: not an ONNX file, unsupported operators, float operators left, an accumulator
+            that could overflow, an unknown target.
+    """
+    target = get_target(options.target)
+    if options.architectures is not None:
+        target = target.for_architectures(options.architectures)
+    artifact = _foreign_artifact(source, options) if source.is_file() else open_artifact(source)
+    if not artifact.onnx.is_file():
+        raise VitqError(f"{artifact.folder} has no {artifact.onnx.name}: run export first")
+    folder = artifact.target_folder(options.target, options.batch, options.tuned)
+    log = find_log(target, options.tuned, options.tuning_log)
+    wanted = _fingerprint(artifact, target, options, log)
+    json_path = folder / METADATA_NAME
+    if is_current(json_path, wanted, folder / LIBRARY_NAME, folder / GOLDEN_NAME):
+        logger.info("compile: unchanged, %s is up to date", folder / LIBRARY_NAME)
+        return folder
+    started = time.perf_counter()
+    _compile(artifact, target, options, log, wanted)
+    logger.info("compile: %s (%.1f s)", folder / LIBRARY_NAME, time.perf_counter() - started)
+    return folder
+
+
+def _foreign_artifact(path: Path, options: CompileOptions) -> Artifact:
+    """An artifact around a QDQ file from elsewhere."""
+    model = read_onnx(path)
+    artifact = Artifact(options.artifacts / path.stem / "onnx")
+    if artifact.onnx.resolve() != path.resolve():
+        artifact.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(artifact.onnx, model.SerializeToString())  # external data is now inside
+    return artifact
+
+
+def _compile(
+    artifact: Artifact, target: Target, options: CompileOptions, log: Path | None, wanted: str
+) -> None:
+    """Write the library and its golden file, and last the metadata."""
+    from vitq.compiler.codegen.library import build_library
+    from vitq.compiler.tuning.schedules import open_schedules
+
+    schedules = open_schedules(log, options.tuned)
+    _require_own_nonlinear(artifact, options.nonlinear)
+    given = Meaning(options.batch, options.mean, options.std, options.nonlinear)
+    model = import_model(artifact.onnx, given, options.debug_dump)
+    folder = artifact.target_folder(options.target, options.batch, options.tuned)
+    library, golden = folder / LIBRARY_NAME, folder / GOLDEN_NAME
+    begin_stage(folder / METADATA_NAME)
+    calls = build_library(model.integer.mod, target, library, schedules)
+    logger.info("%s", schedules.summary())
+    pixels, codes = _golden(artifact, model)
+    buffer = BytesIO()
+    np.savez_compressed(buffer, pixels=pixels, codes=codes)
+    write_atomically(golden, buffer.getvalue())
+    content = {
+        "fingerprint": wanted,
+        "target": target.name,
+        "target_config": target.tvm_config(),
+        "architectures": list(target.gpu.architectures) if target.gpu else None,
+        **_describe(model),
+        "kernel_calls": len(calls),
+        "schedules": schedules.to_json(),
+        "sha256": {path.name: file_hash(path) for path in (artifact.onnx, library, golden)},
+        "size_bytes": library.stat().st_size,
+        "versions": versions(("apache-tvm", "apache-tvm-ffi", "numpy", "onnx")),
+        "command": " ".join(sys.argv),
+    }
+    write_json(folder / METADATA_NAME, content)
+
+
+def _require_own_nonlinear(artifact: Artifact, wanted: str | None) -> None:
+    """An artifact with a reference is bound to the operators that it was quantized for."""
+    if artifact.is_foreign or wanted is None:
+        return
+    own = read_json(artifact.folder / QUANTIZE_NAME)["provenance"]["nonlinear"]
+    if wanted != own:
+        raise VitqError(
+            f"{artifact.folder} was quantized for nonlinear = {own}: quantize again for {wanted}"
+        )
+
+
+def _describe(model: ImportedModel) -> dict[str, Any]:
+    """The part of the metadata that does not depend on the target."""
+    from vitq.relay_passes.check_integer_only import float_islands
+
+    output, meaning = model.integer.report.outputs[0], model.meaning
+    return {
+        "batch": meaning.batch,
+        "inputs": [{"name": model.input_name, "shape": list(model.shape), "dtype": "uint8"}],
+        "outputs": [
+            {
+                "name": model.output_name,
+                "shape": list(output.shape),
+                "dtype": output.dtype,
+                "scale": output.scale,
+                "zero_point": output.zero_point,
+            }
+        ],
+        "mean": meaning.mean,
+        "std": meaning.std,
+        "nonlinear": meaning.nonlinear,
+        "integer_ops": _count_ops(model.integer.mod),
+        "attention_codes": _attention_codes(model.integer.mod),
+        "float_islands": float_islands(model.integer.mod),
+        "accumulators": [bound._asdict() for bound in model.integer.report.bounds],
+        "metadata_props": model.properties,
+    }
+
+
+def _golden(artifact: Artifact, model: ImportedModel) -> tuple[UInt8Array, IntArray]:
+    """Raw input and integer output, from the reference where there is one."""
+    if not artifact.is_foreign:
+        from vitq.quantization.graph import artifact as storage
+        from vitq.quantization.run.reference import IntegerReference
+
+        own = storage.load(artifact.folder)
+        return own.sample, IntegerReference(own.graph)(own.sample).astype(np.int32)
+    shape = (FOREIGN_SAMPLE, *model.shape[1:])
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return pixels, interpreter_runner(model)(pixels).astype(np.int32)
+
+
+def _attention_codes(mod: Any) -> dict[str, str]:
+    """The codes of each attention's weights, by the name of the operator's result."""
+    from vitq.numerics.log_codes import describe_codes
+    from vitq.numerics.shiftmax import CodeParams
+    from vitq.relay_passes.dialect import calls as dialect
+    from vitq.relay_passes.reading.matching import op_name
+    from vitq.relay_passes.rewriting import MAIN, bindings_of
+
+    found = {}
+    for binding in bindings_of(mod[MAIN]):
+        name = op_name(binding.value)
+        if name == dialect.ATTENTION:
+            p = dialect.AttentionParams(*dialect.scalars(binding.value)).codes
+        elif name == dialect.SHIFTMAX_CODES:
+            p = CodeParams(*dialect.scalars(binding.value))
+        else:
+            continue
+        found[binding.var.name] = describe_codes(p)
+    return found
+
+
+def _count_ops(mod: Any) -> dict[str, int]:
+    """How often each operator occurs in an integer module."""
+    from vitq.relay_passes.reading.matching import op_name
+    from vitq.relay_passes.rewriting import MAIN, bindings_of
+
+    names = (op_name(binding.value) for binding in bindings_of(mod[MAIN]))
+    return dict(sorted(Counter(name for name in names if name).items()))
+
+
+def _fingerprint(
+    artifact: Artifact, target: Target, options: CompileOptions, log: Path | None
+) -> str:
+    """Hash of all that goes in."""
+    quantized = artifact.folder / "quantized.safetensors"
+    return fingerprint({
+        "onnx": file_hash(artifact.onnx),
+        "quantized": file_hash(quantized) if quantized.is_file() else None,
+        "target": [target.tvm_config(), target.features, target.gpu],
+        "options": [options.batch, options.mean, options.std, options.nonlinear, options.tuned],
+        "tuning_log": log_hash(log),
+        "source": source_hash(PACKAGES),
+        "versions": versions(("apache-tvm", "apache-tvm-ffi", "numpy", "onnx")),
+    })

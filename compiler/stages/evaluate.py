@@ -1,0 +1,228 @@
+"""Stage ``evaluate``: accuracy, and closeness to the float model, at every step of the way."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitq.compiler.stages.quantize import QuantizeOptions, load_float_model
+from vitq.compiler.stages.run import Compiled, open_compiled
+from vitq.compiler.support.artifacts import open_artifact
+from vitq.compiler.support.progress import progress_bar
+from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
+from vitq.numerics.errors import VitqError
+
+logger = logging.getLogger(__name__)
+
+BATCH = 8
+BACKENDS = ("float", "onnxruntime", "reference", "library")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One backend's result.
+
+    Attributes:
+        name: of `BACKENDS`.
+        images: how many pictures.
+        top1: correct first choices, None without labels.
+        top5: correct among the first five, None without labels.
+        agreement: fraction of pictures with the float model's first choice.
+        mean_cosine: of the logits with the float model's.
+        sqnr_db: signal-to-quantization-noise ratio of the logits, dB; None for the float model.
+        seconds: for all pictures, not a benchmark.
+    """
+
+    name: str
+    images: int
+    top1: int | None
+    top5: int | None
+    agreement: float
+    mean_cosine: float
+    sqnr_db: float | None
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+def evaluate(
+    folder: Path,
+    pictures: str | None = None,
+    count: int | None = None,
+    backends: tuple[str, ...] = BACKENDS,
+    threads: int | None = None,
+) -> list[Row]:
+    """Evaluate a compiled model.
+
+    Args:
+        folder: the target's folder.
+        pictures: folder or ``.npy``; None for the embedded model's held-out digits.
+        count: how many, None for all.
+        backends: which of `BACKENDS`; ``float`` always runs, as all others are compared with it.
+        threads: of the library.
+
+    Returns:
+        One row for each backend.
+
+    Raises:
+        VitqError: unknown backend, no pictures, a float model that cannot be loaded any more.
+    """
+    from vitq.quantization.graph.pictures import load_pictures
+
+    unknown = [name for name in backends if name not in BACKENDS]
+    if unknown:
+        raise VitqError(f"backend {unknown[0]!r} is unknown: choose {', '.join(BACKENDS)}")
+    compiled = open_compiled(folder)
+    channels, height, width = compiled.input_shape[1:]
+    source = pictures or compiled.own_pictures
+    if source is None:
+        raise VitqError("no pictures to evaluate on: pass --pictures FOLDER (with labels.csv)")
+    data = load_pictures(source, (channels, height, width), count, "evaluation")
+    names = ["float", *(name for name in BACKENDS[1:] if name in backends)]
+    rows: list[Row] = []
+    float_logits: FloatArray | None = None
+    for name in names:
+        started = time.perf_counter()
+        logits = with_progress(_backend(compiled, name, threads), data.pixels, name)
+        seconds = time.perf_counter() - started
+        float_logits = logits if float_logits is None else float_logits
+        rows.append(row_of(name, logits, float_logits, data.labels, seconds))
+    return rows
+
+
+def with_progress(
+    backend: Callable[[UInt8Array], FloatArray], pixels: UInt8Array, name: str
+) -> FloatArray:
+    """Logits of all pixels (N, C, H, W), a few at a time, with a progress bar."""
+    starts = range(0, len(pixels), BATCH)
+    bar = progress_bar(starts, name, len(starts))
+    return np.concatenate([backend(pixels[i : i + BATCH]) for i in bar])
+
+
+def _backend(
+    compiled: Compiled, name: str, threads: int | None
+) -> Callable[[UInt8Array], FloatArray]:
+    if name == "float":
+        return _float_backend(compiled)
+    if name == "onnxruntime":
+        from vitq.export.parity import onnx_runner
+
+        return onnx_runner(open_artifact(compiled.folder).onnx)
+    integers = compiled.library(threads) if name == "library" else compiled.reference()
+    return lambda pixels: compiled.logits(integers(pixels))
+
+
+def _float_backend(compiled: Compiled) -> Callable[[UInt8Array], FloatArray]:
+    """The original model with its normalization, as a function of pixels."""
+    from vitq.quantization.graph import artifact as storage
+
+    folder = open_artifact(compiled.folder).folder
+    if compiled.is_foreign:
+        raise VitqError(f"{folder}: the float model behind a foreign file is unknown: use run")
+    facts = storage.load(folder).provenance
+    module, _ = float_model(folder)
+    return float_runner(module, facts["mean"], facts["std"])
+
+
+def float_runner(
+    module: Any, mean: Sequence[float], std: Sequence[float]
+) -> Callable[[UInt8Array], FloatArray]:
+    """A ``torch.nn.Module`` with its input normalization, as a function of pixels."""
+    import torch
+
+    means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
+
+    def run(pixels: UInt8Array) -> FloatArray:
+        with torch.inference_mode():
+            x = (torch.from_numpy(pixels.copy()) / 255 - means) / stds
+            logits: FloatArray = module(x).numpy()
+        return logits
+
+    return run
+
+
+def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
+    """The original model, loaded again from where the quantizer found it.
+
+    Args:
+        folder: of the artifact.
+
+    Returns:
+        The ``torch.nn.Module`` and its input shape (C, H, W).
+
+    Raises:
+        VitqError: if its weights or its code are not there any more.
+    """
+    from vitq.quantization.graph import artifact as storage
+
+    facts = storage.load(folder).provenance
+    weights = facts["weights"]
+    channels, height, width = facts["input_shape"]
+    options = QuantizeOptions(
+        model=facts["model"],
+        weights=None if weights is None else Path(weights),
+        random_weights=facts["random_weights"],
+        image_size=height,
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+    )
+    return load_float_model(options).module, (channels, height, width)
+
+
+def row_of(
+    name: str,
+    logits: FloatArray,
+    float_logits: FloatArray,
+    labels: IntArray | None,
+    seconds: float,
+) -> Row:
+    """What logits (N, classes) say, beside the float model's and the labels (N,)."""
+    from vitq.export.parity import cosine
+
+    top1 = top5 = None
+    if labels is not None:
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+        hits = order == labels[:, None]
+        top1, top5 = int(hits[:, 0].sum()), int(hits.any(axis=1).sum())
+    return Row(
+        name,
+        len(logits),
+        top1,
+        top5,
+        float((logits.argmax(1) == float_logits.argmax(1)).mean()),
+        float(cosine(logits, float_logits).mean()),
+        None if name == "float" else sqnr_db(float_logits, logits),
+        round(seconds, 2),
+    )
+
+
+def sqnr_db(signal: FloatArray, approximation: FloatArray) -> float:
+    """``10 log10(sum(signal**2) / sum((signal - approximation)**2))`` in dB."""
+    noise = float(np.square(signal.astype(np.float64) - approximation).sum())
+    power = float(np.square(signal.astype(np.float64)).sum())
+    return 10 * float(np.log10(power / max(noise, 1e-30)))
+
+
+def table_rows(rows: list[Row]) -> Iterator[list[str]]:
+    """Cells for a person's table."""
+    for row in rows:
+        top1, top5 = (
+            "-" if n is None else f"{n}/{row.images} ({100 * n / row.images:.1f} %)"
+            for n in (row.top1, row.top5)
+        )
+        sqnr = "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"
+        yield [
+            row.name,
+            top1,
+            top5,
+            f"{100 * row.agreement:.1f} %",
+            f"{row.mean_cosine:.4f}",
+            sqnr,
+            f"{row.seconds:.1f}",
+        ]

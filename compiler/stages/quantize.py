@@ -1,0 +1,268 @@
+"""Stage 1: a PyTorch model and pictures become ``quantize.json`` and its safetensors."""
+
+import importlib.util
+import logging
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitq.compiler.stages.calibration import GENERATED
+from vitq.compiler.support.artifacts import (
+    Artifact,
+    begin_stage,
+    file_hash,
+    fingerprint,
+    is_current,
+    source_hash,
+    versions,
+)
+from vitq.compiler.support.progress import progress_bar
+from vitq.numerics.errors import VitqError
+from vitq.quantization.plan.methods import DAMPING_MADE, Method, get_method
+from vitq.quantization.plan.recipe import Nonlinear, Recipe
+
+if TYPE_CHECKING:
+    from vitq.quantization.graph.artifact import QuantizedModel
+    from vitq.quantization.graph.graph import Graph
+    from vitq.quantization.graph.models import LoadedModel, Preprocessing
+    from vitq.quantization.graph.pictures import Pictures
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_PICTURES = 8
+EMBEDDED_MODEL = "digits_vit"
+EMBEDDED_CALIBRATION = "digits"
+PACKAGES = ("numerics", "quantization", "models")
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """Everything that decides the quantized model.
+
+    Attributes:
+        model: embedded name, timm name or ``package.module:factory``.
+        weights: file, or None.
+        random_weights: seed for random weights instead.
+        calib: folder, ``.npy``, ``digits``, or one of `compiler.stages.calibration.GENERATED`; None
+            for the embedded model's own.
+        calib_count: how many calibration pictures.
+        recipe: widths, as ``w8a8``; see `quantization.plan.recipe`.
+        method: see `quantization.plan.methods`.
+        nonlinear: ``vitq`` or ``ivit``.
+        image_size: overrides the model's own.
+        mean: overrides the model's own normalization.
+        std: likewise.
+        artifacts: root folder of all artifacts.
+        calib_seed: of a source with more pictures than needed, 0 takes the first ones (of each
+            class folder in turn), another seed draws some; of pictures that are made without data,
+            it decides every one.
+        calib_steps: of gradient descent for them; None for the generator's own number.
+        save_images: folder to write the calibration pictures to, for people; decides nothing.
+    """
+
+    model: str = EMBEDDED_MODEL
+    weights: Path | None = None
+    random_weights: int | None = None
+    calib: str | None = None
+    calib_count: int = 32
+    recipe: str = "w8a8"
+    method: str = "repq"
+    nonlinear: Nonlinear = "vitq"
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    artifacts: Path = Path("artifacts")
+    calib_seed: int = 0
+    calib_steps: int | None = None
+    save_images: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what can be refused without loading anything."""
+        get_method(self.method)
+        Recipe.parse(self.recipe, self.nonlinear)
+        if self.calib_count < 1:
+            raise VitqError(f"the number of calibration pictures is {self.calib_count}: give >= 1")
+        if self.calib_steps is not None and self.calib_steps < 1:
+            raise VitqError(f"the number of calibration steps is {self.calib_steps}: give >= 1")
+        if not 0 <= self.calib_seed < 2**32 - 1:
+            raise VitqError(f"the calibration seed is {self.calib_seed}: give 0 to {2**32 - 2}")
+        if (self.mean is None) != (self.std is None):
+            raise VitqError("give both --mean and --std, or neither")
+        if self.weights is not None and self.random_weights is not None:
+            raise VitqError("give --weights or --random-weights, not both")
+
+    @property
+    def artifact(self) -> Artifact:
+        """Where the result goes."""
+        return self.artifact_of(Recipe.parse(self.recipe, self.nonlinear).name)
+
+    def artifact_of(self, recipe: str) -> Artifact:
+        """Where the result of a recipe of that name goes, which need not be made yet."""
+        suffix = "" if self.nonlinear == "vitq" else f"-{self.nonlinear}"
+        name = self.model.replace(":", ".")
+        return Artifact(self.artifacts / name / f"{recipe}-{self.method}{suffix}")
+
+    @property
+    def calibration_source(self) -> str:
+        """Where the calibration pictures come from.
+
+        Raises:
+            VitqError: if nothing was given and the model has none of its own.
+        """
+        if self.calib is not None:
+            return self.calib
+        if self.model == EMBEDDED_MODEL:
+            return EMBEDDED_CALIBRATION
+        raise VitqError(
+            f"{self.model}: no calibration pictures: pass --calib FOLDER or FILE.npy, or psaq to "
+            "make some from the model"
+        )
+
+
+def quantize(options: QuantizeOptions) -> Artifact:
+    """Run the stage, unless its inputs did not change.
+
+    Args:
+        options: what to quantize and how.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        VitqError: for any bad input.
+    """
+    from vitq.quantization.graph import artifact as storage
+
+    artifact = options.artifact
+    wanted = quantize_fingerprint(options)
+    json_path = artifact.folder / storage.JSON_NAME
+    if is_current(json_path, wanted, artifact.folder / storage.TENSORS_NAME):
+        logger.info("quantize: unchanged, %s is up to date", json_path)
+        if options.save_images is not None:
+            prepare(options)
+        return artifact
+    started = time.perf_counter()
+    model = quantized_model(options)
+    begin_stage(json_path)
+    storage.save(artifact.folder, model)
+    logger.info("quantize: %s (%.1f s)", json_path, time.perf_counter() - started)
+    return artifact
+
+
+def prepare(options: QuantizeOptions) -> "tuple[Graph, Preprocessing, Pictures]":
+    """The float graph, what its input means, and calibration pictures (saved, if asked for)."""
+    from vitq.compiler.stages.calibration import calibration_pictures, save_images
+    from vitq.quantization.graph.tracing import trace
+
+    loaded = load_float_model(options)
+    prep = loaded.preprocessing
+    graph = trace(loaded.module, prep.input_shape)
+    pictures = calibration_pictures(options, graph, prep)
+    if options.save_images is not None:
+        save_images(pictures.pixels, options.save_images)
+    return graph, prep, pictures
+
+
+def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
+    """What the stage writes, without writing it."""
+    import torch
+
+    from vitq.quantization.graph.artifact import QuantizedModel
+    from vitq.quantization.ranges.calibrate import quantize_graph
+
+    graph, prep, pictures = prepare(options)
+    recipe = Recipe.parse(options.recipe, options.nonlinear)
+    pixels = torch.from_numpy(pictures.pixels)
+    quantize_graph(graph, pixels, recipe, chosen_method(options), prep.mean, prep.std, progress_bar)
+    provenance = {
+        "fingerprint": quantize_fingerprint(options),
+        "model": options.model,
+        "weights": None if options.weights is None else str(options.weights.resolve()),
+        "random_weights": options.random_weights,
+        "calibration": {"source": pictures.source, "pictures": len(pictures)},
+        "recipe": recipe.to_json(),
+        "method": options.method,
+        "nonlinear": options.nonlinear,
+        "input_shape": list(prep.input_shape),
+        "mean": list(prep.mean),
+        "std": list(prep.std),
+        "versions": versions(("torch", "timm", "numpy")),
+        "command": " ".join(sys.argv),
+    }
+    return QuantizedModel(graph, pictures.pixels[:SAMPLE_PICTURES], provenance)
+
+
+def chosen_method(options: QuantizeOptions) -> Method:
+    """The method; pictures that were made from the model take more damping."""
+    method = get_method(options.method)
+    return replace(method, damping=DAMPING_MADE) if options.calib in GENERATED else method
+
+
+def load_float_model(options: QuantizeOptions) -> "LoadedModel":
+    """The float model that the options name."""
+    from vitq.quantization.graph.models import Preprocessing, load_model
+
+    preprocessing = None
+    if options.image_size is not None and options.mean is not None and options.std is not None:
+        shape = (len(options.mean), options.image_size, options.image_size)
+        preprocessing = Preprocessing(shape, options.mean, options.std)
+    elif options.image_size is not None or options.mean is not None:
+        raise VitqError("give --image-size, --mean and --std together")
+    return load_model(options.model, options.weights, options.random_weights, preprocessing)
+
+
+def quantize_fingerprint(options: QuantizeOptions) -> str:
+    """Hash of all that goes in, without loading torch."""
+    return fingerprint({
+        "options": {**vars(options), "artifacts": None, "save_images": None},
+        "recipe": Recipe.parse(options.recipe, options.nonlinear).to_json(),
+        "model": model_content(options),
+        "calibration": _calibration_content(options),
+        "source": source_hash(PACKAGES),
+        "versions": versions(("torch", "timm", "numpy")),
+    })
+
+
+def model_content(options: QuantizeOptions) -> dict[str, Any]:
+    """What decides the float model."""
+    return {
+        "model": options.model,
+        "weights": _content(options.weights),
+        "random_weights": options.random_weights,
+        "factory": _factory_source(options.model),
+        "preprocessing": [options.image_size, options.mean, options.std],
+    }
+
+
+def _content(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    if not path.is_file():
+        raise VitqError(f"weights {path} do not exist")
+    return file_hash(path)
+
+
+def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
+    from vitq.quantization.graph.pictures import picture_files
+
+    if options.calib is None and options.model != EMBEDDED_MODEL:
+        return None  # refused later, behind what may be wrong with the model itself
+    source = options.calibration_source
+    if source == EMBEDDED_CALIBRATION or source in GENERATED:
+        return source
+    seed = options.calib_seed
+    return [file_hash(path) for path in picture_files(source, options.calib_count, seed)]
+
+
+def _factory_source(model: str) -> str | None:
+    """Hash of the file that a factory is defined in."""
+    if ":" not in model:
+        return None
+    try:
+        spec = importlib.util.find_spec(model.partition(":")[0])
+    except (ImportError, ValueError):
+        return None
+    origin = None if spec is None else spec.origin
+    return file_hash(Path(origin)) if origin and Path(origin).is_file() else None

@@ -1,0 +1,1 @@
+"""Studies: many quantizations or runs of one model, and what they show together."""

@@ -1,0 +1,70 @@
+"""How a cell of a comparison computes logits: three ways to run one quantized model."""
+
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vitq.compiler.stages.evaluate import BATCH
+from vitq.compiler.support.artifacts import Artifact
+from vitq.numerics.arrays import FloatArray, UInt8Array
+
+if TYPE_CHECKING:
+    from vitq.quantization.graph.artifact import QuantizedModel
+
+logger = logging.getLogger(__name__)
+
+Logits = Callable[[UInt8Array], FloatArray]
+TARGET = "cpu"
+FOLDER_PREFIX = "vitq-compare."
+VERIFIED = 8
+"""Real pictures of which every integer is compared; golden, random and extreme ones come on top."""
+
+
+def _fake(model: "QuantizedModel", _: str) -> Logits:
+    """Quantizers simulated around float operators."""
+    import torch
+
+    from vitq.quantization.run.fake_quantize import GraphModule
+
+    module = GraphModule(model.graph, simulate=True)
+    return lambda x: module(torch.from_numpy(x.copy())).numpy()
+
+
+def _reference(model: "QuantizedModel", _: str) -> Logits:
+    """The integers that a library computes, in NumPy."""
+    from vitq.quantization.run.reference import IntegerReference
+
+    reference = IntegerReference(model.graph)
+    return lambda x: (reference(x) * reference.output_scale).astype(np.float32)
+
+
+def _library(model: "QuantizedModel", pictures: str) -> Logits:
+    """The compiled library, verified; its files are gone when it is loaded."""
+    from vitq.compiler.stages.compile import CompileOptions, compile_model
+    from vitq.compiler.stages.export import export
+    from vitq.compiler.stages.run import open_compiled
+    from vitq.compiler.stages.verify import verify
+    from vitq.quantization.graph import artifact as storage
+
+    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder:
+        artifact = Artifact(Path(folder))
+        storage.save(artifact.folder, model)
+        export(artifact)
+        path = compile_model(artifact.folder, CompileOptions(TARGET, BATCH))
+        checks = verify(path, pictures, VERIFIED)
+        logger.info("compare: 0 of %d integers differ", sum(check.values for check in checks))
+        compiled = open_compiled(path)
+        library = compiled.library()
+    return lambda x: compiled.logits(library(x))
+
+
+BACKENDS: dict[str, Callable[["QuantizedModel", str], Logits]] = {
+    "fake": _fake,
+    "reference": _reference,
+    "library": _library,
+}
+"""Name -> function of a quantized model and the pictures to evaluate on."""

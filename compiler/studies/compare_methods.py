@@ -1,0 +1,214 @@
+"""Stage ``compare-methods``: methods x widths x calibration sources on one model.
+
+Every cell is calibrated on the same number of pictures and evaluated on the same pictures, and kept
+when it is done, so that a run of many hours can be stopped and goes on where it was:
+
+    artifacts/<model>/comparison/<hash>.json
+
+The hash is that of everything that decides the cell: model, weights, options, code, pictures.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vitq.compiler.stages.evaluate import Row, float_runner, row_of, with_progress
+from vitq.compiler.stages.quantize import (
+    EMBEDDED_CALIBRATION,
+    EMBEDDED_MODEL,
+    QuantizeOptions,
+    load_float_model,
+    model_content,
+    quantize_fingerprint,
+    quantized_model,
+)
+from vitq.compiler.stages.verify import IntegersDifferError
+from vitq.compiler.studies.backends import BACKENDS
+from vitq.compiler.studies.spread import Summary, summarize
+from vitq.compiler.support.artifacts import (
+    fingerprint,
+    is_current,
+    read_json,
+    source_hash,
+    versions,
+    write_json,
+)
+from vitq.compiler.support.progress import progress_bar
+from vitq.numerics.arrays import FloatArray
+from vitq.numerics.errors import VitqError
+from vitq.quantization.plan.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+FLOAT = "float"
+LIBRARY = "library"
+LIBRARY_PACKAGES = ("numerics", "quantization", "export", "relay_passes", "compiler")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination.
+
+    Attributes:
+        calibration: source of the calibration pictures.
+        recipe: widths.
+        method: name.
+        row: what it came to, None if it was refused.
+        refused: why it could not be quantized, None if it could.
+        seed: of the calibration pictures.
+    """
+
+    calibration: str
+    recipe: str
+    method: str
+    row: Row | None
+    refused: str | None = None
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All cells of one model.
+
+    Attributes:
+        model: its name.
+        backend: of `BACKENDS`.
+        float_row: the float model's result.
+        cells: in the order of the options.
+    """
+
+    model: str
+    backend: str
+    float_row: Row
+    cells: list[Cell]
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """One for each combination, over all seeds."""
+        return summarize(self.cells)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, and the summaries."""
+        return asdict(self) | {"summaries": [summary.to_json() for summary in self.summaries]}
+
+
+def compare_methods(
+    variants: list[QuantizeOptions],
+    pictures: str | None = None,
+    count: int | None = None,
+    backend: str = "fake",
+) -> Comparison:
+    """Quantize and evaluate every variant of one model.
+
+    Args:
+        variants: the same model with different methods, recipes, calibration sources and seeds.
+        pictures: folder or ``.npy``; None for the embedded model's held-out digits.
+        count: how many, None for all.
+        backend: ``fake`` (quantizers simulated around float operators: fast, for exploring) or
+            ``reference`` (the integers that a library computes), or ``library``, compiled for this
+            machine, verified, and run.
+
+    Returns:
+        The comparison; a variant that cannot be quantized is a cell that says why.
+
+    Raises:
+        VitqError: unknown backend, no pictures, a model that cannot be loaded, or a library that
+            does not compute the reference's integers.
+    """
+    if backend not in BACKENDS:
+        raise VitqError(f"--backend {backend!r}: choose {', '.join(BACKENDS)}")
+    first = variants[0]
+    source = pictures or (EMBEDDED_CALIBRATION if first.model == EMBEDDED_MODEL else None)
+    if source is None:
+        raise VitqError("no pictures to evaluate on: pass --pictures FOLDER (with labels.csv)")
+    for options in variants:
+        _ = options.calibration_source  # a missing one should not cost the cells before it
+    judge = _Judge(first, source, count)
+    key = judge.key(FLOAT, fingerprint(model_content(first)))
+    float_row = _kept(first, key, lambda: judge.row(FLOAT, judge.float_logits()))
+    bar = progress_bar(variants, "compare", len(variants), "cell")
+    cells = [_cell(options, judge, backend) for options in bar]
+    return Comparison(first.model, backend, float_row, cells)
+
+
+class _Judge:
+    """The pictures to evaluate on, and the float model's logits of them."""
+
+    def __init__(self, options: QuantizeOptions, source: str, count: int | None) -> None:
+        from vitq.quantization.graph.pictures import load_pictures
+
+        model = load_float_model(options)
+        prep = model.preprocessing
+        self._float = float_runner(model.module, prep.mean, prep.std)
+        self.source = source
+        self.data = load_pictures(source, prep.input_shape, count, "evaluation")
+        labels = [] if self.data.labels is None else self.data.labels.tolist()
+        self._content = fingerprint({
+            "pixels": hashlib.sha256(self.data.pixels.tobytes()).hexdigest(),
+            "labels": labels,
+        })
+        self._logits: FloatArray | None = None
+
+    def key(self, backend: str, model: str) -> str:
+        """Fingerprint of a cell; `model` is that of the model."""
+        content = {"backend": backend, "model": model, "pictures": self._content}
+        if backend == LIBRARY:
+            content["compiler"] = source_hash(LIBRARY_PACKAGES)
+            content["versions"] = fingerprint(versions(("apache-tvm", "apache-tvm-ffi", "onnx")))
+        return fingerprint(content)
+
+    def float_logits(self) -> FloatArray:
+        """Of all pictures, computed once."""
+        if self._logits is None:
+            self._logits = with_progress(self._float, self.data.pixels, FLOAT)
+        return self._logits
+
+    def row(self, name: str, logits: FloatArray, seconds: float = 0.0) -> Row:
+        """One cell's result."""
+        return row_of(name, logits, self.float_logits(), self.data.labels, seconds)
+
+
+def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
+    """One cell, from its file or computed; a refusal is not kept."""
+    key = judge.key(backend, quantize_fingerprint(options))
+    recipe = Recipe.parse(options.recipe, options.nonlinear).name
+    names = (options.calibration_source, recipe, options.method)
+    seed = options.calib_seed
+    title = " ".join(names) + (f", seed {seed}" if seed else "")
+
+    def compute() -> Row:
+        started = time.perf_counter()
+        run = BACKENDS[backend](quantized_model(options), judge.source)
+        logits = with_progress(run, judge.data.pixels, title)
+        return judge.row(title, logits, time.perf_counter() - started)
+
+    try:
+        return Cell(*names, _kept(options, key, compute), seed=seed)
+    except IntegersDifferError:
+        raise
+    except VitqError as error:
+        logger.warning("compare: %s is refused: %s", title, error)
+        return Cell(*names, None, str(error), seed)
+
+
+def _kept(options: QuantizeOptions, key: str, compute: Callable[[], Row]) -> Row:
+    """A result from its file, or computed and written."""
+    path = _folder(options) / f"{key[:16]}.json"
+    if is_current(path, key):
+        return Row(**read_json(path)["row"])
+    row = compute()
+    write_json(path, {"fingerprint": key, "row": row.to_json()})
+    logger.info("compare: %s (%.1f s)", row.name, row.seconds)
+    return row
+
+
+def _folder(options: QuantizeOptions) -> Path:
+    return options.artifact.folder.parent / "comparison"

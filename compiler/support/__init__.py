@@ -1,0 +1,1 @@
+"""What all floors use: artifacts on disk, versions, progress, plots, workers."""

@@ -1,0 +1,81 @@
+"""The system's tools: compilers, strip, ssh. A failure is one line."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitq.compiler.target.table import Target, find_compiler
+from vitq.numerics.errors import VitqError
+
+FLAGS = ("-O2", "-Wall", "-Wextra", "-ffp-contract=off", "-fno-ident", "-s")
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """What builds for a target.
+
+    Attributes:
+        target: what for.
+        compiler: its C++ compiler; also takes C.
+    """
+
+    target: Target
+    compiler: str
+
+    @property
+    def architecture(self) -> str:
+        """``x86_64`` or ``aarch64``, as the device's ``uname -m`` says."""
+        return str(dict(self.target.config)["mtriple"]).partition("-")[0]
+
+    def build(self, arguments: Sequence[str], folder: Path, what: str) -> None:
+        """Compile and link in a folder."""
+        run_tool([self.compiler, *FLAGS, *arguments], what, folder)
+
+    def strip(self, path: Path) -> None:
+        """Drop what loading does not need, where the tool for it is installed."""
+        name = Path(self.compiler).name
+        for suffix in ("clang++", "g++", "c++"):
+            if name.endswith(suffix):
+                tool = shutil.which(name.removesuffix(suffix) + "strip")
+                if tool:
+                    run_tool([tool, "--strip-unneeded", str(path)], "strip", path.parent)
+                return
+
+
+def toolchain(target: Target) -> Toolchain:
+    """The tools for a target.
+
+    Raises:
+        VitqError: no compiler for it is installed.
+    """
+    return Toolchain(target, find_compiler(target))
+
+
+def run_tool(command: Sequence[str], what: str, folder: Path | None = None) -> str:
+    """Run a program of the system.
+
+    Args:
+        command: the program and its arguments; no shell.
+        what: name of the step, for the error.
+        folder: where it runs.
+
+    Returns:
+        Its standard output.
+
+    Raises:
+        VitqError: it does not exist or fails; its last line is quoted.
+    """
+    try:
+        done = subprocess.run(
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+    except OSError as error:
+        raise VitqError(f"{what}: {command[0]} cannot be started ({error.strerror})") from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        errors = [line for line in lines if "error" in line.lower()]
+        line = errors[0] if errors else lines[-1]
+        raise VitqError(f"{what}: {Path(command[0]).name} failed ({done.returncode}): {line}")
+    return done.stdout.decode(errors="replace")

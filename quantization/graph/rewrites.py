@@ -1,0 +1,118 @@
+"""Rewrites of the float graph that come before calibration. None changes the float function.
+
+Each must happen before the weights are rounded: that is why they are not passes behind the export.
+"""
+
+import logging
+
+import numpy as np
+
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+
+logger = logging.getLogger(__name__)
+
+_PER_TOKEN = {OpKind.LAYER_NORM, OpKind.GELU, OpKind.LINEAR, OpKind.ADD, OpKind.SCALE}
+
+
+def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Fold the picture's normalization into the patch embedding.
+
+    conv((x - mean) / std) = conv'(x) with W' = W / std[c], b' = b - sum_c,ij W[c] mean[c] / std[c].
+    After this the graph's input is the pixel's value in [0, 1], so that its uint8 code with scale
+    1/255 is exact. Only an unpadded convolution can absorb the mean.
+
+    Raises:
+        VitqError: if something other than one convolution reads the input, or mean and std are
+            no normalization.
+    """
+    readers = graph.consumers(graph.input.name)
+    if len(readers) != 1 or readers[0].op is not OpKind.CONV2D:
+        found = ", ".join(node.op for node in readers)
+        raise VitqError(f"the picture must go into one patch convolution, not into: {found}")
+    channels = graph.input.shape[1]
+    if len(mean) != channels or len(std) != channels:
+        raise VitqError(f"mean and std need {channels} values, one for each input channel")
+    if not (np.all(np.isfinite([*mean, *std])) and min(std) > 0):
+        raise VitqError("mean and std must be finite, and std positive")
+    conv = readers[0]
+    weight = graph.real(conv, "weight").astype(np.float64)
+    bias = graph.real(conv, "bias").astype(np.float64)
+    weight = weight / np.asarray(std, np.float64).reshape(1, -1, 1, 1)
+    shift = np.einsum("ocij,c->o", weight, np.asarray(mean, np.float64))
+    graph.set_param(conv, "weight", weight.astype(np.float32))
+    graph.set_param(conv, "bias", (bias - shift).astype(np.float32))
+
+
+def fold_channel_scales(graph: Graph) -> None:
+    """Fold LayerScale into the linear layer before it: gamma * (W x + b) = (gamma W) x + gamma b.
+
+    Raises:
+        VitqError: if a channel scale does not follow a linear layer that nothing else reads.
+    """
+    for node in graph:
+        if node.op is not OpKind.CHANNEL_SCALE:
+            continue
+        source = graph.operand(node)
+        if source.op is not OpKind.LINEAR or len(graph.consumers(source.name)) != 1:
+            raise VitqError(f"{node.name}: a channel scale must follow a linear layer of its own")
+        gamma = graph.real(node, "value")
+        graph.set_param(source, "weight", graph.real(source, "weight") * gamma[:, None])
+        graph.set_param(source, "bias", graph.real(source, "bias") * gamma)
+        graph.bypass(node)
+    graph.remove_dead()
+
+
+def select_tokens_early(graph: Graph) -> None:
+    """Move a token's selection before the operators that treat every token alike.
+
+    f(x)[:, i] = f(x[:, i]) for linear, GELU, LayerNorm, scale and add: where only the class token
+    is read in the end, the last block's MLP and the last LayerNorm run on that token alone.
+    """
+    moved = True
+    while moved:
+        moved = any([_move_select(graph, node) for node in graph if node.op is OpKind.SELECT])
+
+
+def _move_select(graph: Graph, select: Node) -> bool:
+    """Swap one select with the per-token operator before it, if that is all that reads it."""
+    if select.name not in graph.nodes:
+        return False
+    source = graph.operand(select)
+    alone = len(graph.consumers(source.name)) == 1
+    axis = select.attrs["axis"]
+    inner = len(source.shape) - 1
+    if source.op not in _PER_TOKEN or not alone or axis in (inner, source.batch_axis):
+        return False
+    operands = [graph.nodes[name] for name in source.inputs]
+    if any(operand.shape[:inner] != source.shape[:inner] for operand in operands):
+        return False
+    for operand in dict.fromkeys(source.inputs):
+        before = graph.nodes[operand]
+        name = f"{operand}.select_{axis}_{select.attrs['index']}"
+        if name not in graph.nodes:
+            shape = tuple(dim for i, dim in enumerate(before.shape) if i != axis)
+            early = Node(name, OpKind.SELECT, (operand,), shape, select.batch_axis)
+            early.attrs = dict(select.attrs)
+            graph.insert_after(operand, early)
+        graph.replace_input(source, operand, name)
+    source.shape, source.batch_axis = select.shape, select.batch_axis
+    graph.bypass(select)
+    logger.debug("select %s moved before %s", select.name, source.name)
+    return True
+
+
+def defer_softmax_normalization(graph: Graph) -> None:
+    """softmax(x) @ v = (exp(x - max) @ v) / sum(exp(x - max)), with the division after the product.
+
+    The unnormalized exponentials use all 8 bits of their codes in every row, and one division
+    for each output row replaces one for each score. A softmax that something else reads stays.
+    """
+    for node in graph:
+        if node.op is not OpKind.SOFTMAX:
+            continue
+        readers = graph.consumers(node.name)
+        if all(r.op is OpKind.MATMUL and r.inputs[0] == node.name for r in readers):
+            node.op = OpKind.EXP
+            for reader in readers:
+                reader.op = OpKind.NORMALIZED_MATMUL

@@ -1,0 +1,350 @@
+"""Read a PyTorch model into a `Graph` through ``torch.export``.
+
+The model is recognised by what it computes, never by module names: any model that exports to the
+operators listed in `quantization.graph.graph` can be quantized. Everything else is refused at once,
+with the full list.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+
+logger = logging.getLogger(__name__)
+
+# A torch.fx.Node whose arguments are typed as a union of everything: each handler knows its own.
+FxNode = Any
+
+TRACE_BATCH = 2  # torch.export specializes 0 and 1
+
+_IDENTITY = {"dropout", "contiguous", "clone", "alias", "detach", "detach_", "_to_copy", "to"}
+_RESHAPE = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view"}
+
+
+def trace(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> Graph:
+    """Trace a model in eval mode.
+
+    Args:
+        model: takes float32 pictures (N, C, H, W), returns logits (N, classes).
+        input_shape: (C, H, W).
+
+    Returns:
+        The float graph; its input is the normalized picture, as the model expects it.
+
+    Raises:
+        VitqError: if the model does not export, or uses operators that are not supported
+            (all of them are listed).
+    """
+    example = torch.zeros(TRACE_BATCH, *input_shape)
+    batch = torch.export.Dim("batch")
+    try:
+        program = torch.export.export(
+            model.eval(), (example,), dynamic_shapes=({0: batch},), strict=False
+        )
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise VitqError(
+            f"the model cannot be exported by torch.export at input {input_shape}: {lines[0]}"
+        ) from error
+    return _Tracer(program).run()
+
+
+class _Tracer:
+    """One walk over an exported program."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.program = program
+        self.nodes: dict[str, Node] = {}
+        self.alias: dict[str, str] = {}
+        self.constants: dict[str, torch.Tensor] = {}
+        self.tensors: dict[str, Any] = {}
+        self.unsupported: dict[str, int] = {}
+
+    def run(self) -> Graph:
+        """Convert all nodes, or name every operator that cannot be."""
+        signature = self.program.graph_signature
+        stored = {**self.program.state_dict, **self.program.constants}
+        named = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        output = ""
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                if node.name in named:
+                    self.constants[node.name] = stored[named[node.name]]
+                    self.alias[node.name] = named[node.name]
+                else:
+                    self._emit(node, OpKind.INPUT, ())
+            elif node.op != "output":
+                self._convert(node)
+            elif len(node.args[0]) == 1:
+                output = self._name(node.args[0][0])
+            else:
+                self._refuse(f"a result of {len(node.args[0])} tensors")
+        if self.unsupported:
+            listed = ", ".join(f"{op} (x{n})" for op, n in sorted(self.unsupported.items()))
+            raise VitqError(f"the model uses operators that are not supported: {listed}")
+        graph = Graph(self.nodes, output, self.tensors)
+        graph.remove_dead()
+        return graph
+
+    def _convert(self, node: FxNode) -> None:
+        op = str(getattr(node.target, "__name__", node.target)).split(".")[0]
+        if op.startswith(("sym_", "_assert", "mul_sym")) or not isinstance(
+            node.meta.get("val"), torch.Tensor | list | tuple
+        ):
+            return
+        handler: Callable[[FxNode], None] | None = getattr(self, f"_op_{op}", None)
+        if op in _IDENTITY:
+            self._identity(node, op)
+        elif op in _RESHAPE:
+            self._emit(node, OpKind.RESHAPE, (node.args[0],))
+        elif handler is not None:
+            handler(node)
+        else:
+            self._refuse(op)
+
+    def _identity(self, node: FxNode, op: str) -> None:
+        if not node.meta["val"].dtype.is_floating_point:
+            self._refuse(f"{op} to {node.meta['val'].dtype}")
+        elif op == "dropout" and node.args[2]:
+            self._refuse("dropout that is on in eval mode")
+        self.alias[node.name] = self._name(node.args[0])
+
+    def _refuse(self, what: str) -> None:
+        self.unsupported[what] = self.unsupported.get(what, 0) + 1
+
+    def _name(self, arg: Any) -> str:
+        """Graph name of an argument; a stored tensor becomes a constant node on first use."""
+        name = arg.name
+        if name in self.constants:
+            if name not in self.nodes:
+                shape = tuple(self.constants[name].shape)
+                params = {"value": self._store(arg)}
+                self.nodes[name] = Node(name, OpKind.CONSTANT, (), shape, None, params)
+            return str(name)
+        return self.alias.get(name, name)
+
+    def _store(self, arg: Any) -> str:
+        """Key of a stored tensor, copied to float32 NumPy on first use."""
+        if arg.name not in self.constants:
+            self._refuse("a weight computed at run time")
+            return ""
+        key = self.alias[arg.name]
+        value = self.constants[arg.name].detach().to(torch.float32).numpy()
+        self.tensors.setdefault(key, np.array(value))
+        return key
+
+    def _emit(self, node: FxNode, op: OpKind, inputs: tuple[Any, ...], **fields: Any) -> None:
+        val = fields.pop("val", None)
+        shape, batch_axis = _shape(node.meta["val"] if val is None else val)
+        names = tuple(self._name(arg) for arg in inputs)
+        self.nodes[node.name] = Node(node.name, op, names, shape, batch_axis, **fields)
+
+    def _affine(self, node: FxNode, roles: tuple[str, str], start: int) -> dict[str, str]:
+        """Parameters (weight, bias) of a layer, with zeros for a bias that is absent."""
+        weight = self._store(node.args[start])
+        bias = node.args[start + 1] if len(node.args) > start + 1 else None
+        if bias is not None:
+            return {roles[0]: weight, roles[1]: self._store(bias)}
+        key = f"{weight}.zero_bias"
+        channels = self.tensors[weight].shape[0] if weight else 0
+        self.tensors[key] = np.zeros(channels, np.float32)
+        return {roles[0]: weight, roles[1]: key}
+
+    def _op_conv2d(self, node: FxNode) -> None:
+        params = self._affine(node, ("weight", "bias"), 1)
+        if not params["weight"]:
+            return
+        kernel = list(self.tensors[params["weight"]].shape[2:])
+        size = tuple(node.args[0].meta["val"].shape[2:])
+        defaults = (None, [1, 1], [0, 0], [1, 1], 1)
+        stride, padding, dilation, groups = (*node.args[2:], *defaults[len(node.args) - 2 :])[1:]
+        plain = padding in ([0, 0], "valid") and dilation == [1, 1] and groups == 1
+        square = kernel[0] == kernel[1] and not any(side % kernel[0] for side in size)
+        if list(stride) != kernel or not plain or not square:
+            what = f"kernel {kernel}, stride {stride}, padding {padding}"
+            self._refuse(f"conv2d of {size} with {what}")
+        self._emit(node, OpKind.CONV2D, (node.args[0],), params=params)
+
+    def _op_linear(self, node: FxNode) -> None:
+        params = self._affine(node, ("weight", "bias"), 1)
+        self._emit(node, OpKind.LINEAR, (node.args[0],), params=params)
+
+    def _op_layer_norm(self, node: FxNode) -> None:
+        if len(node.args[1]) != 1 or len(node.args) < 4 or node.args[3] is None:
+            self._refuse("layer_norm over several axes or without weight and bias")
+            return
+        params = {"gamma": self._store(node.args[2]), "beta": self._store(node.args[3])}
+        eps = float(node.args[4]) if len(node.args) > 4 else 1e-5
+        self._emit(node, OpKind.LAYER_NORM, (node.args[0],), params=params, attrs={"eps": eps})
+
+    def _op_gelu(self, node: FxNode) -> None:
+        attrs = {"approximate": node.kwargs.get("approximate", "none")}
+        self._emit(node, OpKind.GELU, (node.args[0],), attrs=attrs)
+
+    def _op_softmax(self, node: FxNode) -> None:
+        rank = len(node.meta["val"].shape)
+        if node.args[1] % rank != rank - 1:
+            self._refuse(f"softmax over axis {node.args[1]} of {rank}")
+        self._emit(node, OpKind.SOFTMAX, (node.args[0],))
+
+    def _op_matmul(self, node: FxNode) -> None:
+        self._emit(node, OpKind.MATMUL, node.args[:2])
+
+    _op_bmm = _op_matmul
+
+    def _op_scaled_dot_product_attention(self, node: FxNode) -> None:
+        """Spell attention out: permute, matmul, scale, softmax, matmul."""
+        query, key, value = node.args[:3]
+        if len(node.args) > 3 or node.kwargs.get("attn_mask") or node.kwargs.get("is_causal"):
+            self._refuse("attention with a mask or dropout")
+        q_shape, batch_axis = _shape(query.meta["val"])
+        k_shape, _ = _shape(key.meta["val"])
+        rank = len(q_shape)
+        factor = node.kwargs.get("scale") or float(q_shape[-1]) ** -0.5
+        scores = (*q_shape[:-1], k_shape[-2])
+        axes = [*range(rank - 2), rank - 1, rank - 2]
+        flipped = (*k_shape[:-2], k_shape[-1], k_shape[-2])
+        steps: list[tuple[str, OpKind, tuple[str, ...], tuple[int, ...], dict[str, Any]]] = [
+            ("key_t", OpKind.PERMUTE, (self._name(key),), flipped, {"axes": axes}),
+            ("scores", OpKind.MATMUL, (self._name(query), "key_t"), scores, {}),
+            ("scaled", OpKind.SCALE, ("scores",), scores, {"factor": _float32(factor)}),
+            ("softmax", OpKind.SOFTMAX, ("scaled",), scores, {}),
+        ]
+        local = {step[0] for step in steps}
+        for suffix, op, inputs, shape, attrs in steps:
+            names = tuple(f"{node.name}.{i}" if i in local else i for i in inputs)
+            name = f"{node.name}.{suffix}"
+            self.nodes[name] = Node(name, op, names, shape, batch_axis, attrs=attrs)
+        out_shape, out_axis = _shape(node.meta["val"])
+        names = (f"{node.name}.softmax", self._name(value))
+        self.nodes[node.name] = Node(node.name, OpKind.MATMUL, names, out_shape, out_axis)
+
+    def _op_add(self, node: FxNode) -> None:
+        if not all(isinstance(arg, torch.fx.Node) for arg in node.args[:2]) or node.kwargs:
+            self._refuse("add with a number")
+            return
+        self._emit(node, OpKind.ADD, self._constant_last(node.args))
+
+    def _constant_last(self, args: Any) -> tuple[Any, Any]:
+        first, second = args[:2]
+        return (second, first) if first.name in self.constants else (first, second)
+
+    def _op_mul(self, node: FxNode) -> None:
+        first, second = node.args[:2]
+        if isinstance(second, int | float):
+            self._scale(node, float(second))
+        elif second.name in self.constants or first.name in self.constants:
+            x, factor = self._constant_last((first, second))
+            if len(_shape(factor.meta["val"])[0]) != 1:
+                self._refuse("mul by a constant that is no vector")
+            params = {"value": self._store(factor)}
+            self._emit(node, OpKind.CHANNEL_SCALE, (x,), params=params)
+        else:
+            self._refuse("mul of two activations")
+
+    def _op_div(self, node: FxNode) -> None:
+        if isinstance(node.args[1], int | float):
+            self._scale(node, 1.0 / float(node.args[1]))
+        else:
+            self._refuse("div by a tensor")
+
+    def _scale(self, node: FxNode, factor: float) -> None:
+        if factor <= 0:
+            self._refuse("multiplication by a number <= 0")
+        self._emit(node, OpKind.SCALE, (node.args[0],), attrs={"factor": _float32(factor)})
+
+    def _op_permute(self, node: FxNode) -> None:
+        rank = len(node.args[1])
+        axes = [axis % rank for axis in node.args[1]]
+        self._emit(node, OpKind.PERMUTE, (node.args[0],), attrs={"axes": axes})
+
+    def _op_transpose(self, node: FxNode) -> None:
+        rank = len(node.meta["val"].shape)
+        axes = list(range(rank))
+        first, second = node.args[1] % rank, node.args[2] % rank
+        axes[first], axes[second] = second, first
+        self._emit(node, OpKind.PERMUTE, (node.args[0],), attrs={"axes": axes})
+
+    def _op_select(self, node: FxNode) -> None:
+        self._select(node, node.args[0], node.args[1], node.args[2])
+
+    def _select(self, node: FxNode, x: Any, axis: int, index: int) -> None:
+        shape, _ = _shape(x.meta["val"])
+        axis %= len(shape)
+        attrs = {"axis": axis, "index": index % shape[axis]}
+        self._emit(node, OpKind.SELECT, (x,), attrs=attrs)
+
+    def _op_slice(self, node: FxNode) -> None:
+        args = [*node.args, *(0, None, None, 1)[len(node.args) - 1 :]]
+        x, axis, start, stop, step = args[:5]
+        shape, _ = _shape(x.meta["val"])
+        axis %= len(shape)
+        if step != 1:
+            self._refuse("slice with a step")
+        begin, end, _ = slice(start, stop).indices(shape[axis])
+        if (begin, end) == (0, shape[axis]):
+            self.alias[node.name] = self._name(x)
+            return
+        attrs = {"axis": axis, "start": begin, "stop": end}
+        self._emit(node, OpKind.SLICE, (x,), attrs=attrs)
+
+    def _op_getitem(self, node: FxNode) -> None:
+        source, index = node.args
+        op = str(source.target).split(".")[1]
+        x = source.args[0]
+        axis = source.args[{"unbind": 1}.get(op, 2)] if len(source.args) > 1 else 0
+        if op == "unbind":
+            self._select(node, x, axis, index)
+            return
+        sizes = [_shape(part)[0][axis] for part in source.meta["val"]]
+        start = sum(sizes[:index])
+        axis %= len(_shape(x.meta["val"])[0])
+        attrs = {"axis": axis, "start": start, "stop": start + sizes[index]}
+        self._emit(node, OpKind.SLICE, (x,), attrs=attrs)
+
+    def _op_unbind(self, node: FxNode) -> None:
+        """Nothing to do: its getitem nodes become selects (chunk and split: slices)."""
+
+    _op_chunk = _op_split = _op_split_with_sizes = _op_unbind
+
+    def _op_cat(self, node: FxNode) -> None:
+        axis = (node.args[1] if len(node.args) > 1 else 0) % len(node.meta["val"].shape)
+        self._emit(node, OpKind.CONCAT, tuple(node.args[0]), attrs={"axis": axis})
+
+    def _op_expand(self, node: FxNode) -> None:
+        self._emit(node, OpKind.EXPAND, (node.args[0],))
+
+    def _op_mean(self, node: FxNode) -> None:
+        axes = node.args[1]
+        rank = len(_shape(node.args[0].meta["val"])[0])
+        if len(axes) != 1 or (len(node.args) > 2 and node.args[2]):
+            self._refuse("mean over several axes or with keepdim")
+        self._emit(node, OpKind.MEAN, (node.args[0],), attrs={"axis": axes[0] % rank})
+
+
+def _float32(value: float) -> float:
+    """The number that a float32 constant of the exported file will hold."""
+    return float(np.float32(value))
+
+
+def _shape(value: Any) -> tuple[tuple[int, ...], int | None]:
+    """Shape at batch 1 and the axis that grows with the batch."""
+    dims: list[int] = []
+    batch_axis = None
+    for axis, dim in enumerate(value.shape):
+        if isinstance(dim, int):
+            dims.append(dim)
+            continue
+        expression = dim.node.expr
+        dims.append(int(expression.subs(dict.fromkeys(expression.free_symbols, 1))))
+        batch_axis = axis
+    return tuple(dims), batch_axis

@@ -1,0 +1,1 @@
+"""Chooses a width for each layer, measured."""

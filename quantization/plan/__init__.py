@@ -1,0 +1,1 @@
+"""What is to be quantized and how: recipes, methods, placement of quantizers."""

@@ -1,0 +1,222 @@
+"""Which results are quantized, at which width, and which share their parameters.
+
+Requirements come from the readers: a matrix product reads activations of its own width; the
+residual stream, LayerNorm, GELU, pooling and the logits are ``residual_bits``; attention scores
+stay int32 accumulators (the exponential reads them directly, no calibrated range is needed); the
+exponentials are unsigned 8-bit weights of scale 1 / 255 by construction, made of fewer codes where
+these are logarithmic (`quantization.plan.attention_codes`). I-ViT's published forms read
+scores and GELU inputs of ``activation_bits``, as its models were trained.
+
+A requirement climbs from the reader through layout operators to the operator that computes the
+values, as long as all readers agree; q, k and v, slices of one linear layer, keep their own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from vitq.quantization.graph.graph import ACCUMULATOR_OPS, LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.plan.recipe import LayerBits, Recipe
+from vitq.quantization.plan.widths import PRODUCTS, layer_widths
+
+
+class Role(StrEnum):
+    """What a quantizer's input is, which decides how its range is found."""
+
+    PIXELS = "pixels"
+    ACTIVATION = "activation"
+    POST_LAYERNORM = "post_layernorm"
+    RESIDUAL = "residual"
+    EXPONENTIAL = "exponential"
+    PROBABILITY = "probability"
+
+
+@dataclass
+class Placement:
+    """Where the quantizers are.
+
+    Attributes:
+        roles: node name -> role of the quantizer on its result.
+        bits: node name -> width.
+        ties: node name -> node whose parameters it takes over.
+    """
+
+    roles: dict[str, Role] = field(default_factory=dict)
+    bits: dict[str, int] = field(default_factory=dict)
+    ties: dict[str, str] = field(default_factory=dict)
+
+
+EXPONENTIAL_BITS = 8
+
+_READS_RESIDUAL = {OpKind.ADD, OpKind.CONCAT, OpKind.LAYER_NORM, OpKind.MEAN, OpKind.GELU}
+_MUST_QUANTIZE = {
+    OpKind.ADD,
+    OpKind.CONCAT,
+    OpKind.LAYER_NORM,
+    OpKind.MEAN,
+    OpKind.GELU,
+    OpKind.EXP,
+    OpKind.SOFTMAX,
+    OpKind.NORMALIZED_MATMUL,
+    OpKind.CONSTANT,
+    OpKind.INPUT,
+}
+
+
+def place_quantizers(graph: Graph, recipe: Recipe) -> Placement:
+    """Decide all quantizers; inserts `requantize` nodes where readers want two widths.
+
+    Args:
+        graph: after `quantization.graph.rewrites`.
+        recipe: the widths.
+
+    Returns:
+        The placement.
+    """
+    placement = Placement({graph.input.name: Role.PIXELS}, {graph.input.name: 8})
+    widths = layer_widths(graph, recipe)
+    for node in graph:
+        for index in range(len(node.inputs)):
+            bits = _required_bits(graph, node, index, recipe, widths)
+            if bits is not None:
+                _require(graph, placement, node, index, bits, recipe)
+    _place(graph, placement, graph.nodes[_origin(graph, graph.output)], recipe.residual_bits)
+    for node in graph:
+        if node.op in _MUST_QUANTIZE and node.name not in placement.roles:
+            _place(graph, placement, node, recipe.residual_bits)
+    _tie(graph, placement)
+    return placement
+
+
+def _required_bits(
+    graph: Graph, node: Node, index: int, recipe: Recipe, widths: Mapping[str, LayerBits]
+) -> int | None:
+    """Width that a reader wants of one input; None where it takes what comes."""
+    if node.op in PRODUCTS:
+        return widths[node.name].activation_bits
+    if node.op is OpKind.GELU and recipe.nonlinear == "ivit":
+        return recipe.activation_bits
+    if node.op in _READS_RESIDUAL:
+        return recipe.residual_bits
+    if node.op in (OpKind.EXP, OpKind.SOFTMAX):
+        if recipe.nonlinear == "ivit":
+            return recipe.activation_bits
+        source = graph.nodes[_origin(graph, node.inputs[0])]
+        return None if source.op is OpKind.MATMUL else recipe.residual_bits
+    return None
+
+
+def _origin(graph: Graph, name: str) -> str:
+    """Climb from a value through scale and layout to what computes it."""
+    node = graph.nodes[name]
+    while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
+        node = graph.operand(node)
+    return node.name
+
+
+def _climb(graph: Graph, name: str) -> str:
+    """The node whose result is quantized for a reader of `name`.
+
+    An accumulator may travel through layout, so it is quantized where it is read (onnxruntime
+    1.31 fails on a Transpose behind a DequantizeLinear of int8). All others are quantized where
+    they are computed, as long as one path leads there.
+    """
+    if graph.nodes[_origin(graph, name)].op in ACCUMULATOR_OPS:
+        return name
+    node = graph.nodes[name]
+    while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
+        above = graph.operand(node)
+        if len(graph.consumers(above.name)) != 1:
+            break
+        node = above
+    return node.name
+
+
+def _quantized_bits(graph: Graph, placement: Placement, name: str) -> int | None:
+    """Width at which a value is already quantized, through layout; None if it is not."""
+    node = graph.nodes[name]
+    while node.name not in placement.bits:
+        if node.op not in LAYOUT_OPS and node.op is not OpKind.SCALE:
+            return None
+        node = graph.operand(node)
+    return placement.bits[node.name]
+
+
+def _require(
+    graph: Graph, placement: Placement, reader: Node, index: int, bits: int, recipe: Recipe
+) -> None:
+    name = reader.inputs[index]
+    present = _quantized_bits(graph, placement, name)
+    if present is None:
+        spot = graph.nodes[_climb(graph, name)]
+        if spot.op in LAYOUT_OPS and graph.nodes[_origin(graph, name)].op in _MUST_QUANTIZE:
+            spot = graph.nodes[_origin(graph, name)]
+        others = [r for r in graph.consumers(spot.name) if r.op in _READS_RESIDUAL]
+        wide = spot.op is OpKind.CONCAT or (others and reader not in others)
+        bits_here = recipe.residual_bits if wide else bits
+        _place(graph, placement, spot, bits_here)
+        present = bits_here
+    fixed = placement.roles.get(name) in (Role.PIXELS, Role.EXPONENTIAL)
+    if present <= bits or fixed:
+        return
+    source = graph.nodes[name]
+    narrow = f"{name}.to{bits}"
+    if narrow not in graph.nodes:
+        node = Node(narrow, OpKind.REQUANTIZE, (name,), source.shape, source.batch_axis)
+        graph.insert_after(name, node)
+        _place(graph, placement, node, bits)
+    graph.replace_input(reader, name, narrow)
+
+
+def _place(graph: Graph, placement: Placement, node: Node, bits: int) -> None:
+    if node.name in placement.roles:
+        return
+    if node.op is OpKind.EXP:
+        role, bits = Role.EXPONENTIAL, EXPONENTIAL_BITS
+    elif node.op is OpKind.SOFTMAX:
+        role = Role.PROBABILITY
+    elif bits > 8:
+        role = Role.RESIDUAL
+    elif node.op is OpKind.LAYER_NORM:
+        role = Role.POST_LAYERNORM
+    else:
+        role = Role.ACTIVATION
+    placement.roles[node.name] = role
+    placement.bits[node.name] = bits
+
+
+def _tie(graph: Graph, placement: Placement) -> None:
+    """Let branches share the parameters of the sum (or concatenation) that they go into.
+
+    A branch that goes into one addition at residual width gains nothing from a scale of its own,
+    and an addition whose branch has the output's scale multiplies only the other operand. The
+    inputs of a concatenation must agree, as it moves codes only: one that has other readers is
+    requantized for it.
+    """
+    for node in graph:
+        wide = node.op is OpKind.ADD and placement.roles[node.name] is Role.RESIDUAL
+        if not wide and node.op is not OpKind.CONCAT:
+            continue
+        for index, name in enumerate(node.inputs):
+            source = graph.nodes[name]
+            while source.name not in placement.roles:
+                source = graph.operand(source)
+            if node.op is OpKind.CONCAT:
+                if len(graph.consumers(source.name)) != 1:
+                    source = _part(graph, placement, node, index)
+                placement.ties[source.name] = node.name
+            elif source.op in ACCUMULATOR_OPS and len(graph.consumers(source.name)) == 1:
+                placement.ties[source.name] = node.name
+
+
+def _part(graph: Graph, placement: Placement, concat: Node, index: int) -> Node:
+    """Requantize one input of a concatenation that has other readers, for its scale alone."""
+    source = graph.operand(concat, index)
+    name = f"{concat.name}.part{index}"
+    part = Node(name, OpKind.REQUANTIZE, (source.name,), source.shape, source.batch_axis)
+    graph.insert_after(source.name, part)
+    _place(graph, placement, part, placement.bits[concat.name])
+    names = list(concat.inputs)
+    names[index] = name
+    concat.inputs = tuple(names)
+    return part

@@ -1,0 +1,119 @@
+"""Recipes: which widths, as data.
+
+``w4a8`` is 4-bit weights and 8-bit activations in all layers but the first and the last one, which
+keep 8 bits unless the name says otherwise: ``w4a4-first4-last6``. A file ``NAME.json`` (what
+`Recipe.to_json` writes) also gives single layers widths of their own.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from vitq.numerics.errors import VitqError
+
+Nonlinear = Literal["vitq", "ivit"]
+ENDS_BITS = 8
+_NAME = re.compile(r"w(\d+)a(\d+)(?:-first(\d+))?(?:-last(\d+))?")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_USAGE = "write w<bits>a<bits>, such as w8a8, then perhaps -first<bits>-last<bits>, or NAME.json"
+
+
+class LayerBits(NamedTuple):
+    """Widths of one layer, by the name of its node.
+
+    Attributes:
+        layer: the node.
+        weight_bits: of its weights, if it has any.
+        activation_bits: of what it reads.
+    """
+
+    layer: str
+    weight_bits: int
+    activation_bits: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Bit widths of a quantized model.
+
+    Attributes:
+        weight_bits: of linear and convolution weights, per output channel, symmetric.
+        activation_bits: of what goes into a matrix product. Stored as int8 whatever they are: no
+            dot product reads narrower codes, and packing them would cost more than it saves.
+        residual_bits: of the residual stream and of what the nonlinear operators read.
+        nonlinear: which integer forms of Softmax and GELU: this project's, or I-ViT's as published
+            (for models that were trained with them).
+        first_bits: of the weights of the layers that read pixels (the pixels are 8 bits).
+        last_bits: of the weights and the input of the layers that make the logits.
+        layers: widths of single layers, instead of all of the above.
+        label: what the recipe is called instead of its widths.
+    """
+
+    weight_bits: int = 8
+    activation_bits: int = 8
+    residual_bits: int = 16
+    nonlinear: Nonlinear = "vitq"
+    first_bits: int = ENDS_BITS
+    last_bits: int = ENDS_BITS
+    layers: tuple[LayerBits, ...] = ()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse widths that no kernel executes."""
+        own = ("weight_bits", "activation_bits", "first_bits", "last_bits")
+        widths = [(name, getattr(self, name)) for name in own]
+        for bits in self.layers:
+            widths += [(f"{name} of {bits.layer}", getattr(bits, name)) for name in own[:2]]
+        for name, value in widths:
+            if not 2 <= value <= 8:
+                raise VitqError(f"{name} is {value}: choose 2 to 8")
+        if not 8 <= self.residual_bits <= 16:
+            raise VitqError(f"residual_bits is {self.residual_bits}: choose 8 to 16")
+        if self.nonlinear not in ("vitq", "ivit"):
+            raise VitqError(f"nonlinear is {self.nonlinear!r}: choose vitq or ivit")
+        if self.label and not _LABEL.fullmatch(self.label):
+            raise VitqError(f"a recipe called {self.label!r}: use letters, digits, '.', '_', '-'")
+
+    @classmethod
+    def parse(cls, name: str, nonlinear: Nonlinear = "vitq") -> "Recipe":
+        """Read a name such as ``w8a8`` or ``w4a4-first4``, or a file ``NAME.json``."""
+        if name.endswith(".json"):
+            return cls._load(Path(name), nonlinear)
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise VitqError(f"recipe {name!r} is unknown: {_USAGE}")
+        first, last = (int(bits) if bits else ENDS_BITS for bits in match.groups()[2:])
+        widths = int(match[1]), int(match[2])
+        return cls(*widths, nonlinear=nonlinear, first_bits=first, last_bits=last)
+
+    @classmethod
+    def _load(cls, path: Path, nonlinear: Nonlinear) -> "Recipe":
+        """Read a file; it is called like the file."""
+        try:
+            content = json.loads(path.read_text())
+            layers = tuple(LayerBits(**bits) for bits in content.pop("layers", ()))
+            content.pop("name", None)
+            fields = content | {"layers": layers, "label": path.stem, "nonlinear": nonlinear}
+            return cls(**fields)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise VitqError(f"{path} is no recipe: {error}") from error
+
+    @property
+    def name(self) -> str:
+        """Its label, or what `parse` reads; a hash stands for layers without a label."""
+        if self.label:
+            return self.label
+        name = f"w{self.weight_bits}a{self.activation_bits}"
+        name += f"-first{self.first_bits}" if self.first_bits != ENDS_BITS else ""
+        name += f"-last{self.last_bits}" if self.last_bits != ENDS_BITS else ""
+        if not self.layers:
+            return name
+        return f"{name}-mixed-{hashlib.sha256(repr(self.layers).encode()).hexdigest()[:8]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields and the name, for an artifact's metadata and for a file."""
+        layers = [bits._asdict() for bits in self.layers]
+        return asdict(self) | {"name": self.name, "layers": layers}

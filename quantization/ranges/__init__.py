@@ -1,0 +1,1 @@
+"""Chooses scales, zero points and weight codes from pictures."""

@@ -1,0 +1,249 @@
+"""From a float graph and pictures to a quantized graph.
+
+    trace -> rewrites -> place quantizers -> observe -> reparameterize -> quantize weights
+
+Methods that search (`quantization.plan.methods`) take the last two steps node by node.
+
+Weights are rounded last: the input's normalization, LayerScale and the reparameterized scales are
+in them by then.
+"""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from vitq.numerics.errors import VitqError
+from vitq.numerics.ivit import CODE_SCALE as IVIT_CODE_SCALE
+from vitq.numerics.qparams import QScheme, QuantParams
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.rewrites import (
+    defer_softmax_normalization,
+    fold_channel_scales,
+    fold_normalization,
+    select_tokens_early,
+)
+from vitq.quantization.plan.attention_codes import WIDEST_BITS, use_codes
+from vitq.quantization.plan.methods import Method, Search
+from vitq.quantization.plan.placement import Placement, Role, place_quantizers
+from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.plan.widths import PRODUCTS, LayerBits, layer_widths
+from vitq.quantization.ranges.hessian_walk import HessianWalk
+from vitq.quantization.ranges.importance import measure_importance
+from vitq.quantization.ranges.layers import (
+    activation_scheme,
+    quantize_constant,
+    quantized_source,
+    round_layer,
+)
+from vitq.quantization.ranges.observers import Observer, activation_qparams
+from vitq.quantization.ranges.prediction_walk import PredictionWalk
+from vitq.quantization.ranges.reparameterize import reparameterize_layernorm
+from vitq.quantization.ranges.sequential import Progress, Walk
+from vitq.quantization.run.fake_quantize import GraphModule
+
+logger = logging.getLogger(__name__)
+
+BATCH = 8
+RESIDUAL_HEADROOM = 2.0
+"""16-bit ranges are this much wider than observed: a picture beyond the calibration data then
+loses nothing, and one of sixteen bits is the price."""
+
+
+SEARCHED = (Role.ACTIVATION, Role.POST_LAYERNORM)
+_WALKS: dict[Search, type[Walk]] = {
+    Search.VALUES: Walk,
+    Search.HESSIAN: HessianWalk,
+    Search.PREDICTION: PredictionWalk,
+}
+
+
+def _no_progress(items: Iterable[Any], _: str, __: int) -> Iterable[Any]:
+    return items
+
+
+def quantize_graph(
+    graph: Graph,
+    pixels: torch.Tensor,
+    recipe: Recipe,
+    method: Method,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    progress: Progress = _no_progress,
+) -> Graph:
+    """Post-training quantization.
+
+    Args:
+        graph: from `quantization.graph.tracing.trace`; edited in place.
+        pixels: (N, C, H, W) uint8 calibration pictures.
+        recipe: the widths.
+        method: how ranges are found.
+        mean: of the model's input normalization, in [0, 1] units.
+        std: likewise.
+        progress: wraps the batches with a progress bar.
+
+    Returns:
+        The quantized graph (the same object).
+
+    Raises:
+        VitqError: if weights or activations are not finite, or an operator cannot be quantized.
+    """
+    graph.check_finite()
+    fold_normalization(graph, mean, std)
+    fold_channel_scales(graph)
+    select_tokens_early(graph)
+    if recipe.nonlinear == "vitq":
+        defer_softmax_normalization(graph)
+    else:
+        _mark_nonlinear(graph, recipe.nonlinear)
+    use_codes(graph, method.attention, recipe, method.log_zero, WIDEST_BITS)
+    placement = place_quantizers(graph, recipe)
+    observers = observe(graph, placement, pixels, progress, method)
+    _assign_activations(graph, placement, observers, method)
+    widths = layer_widths(graph, recipe)
+    if method.search is not Search.NONE:
+        names = set(placement.roles) | {node.name for node in graph if node.op in PRODUCTS}
+        importance = measure_importance(graph, names, pixels) if method.weighted else {}
+        walk = _WALKS[method.search]
+        walk(graph, placement, pixels, widths, method, importance).run(progress)
+    else:
+        _quantize_parameters(graph, widths, method)
+    _settle_dead_branches(graph, observers)
+    graph.remove_dead()
+    return graph
+
+
+def _mark_nonlinear(graph: Graph, nonlinear: str) -> None:
+    """Say on each softmax and GELU which integer form is meant, for the reference."""
+    for node in graph:
+        if node.op in (OpKind.SOFTMAX, OpKind.GELU):
+            node.attrs["nonlinear"] = nonlinear
+
+
+def observe(
+    graph: Graph,
+    placement: Placement,
+    pixels: torch.Tensor,
+    progress: Progress = _no_progress,
+    method: Method | None = None,
+) -> dict[str, Observer]:
+    """Run the float graph over the calibration pictures.
+
+    Args:
+        graph: float.
+        placement: which results to watch.
+        pixels: (N, C, H, W) uint8.
+        progress: wraps the batches.
+        method: what is not read by it is not kept: of what it searches for, only the extremes, and
+            a tensor's sample only where it is cut by one. All if None.
+
+    Returns:
+        Node name -> observer.
+    """
+    if len(pixels) == 0:
+        raise VitqError("no calibration pictures: give at least one")
+    searching = method is not None and method.search is not Search.NONE
+    observers = {
+        name: Observer(
+            name,
+            channels=role is Role.POST_LAYERNORM,
+            sampling=not searching or _is_settled(graph, placement, name),
+        )
+        for name, role in placement.roles.items()
+        if role in (Role.ACTIVATION, Role.POST_LAYERNORM, Role.RESIDUAL)
+    }
+    batches = list(torch.split(pixels, BATCH))
+
+    def watch(node: Node, value: torch.Tensor) -> None:
+        if node.name in observers:
+            observers[node.name].update(value, len(batches))
+
+    module = GraphModule(graph, observer=watch)
+    for batch in progress(batches, "calibrate", len(batches)):
+        module(batch)
+    return observers
+
+
+def _is_settled(graph: Graph, placement: Placement, name: str) -> bool:
+    """Whether no method searches a node's parameters: constants, and those that others share."""
+    return graph.nodes[name].batch_axis is None or name in placement.ties.values()
+
+
+def _assign_activations(
+    graph: Graph, placement: Placement, observers: dict[str, Observer], method: Method
+) -> None:
+    """Give every placed quantizer its parameters, but for those that the method searches for."""
+    searching = method.search is not Search.NONE
+    for name, role in placement.roles.items():
+        node, bits = graph.nodes[name], placement.bits[name]
+        searched = searching and role in SEARCHED and not _is_settled(graph, placement, name)
+        if name in placement.ties or searched:
+            continue
+        if role is Role.PIXELS:
+            node.out = QuantParams.per_tensor(1 / 255, 0, 0, 255)
+        elif role is Role.EXPONENTIAL:
+            qmax = 2**bits - 1
+            node.out = QuantParams.per_tensor(1 / qmax, 0, 0, qmax)
+        elif role is Role.PROBABILITY:
+            node.out = QuantParams.per_tensor(float(IVIT_CODE_SCALE), 0, 0, 255)
+        elif role is Role.RESIDUAL:
+            node.out = _residual(observers[name], bits)
+        else:
+            node.out = _activation(graph, node, observers[name], bits, method)
+    for name in placement.ties:
+        _share(graph, placement, observers, name)
+
+
+def _settle_dead_branches(graph: Graph, observers: dict[str, Observer]) -> None:
+    """Give a branch that is always 0 the scale of its sum.
+
+    Zero is exact at any scale; 1 would overflow the addition's factors.
+    """
+    for node in graph:
+        for index in range(len(node.inputs) if node.op is OpKind.ADD else 0):
+            source, _ = quantized_source(graph, node, index)
+            if source.name in observers and observers[source.name].reach == 0:
+                source.out = node.out
+
+
+def _share(graph: Graph, placement: Placement, observers: dict[str, Observer], name: str) -> None:
+    """Take over a sum's parameters, unless that would clip a branch that the sum cancels."""
+    source = name
+    while source in placement.ties:
+        source = placement.ties[source]
+    node, shared = graph.nodes[name], graph.nodes[source].out
+    assert shared is not None
+    node.out = shared
+    low, high = observers[name].low, observers[name].high
+    zero, scale = int(shared.zero_point), float(shared.scale)
+    if low < scale * (shared.qmin - zero - 1) or high > scale * (shared.qmax - zero + 1):
+        node.out = _residual(observers[name], placement.bits[name])
+
+
+def _residual(observer: Observer, bits: int) -> QuantParams:
+    """Parameters of a 16-bit value."""
+    high = observer.reach * RESIDUAL_HEADROOM
+    return activation_qparams(-high, high, bits, QScheme.SYMMETRIC)
+
+
+def _activation(
+    graph: Graph, node: Node, observer: Observer, bits: int, method: Method
+) -> QuantParams:
+    """Parameters of one 8-bit (or narrower) activation."""
+    if method.reparameterize and observer.channels:
+        low, high = observer.channel_range()
+        qparams = reparameterize_layernorm(graph, node, low, high, bits)
+        if qparams is not None:
+            return qparams
+    scheme = activation_scheme(graph, node)
+    return activation_qparams(*observer.range_of(method.rule, bits, scheme), bits, scheme)
+
+
+def _quantize_parameters(graph: Graph, widths: dict[str, LayerBits], method: Method) -> None:
+    """Round weights, biases and constants."""
+    for node in graph:
+        if node.op in (OpKind.LINEAR, OpKind.CONV2D):
+            round_layer(graph, node, widths[node.name].weight_bits, method)
+        elif node.op is OpKind.CONSTANT and node.out is not None:
+            quantize_constant(graph, node)

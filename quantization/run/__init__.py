@@ -1,0 +1,1 @@
+"""Runs a graph: simulated in PyTorch, and exactly in NumPy."""

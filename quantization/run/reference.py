@@ -1,0 +1,285 @@
+"""The integer reference: a quantized `Graph`, executed in NumPy with `numerics` only.
+
+It shares nothing with the compiled path but the contract: no ONNX, no TVM, no fusion, no packing.
+`verify` holds the library against it bit for bit.
+
+A value is its codes with the real value of one step (for accumulators, one for each channel) and a
+zero point. Accumulators keep their int32 until a node with parameters requantizes them; layout
+operators move the scales along with the codes, so that any slice knows its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from vitq.numerics.add import add_params, int_add
+from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
+from vitq.numerics.dyadic import requantize, to_dyadic
+from vitq.numerics.errors import VitqError
+from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
+from vitq.numerics.ivit import ivit_gelu_params, ivit_shiftgelu, ivit_shiftmax, ivit_softmax_params
+from vitq.numerics.matmul import int_matmul
+from vitq.numerics.qparams import QuantParams
+from vitq.numerics.shiftgelu import gelu_params, shiftgelu
+from vitq.numerics.shiftmax import (
+    SMALLEST_CODE_SUM,
+    SMALLEST_WIDE_SUM,
+    normalize_params,
+    normalized_matmul,
+    shiftmax,
+    shiftmax_codes,
+    shiftmax_params,
+)
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.plan.attention_codes import exp_params
+from vitq.quantization.plan.twin_ranges import twin_of
+
+
+@dataclass
+class IntTensor:
+    """Integer codes and their meaning.
+
+    Attributes:
+        codes: any shape, int64.
+        scale: () float64, or broadcast to the shape of `codes` for accumulators.
+        zero_point: of the codes; 0 for accumulators.
+    """
+
+    codes: IntArray
+    scale: FloatArray
+    zero_point: int = 0
+
+    @property
+    def one_scale(self) -> float:
+        """The scale as one number, where the operator needs that."""
+        first = float(self.scale.flat[0])
+        if self.scale.ndim and not np.all(self.scale == first):
+            raise VitqError("an operator reads an accumulator with a scale for each channel")
+        return first
+
+    @property
+    def centred(self) -> IntArray:
+        """Codes minus zero point."""
+        return self.codes - self.zero_point
+
+
+class IntegerReference:
+    """Executes a quantized graph.
+
+    Args:
+        graph: quantized; every node that must carry parameters does.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    @property
+    def output_scale(self) -> float:
+        """Real value of one step of the logits (their zero point is 0)."""
+        node, scale = self.graph.nodes[self.graph.output], 1.0
+        while node.out is None:
+            scale *= node.attrs.get("factor", 1.0)
+            node = self.graph.operand(node)
+        return float(node.out.scale) * scale
+
+    def __call__(self, pixels: UInt8Array) -> IntArray:
+        """Integer logits of raw pixels.
+
+        Args:
+            pixels: (N, C, H, W) uint8.
+
+        Returns:
+            (N, classes) int64 codes; times `output_scale` they are the logits.
+        """
+        # Two BLAS threads beside another busy process spin and are 50 times slower than one.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return self._run(pixels)
+
+    def _run(self, pixels: UInt8Array) -> IntArray:
+        values: dict[str, IntTensor] = {}
+        last_use = {name: node.name for node in self.graph for name in node.inputs}
+        for node in self.graph:
+            inputs = [values[name] for name in node.inputs]
+            if node.op is OpKind.INPUT:
+                assert node.out is not None
+                values[node.name] = _quantized(pixels.astype(np.int64), node.out)
+            else:
+                values[node.name] = self._execute(node, inputs, pixels.shape[0])
+            for name in node.inputs:
+                if last_use[name] == node.name and name != self.graph.output:
+                    values.pop(name, None)
+        return values[self.graph.output].codes
+
+    def _execute(self, node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
+        if node.op in _LAYOUT:
+            value = _layout(node, inputs, batch)
+        elif node.op is OpKind.CONSTANT:
+            value = IntTensor(self.graph.tensor(node, "value").astype(np.int64), np.asarray(0.0))
+            assert node.out is not None
+            return _quantized(value.codes, node.out)
+        elif node.op in _ACCUMULATORS:
+            value = _ACCUMULATORS[node.op](self.graph, node, inputs)
+        elif node.op is OpKind.SCALE:
+            value = inputs[0]
+            value = IntTensor(value.codes, value.scale * node.attrs["factor"], value.zero_point)
+        else:
+            if node.out is None:
+                raise VitqError(f"{node.name} ({node.op}) has no quantizer on its result")
+            twin_of(node)  # refuses them where nothing executes them
+            codes = _QUANTIZED[node.op](self.graph, node, inputs, node.out)
+            return _quantized(codes, node.out)
+        return value if node.out is None else _requantize(value, node)
+
+
+def _quantized(codes: IntArray, out: QuantParams) -> IntTensor:
+    return IntTensor(codes, out.scale.astype(np.float64), int(out.zero_point))
+
+
+def _requantize(value: IntTensor, node: Node) -> IntTensor:
+    """Apply a node's own parameters to codes or accumulators."""
+    out = node.out
+    assert out is not None
+    same = value.scale.ndim == 0 and float(value.scale) == float(out.scale)
+    if node.op in _LAYOUT and same and value.zero_point == int(out.zero_point):
+        return value
+    dyadic = to_dyadic(_distinct(value.scale) / np.float64(out.scale))
+    codes = requantize(value.centred, dyadic, int(out.zero_point), out.qmin, out.qmax)
+    return _quantized(codes, out)
+
+
+def _distinct(scale: FloatArray) -> FloatArray:
+    """One index of each axis along which a broadcast array repeats itself (stride 0)."""
+    return scale[tuple(slice(0, 1) if step == 0 else slice(None) for step in scale.strides)]
+
+
+_LAYOUT = {
+    OpKind.RESHAPE,
+    OpKind.PERMUTE,
+    OpKind.SELECT,
+    OpKind.SLICE,
+    OpKind.CONCAT,
+    OpKind.EXPAND,
+}
+
+
+def _layout(node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
+    x = inputs[0]
+    if node.op is OpKind.CONCAT:
+        if any((i.one_scale, i.zero_point) != (x.one_scale, x.zero_point) for i in inputs):
+            raise VitqError(f"{node.name}: the inputs of a concatenation have different scales")
+        codes = np.concatenate([i.codes for i in inputs], axis=node.attrs["axis"])
+        return IntTensor(codes, x.scale, x.zero_point)
+
+    def move(array: IntArray | FloatArray) -> IntArray | FloatArray:
+        attrs = node.attrs
+        if node.op is OpKind.RESHAPE:
+            return array.reshape(node.shape_at(batch))
+        if node.op is OpKind.PERMUTE:
+            return array.transpose(attrs["axes"])
+        if node.op is OpKind.SELECT:
+            return array[(slice(None),) * attrs["axis"] + (attrs["index"],)]
+        if node.op is OpKind.SLICE:
+            index = [slice(None)] * array.ndim
+            index[attrs["axis"]] = slice(attrs["start"], attrs["stop"])
+            return array[tuple(index)]
+        return np.broadcast_to(array, node.shape_at(batch))
+
+    scale = x.scale if x.scale.ndim == 0 else move(np.broadcast_to(x.scale, x.codes.shape))
+    return IntTensor(move(x.codes), scale, x.zero_point)
+
+
+def _affine(graph: Graph, node: Node, x: IntTensor, rows: IntArray) -> IntTensor:
+    """``rows @ W.T + bias`` with the zero point of x folded into the bias."""
+    weight = graph.tensor(node, "weight")
+    weight = weight.reshape(weight.shape[0], -1).astype(np.int64)
+    bias = graph.tensor(node, "bias").astype(np.int64) - x.zero_point * weight.sum(axis=1)
+    scale = x.one_scale * graph.qparams[node.params["weight"]].scale.astype(np.float64)
+    return IntTensor(int_matmul(rows, weight.T) + bias, scale)
+
+
+def _linear(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
+    return _affine(graph, node, inputs[0], inputs[0].codes)
+
+
+def _conv2d(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
+    """A convolution with stride = kernel: a linear layer over patches; result (N, O, H', W')."""
+    batch, channels, height, width = inputs[0].codes.shape
+    patch = graph.tensor(node, "weight").shape[2]
+    rows, cols = height // patch, width // patch
+    tiles = inputs[0].codes.reshape(batch, channels, rows, patch, cols, patch)
+    tiles = tiles.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows, cols, -1)
+    acc = _affine(graph, node, inputs[0], tiles)
+    return IntTensor(acc.codes.transpose(0, 3, 1, 2), acc.scale.reshape(1, -1, 1, 1))
+
+
+def _matmul(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
+    a, b = inputs
+    return IntTensor(int_matmul(a.centred, b.centred), np.asarray(a.one_scale * b.one_scale))
+
+
+_ACCUMULATORS: dict[OpKind, Callable[[Graph, Node, list[IntTensor]], IntTensor]] = {
+    OpKind.LINEAR: _linear,
+    OpKind.CONV2D: _conv2d,
+    OpKind.MATMUL: _matmul,
+    OpKind.REQUANTIZE: lambda graph, node, inputs: inputs[0],
+}
+
+
+def _add(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
+    a, b = inputs
+    params = add_params(a.one_scale, a.zero_point, b.one_scale, b.zero_point, out)
+    return int_add(a.codes, b.codes, params)
+
+
+def _layer_norm(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
+    gamma, beta = graph.real(node, "gamma"), graph.real(node, "beta")
+    params = layernorm_params(inputs[0].one_scale, node.attrs["eps"], gamma, beta, out)
+    return int_layernorm(inputs[0].codes, params)
+
+
+def _exp(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
+    return shiftmax_codes(inputs[0].codes, exp_params(node, inputs[0].one_scale))
+
+
+def _softmax(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
+    if node.attrs.get("nonlinear") == "ivit":
+        return ivit_shiftmax(inputs[0].centred, ivit_softmax_params(inputs[0].one_scale))
+    norm = normalize_params(1 / float(out.scale), SMALLEST_WIDE_SUM, out)
+    return shiftmax(inputs[0].codes, shiftmax_params(inputs[0].one_scale), norm)
+
+
+def _normalized_matmul(
+    graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams
+) -> IntArray:
+    codes, value = inputs
+    factor = value.one_scale / float(out.scale)
+    norm = normalize_params(factor, SMALLEST_CODE_SUM, out)
+    return normalized_matmul(codes.codes, value.codes, value.zero_point, norm)
+
+
+def _gelu(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
+    if node.attrs.get("nonlinear") == "ivit":
+        ivit = ivit_gelu_params(inputs[0].one_scale, inputs[0].zero_point, out)
+        return ivit_shiftgelu(inputs[0].codes, ivit)
+    params = gelu_params(inputs[0].one_scale, inputs[0].zero_point, out, twin_of(node))
+    return shiftgelu(inputs[0].codes, params)
+
+
+def _mean(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
+    axis = node.attrs["axis"]
+    acc = inputs[0].centred.sum(axis=axis)
+    dyadic = to_dyadic(inputs[0].one_scale / (inputs[0].codes.shape[axis] * float(out.scale)))
+    return requantize(acc, dyadic, int(out.zero_point), out.qmin, out.qmax)
+
+
+_QUANTIZED: dict[OpKind, Callable[[Graph, Node, list[IntTensor], QuantParams], IntArray]] = {
+    OpKind.ADD: _add,
+    OpKind.LAYER_NORM: _layer_norm,
+    OpKind.EXP: _exp,
+    OpKind.SOFTMAX: _softmax,
+    OpKind.NORMALIZED_MATMUL: _normalized_matmul,
+    OpKind.GELU: _gelu,
+    OpKind.MEAN: _mean,
+}

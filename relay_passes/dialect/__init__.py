@@ -1,0 +1,1 @@
+"""The ``vitq.*`` operators."""

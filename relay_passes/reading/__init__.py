@@ -1,0 +1,1 @@
+"""What passes read from Relax expressions."""

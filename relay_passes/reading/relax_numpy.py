@@ -1,0 +1,154 @@
+"""Relax's own operators in NumPy; floats are float64."""
+
+from collections.abc import Callable
+from math import erf
+from typing import Any
+
+import numpy as np
+
+from vitq.numerics.errors import VitqError
+from vitq.relay_passes.reading.matching import Expr, ints, read_dequantize, read_quantize, shape_of
+
+Array = Any
+Evaluator = Callable[[Expr, list[Array]], Array]
+"""Takes a call, for its attributes and result type, and its operands."""
+
+
+def dequantize(call: Expr, args: list[Array]) -> Array:
+    """``R.dequantize`` and ``vitq.dequantize``."""
+    found = read_dequantize(call)
+    assert found is not None
+    centred = args[0].astype(np.float64) - found.broadcast(found.zero_point)
+    return centred * found.broadcast(found.scale)
+
+
+def quantize(call: Expr, args: list[Array]) -> Array:
+    """``R.quantize`` and ``vitq.quantize``."""
+    found = read_quantize(call)
+    assert found is not None
+    scale, zero_point = found.qparams.along(args[0].ndim)
+    codes = np.rint(args[0] / scale.astype(np.float64)) + zero_point
+    return np.clip(codes, found.qparams.qmin, found.qparams.qmax)
+
+
+def _conv2d(call: Expr, args: list[Array]) -> Array:
+    weight, patch = args[1], args[1].shape[-1]
+    if ints(call.attrs.strides) != (patch, patch) or any(ints(call.attrs.padding)):
+        raise VitqError("the interpreter runs only convolutions whose stride is their kernel")
+    batch, channels, height, width = args[0].shape
+    rows, cols = height // patch, width // patch
+    x = args[0][:, :, : rows * patch, : cols * patch]
+    tiles = x.reshape(batch, channels, rows, patch, cols, patch)
+    return np.einsum("bcipjq,ncpq->bnij", tiles, weight)
+
+
+def _layer_norm(call: Expr, args: list[Array]) -> Array:
+    axes = ints(call.attrs.axes)
+    x = args[0].astype(np.float64)
+    centred = x - x.mean(axis=axes, keepdims=True)
+    variance = (centred**2).mean(axis=axes, keepdims=True)
+    return centred / np.sqrt(variance + float(call.attrs.epsilon)) * args[1] + args[2]
+
+
+def _softmax(call: Expr, args: list[Array]) -> Array:
+    axis = int(call.attrs.axis)
+    e = np.exp(args[0] - args[0].max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+_erf = np.vectorize(erf, otypes=[np.float64])
+
+
+def _gelu(_: Expr, args: list[Array]) -> Array:
+    return args[0] * 0.5 * (1 + _erf(args[0] / np.sqrt(2)))
+
+
+def _gelu_tanh(_: Expr, args: list[Array]) -> Array:
+    x = args[0]
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def _reduce(function: Callable[..., Array]) -> Callable[[Expr, list[Array]], Array]:
+    def run(call: Expr, args: list[Array]) -> Array:
+        axes = call.attrs.axis
+        axis = None if axes is None else ints(axes)
+        return function(args[0], axis=axis, keepdims=bool(call.attrs.keepdims))
+
+    return run
+
+
+def slices_of(call: Expr) -> tuple[slice, ...]:
+    """The NumPy index of a ``R.strided_slice`` call."""
+    rank = len(shape_of(call.args[0]))
+    index = [slice(None)] * rank
+    axes, begin, end = (ints(arg) for arg in call.args[1:4])
+    strides = ints(call.args[4]) if len(call.args) > 4 else (1,) * len(axes)
+    for axis, first, last, step in zip(axes, begin, end, strides, strict=True):
+        index[axis] = slice(first, last, step)
+    return tuple(index)
+
+
+def _take(call: Expr, args: list[Array]) -> Array:
+    axis = None if call.attrs.axis is None else int(call.attrs.axis)
+    return np.take(args[0], args[1].astype(np.int64), axis=axis)
+
+
+def _split(call: Expr, args: list[Array]) -> Array:
+    sections = call.attrs.indices_or_sections
+    axis = int(call.attrs.axis)
+    parts = int(sections) if not hasattr(sections, "__len__") else list(ints(sections))
+    return tuple(np.split(args[0], parts, axis=axis))
+
+
+LAYOUT: dict[str, Evaluator] = {
+    "relax.reshape": lambda call, a: a[0].reshape(shape_of(call)),
+    "relax.flatten": lambda call, a: a[0].reshape(shape_of(call)),
+    "relax.squeeze": lambda call, a: a[0].reshape(shape_of(call)),
+    "relax.expand_dims": lambda call, a: a[0].reshape(shape_of(call)),
+    "relax.permute_dims": lambda call, a: a[0].transpose(
+        None if call.attrs.axes is None else ints(call.attrs.axes)
+    ),
+    "relax.strided_slice": lambda call, a: a[0][slices_of(call)],
+    "relax.broadcast_to": lambda call, a: np.broadcast_to(a[0], shape_of(call)),
+    "relax.concat": lambda call, a: np.concatenate(a[0], axis=int(call.attrs.axis)),
+    "relax.take": _take,
+    "relax.split": _split,
+    "relax.astype": lambda call, a: a[0],
+    "relax.shape_of": lambda _, a: a[0].shape,
+    "relax.shape_to_tensor": lambda call, a: np.asarray(a[0], np.int64),
+}
+
+ELEMENTWISE: dict[str, Evaluator] = {
+    "relax.add": lambda _, a: a[0] + a[1],
+    "relax.subtract": lambda _, a: a[0] - a[1],
+    "relax.multiply": lambda _, a: a[0] * a[1],
+    "relax.divide": lambda _, a: a[0] / a[1],
+    "relax.power": lambda _, a: a[0] ** a[1],
+    "relax.maximum": lambda _, a: np.maximum(a[0], a[1]),
+    "relax.minimum": lambda _, a: np.minimum(a[0], a[1]),
+    "relax.less": lambda _, a: a[0] < a[1],
+    "relax.greater": lambda _, a: a[0] > a[1],
+    "relax.floor": lambda _, a: np.floor(a[0]),
+    "relax.where": lambda _, a: np.where(a[0], a[1], a[2]),
+    "relax.isnan": lambda _, a: np.isnan(a[0]),
+    "relax.exp": lambda _, a: np.exp(a[0]),
+    "relax.sqrt": lambda _, a: np.sqrt(a[0]),
+    "relax.rsqrt": lambda _, a: 1 / np.sqrt(a[0]),
+    "relax.tanh": lambda _, a: np.tanh(a[0]),
+    "relax.erf": lambda _, a: _erf(a[0]),
+    "relax.negative": lambda _, a: -a[0],
+}
+
+FLOAT: dict[str, Evaluator] = {
+    "relax.dequantize": dequantize,
+    "relax.quantize": quantize,
+    "relax.matmul": lambda _, a: a[0] @ a[1],
+    "relax.nn.conv2d": _conv2d,
+    "relax.nn.layer_norm": _layer_norm,
+    "relax.nn.softmax": _softmax,
+    "relax.nn.gelu": _gelu,
+    "relax.nn.gelu_tanh": _gelu_tanh,
+    "relax.max": _reduce(np.max),
+    "relax.sum": _reduce(np.sum),
+    "relax.mean": _reduce(np.mean),
+}

@@ -1,0 +1,1 @@
+"""Records of tuned kernels, one folder for each target."""

@@ -1,0 +1,1 @@
+"""Integer-only Vision Transformers, from PyTorch to the edge."""

@@ -1,0 +1,5 @@
+"""``python -m vitq``: the command line."""
+
+from vitq.compiler.cli.main import main
+
+main()
