@@ -1,7 +1,10 @@
 """Writing files so that an interruption leaves nothing half-written."""
 
 import os
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -21,3 +24,23 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replaced_folder(out: Path) -> Iterator[Path]:
+    """Fill a temporary folder beside `out`, which takes its place when all went well.
+
+    Args:
+        out: the final name; its parent is made if needed, and what is there goes away.
+
+    Yields:
+        The empty folder to fill.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        build = Path(temporary) / "new"
+        build.mkdir()
+        yield build
+        if out.exists():
+            out.rename(Path(temporary) / "earlier")
+        build.rename(out)

@@ -70,11 +70,13 @@ def write_labels(build: Path, compiled: Compiled, labels: Path | None) -> None:
     classes = compiled.metadata["outputs"][0]["shape"][1]
     if labels is not None:
         try:
-            count = len(labels.read_text().splitlines())
+            lines = labels.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise VitqError(f"--labels {labels} cannot be read: {error}") from error
-        if count != classes:
-            raise VitqError(f"--labels {labels} has {count} lines: the model has {classes} classes")
+        if len(lines) != classes:
+            raise VitqError(
+                f"--labels {labels} has {len(lines)} lines: the model has {classes} classes"
+            )
         shutil.copy(labels, build / LABELS_NAME)
     elif model_name(compiled) == EMBEDDED_MODEL:
         (build / LABELS_NAME).write_text("".join(f"{digit}\n" for digit in range(classes)))
@@ -109,7 +111,7 @@ def write_readme(
         command=command,
         version=versions(())["vitq"],
     )
-    (build / "README").write_text(text)
+    (build / "README").write_text(text, encoding="utf-8")
 
 
 def write_manifest(

@@ -40,7 +40,7 @@ class Toolchain:
             if name.endswith(suffix):
                 tool = shutil.which(name.removesuffix(suffix) + "strip")
                 if tool:
-                    run_tool([tool, "--strip-unneeded", str(path)], "strip", path.parent)
+                    run_tool([tool, "--strip-unneeded", path.name], "strip", path.parent)
                 return
 
 

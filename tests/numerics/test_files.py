@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vitq.numerics.files import write_atomically
+from vitq.numerics.files import replaced_folder, write_atomically
 
 
 def test_bytes_and_text(tmp_path: Path) -> None:
@@ -82,3 +82,27 @@ def test_target_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         write_atomically(tmp_path / "file", "new")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    """Nothing of the old one is left, and nothing of what it was made from."""
+    out = tmp_path / "deep" / "out"
+    for name in ("old", "new"):
+        with replaced_folder(out) as build:
+            (build / name).write_text(name)
+    assert os.listdir(out) == ["new"]
+    assert os.listdir(out.parent) == ["out"]
+
+
+def test_a_folder_that_failed_is_not_there(tmp_path: Path) -> None:
+    """The old one stays, if there is one."""
+    out = tmp_path / "out"
+    for before in ([], ["old"]):
+        if before:
+            with replaced_folder(out) as build:
+                (build / "old").touch()
+        with pytest.raises(KeyboardInterrupt), replaced_folder(out) as build:
+            (build / "half").touch()
+            raise KeyboardInterrupt
+        assert os.listdir(tmp_path) == ["out"] * len(before)
+        assert not before or os.listdir(out) == before

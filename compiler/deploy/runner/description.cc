@@ -6,19 +6,10 @@
 #include <fstream>
 
 #include "cpu.h"
+#include "json.h"
 
 namespace vitq {
 namespace {
-
-// JSON text; what is not printable ASCII is left out.
-std::string quoted(const std::string& text) {
-  std::string result = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') result += '\\';
-    if (c >= ' ' && c <= '~') result += c;
-  }
-  return result + "\"";
-}
 
 std::string first_line(const char* path) {
   std::ifstream file(path);

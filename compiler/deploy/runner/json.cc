@@ -1,164 +1,101 @@
 #include "json.h"
 
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
+#include <cstdio>
 
 #include "failure.h"
 
+#define YYJSON_DISABLE_WRITER 1
+#define YYJSON_DISABLE_INCR_READER 1
+#define YYJSON_DISABLE_UTILS 1
+#define YYJSON_DISABLE_FAST_FP_CONV 1
+#define YYJSON_DISABLE_NON_STANDARD 1
+#include "third_party/yyjson/yyjson.c"
+
 namespace vitq {
+namespace {
 
-class JsonReader {
- public:
-  JsonReader(const std::string& text, const std::string& name) : text_(text), name_(name) {}
+constexpr double kLargestInteger = 9e15;  // every integer up to it is a double
 
-  Json document() {
-    Json value = read(0);
-    skip();
-    if (at_ != text_.size()) fail();
-    return value;
-  }
+std::shared_ptr<yyjson_doc> read(const std::string& text, yyjson_read_err* error) {
+  char* bytes = const_cast<char*>(text.data());  // only read: the flag for "in situ" is not given
+  return {yyjson_read_opts(bytes, text.size(), YYJSON_READ_NOFLAG, nullptr, error),
+          [](yyjson_doc* document) { yyjson_doc_free(document); }};
+}
 
- private:
-  static constexpr int kDeepest = 16;
+bool is_utf8(const std::string& text) {
+  yyjson_read_err error;
+  return read('"' + text + '"', &error) != nullptr;
+}
 
-  [[noreturn]] void fail() const {
-    throw Failure(name_ + " is not valid JSON at byte " + std::to_string(at_));
-  }
-  void skip() {
-    while (at_ < text_.size() && std::strchr(" \t\r\n", text_[at_])) ++at_;
-  }
-  bool take(char wanted) {
-    skip();
-    if (at_ >= text_.size() || text_[at_] != wanted) return false;
-    ++at_;
-    return true;
-  }
-  void expect(char wanted) {
-    if (!take(wanted)) fail();
-  }
-  bool word(const char* wanted) {
-    if (text_.compare(at_, std::strlen(wanted), wanted) != 0) return false;
-    at_ += std::strlen(wanted);
-    return true;
-  }
-
-  Json read(int depth) {
-    if (depth > kDeepest) fail();
-    Json value;
-    if (take('{')) {
-      value.kind_ = Json::Kind::kObject;
-      fields(&value, depth);
-    } else if (take('[')) {
-      value.kind_ = Json::Kind::kArray;
-      elements(&value, depth);
-    } else if (take('"')) {
-      value.kind_ = Json::Kind::kString;
-      value.text_ = string();
-    } else if (word("true") || word("false")) {
-      value.kind_ = Json::Kind::kBool;
-    } else if (!word("null")) {
-      value.kind_ = Json::Kind::kNumber;
-      value.number_ = number();
-    }
-    return value;
-  }
-
-  void fields(Json* value, int depth) {
-    if (take('}')) return;
-    do {
-      expect('"');
-      value->keys_.push_back(string());
-      expect(':');
-      value->items_.push_back(read(depth + 1));
-    } while (take(','));
-    expect('}');
-  }
-
-  void elements(Json* value, int depth) {
-    if (take(']')) return;
-    do {
-      value->items_.push_back(read(depth + 1));
-    } while (take(','));
-    expect(']');
-  }
-
-  std::string string() {
-    std::string result;
-    while (at_ < text_.size() && text_[at_] != '"') {
-      char c = text_[at_++];
-      if (static_cast<unsigned char>(c) < ' ') fail();
-      if (c == '\\') {
-        c = at_ < text_.size() ? text_[at_++] : '\0';
-        if (c == 'n') c = '\n';
-        else if (c != '"' && c != '\\' && c != '/') fail();
-      }
-      result += c;
-    }
-    if (at_ >= text_.size()) fail();
-    ++at_;
-    return result;
-  }
-
-  double number() {
-    const char* start = text_.c_str() + at_;
-    if (!std::strchr("-0123456789", *start) || *start == '\0') fail();
-    char* end = nullptr;
-    const double value = std::strtod(start, &end);
-    if (end == start || !std::isfinite(value)) fail();
-    at_ += static_cast<size_t>(end - start);
-    return value;
-  }
-
-  const std::string& text_;
-  const std::string& name_;
-  size_t at_ = 0;
-};
+}  // namespace
 
 Json Json::parse(const std::string& text, const std::string& name) {
-  return JsonReader(text, name).document();
-}
-
-void Json::require(Kind kind, const char* what) const {
-  if (kind_ != kind) throw Failure(std::string("manifest.json: expected ") + what);
-}
-
-bool Json::has(const std::string& key) const {
-  for (const std::string& known : keys_) {
-    if (known == key) return true;
+  yyjson_read_err error;
+  auto document = std::make_shared<Document>(Document{read(text, &error), name});
+  if (!document->content) {
+    throw Failure(name + " is not valid JSON at byte " + std::to_string(error.pos) + ": " +
+                  error.msg);
   }
-  return false;
+  yyjson_val* root = yyjson_doc_get_root(document->content.get());
+  return Json(std::move(document), root);
 }
 
-const Json& Json::at(const std::string& key) const {
-  require(Kind::kObject, "an object");
-  for (size_t i = 0; i < keys_.size(); ++i) {
-    if (keys_[i] == key) return items_[i];
-  }
-  throw Failure("manifest.json has no field " + key);
+void Json::fail(const std::string& what) const { throw Failure(document_->name + ": " + what); }
+
+Json Json::at(const std::string& key) const {
+  if (!yyjson_is_obj(value_)) fail("expected an object with the field " + key);
+  yyjson_val* found = yyjson_obj_getn(value_, key.data(), key.size());
+  if (!found) fail("no field " + key);
+  return Json(document_, found);
 }
 
-const std::vector<Json>& Json::items() const {
-  require(Kind::kArray, "a list");
-  return items_;
+std::vector<Json> Json::items() const {
+  if (!yyjson_is_arr(value_)) fail("expected a list");
+  std::vector<Json> result;
+  size_t index, count;
+  yyjson_val* item;
+  yyjson_arr_foreach(value_, index, count, item) result.push_back(Json(document_, item));
+  return result;
 }
 
-const std::string& Json::text() const {
-  require(Kind::kString, "a string");
-  return text_;
+std::string Json::text() const {
+  if (!yyjson_is_str(value_)) fail("expected a string");
+  std::string result(yyjson_get_str(value_), yyjson_get_len(value_));
+  if (result.find('\0') != std::string::npos) fail("a string holds NUL");
+  return result;
 }
 
 double Json::number() const {
-  require(Kind::kNumber, "a number");
-  return number_;
+  if (!yyjson_is_num(value_)) fail("expected a number");
+  return yyjson_get_num(value_);
 }
 
 int64_t Json::integer() const {
   const double value = number();
-  if (value != std::floor(value) || std::fabs(value) > 9e15) {
-    throw Failure("manifest.json: expected an integer");
-  }
+  if (value != std::floor(value) || std::fabs(value) > kLargestInteger) fail("expected an integer");
   return static_cast<int64_t>(value);
+}
+
+std::string quoted(const std::string& text) {
+  std::string result;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < ' ') {
+      char escape[8];
+      std::snprintf(escape, sizeof escape, "\\u%04x", byte);
+      result += escape;
+      continue;
+    }
+    if (c == '"' || c == '\\') result += '\\';
+    result += c;
+  }
+  if (!is_utf8(result)) {
+    for (char& c : result) {
+      if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+    }
+  }
+  return '"' + result + '"';
 }
 
 }  // namespace vitq

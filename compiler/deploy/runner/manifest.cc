@@ -34,8 +34,8 @@ int64_t dimension(const Json& value) {
 }
 
 void read_meaning(const Json& content, Manifest* manifest) {
-  const auto& input = content.at("input").at("shape").items();
-  const auto& output = content.at("output").at("shape").items();
+  const auto input = content.at("input").at("shape").items();
+  const auto output = content.at("output").at("shape").items();
   if (input.size() != 4 || output.size() != 2) throw Failure("manifest.json: unknown shapes");
   manifest->batch = dimension(input[0]);
   manifest->channels = dimension(input[1]);

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "failure.h"
+#include "json.h"
 
 namespace vitq {
 namespace {
@@ -19,8 +20,6 @@ std::string random_word() {
   std::snprintf(text, sizeof text, "%08x%08x%08x%08x", source(), source(), source(), source());
   return text;
 }
-
-std::string quoted(const std::string& text) { return "\"" + text + "\""; }
 
 }  // namespace
 
