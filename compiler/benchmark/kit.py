@@ -17,7 +17,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from vitq.compiler.target.table import Target, get_target
 from vitq.compiler.target.tools import toolchain
 from vitq.compiler.tuning.candidates import Candidates
 from vitq.numerics.errors import VitqError
+from vitq.numerics.files import replaced_folder
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +92,22 @@ def build_kit(folders: Sequence[Path], options: KitOptions) -> Path:
     Raises:
         VitqError: no artifact, no compiler, or the folder is no kit.
     """
-    target, out = options.chosen(), options.out
-    if out.exists() and not (out / KIT_NAME).is_file() and any(out.iterdir()):
+    out = options.out
+    options.chosen()
+    taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if taken and not (out / KIT_NAME).is_file():
         raise VitqError(f"{out} exists and is no kit: give another --out")
-    shutil.rmtree(out, ignore_errors=True)
-    (out / "models").mkdir(parents=True)
+    with replaced_folder(out) as build:
+        _fill(build, folders, replace(options, out=build))
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    logger.info("kit: %s, %.1f MB", out, size / 1e6)
+    return out
+
+
+def _fill(out: Path, folders: Sequence[Path], options: KitOptions) -> None:
+    """Write everything."""
+    target = options.chosen()
+    (out / "models").mkdir()
     shutil.copytree(PACKAGE, out / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     for name, path in runtime_files(toolchain(target).architecture, cuda=True).items():
         if name.startswith(("lib/", "licenses/")):
@@ -111,9 +123,6 @@ def build_kit(folders: Sequence[Path], options: KitOptions) -> Path:
     about["products"] = found.products()
     (out / TASKS_NAME).write_text(json.dumps(found.build(), indent=1))
     (out / KIT_NAME).write_text(json.dumps(about, indent=1))
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    logger.info("kit: %s, %.1f MB", out, size / 1e6)
-    return out
 
 
 def _add_model(artifact: Artifact, batch: int, options: KitOptions, about: dict[str, Any]) -> None:

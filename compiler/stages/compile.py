@@ -106,6 +106,8 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
     target = get_target(options.target)
     if options.architectures is not None:
         target = target.for_architectures(options.architectures)
+    if not source.exists():
+        raise VitqError(f"{source} does not exist: give an artifact's folder or a QDQ .onnx file")
     artifact = _foreign_artifact(source, options) if source.is_file() else open_artifact(source)
     if not artifact.onnx.is_file():
         raise VitqError(f"{artifact.folder} has no {artifact.onnx.name}: run export first")

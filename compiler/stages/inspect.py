@@ -13,7 +13,6 @@ from vitq.compiler.support.artifacts import (
     open_artifact,
     read_json,
 )
-from vitq.numerics.errors import VitqError
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -30,8 +29,6 @@ def inspect(path: Path) -> dict[str, Any]:
     Raises:
         VitqError: if there is no artifact.
     """
-    if not path.exists():
-        raise VitqError(f"{path} does not exist")
     artifact = open_artifact(path)
     only = path if (path / METADATA_NAME).is_file() else None
     folders = (

@@ -16,6 +16,7 @@ from vitq.compiler.support.artifacts import (
     file_hash,
     open_artifact,
     read_json,
+    require_folder,
 )
 from vitq.compiler.target.table import NATIVE, Target, get_target, target_names
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
@@ -143,6 +144,7 @@ def open_compiled(folder: Path) -> Compiled:
     Raises:
         VitqError: if nothing was compiled there; the compiled targets are listed.
     """
+    require_folder(folder)
     path = folder / METADATA_NAME
     if path.is_file():
         return Compiled(folder, read_json(path))

@@ -33,6 +33,8 @@ QUANTIZE_NAME = "quantize.json"
 ONNX_NAME = "model.onnx"
 EXPORT_NAME = "export.json"
 CHUNK = 1 << 20
+LISTED = 8
+"""Folders that an error names."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,27 @@ def open_artifact(path: Path) -> Artifact:
     Raises:
         VitqError: if there is none.
     """
-    for folder in (path, path.parent):
+    require_folder(path)
+    parent = path.resolve().parent if path.name in {"", ".."} else path.parent
+    for folder in (path, parent):
         if (folder / ONNX_NAME).is_file() or (folder / QUANTIZE_NAME).is_file():
             return Artifact(folder)
     raise VitqError(f"{path} is no artifact: run quantize first (or give its folder)")
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a path that is no folder, which could otherwise be taken for its parent.
+
+    Raises:
+        VitqError: it does not exist, or is a file.
+    """
+    if not path.exists():
+        known = path.parent if path.parent.is_dir() else None
+        beside = sorted(f.name for f in known.iterdir() if f.is_dir()) if known else []
+        hint = f", {known} has {', '.join(beside[:LISTED])}" if beside else ""
+        raise VitqError(f"{path} does not exist: give the folder of an artifact or a target{hint}")
+    if not path.is_dir():
+        raise VitqError(f"{path} is a file: give the folder of an artifact or a target")
 
 
 def file_hash(path: Path) -> str:
