@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from vitq.compiler.kernels.building import build
 from vitq.compiler.kernels.cpu.builder import (
     Buffer,
     Expr,
     alloc,
     bind,
-    build,
     load,
     parallel,
     serial,
     splat,
     store,
 )
-from vitq.compiler.kernels.kernel import TensorType
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.table import Target
 from vitq.numerics.arrays import FloatArray
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vitq.compiler.cli.report import print_table
+from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.kernel import KernelCall
 from vitq.compiler.target.table import TARGETS, Target, find_compiler
 from vitq.numerics.arrays import IntArray
@@ -167,7 +168,7 @@ def rows_of(names: Sequence[str]) -> list[list[str]]:
     for name in names:
         target, cpu = TARGETS[name], MODELS[name]
         for kind, func in (
-            ("int8", product(target).kernel.build()),
+            ("int8", build_kernel(product(target).kernel)),
             ("float32", float_product(target)),
         ):
             loop = hottest(func, target)

@@ -59,7 +59,7 @@ class PeakMeter:
     def __init__(self, target: Target, threads: int) -> None:
         import tvm
 
-        from vitq.compiler.kernels.cpu.dot import dot_for
+        from vitq.compiler.kernels.cpu.dots import dot_for
 
         self._dot = dot_for(target.cpu)
         self._threads = threads
@@ -114,7 +114,7 @@ def tile_of(dot: Any) -> tuple[int, int]:
 
 def activations_type(dot: Any, threads: int) -> Any:
     """Activations as stored for a primitive, the rows of a tile for each thread."""
-    from vitq.compiler.kernels.kernel import TensorType
+    from vitq.compiler.kernels.tensor import TensorType
 
     shape = dot.rows_shape(threads * tile_of(dot)[0] * dot.rows, STEPS * dot.depth)
     return TensorType(shape, dot.stored("uint8", weights=False))
@@ -122,9 +122,10 @@ def activations_type(dot: Any, threads: int) -> Any:
 
 def dot_kernel(features: Any, threads: int) -> Any:
     """A PrimFunc: rows of activations -> (threads, accumulators, lanes) int32."""
-    from vitq.compiler.kernels.cpu.builder import alloc, build, const, load, parallel, serial, store
-    from vitq.compiler.kernels.cpu.dot import dot_for
-    from vitq.compiler.kernels.kernel import TensorType
+    from vitq.compiler.kernels.building import build
+    from vitq.compiler.kernels.cpu.builder import alloc, const, load, parallel, serial, store
+    from vitq.compiler.kernels.cpu.dots import dot_for
+    from vitq.compiler.kernels.tensor import TensorType
 
     dot = dot_for(features)
     height, width = tile_of(dot)
@@ -154,8 +155,9 @@ def dot_kernel(features: Any, threads: int) -> Any:
 
 def read_kernel(size: int, repeats: int, threads: int) -> Any:
     """A PrimFunc that adds up (threads, size / 4) int32, `repeats` times over."""
-    from vitq.compiler.kernels.cpu.builder import alloc, build, const, load, parallel, serial, store
-    from vitq.compiler.kernels.kernel import TensorType
+    from vitq.compiler.kernels.building import build
+    from vitq.compiler.kernels.cpu.builder import alloc, const, load, parallel, serial, store
+    from vitq.compiler.kernels.tensor import TensorType
 
     block = STREAMS * READ_LANES
     source = TensorType((threads, size // 4), "int32")

@@ -14,8 +14,10 @@ from typing import Any
 from tvm import IRModule, relax
 from tvm.target import Target as TvmTarget
 
+from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.cpu import lowering as kernels
-from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, TensorType
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import Features, GpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.relay_passes.dialect import calls as dialect
@@ -148,7 +150,7 @@ class _Kernels:
         if kernel not in self.functions:
             same = sum(known.name == kernel.name for known in self.functions)
             symbol = f"{kernel.name}_{same}"
-            func = kernel.build(self.choose(kernel))
+            func = build_kernel(kernel, self.choose(kernel))
             func = func.with_attr({"target": self.target, "global_symbol": symbol})
             if isinstance(self.features, GpuFeatures):
                 func = func.with_attr("tirx.is_scheduled", True)  # threads are bound already

@@ -5,58 +5,20 @@ that the operator call decides: types, the processor's features, static facts (`
 is its schedule: a value for each knob of the template, none of which changes a bit of the result.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
-
-__all__ = [
-    "CpuFeatures",
-    "Kernel",
-    "KernelCall",
-    "Knob",
-    "Template",
-    "TensorType",
-    "lowering_of",
-    "tensor_of",
-]
 
 L = TypeVar("L")
 """A function that gives the kernel of one operator call."""
 
 Schedule = Mapping[str, int]
 """A value for each knob; knobs that are absent have their default."""
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """Static shape and storage type of a tensor."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
-
-    @property
-    def flat(self) -> "TensorType":
-        """The same elements as one axis."""
-        return TensorType((self.size,), self.dtype)
-
-    @property
-    def rows(self) -> "TensorType":
-        """The same elements as (rows, last axis)."""
-        columns = self.shape[-1] if self.shape else 1
-        return TensorType((self.size // columns, columns), self.dtype)
 
 
 class Knob(NamedTuple):
@@ -148,20 +110,6 @@ class Kernel:
                 raise VitqError(f"kernel {self.name} has no schedule with {name} = {value}")
         return {name: knob.default for name, knob in knobs.items()} | dict(chosen or {})
 
-    def build(self, chosen: Schedule | None = None) -> Any:
-        """The PrimFunc for a schedule; equal kernels with equal schedules are one object."""
-        return _build(self, tuple(sorted(self.schedule(chosen).items())))
-
-
-@functools.cache
-def _build(kernel: Kernel, schedule: tuple[tuple[str, int], ...]) -> Any:
-    from vitq.compiler.kernels.cpu.builder import build
-
-    def body(*buffers: Any) -> None:
-        kernel.template.emit(kernel, dict(schedule), *buffers)
-
-    return build(kernel.name, kernel.inputs, kernel.out, body)
-
 
 @dataclass(frozen=True)
 class KernelCall:
@@ -174,11 +122,6 @@ class KernelCall:
 
     kernel: Kernel
     operands: tuple[int | IntArray, ...]
-
-
-def tensor_of(array: IntArray) -> TensorType:
-    """The type of a constant."""
-    return TensorType(tuple(array.shape), str(np.asarray(array).dtype))
 
 
 def lowering_of(table: Mapping[str, L], op: str, kind: str) -> L:

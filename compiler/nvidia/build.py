@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.kernel import Kernel, Schedule
 from vitq.compiler.nvidia.fatbin import contents
 from vitq.compiler.target.gpus import Gpu, gpu_of
@@ -81,7 +82,7 @@ def build_kernels(
     toolchain.use_for(gpu.architectures, ptx=False)
     target = TvmTarget(dict(config))
     built = {
-        name: kernel.build(schedule).with_attr({"target": target, "global_symbol": name})
+        name: build_kernel(kernel, schedule).with_attr({"target": target, "global_symbol": name})
         for name, (kernel, schedule) in functions.items()
     }
     with target:

@@ -13,6 +13,7 @@ import numpy as np
 
 from vitq.compiler.codegen.contract import Operator, operators_of
 from vitq.compiler.gpu_kit.drawing import CASES
+from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
 from vitq.compiler.kernels.cuda.emulator.memory import EmulationError
 from vitq.compiler.kernels.kernel import Kernel, Schedule
@@ -82,4 +83,4 @@ def emulate(operator: Operator, activations: list[IntArray], values: Schedule) -
     inputs = [next(rest) if value is None else value for value in operator.constants]
     known = [i for i, value in enumerate(operator.constants) if value is not None]
     out = np.zeros(kernel.out.shape, kernel.out.dtype)
-    return run_kernel(kernel.build(values), inputs, out, known)
+    return run_kernel(build_kernel(kernel, values), inputs, out, known)

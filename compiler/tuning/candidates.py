@@ -22,7 +22,8 @@ from vitq.compiler.kernels.cuda.gemm import product_of
 from vitq.compiler.kernels.cuda.kernel import gpu_of
 from vitq.compiler.kernels.cuda.prediction import ranked
 from vitq.compiler.kernels.cuda.tile import KNOBS, Tile
-from vitq.compiler.kernels.kernel import Kernel, Schedule, TensorType
+from vitq.compiler.kernels.kernel import Kernel, Schedule
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.target.table import Target, find_compiler
 from vitq.compiler.tuning.log import Entry, find_log, read_log

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from vitq.compiler.kernels.kernel import Kernel, Schedule, TensorType
+from vitq.compiler.kernels.building import build_kernel
+from vitq.compiler.kernels.kernel import Kernel, Schedule
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.compiler.target.table import Target
 from vitq.numerics.arrays import IntArray
@@ -79,7 +81,7 @@ def compile_kernel(
         gpu_library.export_library(path, cc=compiler)
         return path
     target = TvmTarget(dict(config))
-    func = kernel.build(schedule)
+    func = build_kernel(kernel, schedule)
     func = func.with_attr({"target": target, "global_symbol": kernel.name})
     library = tvm.compile(tvm.IRModule({kernel.name: func}), target=target)
     library.export_library(path, cc=compiler)

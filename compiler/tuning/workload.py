@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, TensorType
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import Features
 from vitq.numerics.arrays import IntArray
 

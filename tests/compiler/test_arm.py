@@ -18,6 +18,7 @@ from vitq.compiler.benchmark.hot_loops import (
     product,
     rows_of,
 )
+from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.cpu.dot_arm import pairs_fit
 from vitq.compiler.kernels.cpu.lowering import TensorType, lower_op
 from vitq.compiler.kernels.kernel import KernelCall
@@ -53,7 +54,7 @@ def test_instructions_of_the_product(name: str) -> None:
     """Counts are the same in every run, and no worse than they were."""
     target = get_target(name)
     call = product(target)
-    path = build(call.kernel.build(), target)
+    path = build(build_kernel(call.kernel), target)
     first = emulation.predict(path, call.kernel, target, "kernel")
     assert first == emulation.predict(path, call.kernel, target, "kernel")
     assert first.instructions <= GEMM_BARS[name]
@@ -73,7 +74,7 @@ def target_width(target: Target) -> int:
 )
 def test_the_hot_loop_is_dot_products(target: Target, instruction: str, share: float) -> None:
     """LLVM takes the lane from the register, and little else is in the loop."""
-    path = build(product(target).kernel.build(), target)
+    path = build(build_kernel(product(target).kernel), target)
     loops = [loop.names for loop in hot_loops(path) if instruction in loop.names]
     assert max(loop.count(instruction) / len(loop) for loop in loops) >= share
     assert not any("dup" in loop or "ld1r" in loop for loop in loops)
@@ -97,7 +98,7 @@ def test_predicted_cycles_of_the_hot_loops() -> None:
 def test_dot_products_end_on_a_processor_without_them() -> None:
     """The emulator refuses what the processor does not have."""
     call = product(RPI5)
-    path = build(call.kernel.build(), RPI5)
+    path = build(build_kernel(call.kernel), RPI5)
     job = emulation.call_of(path, call.kernel, "kernel")
     with pytest.raises(VitqError, match=r"qemu-aarch64 ended with -4"):
         emulation.run([job], RPI5, cpu="cortex-a72")
@@ -116,7 +117,7 @@ def test_two_products_in_sixteen_bits(pair: tuple[int, int], code: int) -> None:
     assert call.kernel.features.dot == ("neon-pairs" if fits else "neon")
     x = np.full((5, 64), code, np.int8)
     inputs = (x, *call.operands[1:])
-    job = Call(build(call.kernel.build(), RPI4), "kernel", inputs, ((5, 16), "int8"))
+    job = Call(build(build_kernel(call.kernel), RPI4), "kernel", inputs, ((5, 16), "int8"))
     exact = (int(x[0].astype(np.int64) @ weight[0]) * (2**30 + 5) + (1 << 41)) >> 42
     np.testing.assert_array_equal(emulation.run([job], RPI4)[0], np.clip(exact, -128, 127))
 
@@ -136,7 +137,7 @@ def test_weights_that_fit() -> None:
 def test_a_store_behind_the_result_is_found() -> None:
     """The runner has guard bytes."""
     call = product(RPI5)
-    path = build(call.kernel.build(), RPI5)
+    path = build(build_kernel(call.kernel), RPI5)
     job = emulation.call_of(path, call.kernel, "kernel")
     shape, dtype = job.out
     short = Call(path, "kernel", job.inputs, ((shape[0], shape[1] - 1), dtype))
@@ -195,7 +196,7 @@ def test_many_calls_in_one_start() -> None:
         call = lower_op(
             "vitq.linear", [tensor_type(o) for o in operands], constants, out, RPI5.features
         )
-        path = build(call.kernel.build(), RPI5)
+        path = build(build_kernel(call.kernel), RPI5)
         jobs.append(Call(path, "kernel", (x, *call.operands[1:]), (out.shape, out.dtype)))
         expected.append(result)
     for found, wanted in zip(emulation.run(jobs, RPI5), expected, strict=True):

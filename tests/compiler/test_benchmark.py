@@ -177,7 +177,7 @@ def test_profile_counts_what_the_float_model_does(report: stage.Report, artifact
 @pytest.mark.parametrize("target", list(CPU_TARGETS.values()), ids=lambda target: target.name)
 def test_the_peak_kernel_fits_into_registers(target: Target) -> None:
     from vitq.compiler.benchmark.peak import dot_kernel, tile_of
-    from vitq.compiler.kernels.cpu.dot import dot_for
+    from vitq.compiler.kernels.cpu.dots import dot_for
 
     dot = dot_for(target.features)
     rows, columns = tile_of(dot)

@@ -34,8 +34,11 @@ from vitq.compiler.kernels.cpu.builder import (
     splat,
     store,
 )
-from vitq.compiler.kernels.cpu.dot import Dot, Vnni, dot_for
-from vitq.compiler.kernels.cpu.fixed import Halves, halves_for
+from vitq.compiler.kernels.cpu.dot import Dot
+from vitq.compiler.kernels.cpu.dot_x86 import Vnni
+from vitq.compiler.kernels.cpu.dots import dot_for
+from vitq.compiler.kernels.cpu.fixed import Halves
+from vitq.compiler.kernels.cpu.halves import halves_for
 from vitq.compiler.kernels.cpu.microkernel import Tile, alloc_staged, pad_staged, store_staged
 from vitq.compiler.kernels.cpu.octaves import HalfOctaves, half_constants, settled
 from vitq.compiler.kernels.cpu.packing import (
@@ -55,16 +58,9 @@ from vitq.compiler.kernels.cpu.softmax import (
     normalize_spec,
 )
 from vitq.compiler.kernels.cpu.transpose import can_transpose, pack_transposed
-from vitq.compiler.kernels.kernel import (
-    CpuFeatures,
-    Kernel,
-    KernelCall,
-    Knob,
-    Schedule,
-    Template,
-    TensorType,
-    tensor_of,
-)
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType, tensor_of
+from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import rescale as rescaled
 from vitq.numerics.dyadic import scalar_dyadic

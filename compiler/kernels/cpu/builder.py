@@ -15,40 +15,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812 - the name that TVM gives it
 
-from vitq.compiler.kernels.kernel import TensorType
+from vitq.compiler.kernels.tensor import TensorType
 
 Expr = Any
 Buffer = Any
-
-
-def build(
-    name: str, inputs: Sequence[TensorType], out: TensorType, body: Callable[..., None]
-) -> Any:
-    """Build a PrimFunc.
-
-    Args:
-        name: of the function; the graph may rename it.
-        inputs: the input buffers in order.
-        out: the output buffer, the last argument.
-        body: called with one buffer for each of `inputs` and the output's buffer.
-
-    Returns:
-        The PrimFunc.
-    """
-    with IRBuilder() as ir:
-        with T.prim_func(s_tir=True):
-            T.func_name(name)
-            T.func_attr({"tirx.noalias": True})
-            buffers = [_argument(f"x{i}", t) for i, t in enumerate(inputs)]
-            body(*buffers, _argument("out", out))
-    return ir.get()
-
-
-def _argument(name: str, tensor: TensorType) -> Buffer:
-    return T.arg(name, T.Buffer(tensor.shape, tensor.dtype, layout=None))
 
 
 def alloc(shape: tuple[int, ...], dtype: str) -> Buffer:

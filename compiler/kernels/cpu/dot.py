@@ -16,25 +16,19 @@ Packed weights are ``(groups, steps, lanes * depth)`` int8, see `Dot.pack`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from vitq.compiler.kernels.cpu.builder import (
     Buffer,
     Expr,
-    T,
     bind,
-    cast,
-    const,
     load,
     reinterpret,
-    splat,
     store,
     typed,
 )
-from vitq.compiler.kernels.kernel import CpuFeatures
-from vitq.compiler.target.features import ARM_PRIMITIVES
 from vitq.numerics.arrays import IntArray
 
 Weights = Callable[[Expr, Expr, int], Expr]
@@ -171,101 +165,3 @@ class Dot(ABC):
         padded[:n, :k] = weight
         tiles = padded.reshape(groups, self.lanes, steps, self.depth).transpose(0, 2, 1, 3)
         return np.ascontiguousarray(tiles).reshape(groups, steps, self.lanes * self.depth)
-
-
-class Vnni(Dot):
-    """AVX512-VNNI, or AVX-VNNI in half as many lanes."""
-
-    def stored(self, dtype: str, weights: bool) -> str:
-        """Bytes."""
-        return "int8" if weights else dtype
-
-    def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
-        """Four bytes as one int32, broadcast."""
-        word = reinterpret(load(rows, row, step * 4, lanes=4), "int32")
-        return bind(reinterpret(splat(word, self.lanes), f"int8x{4 * self.lanes}"))
-
-    def ones(self) -> Expr:
-        """A register of bytes."""
-        return const(1, "int8", 4 * self.lanes)
-
-    def accumulate(self, acc: Expr, a: Expr, b: Expr) -> Expr:
-        """One vpdpbusd; LLVM 22 declares its operands as vectors of bytes."""
-        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
-        return T.call_llvm_pure_intrin(f"int32x{self.lanes}", name, acc, a, b)
-
-
-class Madd(Dot):
-    """Multiply-add of 16-bit pairs, AVX2's or SSE2's."""
-
-    def stored(self, dtype: str, weights: bool) -> str:
-        """Words; constant weights stay bytes."""
-        return "int16"
-
-    def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
-        """Two words as one int32, broadcast."""
-        word = reinterpret(load(rows, row, step * 2, lanes=2), "int32")
-        return bind(reinterpret(splat(word, self.lanes), f"int16x{2 * self.lanes}"))
-
-    def operand(self, weights: Expr) -> Expr:
-        """A register of words, widened where they are constants."""
-        return bind(cast(weights, "int16"))
-
-    def ones(self) -> Expr:
-        """A register of words."""
-        return const(1, "int16", 2 * self.lanes)
-
-    def accumulate(self, acc: Expr, a: Expr, b: Expr) -> Expr:
-        """One vpmaddwd, exact for 8-bit values of any sign, and one addition."""
-        name = "llvm.x86.avx2.pmadd.wd" if self.lanes == 8 else "llvm.x86.sse2.pmadd.wd"
-        return acc + bind(T.call_llvm_pure_intrin(f"int32x{self.lanes}", name, a, b))
-
-
-class Generic(Dot):
-    """Plain multiply-add."""
-
-    def stored(self, dtype: str, weights: bool) -> str:
-        """As they are."""
-        return dtype
-
-    def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
-        """One value, widened and broadcast."""
-        return bind(splat(cast(load(rows, row, step), "int32"), self.lanes))
-
-    def operand(self, weights: Expr) -> Expr:
-        """One value for each lane, widened."""
-        return bind(cast(weights, "int32"))
-
-    def ones(self) -> Expr:
-        """One value for each lane."""
-        return const(1, "int32", self.lanes)
-
-    def accumulate(self, acc: Expr, a: Expr, b: Expr) -> Expr:
-        """One multiplication and one addition in each lane."""
-        return acc + a * b
-
-
-def features_for_weights(features: CpuFeatures, packed: IntArray) -> CpuFeatures:
-    """The primitive that constant weights, as multiplied, allow: ``neon-pairs`` not ``neon``."""
-    if features.dot != "neon":
-        return features
-    from vitq.compiler.kernels.cpu.dot_arm import pairs_fit
-
-    return replace(features, dot="neon-pairs") if pairs_fit(packed) else features
-
-
-def dot_for(features: CpuFeatures) -> Dot:
-    """The primitive for a processor."""
-    if features.dot in ARM_PRIMITIVES:
-        from vitq.compiler.kernels.cpu.dot_arm import arm_dot
-
-        return arm_dot(features)
-    return _DOTS.get(features.dot) or Generic(features.lanes, 1, 16, a_offset=0, b_signed=False)
-
-
-_DOTS = {
-    "vnni512": Vnni(16, 4, 32, 128, True, split=True, spare=1, latency=5),
-    "vnni256": Vnni(8, 4, 16, 128, True, split=True, spare=1, latency=5),
-    "madd256": Madd(8, 2, 16, 0, False, split=True, spare=2),
-    "madd128": Madd(4, 2, 16, 0, False, spare=2),
-}

@@ -13,14 +13,12 @@ row of 8-bit results. All primitives are signed x signed; unsigned activations a
   2 * 128 * 128 = 2**15; `Neon.sums_pairs` says that constant weights were checked for that.
 """
 
-from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from tvm import tirx
 
-from vitq.compiler.kernels.cpu.arm_tile import WORDS, ArmTile
+from vitq.compiler.kernels.cpu.arm_tile import REGISTER, WORDS, Arm
 from vitq.compiler.kernels.cpu.builder import (
     Buffer,
     Expr,
@@ -33,16 +31,13 @@ from vitq.compiler.kernels.cpu.builder import (
     load,
     piece,
     reinterpret,
-    serial,
     store,
     typed,
 )
-from vitq.compiler.kernels.cpu.dot import Dot, Weights
 from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 
 GROUP = 16
-REGISTER = 16
 LOWEST_WEIGHT = -128
 
 
@@ -51,89 +46,6 @@ def repeat(value: Expr, index: int, lanes: int) -> Expr:
     lane = value if lanes == 1 else bind(tirx.Shuffle([value], [index]))
     bits = int(str(lane.ty.dtype).removeprefix("int"))
     return bind(reinterpret(bind(tirx.Broadcast(lane, 128 // bits)), "int8x16"))
-
-
-@dataclass(frozen=True)
-class Arm(Dot):
-    """What the three have in common.
-
-    Attributes:
-        chunk: steps in one iteration of a tile's loop; their activations are read together.
-    """
-
-    chunk: int = 1
-
-    def stored(self, dtype: str, weights: bool) -> str:
-        """Signed bytes, unless activations may stay unsigned."""
-        return dtype if not weights and self.offset(dtype) == 0 else "int8"
-
-    def offset(self, dtype: str) -> int:
-        """Unsigned activations are stored minus 128."""
-        return -128 if dtype == "uint8" else 0
-
-    def ones(self) -> Expr:
-        """A group's bytes."""
-        return const(1, "int8", self.lanes * self.depth)
-
-    def ones_row(self) -> Expr:
-        """One register."""
-        return const(1, "int8", REGISTER)
-
-    def slots(self, rows: int, columns: int) -> float:
-        """Instructions: products, loads of two registers of weights, loads of a chunk of a row."""
-        registers = self.lanes * self.rows // WORDS
-        loads = self.lanes * self.depth // REGISTER / 2 * columns + rows / self.chunk
-        return registers * rows * columns + loads
-
-    def sum_codes(self, acc: Expr, codes: Expr) -> Expr:
-        """By udot with ones."""
-        name = "llvm.aarch64.neon.udot.v4i32.v16i8"
-        ones = const(1, "uint8", REGISTER)
-        registers = [(piece(acc, i, WORDS), piece(codes, i, REGISTER)) for i in range(WORDS)]
-        sums = [T.call_llvm_pure_intrin("int32x4", name, a, c, ones) for a, c in registers]
-        return join([bind(total) for total in sums])
-
-    @abstractmethod
-    def row_steps(self, rows: Buffer, row: Expr, step: Expr, count: int) -> list[Expr]:
-        """The operands of `count` steps from `step` on, for `Dot.rows` rows from `row` on."""
-
-    @abstractmethod
-    def multiply(self, acc: Expr, a: Expr, b: Expr) -> Expr:
-        """The instructions for one register of accumulators and its part of the weights."""
-
-    def parts(self, b: Expr) -> list[Expr]:
-        """The part of a group's weights for each register of accumulators."""
-        return [piece(b, i, REGISTER) for i in range(lanes_of(b) // REGISTER)]
-
-    def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
-        """One step of one row."""
-        return self.row_steps(rows, row, step, 1)[0]
-
-    def accumulate(self, acc: Expr, a: Expr, b: Expr) -> Expr:
-        """One row."""
-        registers = [piece(acc, i, WORDS) for i in range(self.lanes // WORDS)]
-        parts = zip(registers, self.parts(b), strict=True)
-        return join([self.multiply(register, a, part) for register, part in parts])
-
-    def own_tile(
-        self,
-        rows: Buffer,
-        weights: Weights,
-        steps: tuple[int, int],
-        size: tuple[int, int],
-        at: tuple[Expr, Expr],
-        start: Callable[[Expr], Expr] | None,
-    ) -> list[list[Expr]]:
-        """`chunk` steps at a time, and a register of weights at a time with all rows."""
-        tile = ArmTile(self, rows, weights, size, at)
-        tile.begin(start)
-        count, together = steps[0], max(self.chunk, steps[1])
-        if count // together:
-            with serial(count // together) as i:
-                tile.advance(i * together, together)
-        if rest := count % together:
-            tile.advance(count - rest, rest)
-        return tile.results()
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,11 @@ from vitq.compiler.kernels.cpu.builder import (
     store,
     view,
 )
-from vitq.compiler.kernels.cpu.fixed import Halves, halves_for
-from vitq.compiler.kernels.kernel import (
-    CpuFeatures,
-    Kernel,
-    KernelCall,
-    Schedule,
-    Template,
-    TensorType,
-    tensor_of,
-)
+from vitq.compiler.kernels.cpu.fixed import Halves
+from vitq.compiler.kernels.cpu.halves import halves_for
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType, tensor_of
+from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.add import AddParams
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import Dyadic, addend

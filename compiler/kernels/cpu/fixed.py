@@ -23,8 +23,6 @@ from vitq.compiler.kernels.cpu.builder import (
     reinterpret,
     splat,
 )
-from vitq.compiler.kernels.kernel import CpuFeatures
-from vitq.compiler.target.features import ARM_PRIMITIVES
 from vitq.numerics.exp2 import COEFFICIENTS
 
 WORDS_PER_BLOCK = 8
@@ -258,14 +256,3 @@ class Halves256(Halves):
         index = bind(reinterpret(bind(both), "int8x32"))
         found = T.call_llvm_pure_intrin("int8x32", "llvm.x86.avx2.pshuf.b", table, index)
         return bind(reinterpret(bind(found), "int16x16"))
-
-
-def halves_for(features: CpuFeatures) -> Halves | None:
-    """The 16-bit form of a processor, where there is one."""
-    if features.dot in ARM_PRIMITIVES:
-        from vitq.compiler.kernels.cpu.fixed_arm import NeonHalves
-
-        return NeonHalves(2 * features.lanes)
-    if features.dot == "vnni512":
-        return Halves512()
-    return Halves256() if features.dot in ("vnni256", "madd256") else None

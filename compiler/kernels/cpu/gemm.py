@@ -31,24 +31,18 @@ from vitq.compiler.kernels.cpu.builder import (
     serial,
     view,
 )
-from vitq.compiler.kernels.cpu.dot import Dot, dot_for, features_for_weights
+from vitq.compiler.kernels.cpu.dot import Dot
+from vitq.compiler.kernels.cpu.dots import dot_for, features_for_weights
 from vitq.compiler.kernels.cpu.elementwise import add_fits_halves
 from vitq.compiler.kernels.cpu.epilogue import AddStep, Finish, GeluStep, SecondStep
-from vitq.compiler.kernels.cpu.fixed import halves_for
+from vitq.compiler.kernels.cpu.halves import halves_for
 from vitq.compiler.kernels.cpu.microkernel import Product, needs_staging
 from vitq.compiler.kernels.cpu.narrow import Narrow, narrow_for
 from vitq.compiler.kernels.cpu.requantizing import Requantize, RequantizeSpec, pack_requantize
 from vitq.compiler.kernels.cpu.shiftgelu import GeluSpec, gelu_spec
-from vitq.compiler.kernels.kernel import (
-    CpuFeatures,
-    Kernel,
-    KernelCall,
-    Knob,
-    Schedule,
-    Template,
-    TensorType,
-    tensor_of,
-)
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType, tensor_of
+from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.add import AddParams
 from vitq.numerics.arrays import IntArray
 

@@ -34,15 +34,9 @@ from vitq.compiler.kernels.cpu.builder import (
     view,
 )
 from vitq.compiler.kernels.cpu.softmax import emit_row_maximum
-from vitq.compiler.kernels.kernel import (
-    CpuFeatures,
-    Kernel,
-    KernelCall,
-    Schedule,
-    Template,
-    TensorType,
-    tensor_of,
-)
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType, tensor_of
+from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import addend, scalar_dyadic
 from vitq.numerics.ivit import (

@@ -41,20 +41,14 @@ from vitq.compiler.kernels.cpu.builder import (
     store,
     view,
 )
-from vitq.compiler.kernels.cpu.dot import dot_for
+from vitq.compiler.kernels.cpu.dots import dot_for
 from vitq.compiler.kernels.cpu.elementwise import scalars
-from vitq.compiler.kernels.cpu.fixed import Halves, halves_for
+from vitq.compiler.kernels.cpu.fixed import Halves
+from vitq.compiler.kernels.cpu.halves import halves_for
 from vitq.compiler.kernels.cpu.roots import SMALLEST_RADICAND, emit_reciprocals
-from vitq.compiler.kernels.kernel import (
-    CpuFeatures,
-    Kernel,
-    KernelCall,
-    Knob,
-    Schedule,
-    Template,
-    TensorType,
-    tensor_of,
-)
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType, tensor_of
+from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.int_layernorm import RECIPROCAL_BITS
 

@@ -21,7 +21,9 @@ from vitq.compiler.kernels.cpu.matmul import lower_matmul, lower_normalized_matm
 from vitq.compiler.kernels.cpu.pooling import lower_mean
 from vitq.compiler.kernels.cpu.shiftgelu import lower_shiftgelu
 from vitq.compiler.kernels.cpu.softmax import lower_shiftmax, lower_shiftmax_codes
-from vitq.compiler.kernels.kernel import CpuFeatures, KernelCall, TensorType, lowering_of
+from vitq.compiler.kernels.kernel import KernelCall, lowering_of
+from vitq.compiler.kernels.tensor import TensorType
+from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 
 __all__ = ["CpuFeatures", "KernelCall", "TensorType", "lower_op", "supported_ops"]

@@ -23,7 +23,8 @@ from vitq.compiler.kernels.cpu.builder import (
     store,
     view,
 )
-from vitq.compiler.kernels.cpu.dot import Dot, dot_for
+from vitq.compiler.kernels.cpu.dot import Dot
+from vitq.compiler.kernels.cpu.dots import dot_for
 from vitq.compiler.kernels.cpu.microkernel import (
     Epilogue,
     Product,
@@ -40,15 +41,9 @@ from vitq.compiler.kernels.cpu.packing import (
     stored_zero_point,
 )
 from vitq.compiler.kernels.cpu.softmax import Normalize, normalize_spec
-from vitq.compiler.kernels.kernel import (
-    CpuFeatures,
-    Kernel,
-    KernelCall,
-    Schedule,
-    Template,
-    TensorType,
-    tensor_of,
-)
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType, tensor_of
+from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.shiftmax import CODE_MAX
 

@@ -18,15 +18,9 @@ from vitq.compiler.kernels.cpu.builder import (
     splat,
     store,
 )
-from vitq.compiler.kernels.kernel import (
-    CpuFeatures,
-    Kernel,
-    KernelCall,
-    Schedule,
-    Template,
-    TensorType,
-    tensor_of,
-)
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType, tensor_of
+from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import Dyadic, addend
 

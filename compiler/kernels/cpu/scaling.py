@@ -11,7 +11,7 @@ from tvm import tirx
 
 from vitq.compiler.kernels.cpu.arith import multiply_add, wide_factor, wide_splat
 from vitq.compiler.kernels.cpu.builder import Buffer, Expr, bind, cast, lanes_of, load, splat
-from vitq.compiler.kernels.kernel import TensorType
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.numerics.arrays import IntArray
 
 INT32_MAX = 2**31 - 1

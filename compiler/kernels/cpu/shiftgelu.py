@@ -26,16 +26,11 @@ from vitq.compiler.kernels.cpu.builder import (
     view,
 )
 from vitq.compiler.kernels.cpu.elementwise import for_flat, scalars
-from vitq.compiler.kernels.cpu.fixed import Fixed, Halves, Words, halves_for
-from vitq.compiler.kernels.kernel import (
-    CpuFeatures,
-    Kernel,
-    KernelCall,
-    Schedule,
-    Template,
-    TensorType,
-    tensor_of,
-)
+from vitq.compiler.kernels.cpu.fixed import Fixed, Halves, Words
+from vitq.compiler.kernels.cpu.halves import halves_for
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType, tensor_of
+from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.shiftgelu import EXPONENT_COEFFICIENTS, WORD_SHIFT, GeluParams, shiftgelu_tail
 

@@ -28,18 +28,12 @@ from vitq.compiler.kernels.cpu.builder import (
     store,
     view,
 )
-from vitq.compiler.kernels.cpu.dot import dot_for
+from vitq.compiler.kernels.cpu.dots import dot_for
 from vitq.compiler.kernels.cpu.fixed import Fixed, Halves, Words
 from vitq.compiler.kernels.cpu.scaling import Rescale, rescale_constants
-from vitq.compiler.kernels.kernel import (
-    CpuFeatures,
-    Kernel,
-    KernelCall,
-    Schedule,
-    Template,
-    TensorType,
-    tensor_of,
-)
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType, tensor_of
+from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.exp2 import ONE, exp2_fraction
 from vitq.numerics.shiftmax import LOG2_FRACTION_BITS, WIDE_LIMIT, CodeParams

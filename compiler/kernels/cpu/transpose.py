@@ -18,7 +18,7 @@ from vitq.compiler.kernels.cpu.builder import (
 )
 from vitq.compiler.kernels.cpu.dot import Dot
 from vitq.compiler.kernels.cpu.microkernel import Read
-from vitq.compiler.kernels.kernel import TensorType
+from vitq.compiler.kernels.tensor import TensorType
 
 WORDS = 16
 BLOCK = 4

@@ -49,7 +49,8 @@ from vitq.compiler.kernels.cuda.octaves import (
     code_of,
     distance_constants,
 )
-from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template, TensorType
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError

@@ -24,7 +24,8 @@ from vitq.compiler.kernels.cuda.loading import Patches, Rows, Source
 from vitq.compiler.kernels.cuda.mainloop import MainLoop
 from vitq.compiler.kernels.cuda.prediction import Product, knobs
 from vitq.compiler.kernels.cuda.tile import K_ALIGN, tile_of
-from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template, TensorType
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.add import AddParams
 from vitq.numerics.arrays import IntArray

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
-from vitq.compiler.kernels.kernel import Kernel, KernelCall, Template, TensorType, tensor_of
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Template
+from vitq.compiler.kernels.tensor import TensorType, tensor_of
 from vitq.compiler.target.features import CpuFeatures, GpuFeatures
 from vitq.numerics.arrays import IntArray
 

@@ -44,7 +44,8 @@ from vitq.compiler.kernels.cuda.emit import (
     wide,
 )
 from vitq.compiler.kernels.cuda.kernel import call_of, gpu_of
-from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template, TensorType
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.int_layernorm import RECIPROCAL_BITS

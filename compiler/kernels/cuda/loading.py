@@ -24,7 +24,7 @@ from vitq.compiler.kernels.cuda.emit import (
     serial,
 )
 from vitq.compiler.kernels.cuda.tile import PIECE
-from vitq.compiler.kernels.kernel import TensorType
+from vitq.compiler.kernels.tensor import TensorType
 
 GROUP = 32
 """Columns of four 8-column fragments that one thread holds 8 neighbouring columns of."""

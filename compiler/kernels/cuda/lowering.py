@@ -28,7 +28,8 @@ from vitq.compiler.kernels.cuda.softmax import (
     lower_shiftmax,
     lower_shiftmax_codes,
 )
-from vitq.compiler.kernels.kernel import KernelCall, TensorType, lowering_of
+from vitq.compiler.kernels.kernel import KernelCall, lowering_of
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.arrays import IntArray
 

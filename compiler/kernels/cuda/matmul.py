@@ -23,7 +23,8 @@ from vitq.compiler.kernels.cuda.emit import (
     wide,
 )
 from vitq.compiler.kernels.cuda.kernel import call_of
-from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template, TensorType
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.arrays import IntArray
 

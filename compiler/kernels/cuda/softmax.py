@@ -44,7 +44,8 @@ from vitq.compiler.kernels.cuda.octaves import (
     distance_constants,
     octaves,
 )
-from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template, TensorType
+from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics import ivit
 from vitq.numerics.arrays import IntArray

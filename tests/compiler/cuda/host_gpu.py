@@ -13,6 +13,7 @@ from tvm import tirx
 from tests.relay_passes.modules import module
 from vitq.compiler.codegen.contract import Operator, operators_of
 from vitq.compiler.gpu_kit.contents import GOLDEN_FILES, LIBRARIES, MODEL_FILES
+from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.cpu import builder
 from vitq.compiler.nvidia import driver
 from vitq.compiler.target.table import find_compiler, get_target
@@ -67,6 +68,7 @@ HOST_MAIN = (
     HOST_GPU
     + """
 import gpu_kit.__main__ as program
+from vitq.compiler.kernels.building import build_kernel
 from gpu_kit.ffi import Runtime
 program.Gpu = lambda ffi: HostGpu()
 program.Runtime = lambda folder, cuda: Runtime(folder, cuda=False)
@@ -100,7 +102,7 @@ def write_task(folder: Path, operator: Operator) -> dict[str, Any]:
     """A task with two right points, a wrong one and one that the library lacks."""
     target, kernel = get_target("cpu"), operator.kernel
     odd = builder.build("odd", kernel.inputs, kernel.out, odd_sum)
-    bodies = {"point0": kernel.build(), "point1": odd, "point2": kernel.build()}
+    bodies = {"point0": build_kernel(kernel), "point1": odd, "point2": build_kernel(kernel)}
     tvm_target = tvm.target.Target(target.tvm_config())
     functions = {
         name: body.with_attr({"target": tvm_target, "global_symbol": name})

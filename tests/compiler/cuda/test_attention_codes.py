@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitq.compiler.kernels.cpu.builder import build
+from vitq.compiler.kernels.building import build
 from vitq.compiler.kernels.cuda.attention_codes import (
     DISTANCE,
     EXPONENT,
@@ -15,7 +15,7 @@ from vitq.compiler.kernels.cuda.attention_codes import (
 )
 from vitq.compiler.kernels.cuda.emit import flat, get, index, launch, put
 from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
-from vitq.compiler.kernels.kernel import TensorType
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.numerics.dyadic import rescale, scalar_dyadic
 from vitq.numerics.shiftmax import CODE_LIMIT, CodeParams, code_weights
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.compiler.kernels.util import GPU, run_op
 from vitq.compiler.kernels import kernel as types
-from vitq.compiler.kernels.cpu.builder import build
+from vitq.compiler.kernels.building import build
 from vitq.compiler.kernels.cuda import intrinsics, loading, mainloop
 from vitq.compiler.kernels.cuda.emit import (
     Shared,
@@ -22,7 +22,7 @@ from vitq.compiler.kernels.cuda.emit import (
     when,
 )
 from vitq.compiler.kernels.cuda.emulator.emulator import EmulationError, run_kernel
-from vitq.compiler.kernels.kernel import TensorType
+from vitq.compiler.kernels.tensor import TensorType
 from vitq.numerics.dyadic import Dyadic, rescale
 from vitq.numerics.matmul import int_matmul
 

@@ -5,8 +5,9 @@ import pytest
 import tvm
 
 from tests.compiler.kernels.util import CPU_FEATURES, compile_function
-from vitq.compiler.kernels.cpu.builder import Buffer, Expr, build, for_chunks, load, store
-from vitq.compiler.kernels.cpu.fixed import halves_for
+from vitq.compiler.kernels.building import build
+from vitq.compiler.kernels.cpu.builder import Buffer, Expr, for_chunks, load, store
+from vitq.compiler.kernels.cpu.halves import halves_for
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.numerics.exp2 import mulhrs
 

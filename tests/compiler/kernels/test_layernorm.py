@@ -14,7 +14,7 @@ from tests.compiler.kernels.util import (
     compile_function,
     run_op,
 )
-from vitq.compiler.kernels.cpu.builder import build
+from vitq.compiler.kernels.building import build
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.compiler.kernels.cpu.roots import emit_reciprocals
 from vitq.compiler.target import table as targets

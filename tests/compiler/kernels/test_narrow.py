@@ -5,7 +5,7 @@ import pytest
 
 from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
 from tests.compiler.kernels.util import FEATURES, HOST, VNNI, random_codes, run_op, tensor_type
-from vitq.compiler.kernels.cpu.dot import dot_for
+from vitq.compiler.kernels.cpu.dots import dot_for
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType, lower_op
 from vitq.compiler.kernels.cpu.narrow import PLANES, Narrow, narrow_for
 from vitq.compiler.tuning.log import Entry

@@ -9,6 +9,7 @@ import tvm
 
 from tests.compiler.emulated import Emulated
 from vitq.compiler.codegen.lower_kernels import lower_op
+from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
 from vitq.compiler.kernels.kernel import Kernel, KernelCall
@@ -97,8 +98,10 @@ def run_lowered(
     arrays = [operands[o] if isinstance(o, int) else o for o in call.operands]
     if isinstance(features, GpuFeatures):
         known = [i for i, o in enumerate(call.operands) if not isinstance(o, int)]
-        return run_kernel(call.kernel.build(chosen), arrays, np.zeros(out.shape, out.dtype), known)
-    function = compile_function(call.kernel.build(chosen), features)
+        return run_kernel(
+            build_kernel(call.kernel, chosen), arrays, np.zeros(out.shape, out.dtype), known
+        )
+    function = compile_function(build_kernel(call.kernel, chosen), features)
     inputs = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
     # A guard behind the output would be overwritten by a store that is too wide.
     result = tvm.runtime.tensor(np.full(out.shape, 77, out.dtype))
