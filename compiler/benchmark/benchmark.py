@@ -1,21 +1,16 @@
 """The stage: prepare every contestant, measure all of them in turn, describe the machine."""
 
 import logging
-import multiprocessing
-import os
-import signal
-import sys
-import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from vitq.compiler.benchmark.contestants import CONTESTANTS, Contestant
-from vitq.compiler.benchmark.machine import EXTRA, describe_machine, installed, usable_cores
+from vitq.compiler.benchmark.isolation import T, isolated
+from vitq.compiler.benchmark.machine import describe_machine, usable_cores
 from vitq.compiler.benchmark.measuring import Entry, Key, measure, one_line
 from vitq.compiler.benchmark.prepare import Task, vitq_tuned
 from vitq.compiler.benchmark.profiling import Profile, profile
@@ -23,16 +18,14 @@ from vitq.compiler.benchmark.rounds import Row
 from vitq.compiler.benchmark.scaling import Scaling, check_sizes, measure_scaling
 from vitq.compiler.remote.tracker import Tracker
 from vitq.compiler.support.artifacts import METADATA_NAME, Artifact, open_artifact, read_json
-from vitq.compiler.target.table import get_target
+from vitq.compiler.support.extras import EXTRA, installed
+from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
 
 ROUNDS = 20
 OWN = "vitq-int8-tuned"
-INTERRUPTED = 130
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -269,21 +262,3 @@ def _prepare(contestant: Contestant, task: Task) -> Path:
         raise VitqError(f"{', '.join(missing)} not installed: pip install 'vitq[{EXTRA}]'")
     logger.info("benchmark: preparing %s for batch %d", contestant.name, task.batch)
     return isolated(contestant.prepare, task)
-
-
-def isolated(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a fresh process: its memory, its threads, its crashes stay there."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_start_child) as pool:
-        return pool.submit(function, *args, **kwargs).result()
-
-
-def _start_child() -> None:
-    """Keep it quiet: no warnings of others about their own quantizers, no traceback at Ctrl-C.
-
-    What they print goes to stderr: stdout belongs to ``--json``.
-    """
-    os.dup2(2, 1)
-    logging.getLogger().setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))

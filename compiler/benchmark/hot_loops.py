@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from vitq.compiler.cli.report import print_table
 from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.kernel import KernelCall
-from vitq.compiler.target.table import TARGETS, Target, find_compiler
+from vitq.compiler.support.tables import print_table
+from vitq.compiler.target.table import TARGETS, Target
+from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
 

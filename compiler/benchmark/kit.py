@@ -21,13 +21,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.deploy.contents import model_name, write_golden, write_manifest
 from vitq.compiler.stages.compile import CompileOptions, compile_model
-from vitq.compiler.stages.quantize import EMBEDDED_MODEL
-from vitq.compiler.stages.run import open_compiled
 from vitq.compiler.support.artifacts import LIBRARY_NAME, Artifact, open_artifact
+from vitq.compiler.support.embedded import EMBEDDED_MODEL
 from vitq.compiler.support.runtime_libs import runtime_files
-from vitq.compiler.target.table import Target, get_target
+from vitq.compiler.target.choice import get_target
+from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import toolchain
 from vitq.compiler.tuning.candidates import Candidates
 from vitq.numerics.errors import VitqError

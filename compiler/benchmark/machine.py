@@ -4,14 +4,13 @@ import os
 import platform
 import resource
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vitq.compiler.target.table import host_flags
+from vitq.compiler.support.extras import installed
+from vitq.compiler.target.host import host_flags
 from vitq.numerics.errors import VitqError
 
-EXTRA = "benchmark"
 PACKAGES = (
     "vitq",
     "apache-tvm",
@@ -67,24 +66,6 @@ def describe_machine(cores: list[int]) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "versions": {name: installed(name) or "not installed" for name in PACKAGES},
     }
-
-
-def installed(package: str) -> str | None:
-    """The version of a package, None where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def need_extra(package: str, what: str) -> None:
-    """Refuse where a package of the optional extra is absent.
-
-    Raises:
-        VitqError: naming the extra.
-    """
-    if installed(package) is None:
-        raise VitqError(f"{what} needs {package}: pip install 'vitq[{EXTRA}]'")
 
 
 def usable_cores(threads: int) -> list[int]:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from vitq.compiler.benchmark.machine import cache_sizes
-from vitq.compiler.target.table import Target, find_compiler
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import find_compiler
 
 STEPS = 512
 """Of one pass over the activations, which stay in the L1 cache."""

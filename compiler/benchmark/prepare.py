@@ -169,7 +169,7 @@ def tvm_float(task: Task) -> Path:
 
     def build(folder: Path) -> None:
         from vitq.compiler.benchmark.tvm_float import build_float_library
-        from vitq.compiler.target.table import get_target
+        from vitq.compiler.target.choice import get_target
 
         build_float_library(source, get_target(task.target), folder / "model.so")
 

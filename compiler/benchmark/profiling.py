@@ -172,7 +172,7 @@ def profile(folder: Path, threads: int, cores: list[int]) -> Profile:
     import tvm
     from tvm import relax
 
-    from vitq.compiler.stages.run import open_compiled
+    from vitq.compiler.codegen.compiled import open_compiled
 
     compiled = open_compiled(folder)
     compiled.library(threads)  # checks the file and the processor

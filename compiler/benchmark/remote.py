@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vitq.compiler.benchmark.machine import FLAGS, MIB, PACKAGES, installed
+from vitq.compiler.benchmark.machine import FLAGS, MIB, PACKAGES
 from vitq.compiler.benchmark.measuring import Entry, model_size, one_line
 from vitq.compiler.benchmark.prepare import pictures
 from vitq.compiler.benchmark.rounds import Key, Row, run_rounds, runs_for, summarize
@@ -15,8 +15,9 @@ from vitq.compiler.remote.device import Device
 from vitq.compiler.remote.library import RUN_S, RemoteLibrary, device_session
 from vitq.compiler.remote.tracker import Tracker
 from vitq.compiler.support.artifacts import LIBRARY_NAME
+from vitq.compiler.support.extras import installed
 from vitq.compiler.support.worker import WorkerError
-from vitq.compiler.target.table import get_target
+from vitq.compiler.target.choice import get_target
 
 logger = logging.getLogger(__name__)
 

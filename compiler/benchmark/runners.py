@@ -34,7 +34,7 @@ def _inputs(spec: Spec) -> tuple[Any, Any]:
 
 def load_vitq(spec: Spec) -> Runner:
     """The integer library, as `vitq run` calls it; ``path`` is the target's folder."""
-    from vitq.compiler.stages.run import open_compiled
+    from vitq.compiler.codegen.compiled import open_compiled
 
     pixels, _ = _inputs(spec)
     library = open_compiled(Path(spec["path"])).library(spec["threads"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vitq.compiler.benchmark.isolation import isolated
 from vitq.compiler.benchmark.machine import usable_cores
 from vitq.compiler.benchmark.prepare import FOLDER
 from vitq.compiler.benchmark.profiling import Profile, profile
@@ -81,8 +82,6 @@ def measure_scaling(
     Raises:
         VitqError: too few sizes, or a model that has no other sizes.
     """
-    from vitq.compiler.benchmark.benchmark import isolated
-
     check_sizes(sizes)
     model = _model_of(artifact)
     profiles = []
@@ -103,7 +102,8 @@ def compile_sized(artifact: Artifact, model: str, target: str, size: int) -> Pat
     """The target's folder of a model at a picture size; stages that are up to date are kept."""
     from vitq.compiler.stages.compile import CompileOptions, compile_model
     from vitq.compiler.stages.export import export
-    from vitq.compiler.stages.quantize import QuantizeOptions, quantize
+    from vitq.compiler.stages.quantize import quantize
+    from vitq.compiler.stages.quantize_options import QuantizeOptions
 
     root = artifact.folder / FOLDER / "scaling"
     noise = np.random.default_rng(SEED).integers(

@@ -7,10 +7,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from vitq.compiler.support.embedded import EMBEDDED_MODEL
 from vitq.numerics.errors import VitqError
 
 SEPARATOR = "_at_"
-EMBEDDED_MODEL = "digits_vit"
 HALF = (0.5, 0.5, 0.5)
 
 

@@ -22,7 +22,8 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from vitq.compiler.benchmark.float_kernels import Gemm, gemm_kernel, pack_weights, registers_of
 from vitq.compiler.benchmark.float_schedule import schedule_module
-from vitq.compiler.target.table import Target, find_compiler
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import find_compiler
 from vitq.relay_passes.reading.matching import constant, is_constant, op_name, shape_of
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from tvm.relax.expr_functor import mutator
 from vitq.compiler.benchmark.tvm_float import LowerFloat
 from vitq.compiler.nvidia import toolchain
 from vitq.compiler.nvidia.driver import load_runtime
-from vitq.compiler.target.table import Target, find_compiler
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import find_compiler
 
 HALF = "float16"
 

@@ -8,7 +8,7 @@ from vitq.compiler.benchmark.benchmark import BenchmarkOptions, benchmark
 from vitq.compiler.benchmark.contestants import CONTESTANTS
 from vitq.compiler.cli.options import integers
 from vitq.compiler.support.plotting import check_plot
-from vitq.compiler.target.table import get_target
+from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError
 
 DIGITS = 5
@@ -72,7 +72,7 @@ def run_benchmark(folder: Path, request: BenchmarkRequest) -> None:
 
         plot_roofline(report.profiles[0], report.machine, request.roofline)
     if request.as_json:
-        from vitq.compiler.cli.report import print_json
+        from vitq.compiler.support.tables import print_json
 
         print_json(rounded(report.to_json()))
     else:
@@ -83,7 +83,7 @@ def run_benchmark(folder: Path, request: BenchmarkRequest) -> None:
 
 def _run_on_gpu(folder: Path, request: BenchmarkRequest, target: str) -> None:
     from vitq.compiler.benchmark.on_gpu import benchmark_gpu, table_rows
-    from vitq.compiler.cli.report import print_json, print_table
+    from vitq.compiler.support.tables import print_json, print_table
 
     batches = integers(request.batch, "batch")
     content = benchmark_gpu(folder, target, batches, request.rounds)

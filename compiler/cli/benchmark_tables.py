@@ -4,7 +4,7 @@ from vitq.compiler.benchmark.benchmark import OWN, Report
 from vitq.compiler.benchmark.profiling import Profile
 from vitq.compiler.benchmark.rounds import Row
 from vitq.compiler.benchmark.scaling import Scaling
-from vitq.compiler.cli.report import print_table
+from vitq.compiler.support.tables import print_table
 
 
 def print_report(report: Report) -> None:

@@ -16,7 +16,8 @@ import typer
 from vitq.compiler.cli import gpu as cli_gpu
 from vitq.compiler.cli import options as opt
 from vitq.compiler.cli import quantizing as cli_quantize
-from vitq.compiler.cli.report import print_artifact, print_checks, print_json, print_table
+from vitq.compiler.cli.report import print_artifact, print_checks
+from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
 
 app = typer.Typer(
@@ -133,7 +134,7 @@ def verify(
     as_json: opt.Json = False,
 ) -> None:
     """Compare the library with the integer reference, bit for bit."""
-    from vitq.compiler.stages.run import open_compiled
+    from vitq.compiler.codegen.compiled import open_compiled
     from vitq.compiler.stages.verify import verify as stage
     from vitq.compiler.stages.verify import verify_emulated
 
@@ -266,7 +267,8 @@ def inspect(folder: opt.Folder, as_json: opt.Json = False) -> None:
 @app.command()
 def targets(as_json: opt.Json = False) -> None:
     """List the targets."""
-    from vitq.compiler.target.table import TARGETS, get_target
+    from vitq.compiler.target.choice import get_target
+    from vitq.compiler.target.table import TARGETS
 
     native = get_target("cpu").description
     rows = [["cpu", f"this machine: {native}"]]
@@ -291,11 +293,12 @@ def build(
     arch: opt.Arch = None,
 ) -> None:
     """The whole job: quantize, export, compile, verify, evaluate."""
+    from vitq.compiler.codegen.compiled import open_compiled
+    from vitq.compiler.codegen.hardware import can_run_here
     from vitq.compiler.stages.compile import CompileOptions, compile_model
     from vitq.compiler.stages.export import export as export_stage
     from vitq.compiler.stages.quantize import quantize as quantize_stage
-    from vitq.compiler.stages.run import open_compiled
-    from vitq.compiler.target.table import can_run_here, get_target
+    from vitq.compiler.target.choice import get_target
 
     runs_here = can_run_here(get_target(target))  # a typo should not cost a calibration
     artifact = quantize_stage(given())

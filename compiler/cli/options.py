@@ -98,7 +98,7 @@ NO_GPU = (
 
 def not_here(target: str) -> str:
     """Why a target's library is not verified on this machine, and what to do."""
-    from vitq.compiler.target.table import get_target
+    from vitq.compiler.target.choice import get_target
 
     return (NOT_HERE if get_target(target).gpu is None else NO_GPU).format(target)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vitq.compiler.cli import options as opt
-from vitq.compiler.cli.report import print_json, print_table
+from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
 
 
@@ -32,11 +32,11 @@ def quantize_options(
     budget_bytes: opt.BudgetBytes = None,
     budget_bitops: opt.BudgetBitops = None,
 ) -> Any:
-    """What the shared options say, as `compiler.stages.quantize.QuantizeOptions`.
+    """What the shared options say, as `compiler.stages.quantize_options.QuantizeOptions`.
 
     Recipe ``mixed`` is measured (once) and allocated here, and becomes a recipe's file.
     """
-    from vitq.compiler.stages.quantize import QuantizeOptions
+    from vitq.compiler.stages.quantize_options import QuantizeOptions
     from vitq.compiler.studies.sensitivity import MIXED, mixed_options
 
     options = QuantizeOptions(
@@ -110,7 +110,7 @@ def where(
     """Print the folder of an artifact, or of a library in it, made or not."""
     from vitq.compiler.stages.compile import CompileOptions
     from vitq.compiler.studies.sensitivity import MIXED, mixed_artifact
-    from vitq.compiler.target.table import get_target
+    from vitq.compiler.target.choice import get_target
 
     if target is None and (batch != 1 or untuned):
         raise VitqError("--batch and --untuned tell libraries apart: give --target, too")

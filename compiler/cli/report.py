@@ -1,27 +1,9 @@
 """What the command line prints: tables for a person, JSON for a program."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-WIDTH = 120
-
-
-def print_json(content: dict[str, Any]) -> None:
-    """Print one JSON object."""
-    print(json.dumps(content, indent=1))
-
-
-def print_table(head: list[str], rows: list[list[str]], title: str) -> None:
-    """Print a table; to a file or pipe at a fixed width."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*head, title=title or None, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+from vitq.compiler.support.tables import print_table
 
 
 def print_artifact(content: dict[str, Any]) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vitq.compiler.codegen.batching import run_in_batches
+from vitq.compiler.codegen.hardware import require_hardware
 from vitq.compiler.codegen.launches import kernel_calls
 from vitq.compiler.support.compat import check_versions
-from vitq.compiler.target.table import Target, find_compiler, host_flags, missing_flags
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 
@@ -75,7 +77,7 @@ class Library:
         target: Target,
         threads: int | None = None,
     ) -> None:
-        _require_hardware(path, target)
+        require_hardware(path, target)
         if not path.is_file():
             raise VitqError(f"{path} does not exist: run compile first")
         check_versions()
@@ -112,23 +114,3 @@ class Library:
     def _one_batch(self, pixels: UInt8Array) -> IntArray:
         codes: IntArray = self._main(self._tensor(pixels, self._device)).numpy()
         return codes
-
-
-def _require_hardware(path: Path, target: Target) -> None:
-    """Refuse a library whose code this machine cannot execute.
-
-    Raises:
-        VitqError: naming what is missing.
-    """
-    lacking = missing_flags(target, host_flags())
-    if lacking:
-        raise VitqError(
-            f"{path} was compiled for {target.name}, but this processor lacks "
-            f"{', '.join(lacking)}: compile for another target"
-        )
-    if target.gpu is not None:
-        from vitq.compiler.nvidia.driver import why_not_here
-
-        reason = why_not_here(target.gpu)
-        if reason:
-            raise VitqError(f"{path} was compiled for {target.name}, but {reason}")

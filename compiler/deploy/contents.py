@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vitq.compiler.stages.quantize import EMBEDDED_MODEL
-from vitq.compiler.stages.run import Compiled
+from vitq.compiler.codegen.compiled import Compiled
 from vitq.compiler.support.artifacts import (
     GOLDEN_NAME,
     LIBRARY_NAME,
@@ -15,6 +14,7 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
+from vitq.compiler.support.embedded import EMBEDDED_MODEL
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vitq.compiler.target.host import host_flags, missing_flags
 from vitq.compiler.target.qemu import EMULATOR, SYSTEM_ROOT, count_program, why_not
-from vitq.compiler.target.table import Target, host_flags, missing_flags
+from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import run_tool
 from vitq.numerics.errors import VitqError
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from vitq.compiler.codegen.compiled import Compiled
 from vitq.compiler.codegen.importing import Meaning, import_model
 from vitq.compiler.deploy.static_plan import StaticPlan, Tensor, legalize_layout, plan_memory
-from vitq.compiler.stages.run import Compiled
 from vitq.compiler.support.artifacts import LIBRARY_NAME
 from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import Toolchain

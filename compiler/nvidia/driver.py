@@ -13,8 +13,9 @@ from pathlib import Path
 
 from vitq.compiler.nvidia.places import nvidia_packages
 from vitq.compiler.support.runtime_libs import cache_folder
+from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.gpus import ARCHITECTURES, Gpu
-from vitq.compiler.target.table import find_compiler, get_target
+from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.errors import VitqError
 
 DRIVER = "libcuda.so.1"

@@ -25,21 +25,20 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
+from vitq.compiler.support.embedded import GENERATED
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 
 if TYPE_CHECKING:
-    from vitq.compiler.stages.quantize import QuantizeOptions
+    from vitq.compiler.stages.quantize_options import QuantizeOptions
     from vitq.quantization.graph.graph import Graph
     from vitq.quantization.graph.models import Preprocessing
     from vitq.quantization.graph.pictures import Pictures
 
 logger = logging.getLogger(__name__)
 
-GENERATED = ("psaq", "psaq2", "noise")
-"""Names of `quantization.datafree.sources.SOURCES`; a folder of that name is given as ./psaq."""
 PACKAGES = ("quantization/datafree",)
 STUDENT_PACKAGES = ("numerics", "quantization")
 SHEET_NAME = "contact-sheet.png"

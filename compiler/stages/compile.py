@@ -40,7 +40,8 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
-from vitq.compiler.target.table import Target, get_target
+from vitq.compiler.target.choice import get_target
+from vitq.compiler.target.table import Target
 from vitq.compiler.tuning.log import find_log, log_hash
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
@@ -157,6 +158,7 @@ def _compile(
     content = {
         "fingerprint": wanted,
         "target": target.name,
+        "entry": target.entry,
         "target_config": target.tvm_config(),
         "architectures": list(target.gpu.architectures) if target.gpu else None,
         **_describe(model),

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vitq.compiler.stages.quantize import QuantizeOptions, load_float_model
-from vitq.compiler.stages.run import Compiled, open_compiled
+from vitq.compiler.codegen.compiled import Compiled, open_compiled
+from vitq.compiler.stages.quantize import load_float_model
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import open_artifact
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array

@@ -4,11 +4,11 @@ import importlib.util
 import logging
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitq.compiler.stages.calibration import GENERATED
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import (
     Artifact,
     begin_stage,
@@ -18,10 +18,11 @@ from vitq.compiler.support.artifacts import (
     source_hash,
     versions,
 )
+from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
 from vitq.quantization.plan.methods import DAMPING_MADE, Method, get_method
-from vitq.quantization.plan.recipe import Nonlinear, Recipe
+from vitq.quantization.plan.recipe import Recipe
 
 if TYPE_CHECKING:
     from vitq.quantization.graph.artifact import QuantizedModel
@@ -32,93 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SAMPLE_PICTURES = 8
-EMBEDDED_MODEL = "digits_vit"
-EMBEDDED_CALIBRATION = "digits"
 PACKAGES = ("numerics", "quantization", "models")
-
-
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """Everything that decides the quantized model.
-
-    Attributes:
-        model: embedded name, timm name or ``package.module:factory``.
-        weights: file, or None.
-        random_weights: seed for random weights instead.
-        calib: folder, ``.npy``, ``digits``, or one of `compiler.stages.calibration.GENERATED`; None
-            for the embedded model's own.
-        calib_count: how many calibration pictures.
-        recipe: widths, as ``w8a8``; see `quantization.plan.recipe`.
-        method: see `quantization.plan.methods`.
-        nonlinear: ``vitq`` or ``ivit``.
-        image_size: overrides the model's own.
-        mean: overrides the model's own normalization.
-        std: likewise.
-        artifacts: root folder of all artifacts.
-        calib_seed: of a source with more pictures than needed, 0 takes the first ones (of each
-            class folder in turn), another seed draws some; of pictures that are made without data,
-            it decides every one.
-        calib_steps: of gradient descent for them; None for the generator's own number.
-        save_images: folder to write the calibration pictures to, for people; decides nothing.
-    """
-
-    model: str = EMBEDDED_MODEL
-    weights: Path | None = None
-    random_weights: int | None = None
-    calib: str | None = None
-    calib_count: int = 32
-    recipe: str = "w8a8"
-    method: str = "repq"
-    nonlinear: Nonlinear = "vitq"
-    image_size: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    artifacts: Path = Path("artifacts")
-    calib_seed: int = 0
-    calib_steps: int | None = None
-    save_images: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what can be refused without loading anything."""
-        get_method(self.method)
-        Recipe.parse(self.recipe, self.nonlinear)
-        if self.calib_count < 1:
-            raise VitqError(f"the number of calibration pictures is {self.calib_count}: give >= 1")
-        if self.calib_steps is not None and self.calib_steps < 1:
-            raise VitqError(f"the number of calibration steps is {self.calib_steps}: give >= 1")
-        if not 0 <= self.calib_seed < 2**32 - 1:
-            raise VitqError(f"the calibration seed is {self.calib_seed}: give 0 to {2**32 - 2}")
-        if (self.mean is None) != (self.std is None):
-            raise VitqError("give both --mean and --std, or neither")
-        if self.weights is not None and self.random_weights is not None:
-            raise VitqError("give --weights or --random-weights, not both")
-
-    @property
-    def artifact(self) -> Artifact:
-        """Where the result goes."""
-        return self.artifact_of(Recipe.parse(self.recipe, self.nonlinear).name)
-
-    def artifact_of(self, recipe: str) -> Artifact:
-        """Where the result of a recipe of that name goes, which need not be made yet."""
-        suffix = "" if self.nonlinear == "vitq" else f"-{self.nonlinear}"
-        name = self.model.replace(":", ".")
-        return Artifact(self.artifacts / name / f"{recipe}-{self.method}{suffix}")
-
-    @property
-    def calibration_source(self) -> str:
-        """Where the calibration pictures come from.
-
-        Raises:
-            VitqError: if nothing was given and the model has none of its own.
-        """
-        if self.calib is not None:
-            return self.calib
-        if self.model == EMBEDDED_MODEL:
-            return EMBEDDED_CALIBRATION
-        raise VitqError(
-            f"{self.model}: no calibration pictures: pass --calib FOLDER or FILE.npy, or psaq to "
-            "make some from the model"
-        )
 
 
 def quantize(options: QuantizeOptions) -> Artifact:

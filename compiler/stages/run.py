@@ -1,159 +1,19 @@
 """Stage ``run``: raw pixels in, logits out; and the runner that verify and evaluate share."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitq.compiler.stages.quantize import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
-from vitq.compiler.support.artifacts import (
-    LIBRARY_NAME,
-    METADATA_NAME,
-    file_hash,
-    open_artifact,
-    read_json,
-    require_folder,
-)
-from vitq.compiler.target.table import NATIVE, Target, get_target, target_names
-from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
-from vitq.numerics.errors import VitqError
+from vitq.compiler.codegen.compiled import Backend, open_compiled
 from vitq.numerics.files import write_atomically
 
 if TYPE_CHECKING:
-    from vitq.compiler.codegen.importing import ImportedModel
+    pass
 
 logger = logging.getLogger(__name__)
-
-Backend = Literal["library", "reference"]
-REFERENCE_BATCH = 8
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A target's folder, opened.
-
-    Attributes:
-        folder: ``.../<target>``.
-        metadata: content of ``metadata.json``.
-    """
-
-    folder: Path
-    metadata: dict[str, Any]
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """(B, C, H, W)."""
-        return tuple(self.metadata["inputs"][0]["shape"])
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether the model was quantized elsewhere."""
-        return open_artifact(self.folder).is_foreign
-
-    @property
-    def own_pictures(self) -> str | None:
-        """Source of the pictures that come with the model: the embedded one has some."""
-        name = self.metadata["metadata_props"].get("vitq.model")
-        return EMBEDDED_CALIBRATION if name == EMBEDDED_MODEL else None
-
-    @property
-    def batch(self) -> int:
-        """Static batch size."""
-        return self.input_shape[0]
-
-    def logits(self, codes: IntArray) -> FloatArray:
-        """Real values of integer logits, float32."""
-        output = self.metadata["outputs"][0]
-        centred = codes.astype(np.int64) - output["zero_point"]
-        real: FloatArray = (centred * float(output["scale"])).astype(np.float32)
-        return real
-
-    @property
-    def target(self) -> Target:
-        """The table's entry that it was compiled for."""
-        name, architectures = self.metadata["target"], self.metadata.get("architectures")
-        if name != NATIVE:
-            target = get_target(name)
-            return target.for_architectures(tuple(architectures)) if architectures else target
-        config = self.metadata["target_config"]
-        for known in target_names()[1:]:
-            if get_target(known).tvm_config() == config:
-                return get_target(known)
-        raise VitqError(f"{self.folder}: its target is not in the table any more: compile again")
-
-    def library(self, threads: int | None = None) -> Callable[[UInt8Array], IntArray]:
-        """The compiled model (see `library_path`)."""
-        from vitq.compiler.codegen.library import Library
-
-        return Library(self.library_path(), self.input_shape, self.target, threads)
-
-    def library_path(self) -> Path:
-        """The library's file.
-
-        Raises:
-            VitqError: if it is not the one that was compiled.
-        """
-        path = self.folder / LIBRARY_NAME
-        if path.is_file() and file_hash(path) != self.metadata["sha256"][LIBRARY_NAME]:
-            raise VitqError(f"{path} is not the library that was compiled: compile again")
-        return path
-
-    def reference(self) -> Callable[[UInt8Array], IntArray]:
-        """The independent integer reference; for a foreign model the interpreter of its passes."""
-        if self.is_foreign:
-            return self._interpreter()
-        from vitq.quantization.graph import artifact as storage
-        from vitq.quantization.run.reference import IntegerReference
-
-        reference = IntegerReference(storage.load(open_artifact(self.folder).folder).graph)
-
-        def run(pixels: UInt8Array) -> IntArray:
-            starts = range(0, len(pixels), REFERENCE_BATCH)
-            return np.concatenate([reference(pixels[i : i + REFERENCE_BATCH]) for i in starts])
-
-        return run
-
-    def imported(self) -> "ImportedModel":
-        """The integer module, imported and lowered again."""
-        from vitq.compiler.codegen.importing import Meaning, import_model
-
-        mean, std = (self.metadata[key] and tuple(self.metadata[key]) for key in ("mean", "std"))
-        meaning = Meaning(self.batch, mean, std, self.metadata["nonlinear"])
-        return import_model(open_artifact(self.folder).onnx, meaning)
-
-    def _interpreter(self) -> Callable[[UInt8Array], IntArray]:
-        """The integer operators on NumPy."""
-        from vitq.compiler.codegen.importing import interpreter_runner
-
-        return interpreter_runner(self.imported())
-
-    def backend(
-        self, name: Backend, threads: int | None = None
-    ) -> Callable[[UInt8Array], IntArray]:
-        """One of the two by name."""
-        return self.library(threads) if name == "library" else self.reference()
-
-
-def open_compiled(folder: Path) -> Compiled:
-    """Open a target's folder.
-
-    Raises:
-        VitqError: if nothing was compiled there; the compiled targets are listed.
-    """
-    require_folder(folder)
-    path = folder / METADATA_NAME
-    if path.is_file():
-        return Compiled(folder, read_json(path))
-    found = sorted(str(p.parent) for p in folder.glob(f"*/{METADATA_NAME}"))
-    if len(found) == 1:
-        return open_compiled(Path(found[0]))
-    if found:
-        raise VitqError(f"{folder} holds several targets: give one of {', '.join(found)}")
-    raise VitqError(f"{folder} holds no compiled library: run compile first")
 
 
 def run(

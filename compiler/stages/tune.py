@@ -7,17 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vitq.compiler.codegen.hardware import can_run_here
 from vitq.compiler.codegen.importing import Meaning, import_model
 from vitq.compiler.remote.tracker import Tracker
 from vitq.compiler.support.artifacts import open_artifact
-from vitq.compiler.target.table import (
-    Target,
-    can_run_here,
-    find_compiler,
-    get_target,
-    host_flags,
-    missing_flags,
-)
+from vitq.compiler.target.choice import get_target
+from vitq.compiler.target.host import host_flags, missing_flags
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
@@ -176,8 +173,9 @@ def tune(folder: Path, options: TuneOptions) -> TuneResult:
 
 def _import(tasks: list[Any], target: Target, options: TuneOptions, path: Path) -> TuneResult:
     """Log a kit's results, and tell what the log then says of each task."""
-    from vitq.compiler.tuning.log import read_log, shipped_log
+    from vitq.compiler.tuning.log import read_log
     from vitq.compiler.tuning.offline import import_results
+    from vitq.compiler.tuning.places import shipped_log
 
     started = time.monotonic()
     log = options.log or shipped_log(target)
@@ -231,7 +229,8 @@ def require_measurable(target: Target) -> None:
 
 def tune_tasks(tasks: list[Any], target: Target, options: TuneOptions) -> TuneResult:
     """Tune given tasks (`compiler.tuning.workload.extract`)."""
-    from vitq.compiler.tuning.log import prune, shipped_log, writing
+    from vitq.compiler.tuning.log import prune, writing
+    from vitq.compiler.tuning.places import shipped_log
     from vitq.compiler.tuning.progress import Progress
     from vitq.compiler.tuning.search import confirm, measure_defaults, search
     from vitq.compiler.tuning.session import Session

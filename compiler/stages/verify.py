@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vitq.compiler.codegen.compiled import Compiled, open_compiled
 from vitq.compiler.remote.tracker import Tracker
-from vitq.compiler.stages.run import Compiled, open_compiled
 from vitq.compiler.support.artifacts import GOLDEN_NAME
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError

@@ -44,9 +44,9 @@ def _reference(model: "QuantizedModel", _: str) -> Logits:
 
 def _library(model: "QuantizedModel", pictures: str) -> Logits:
     """The compiled library, verified; its files are gone when it is loaded."""
+    from vitq.compiler.codegen.compiled import open_compiled
     from vitq.compiler.stages.compile import CompileOptions, compile_model
     from vitq.compiler.stages.export import export
-    from vitq.compiler.stages.run import open_compiled
     from vitq.compiler.stages.verify import verify
     from vitq.quantization.graph import artifact as storage
 

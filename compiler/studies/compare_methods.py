@@ -18,16 +18,15 @@ from typing import Any
 
 from vitq.compiler.stages.evaluate import Row, float_runner, row_of, with_progress
 from vitq.compiler.stages.quantize import (
-    EMBEDDED_CALIBRATION,
-    EMBEDDED_MODEL,
-    QuantizeOptions,
     load_float_model,
     model_content,
     quantize_fingerprint,
     quantized_model,
 )
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.verify import IntegersDifferError
 from vitq.compiler.studies.backends import BACKENDS
+from vitq.compiler.studies.cell import Cell
 from vitq.compiler.studies.spread import Summary, summarize
 from vitq.compiler.support.artifacts import (
     fingerprint,
@@ -37,6 +36,7 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
+from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError
@@ -47,31 +47,6 @@ logger = logging.getLogger(__name__)
 FLOAT = "float"
 LIBRARY = "library"
 LIBRARY_PACKAGES = ("numerics", "quantization", "export", "relay_passes", "compiler")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One combination.
-
-    Attributes:
-        calibration: source of the calibration pictures.
-        recipe: widths.
-        method: name.
-        row: what it came to, None if it was refused.
-        refused: why it could not be quantized, None if it could.
-        seed: of the calibration pictures.
-    """
-
-    calibration: str
-    recipe: str
-    method: str
-    row: Row | None
-    refused: str | None = None
-    seed: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitq.compiler.stages.quantize import (
-    QuantizeOptions,
-    chosen_method,
-    prepare,
-    quantize_fingerprint,
-)
+from vitq.compiler.stages.quantize import chosen_method, prepare, quantize_fingerprint
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import Artifact, fingerprint, is_current, read_json, write_json
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from vitq.compiler.studies.compare_methods import Cell
+from vitq.compiler.studies.cell import Cell
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Summary:
 FIGURES = ("top1", "top5", "agreement", "mean_cosine", "sqnr_db")
 
 
-def summarize(cells: "Iterable[Cell]") -> list[Summary]:
+def summarize(cells: Iterable[Cell]) -> list[Summary]:
     """One summary for each combination, in the order of the cells."""
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
@@ -79,7 +78,7 @@ def summarize(cells: "Iterable[Cell]") -> list[Summary]:
     return [_summary(names, group) for names, group in groups.items()]
 
 
-def _summary(names: tuple[str, str, str], cells: "list[Cell]") -> Summary:
+def _summary(names: tuple[str, str, str], cells: list[Cell]) -> Summary:
     seeds = tuple(cell.seed for cell in cells)
     rows = [cell.row for cell in cells if cell.row is not None]
     if len(rows) < len(cells):

@@ -4,7 +4,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from vitq.compiler.benchmark.machine import need_extra
+from vitq.compiler.support.extras import need_extra
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitq.compiler.target.table import Emulation, Target, find_compiler
+from vitq.compiler.target.table import Emulation, Target
+from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
 

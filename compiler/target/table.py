@@ -5,21 +5,12 @@ processor flags a machine must have to run the result. ``cpu`` is the best level
 has.
 """
 
-import importlib.util
-import os
-import platform
-import shutil
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from vitq.compiler.target.features import CpuFeatures, Features
 from vitq.compiler.target.gpus import Gpu, gpu_of
 from vitq.numerics.errors import VitqError
-from vitq.numerics.files import write_atomically
-
-EXECUTABLE = 0o755
 
 
 @dataclass(frozen=True)
@@ -71,6 +62,7 @@ class Target:
         cross: what links for it on other machines, or None.
         emulation: what stands in for the processor on other machines, or None.
         gpu: what the kernels run on, or None.
+        stands_for: the entry that ``cpu`` is on this machine.
     """
 
     name: str
@@ -83,6 +75,12 @@ class Target:
     cross: Cross | None = None
     emulation: Emulation | None = None
     gpu: Gpu | None = None
+    stands_for: str | None = None
+
+    @property
+    def entry(self) -> str:
+        """The name in the table, also of ``cpu``."""
+        return self.stands_for or self.name
 
     def tvm_config(self) -> dict[str, Any]:
         """The dictionary that ``tvm.target.Target`` takes."""
@@ -236,101 +234,3 @@ _GPU_ENTRIES = (
     ),
 )
 TARGETS = CPU_TARGETS | {target.name: target for target in _GPU_ENTRIES}
-NATIVE = "cpu"
-
-
-def target_names() -> list[str]:
-    """All names that `get_target` takes."""
-    return [NATIVE, *TARGETS]
-
-
-def get_target(name: str) -> Target:
-    """Look a target up.
-
-    Args:
-        name: an entry's name, or ``cpu`` for the best entry that this machine can run.
-
-    Returns:
-        The entry; for ``cpu``, with that name.
-
-    Raises:
-        VitqError: unknown name (the choices are listed), or no entry fits this machine.
-    """
-    if name in TARGETS:
-        return TARGETS[name]
-    if name != NATIVE:
-        raise VitqError(f"target {name!r} does not exist: choose {', '.join(target_names())}")
-    for target in _ENTRIES:
-        if can_run_here(target):
-            return replace(target, name=NATIVE)
-    raise VitqError(f"no target in the table fits this machine ({platform.machine()})")
-
-
-def host_flags() -> set[str]:
-    """Processor flags of this machine, as far as the system tells, and its kind."""
-    kind = {platform.machine()}
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return kind
-    for line in path.read_text().splitlines():
-        if line.startswith(("flags", "Features")):
-            return kind | set(line.partition(":")[2].split())
-    return kind
-
-
-def missing_flags(target: Target, flags: set[str]) -> list[str]:
-    """Flags that a target needs and a machine lacks."""
-    return [flag for flag in target.needs if flag not in flags]
-
-
-def can_run_here(target: Target) -> bool:
-    """Whether this machine executes the target's code."""
-    if platform.machine() not in target.machine or missing_flags(target, host_flags()):
-        return False
-    if target.gpu is None:
-        return True
-    from vitq.compiler.nvidia.driver import why_not_here
-
-    return why_not_here(target.gpu) is None
-
-
-def find_compiler(target: Target) -> str:
-    """The C++ compiler that links the library.
-
-    Raises:
-        VitqError: if none is installed.
-    """
-    if target.cross and platform.machine() not in target.machine:
-        return _find_cross_compiler(target.name, target.cross)
-    for name in target.compilers:
-        path = shutil.which(name)
-        if path:
-            return path
-    raise VitqError(
-        f"target {target.name} needs a C++ compiler to link ({', '.join(target.compilers)}): "
-        "install one, on Debian with: apt-get install g++"
-    )
-
-
-def _find_cross_compiler(name: str, cross: Cross) -> str:
-    """A compiler for another kind of machine: the system's, else that of pip's ``ziglang``."""
-    path = shutil.which(cross.compiler)
-    if path:
-        return path
-    if importlib.util.find_spec("ziglang"):
-        return str(_zig_compiler(cross))
-    raise VitqError(
-        f"target {name} needs {cross.compiler} to link: on Debian apt-get install "
-        f"{cross.packages}, elsewhere pip install ziglang"
-    )
-
-
-def _zig_compiler(cross: Cross) -> Path:
-    """An executable that starts zig for the target, because linkers are called by one name."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitq"
-    path = folder / f"zig-{cross.zig}-c++"
-    command = f'#!/bin/sh\nexec "{sys.executable}" -m ziglang c++ -target {cross.zig} "$@"\n'
-    if not path.is_file() or path.read_text() != command:
-        write_atomically(path, command)
-        path.chmod(EXECUTABLE)
-    return path

@@ -1,13 +1,18 @@
 """The system's tools: compilers, strip, ssh. A failure is one line."""
 
+import importlib.util
+import os
+import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitq.compiler.target.table import Target, find_compiler
+from vitq.compiler.target.table import Cross, Target
 from vitq.numerics.errors import VitqError
+from vitq.numerics.files import write_atomically
 
 FLAGS = ("-O2", "-Wall", "-Wextra", "-ffp-contract=off", "-fno-ident", "-s")
 
@@ -79,3 +84,48 @@ def run_tool(command: Sequence[str], what: str, folder: Path | None = None) -> s
         line = errors[0] if errors else lines[-1]
         raise VitqError(f"{what}: {Path(command[0]).name} failed ({done.returncode}): {line}")
     return done.stdout.decode(errors="replace")
+
+
+EXECUTABLE = 0o755
+
+
+def find_compiler(target: Target) -> str:
+    """The C++ compiler that links the library.
+
+    Raises:
+        VitqError: if none is installed.
+    """
+    if target.cross and platform.machine() not in target.machine:
+        return _find_cross_compiler(target.name, target.cross)
+    for name in target.compilers:
+        path = shutil.which(name)
+        if path:
+            return path
+    raise VitqError(
+        f"target {target.name} needs a C++ compiler to link ({', '.join(target.compilers)}): "
+        "install one, on Debian with: apt-get install g++"
+    )
+
+
+def _find_cross_compiler(name: str, cross: Cross) -> str:
+    """A compiler for another kind of machine: the system's, else that of pip's ``ziglang``."""
+    path = shutil.which(cross.compiler)
+    if path:
+        return path
+    if importlib.util.find_spec("ziglang"):
+        return str(_zig_compiler(cross))
+    raise VitqError(
+        f"target {name} needs {cross.compiler} to link: on Debian apt-get install "
+        f"{cross.packages}, elsewhere pip install ziglang"
+    )
+
+
+def _zig_compiler(cross: Cross) -> Path:
+    """An executable that starts zig for the target, because linkers are called by one name."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitq"
+    path = folder / f"zig-{cross.zig}-c++"
+    command = f'#!/bin/sh\nexec "{sys.executable}" -m ziglang c++ -target {cross.zig} "$@"\n'
+    if not path.is_file() or path.read_text() != command:
+        write_atomically(path, command)
+        path.chmod(EXECUTABLE)
+    return path

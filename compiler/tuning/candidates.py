@@ -25,7 +25,8 @@ from vitq.compiler.kernels.cuda.tile import KNOBS, Tile
 from vitq.compiler.kernels.kernel import Kernel, Schedule
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.support.artifacts import Artifact
-from vitq.compiler.target.table import Target, find_compiler
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import find_compiler
 from vitq.compiler.tuning.log import Entry, find_log, read_log
 from vitq.compiler.tuning.measure import save_constants
 from vitq.compiler.tuning.schedules import best_schedules

@@ -13,7 +13,6 @@ import fcntl
 import json
 import logging
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,22 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitq.compiler.support.artifacts import ROOT, fingerprint, read_json, write_json
+from vitq.compiler.support.artifacts import fingerprint, read_json, write_json
 from vitq.compiler.support.compat import TVM_VERSION
-from vitq.compiler.target.table import TARGETS, Target
+from vitq.compiler.target.host import host_cpu
+from vitq.compiler.target.table import Target
+from vitq.compiler.tuning.places import RECORDS, entry_name, is_log, shipped_log
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-LOGS = ROOT / "tuning_logs"
 WORKLOADS = "database_workload.json"
-RECORDS = "database_tuning_record.json"
 META = "meta.json"
 PREFIX = "vitq."
 """Of the annotations that carry knobs."""
-GPU_PREFIX = "cuda-"
-"""Of the folders of GPUs' logs."""
 FAILED_S = 1e9
 """MetaSchedule records a failure as 1e10 seconds."""
 MEASURED = "measured"
@@ -73,21 +70,6 @@ class Entry:
         return self.seconds < FAILED_S
 
 
-def entry_name(target: Target) -> str:
-    """The name in the table of targets, also of ``cpu``; of a GPU its newest architecture."""
-    if target.gpu is not None:
-        return GPU_PREFIX + target.gpu.newest
-    for name, entry in TARGETS.items():
-        if (entry.config, entry.features) == (target.config, target.features):
-            return name
-    return target.name
-
-
-def shipped_log(target: Target) -> Path:
-    """The folder of the logs that come with this release."""
-    return LOGS / entry_name(target)
-
-
 def describe(target: Target, times: str, processor: str | None = None) -> dict[str, Any]:
     """The content of ``meta.json``.
 
@@ -106,16 +88,6 @@ def describe(target: Target, times: str, processor: str | None = None) -> dict[s
     }
 
 
-def host_cpu() -> str:
-    """The processor's name."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    for line in lines:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
 def check_meta(folder: Path, target: Target) -> None:
     """Refuse a log that says nothing about what is being compiled.
 
@@ -131,11 +103,6 @@ def check_meta(folder: Path, target: Target) -> None:
                 f"tuning log {folder} is of {what} {found.get(key)}, not {wanted[key]}: "
                 "tune again, or compile with --untuned"
             )
-
-
-def is_log(folder: Path) -> bool:
-    """Whether there is anything to read."""
-    return (folder / RECORDS).is_file()
 
 
 def log_hash(folder: Path | None) -> str | None:
@@ -167,7 +134,7 @@ def find_log(target: Target, tuned: bool, given: Path | None) -> Path | None:
     folder = given or shipped_log(target)
     if given is not None and not is_log(given):
         raise VitqError(f"{given} is no tuning log: run tune first, or leave --tuning-log out")
-    from vitq.compiler.tuning.gpu_logs import nearest_log
+    from vitq.compiler.tuning.places import nearest_log
 
     if given is None and not is_log(folder) and (nearest := nearest_log(target)):
         logger.info("schedules: no log for %s, %s is the nearest", entry_name(target), nearest)

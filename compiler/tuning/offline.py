@@ -9,7 +9,8 @@ from typing import Any
 from vitq.compiler.gpu_kit.drawing import CASES
 from vitq.compiler.gpu_kit.kernels import wrong_cases
 from vitq.compiler.target.table import Target
-from vitq.compiler.tuning.log import FAILED_S, RECORDS, WORKLOADS, prune, writing
+from vitq.compiler.tuning.log import FAILED_S, WORKLOADS, prune, writing
+from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.workload import Task
 from vitq.numerics.errors import VitqError
 

@@ -16,10 +16,12 @@ from tvm.s_tir import meta_schedule as ms
 from tvm.target import Target as TvmTarget
 
 from vitq.compiler.support.worker import Pool, Worker, WorkerError
-from vitq.compiler.target.table import Target, find_compiler
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import find_compiler
 from vitq.compiler.tuning.bench import Attempt, Bench, LocalBench
-from vitq.compiler.tuning.log import CONFIRMED, FAILED_S, RECORDS, WORKLOADS, Entry, read_log
+from vitq.compiler.tuning.log import CONFIRMED, FAILED_S, WORKLOADS, Entry, read_log
 from vitq.compiler.tuning.measure import Inputs, available_cores, compile_kernel, save_constants
+from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.space import record_of
 from vitq.compiler.tuning.workload import Task, space_text
 from vitq.numerics.errors import VitqError

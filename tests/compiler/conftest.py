@@ -7,7 +7,8 @@ import pytest
 from vitq.compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions, deploy
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.export import export
-from vitq.compiler.stages.quantize import QuantizeOptions, quantize
+from vitq.compiler.stages.quantize import quantize
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import Artifact
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -8,7 +8,8 @@ from typing import Any
 import tvm
 
 from vitq.compiler.target import qemu as emulation
-from vitq.compiler.target.table import Target, find_compiler
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import find_compiler
 
 _folder = TemporaryDirectory(prefix="vitq.test.")
 _numbers = itertools.count()

@@ -24,8 +24,10 @@ from vitq.compiler.kernels.cpu.lowering import TensorType, lower_op
 from vitq.compiler.kernels.kernel import KernelCall
 from vitq.compiler.target import qemu as emulation
 from vitq.compiler.target import table as targets
+from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.qemu import Call
-from vitq.compiler.target.table import TARGETS, Target, find_compiler, get_target
+from vitq.compiler.target.table import TARGETS, Target
+from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
 

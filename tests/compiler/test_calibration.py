@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from vitq.compiler.stages import calibration
-from vitq.compiler.stages.quantize import QuantizeOptions, chosen_method, prepare, quantize
+from vitq.compiler.stages.quantize import chosen_method, prepare, quantize
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.numerics.errors import VitqError
 from vitq.quantization.datafree.sources import SOURCES
 from vitq.quantization.plan.methods import DAMPING_MADE

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from vitq.compiler.cli.comparison_report import comparison_rows, plot_comparison
-from vitq.compiler.stages.quantize import QuantizeOptions
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.verify import IntegersDifferError
 from vitq.compiler.studies import compare_methods as compare
 from vitq.compiler.studies.backends import FOLDER_PREFIX

@@ -7,13 +7,14 @@ import pytest
 
 from tests.compiler.bundles import run
 from tests.compiler.test_deploy_device import emulator, need_emulation
+from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.deploy.bundle import FLAVOURS, DeployOptions, deploy
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.export import export
-from vitq.compiler.stages.quantize import QuantizeOptions, quantize
-from vitq.compiler.stages.run import open_compiled
+from vitq.compiler.stages.quantize import quantize
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import Artifact
-from vitq.compiler.target.table import get_target
+from vitq.compiler.target.choice import get_target
 
 MOST_BYTES = {"vm": 13e6, "static": 8e6}
 PLANNED_BYTES = 2 << 20

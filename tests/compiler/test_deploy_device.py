@@ -14,15 +14,15 @@ import pytest
 from tests.compiler.bundles import is_one_line, run
 from vitq.compiler.cli import main as cli
 from vitq.compiler.cli.deploy_report import bundle_rows
+from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.deploy.bundle import Bundle, DeployOptions, deploy
 from vitq.compiler.deploy.device import send
 from vitq.compiler.stages.compile import CompileOptions, compile_model
-from vitq.compiler.stages.run import open_compiled
 from vitq.compiler.support import runtime_libs
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.support.runtime_libs import LIBRARIES, cache_folder, runtime_files
+from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.qemu import EMULATOR, SYSTEM_ROOT, why_not
-from vitq.compiler.target.table import get_target
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vitq.compiler.stages.export import export
-from vitq.compiler.stages.quantize import QuantizeOptions, quantize
+from vitq.compiler.stages.quantize import quantize
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import Artifact
 from vitq.export import parity
 from vitq.numerics.errors import VitqError

@@ -15,10 +15,11 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from safetensors.torch import load_file
 
 from tests.foreign import session_of
+from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.evaluate import evaluate
 from vitq.compiler.stages.inspect import inspect
-from vitq.compiler.stages.run import open_compiled, run
+from vitq.compiler.stages.run import run
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact
 from vitq.export.parity import compare, run_onnx

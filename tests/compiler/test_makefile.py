@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vitq.compiler.cli import main as cli
-from vitq.compiler.stages.quantize import QuantizeOptions
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.quantization.plan.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]

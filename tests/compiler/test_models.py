@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.evaluate import evaluate
 from vitq.compiler.stages.export import export
-from vitq.compiler.stages.quantize import QuantizeOptions, quantize
-from vitq.compiler.stages.run import open_compiled
+from vitq.compiler.stages.quantize import quantize
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.verify import verify
 
 

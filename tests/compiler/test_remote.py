@@ -24,8 +24,9 @@ from vitq.compiler.stages import verify as verifying
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.tune import TuneOptions, tune_tasks
 from vitq.compiler.support.artifacts import Artifact, read_json
-from vitq.compiler.target.table import get_target
-from vitq.compiler.tuning.log import META, RECORDS, read_log
+from vitq.compiler.target.choice import get_target
+from vitq.compiler.tuning.log import META, read_log
+from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.schedules import best, is_valid
 from vitq.numerics.errors import VitqError
 

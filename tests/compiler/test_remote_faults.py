@@ -19,7 +19,8 @@ from vitq.compiler.remote.device import Device, parse_device
 from vitq.compiler.remote.fleet import Fleet, probe
 from vitq.compiler.remote.tracker import Tracker, parse_tracker
 from vitq.compiler.support.worker import WorkerError
-from vitq.compiler.target.table import TARGETS, get_target
+from vitq.compiler.target.choice import get_target
+from vitq.compiler.target.table import TARGETS
 from vitq.compiler.tuning.bench import Attempt
 from vitq.compiler.tuning.measure import Inputs, compile_kernel, save_constants
 from vitq.numerics.errors import VitqError

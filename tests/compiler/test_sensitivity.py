@@ -10,7 +10,7 @@ import pytest
 from vitq.compiler.cli import main as cli
 from vitq.compiler.cli.sensitivity_report import plot_sensitivity, sensitivity_rows
 from vitq.compiler.kernels.cpu.narrow import PLANES
-from vitq.compiler.stages.quantize import QuantizeOptions
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.studies import sensitivity as stage
 from vitq.compiler.studies.sensitivity import sensitivity
 from vitq.numerics.errors import VitqError

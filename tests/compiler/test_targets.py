@@ -6,14 +6,10 @@ from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.target import table as targets
-from vitq.compiler.target.table import (
-    CPU_TARGETS,
-    TARGETS,
-    find_compiler,
-    get_target,
-    missing_flags,
-    target_names,
-)
+from vitq.compiler.target.choice import get_target, target_names
+from vitq.compiler.target.host import missing_flags
+from vitq.compiler.target.table import CPU_TARGETS, TARGETS
+from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.errors import VitqError
 
 

@@ -16,7 +16,8 @@ from vitq.compiler.stages.tune import TuneOptions, tune
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact, file_hash
 from vitq.compiler.target import table as targets
-from vitq.compiler.tuning.log import META, RECORDS
+from vitq.compiler.tuning.log import META
+from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.workload import extract
 from vitq.numerics.errors import VitqError
 

@@ -13,7 +13,8 @@ from tests.compiler.tuning_templates import ADD, kernel_of, task_of
 from vitq.compiler.kernels.kernel import Template
 from vitq.compiler.target import table as targets
 from vitq.compiler.tuning import log as logs
-from vitq.compiler.tuning.log import RECORDS, find_log, mend, prune, read_log, writing
+from vitq.compiler.tuning.log import find_log, mend, prune, read_log, writing
+from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.schedules import NO_KNOBS, NO_RECORD, STALE, Schedules, best
 from vitq.numerics.errors import VitqError
 

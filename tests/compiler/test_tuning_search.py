@@ -14,8 +14,9 @@ import pytest
 from tvm.s_tir import meta_schedule as ms
 
 from tests.compiler.tuning_templates import BAD, CRASH, HANG, kernel_of, task_of
-from vitq.compiler.target.table import get_target
-from vitq.compiler.tuning.log import RECORDS, read_log, writing
+from vitq.compiler.target.choice import get_target
+from vitq.compiler.tuning.log import read_log, writing
+from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.schedules import best, is_valid
 from vitq.compiler.tuning.search import (
     candidates_of,

@@ -20,7 +20,7 @@ from vitq.compiler.kernels.kernel import Kernel
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.support import compat
 from vitq.compiler.support.artifacts import Artifact
-from vitq.compiler.target.table import get_target
+from vitq.compiler.target.choice import get_target
 from vitq.compiler.tuning import space
 from vitq.compiler.tuning.log import Entry, read_log, writing
 from vitq.compiler.tuning.measure import Inputs, argument_sets, compile_kernel, save_constants

@@ -9,7 +9,8 @@ from vitq.compiler.deploy.bundle import DeployOptions, deploy
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.export import export
 from vitq.compiler.stages.inspect import inspect
-from vitq.compiler.stages.quantize import QuantizeOptions, quantize
+from vitq.compiler.stages.quantize import quantize
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact
 from vitq.quantization.graph import artifact as storage

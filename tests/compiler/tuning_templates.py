@@ -11,8 +11,8 @@ import numpy as np
 from vitq.compiler.kernels.cpu.builder import for_chunks, load, store
 from vitq.compiler.kernels.kernel import Kernel, Knob, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType
+from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.features import CpuFeatures
-from vitq.compiler.target.table import get_target
 from vitq.compiler.tuning.workload import Task, task_text, workload
 
 CRASH, HANG = 3, 5

@@ -11,7 +11,6 @@ import numpy as np
 from tvm import tirx
 
 from vitq.compiler.kernels.cuda import intrinsics
-from vitq.compiler.kernels.cuda.division import quotient
 from vitq.compiler.kernels.cuda.emit import (
     WORD_BITS,
     Buffer,
@@ -27,6 +26,7 @@ from vitq.compiler.kernels.cuda.emit import (
     serial,
     wide,
 )
+from vitq.compiler.kernels.forms.division import quotient
 from vitq.numerics.add import AddParams
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import ACC_LIMIT

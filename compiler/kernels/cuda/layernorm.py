@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tvm import tirx
 
-from vitq.compiler.kernels.cpu.roots import reciprocal
 from vitq.compiler.kernels.cuda import intrinsics
 from vitq.compiler.kernels.cuda.codes import fills, load_codes, store_codes
 from vitq.compiler.kernels.cuda.emit import (
@@ -44,6 +43,7 @@ from vitq.compiler.kernels.cuda.emit import (
     wide,
 )
 from vitq.compiler.kernels.cuda.kernel import call_of, gpu_of
+from vitq.compiler.kernels.forms.reciprocal import reciprocal
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures

@@ -17,7 +17,9 @@ from tvm.target import Target as TvmTarget
 
 from vitq.compiler.kernels.cuda.device_functions import QUALIFIER, SOURCES
 from vitq.compiler.nvidia.build import build_executable
-from vitq.compiler.target.table import Target, find_compiler, get_target
+from vitq.compiler.target.choice import get_target
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.arrays import IntArray
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")

@@ -16,7 +16,8 @@ from vitq.compiler.gpu_kit.contents import GOLDEN_FILES, LIBRARIES, MODEL_FILES
 from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.cpu import builder
 from vitq.compiler.nvidia import driver
-from vitq.compiler.target.table import find_compiler, get_target
+from vitq.compiler.target.choice import get_target
+from vitq.compiler.target.tools import find_compiler
 from vitq.compiler.tuning.measure import save_constants
 from vitq.numerics.add import AddParams
 from vitq.relay_passes.dialect import calls as dialect

@@ -14,6 +14,7 @@ from tests.compiler.cuda.compilers import needs_compiler
 from tests.compiler.cuda.emitted import EmittedKernels
 from tests.compiler.cuda.emulated_model import emulator, lower, run_model
 from vitq.compiler.codegen import launches
+from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.codegen.importing import ImportedModel, Meaning, import_model
 from vitq.compiler.codegen.lower_kernels import Choose, lower_kernels, untuned
 from vitq.compiler.kernels.cuda.tile import KNOBS, Tile
@@ -23,11 +24,13 @@ from vitq.compiler.nvidia.build import build_executable, require_machine_code
 from vitq.compiler.nvidia.pipeline import DEPENDENT_TAG
 from vitq.compiler.nvidia.places import find_tool
 from vitq.compiler.stages.compile import CompileOptions, compile_model
-from vitq.compiler.stages.run import open_compiled, run
+from vitq.compiler.stages.run import run
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import LIBRARY_NAME, METADATA_NAME, Artifact, read_json
+from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.gpus import SPECIFIC
-from vitq.compiler.target.table import Target, find_compiler, get_target
+from vitq.compiler.target.table import Target
+from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.errors import VitqError
 from vitq.relay_passes.interpreter.interpreter import interpret
 

@@ -10,7 +10,7 @@ from vitq.compiler.codegen.importing import Meaning, import_model
 from vitq.compiler.gpu_kit.drawing import CASES, EXTREME, RANDOM, Activation, digest, draw
 from vitq.compiler.stages.emulate import emulate
 from vitq.compiler.support.artifacts import Artifact
-from vitq.compiler.target.table import get_target
+from vitq.compiler.target.choice import get_target
 from vitq.compiler.tuning.workload import task_text
 from vitq.numerics.add import AddParams, int_add
 from vitq.numerics.arrays import IntArray

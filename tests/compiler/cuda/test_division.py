@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vitq.compiler.kernels.cuda.division import QUOTIENT_BITS, quotient
 from vitq.compiler.kernels.cuda.emulator.warp import leading_zeros
+from vitq.compiler.kernels.forms.division import QUOTIENT_BITS, quotient
 from vitq.numerics.arrays import IntArray
 
 LARGEST = (1 << QUOTIENT_BITS) - 1

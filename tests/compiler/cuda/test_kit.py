@@ -22,7 +22,7 @@ from vitq.compiler.nvidia import driver
 from vitq.compiler.nvidia.fatbin import contents
 from vitq.compiler.stages.tune import TuneOptions, tune
 from vitq.compiler.support.artifacts import Artifact
-from vitq.compiler.target.table import get_target
+from vitq.compiler.target.choice import get_target
 from vitq.compiler.tuning import candidates
 from vitq.compiler.tuning import log as logs
 from vitq.compiler.tuning.candidates import candidates_of, compile_points

@@ -9,8 +9,9 @@ from tests.compiler.cuda.emitted import EmittedKernels
 from tests.compiler.cuda.emulated_model import lower, run_model
 from vitq.compiler.codegen.importing import Meaning, import_model
 from vitq.compiler.stages.export import export
-from vitq.compiler.stages.quantize import QuantizeOptions, quantize
-from vitq.compiler.target.table import get_target
+from vitq.compiler.stages.quantize import quantize
+from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.compiler.target.choice import get_target
 from vitq.numerics.twin_codes import ONE_RANGE
 from vitq.quantization.graph import artifact as storage
 from vitq.quantization.graph.graph import OpKind
