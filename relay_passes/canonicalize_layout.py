@@ -3,7 +3,7 @@
 import numpy as np
 from tvm import relax
 
-from vitq.relay_passes.reading.matching import (
+from vitq.relay_passes.expressions import (
     Expr,
     dtype_of,
     ints,
@@ -12,7 +12,8 @@ from vitq.relay_passes.reading.matching import (
     op_name,
     shape_of,
 )
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 RESHAPES = ("relax.squeeze", "relax.expand_dims", "relax.flatten")
 

@@ -3,18 +3,11 @@
 import numpy as np
 from tvm import relax
 
-from vitq.relay_passes.reading.matching import (
-    QUANTIZERS,
-    Codes,
-    Expr,
-    constant,
-    dtype_of,
-    is_constant,
-    op_name,
-    read_dequantize,
-)
+from vitq.relay_passes.expressions import Expr, constant, dtype_of, is_constant, op_name
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import QUANTIZERS, Codes, read_dequantize
 from vitq.relay_passes.reading.tracing import layout_chain
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 COMMUTATIVE = ("relax.add", "relax.multiply")
 

@@ -14,9 +14,8 @@ from vitq.numerics.int_layernorm import MAX_CHANNELS
 from vitq.numerics.shiftgelu import GeluParams, shiftgelu_tail
 from vitq.numerics.shiftmax import CODE_LIMIT, CODE_MAX, LOG2_FRACTION_BITS, SCORE_LIMIT, CodeParams
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import Expr, op_name, shape_of
+from vitq.relay_passes.expressions import MAIN, Expr, bindings_of, op_name, shape_of
 from vitq.relay_passes.reading.ranges import Interval, Ranges, gemm_bounds, magnitude, matmul_bound
-from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 VARIANCE_LIMIT = 2**62 - 1
 RECIPROCAL_LIMIT = 2**ivit.RECIPROCAL_BITS - 1

@@ -6,17 +6,17 @@ from tvm import IRModule, relax
 
 from vitq.numerics.errors import VitqError
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import (
-    DEQUANTIZERS,
-    QUANTIZERS,
+from vitq.relay_passes.expressions import (
+    MAIN,
     Expr,
+    bindings_of,
     dtype_of,
     is_float,
     is_tensor,
     op_name,
     shape_of,
 )
-from vitq.relay_passes.rewriting import MAIN, bindings_of
+from vitq.relay_passes.reading.matching import DEQUANTIZERS, QUANTIZERS
 
 INTEGER_LAYOUT = (
     "relax.reshape",

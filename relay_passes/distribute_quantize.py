@@ -2,8 +2,10 @@
 
 from tvm import relax
 
-from vitq.relay_passes.reading.matching import Expr, quantize_call
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.expressions import Expr
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import quantize_call
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class DistributeQuantize(BindingPass):

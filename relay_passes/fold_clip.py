@@ -6,14 +6,10 @@ from typing import Any
 from tvm import IRModule, relax, tirx
 
 from vitq.numerics.qparams import QuantParams
-from vitq.relay_passes.reading.matching import (
-    Expr,
-    is_constant,
-    op_name,
-    quantize_call,
-    read_quantize,
-)
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.expressions import Expr, is_constant, op_name
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import quantize_call, read_quantize
+from vitq.relay_passes.rewriting import BindingPass
 
 CALL_TIR = "relax.call_tir"
 

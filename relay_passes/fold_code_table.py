@@ -2,9 +2,10 @@
 
 from vitq.numerics.shiftmax import CodeParams
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import Expr
 from vitq.relay_passes.reading.code_table import read_code_table, twin_of_table
-from vitq.relay_passes.reading.matching import Expr
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class FoldCodeTable(BindingPass):

@@ -4,17 +4,11 @@ from typing import Any
 
 from tvm import relax
 
+from vitq.relay_passes.expressions import Expr, constant, dtype_of, is_constant, op_name, shape_of
 from vitq.relay_passes.interpreter.interpreter import evaluate
-from vitq.relay_passes.reading.matching import (
-    Expr,
-    constant,
-    dtype_of,
-    is_constant,
-    op_name,
-    shape_of,
-)
+from vitq.relay_passes.reading.context import Context
 from vitq.relay_passes.reading.relax_numpy import ELEMENTWISE, LAYOUT
-from vitq.relay_passes.rewriting import BindingPass, Context
+from vitq.relay_passes.rewriting import BindingPass
 
 FOLDABLE = frozenset(LAYOUT) | frozenset(ELEMENTWISE)
 

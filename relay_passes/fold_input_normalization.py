@@ -10,17 +10,18 @@ from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError
 from vitq.numerics.qparams import QuantParams, quantize
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import (
+from vitq.relay_passes.expressions import (
     Expr,
-    Quantizer,
     constant,
     is_constant,
     is_float,
     op_name,
-    read_quantize,
     shape_of,
+    uses_of,
 )
-from vitq.relay_passes.rewriting import BindingPass, Context, uses_of
+from vitq.relay_passes.reading.context import Context
+from vitq.relay_passes.reading.matching import Quantizer, read_quantize
+from vitq.relay_passes.rewriting import BindingPass
 
 LEVELS = 256
 ELEMENTWISE: dict[str, Callable[[Any, Any], Any]] = {

@@ -8,19 +8,24 @@ from tvm import relax
 
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.qparams import QuantParams
-from vitq.relay_passes.reading.matching import (
-    QUANTIZERS,
+from vitq.relay_passes.expressions import (
     Expr,
-    Quantizer,
+    bindings_of,
     constant,
     is_constant,
     op_name,
+    shape_of,
+    uses_of,
+)
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import (
+    QUANTIZERS,
+    Quantizer,
     quantize_call,
     read_dequantize,
     read_quantize,
-    shape_of,
 )
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError, bindings_of, uses_of
+from vitq.relay_passes.rewriting import BindingPass
 
 WEIGHT_MAX = 127
 

@@ -4,9 +4,10 @@ import numpy as np
 from tvm import relax
 
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import Expr, op_name, shape_of
+from vitq.relay_passes.expressions import Expr, bindings_of, op_name, shape_of, uses_of
+from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.scaling import SCALINGS, constant_factor
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError, bindings_of, uses_of
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class FoldScalarMultiply(BindingPass):

@@ -5,9 +5,10 @@ from tvm import relax
 
 from vitq.numerics.arrays import IntArray
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import Expr, dtype_of, op_name, shape_of
+from vitq.relay_passes.expressions import Expr, dtype_of, op_name, shape_of
+from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.tracing import element_ids, follow, layout_chain
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class FuseAttention(BindingPass):

@@ -5,8 +5,9 @@ from tvm import relax
 from vitq.numerics.add import AddParams
 from vitq.numerics.shiftgelu import GeluParams
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import Expr, dtype_of, op_name, shape_of
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError, bindings_of, uses_of
+from vitq.relay_passes.expressions import Expr, bindings_of, dtype_of, op_name, shape_of, uses_of
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class FuseEpilogue(BindingPass):

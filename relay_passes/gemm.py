@@ -8,9 +8,10 @@ from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.dyadic import ACC_LIMIT, to_dyadic
 from vitq.numerics.errors import RangeError
 from vitq.relay_passes.dialect.calls import Gemm
-from vitq.relay_passes.reading.matching import Codes, Expr, Quantizer, dtype_of, op_name, shape_of
+from vitq.relay_passes.expressions import Expr, dtype_of, op_name, shape_of
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import Codes, Quantizer
 from vitq.relay_passes.reading.scaling import Factor, channel_factor, constant_factor
-from vitq.relay_passes.rewriting import Context, DeclineError
 
 SAME_SCALE = 2.0**-20
 """A bias written for scale s_x * s_w carries that product rounded to float32: within 2**-23."""

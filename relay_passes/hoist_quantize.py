@@ -6,20 +6,25 @@ from tvm import relax
 from vitq.numerics.dyadic import to_dyadic
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect.calls import RequantizeParams
-from vitq.relay_passes.reading.joining import Group, Leaf, joined_factors, joined_quantizer
-from vitq.relay_passes.reading.matching import (
+from vitq.relay_passes.expressions import (
     Expr,
-    Quantizer,
+    bindings_of,
     constant,
     dtype_of,
     op_name,
+    shape_of,
+    substitute,
+)
+from vitq.relay_passes.reading.context import Context
+from vitq.relay_passes.reading.joining import Group, Leaf, joined_factors, joined_quantizer
+from vitq.relay_passes.reading.matching import (
+    Quantizer,
     quantize_call,
     read_dequantize,
     read_quantize,
-    shape_of,
 )
 from vitq.relay_passes.reading.scaling import scaled_chain
-from vitq.relay_passes.rewriting import BindingPass, Context, bindings_of, substitute
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class HoistQuantize(BindingPass):

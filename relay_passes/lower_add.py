@@ -2,8 +2,9 @@
 
 from vitq.numerics.add import add_params
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import Expr, shape_of
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.expressions import Expr, shape_of
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class LowerAdd(BindingPass):

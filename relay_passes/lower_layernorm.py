@@ -4,8 +4,9 @@ import numpy as np
 
 from vitq.numerics.int_layernorm import layernorm_params
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import Expr, dtype_of, ints, normalize_axis, shape_of
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.expressions import Expr, dtype_of, ints, normalize_axis, shape_of
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class LowerLayernorm(BindingPass):

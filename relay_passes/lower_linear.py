@@ -3,9 +3,10 @@
 import numpy as np
 
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import Expr, shape_of
 from vitq.relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
-from vitq.relay_passes.reading.matching import Expr, shape_of
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class LowerLinear(BindingPass):

@@ -3,10 +3,11 @@
 from tvm import relax
 
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import Expr, op_name, shape_of
 from vitq.relay_passes.gemm import input_codes
 from vitq.relay_passes.reading.code_table import read_code_table
-from vitq.relay_passes.reading.matching import Expr, op_name, shape_of
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class LowerMatmul(BindingPass):

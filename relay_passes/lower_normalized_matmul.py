@@ -2,9 +2,11 @@
 
 from vitq.numerics.shiftmax import SMALLEST_CODE_SUM, normalize_params
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import Expr, ints, normalize_axis, shape_of
 from vitq.relay_passes.gemm import input_codes
-from vitq.relay_passes.reading.matching import Codes, Expr, ints, normalize_axis, shape_of
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import Codes
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class LowerNormalizedMatmul(BindingPass):

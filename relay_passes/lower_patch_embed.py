@@ -4,9 +4,11 @@ from tvm import relax
 
 from vitq.numerics.qparams import QuantParams
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import Expr, dtype_of, ints, shape_of
 from vitq.relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
-from vitq.relay_passes.reading.matching import Codes, Expr, dtype_of, ints, quantize_call, shape_of
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import Codes, quantize_call
+from vitq.relay_passes.rewriting import BindingPass
 
 SIGNED_OFFSET = 128
 CHANNEL_AXIS = 1

@@ -5,8 +5,10 @@ import numpy as np
 from vitq.numerics.dyadic import Dyadic, requantize, to_dyadic
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect.calls import RequantizeParams
-from vitq.relay_passes.reading.matching import Codes, Expr, Quantizer, constant, shape_of
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.expressions import Expr, constant, shape_of
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import Codes, Quantizer
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class LowerRequantize(BindingPass):

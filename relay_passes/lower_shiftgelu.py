@@ -8,10 +8,12 @@ from vitq.numerics.ivit import ivit_gelu_params
 from vitq.numerics.shiftgelu import gelu_params
 from vitq.numerics.twin import Twin
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import Expr, dtype_of
 from vitq.relay_passes.nonlinear import Nonlinear
-from vitq.relay_passes.reading.matching import Expr, Quantizer, dtype_of
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import Quantizer
 from vitq.relay_passes.reading.twin import read_twin
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 SPELLING = 1e-6
 """Relative difference allowed between a file's 0.5 or sqrt(2) and the number itself."""

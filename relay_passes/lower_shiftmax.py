@@ -12,10 +12,12 @@ from vitq.numerics.shiftmax import (
     shiftmax_params,
 )
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import Expr, normalize_axis, shape_of
 from vitq.relay_passes.nonlinear import Nonlinear
+from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.exponents import read_exponent
-from vitq.relay_passes.reading.matching import Codes, Expr, Quantizer, normalize_axis, shape_of
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.reading.matching import Codes, Quantizer
+from vitq.relay_passes.rewriting import BindingPass
 
 
 class LowerShiftmax(BindingPass):

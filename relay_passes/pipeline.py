@@ -15,6 +15,7 @@ from vitq.relay_passes.canonicalize_qdq import CanonicalizeQdq
 from vitq.relay_passes.check_accumulators import AccumulatorBound, CheckAccumulators
 from vitq.relay_passes.check_integer_only import CheckIntegerOnly
 from vitq.relay_passes.distribute_quantize import DistributeQuantize
+from vitq.relay_passes.expressions import MAIN, bindings_of
 from vitq.relay_passes.fold_clip import FoldClip
 from vitq.relay_passes.fold_code_table import FoldCodeTable
 from vitq.relay_passes.fold_constants import FoldConstants
@@ -35,7 +36,7 @@ from vitq.relay_passes.lower_requantize import LowerRequantize
 from vitq.relay_passes.lower_shiftgelu import LowerShiftgelu
 from vitq.relay_passes.lower_shiftmax import LowerShiftmax
 from vitq.relay_passes.nonlinear import Nonlinear
-from vitq.relay_passes.rewriting import MAIN, BindingPass, bindings_of
+from vitq.relay_passes.rewriting import BindingPass
 from vitq.relay_passes.select_tokens_early import SelectTokensEarly
 from vitq.relay_passes.simplify_layout import SimplifyLayout
 from vitq.relay_passes.sink_dequantize import SinkDequantize

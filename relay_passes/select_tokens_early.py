@@ -3,17 +3,10 @@
 from tvm import relax
 
 from vitq.relay_passes.canonicalize_layout import slice_ranges
-from vitq.relay_passes.reading.matching import (
-    QUANTIZERS,
-    Expr,
-    ints,
-    normalize_axis,
-    op_name,
-    quantize_call,
-    read_quantize,
-    shape_of,
-)
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError, uses_of
+from vitq.relay_passes.expressions import Expr, ints, normalize_axis, op_name, shape_of, uses_of
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import QUANTIZERS, quantize_call, read_quantize
+from vitq.relay_passes.rewriting import BindingPass
 
 NORM = "relax.nn.layer_norm"
 SLICE = "relax.strided_slice"

@@ -2,9 +2,10 @@
 
 from tvm import relax
 
-from vitq.relay_passes.reading.matching import Expr, ints, op_name, shape_of
+from vitq.relay_passes.expressions import Expr, ints, op_name, shape_of
+from vitq.relay_passes.reading.context import Context
 from vitq.relay_passes.reading.tracing import element_order_kept, layout_chain
-from vitq.relay_passes.rewriting import BindingPass, Context
+from vitq.relay_passes.rewriting import BindingPass
 
 MOVERS = ("relax.reshape", "relax.permute_dims")
 

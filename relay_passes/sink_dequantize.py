@@ -4,18 +4,11 @@ import numpy as np
 from tvm import relax
 
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import (
-    LAYOUT_OPS,
-    Codes,
-    Expr,
-    ints,
-    normalize_axis,
-    op_name,
-    read_dequantize,
-    shape_of,
-)
+from vitq.relay_passes.expressions import LAYOUT_OPS, Expr, ints, normalize_axis, op_name, shape_of
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import Codes, read_dequantize
 from vitq.relay_passes.reading.relax_numpy import slices_of
-from vitq.relay_passes.rewriting import BindingPass, Context, DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 MOVABLE = (*LAYOUT_OPS, "relax.broadcast_to")
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from vitq.relay_passes.reading.matching import Expr, dtype_of, shape_of
-from vitq.relay_passes.rewriting import BindingPass, Context
+from vitq.relay_passes.expressions import Expr, dtype_of, shape_of
+from vitq.relay_passes.reading.context import Context
+from vitq.relay_passes.rewriting import BindingPass
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from vitq.compiler.benchmark.float_kernels import Gemm, gemm_kernel, pack_weight
 from vitq.compiler.benchmark.float_schedule import schedule_module
 from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import find_compiler
-from vitq.relay_passes.reading.matching import constant, is_constant, op_name, shape_of
+from vitq.relay_passes.expressions import constant, is_constant, op_name, shape_of
 
 logger = logging.getLogger(__name__)
 

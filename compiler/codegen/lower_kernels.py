@@ -21,15 +21,17 @@ from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import Features, GpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import (
+from vitq.relay_passes.expressions import (
+    MAIN,
     Expr,
+    bindings_of,
     constant,
     dtype_of,
     is_constant,
     op_name,
     shape_of,
+    substitute,
 )
-from vitq.relay_passes.rewriting import MAIN, bindings_of, substitute
 
 logger = logging.getLogger(__name__)
 

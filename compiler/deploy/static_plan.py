@@ -20,8 +20,15 @@ from tvm.tirx import AllocBuffer, PrimFunc
 
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
-from vitq.relay_passes.reading.matching import Expr, dtype_of, is_constant, op_name, shape_of
-from vitq.relay_passes.rewriting import MAIN, bindings_of
+from vitq.relay_passes.expressions import (
+    MAIN,
+    Expr,
+    bindings_of,
+    dtype_of,
+    is_constant,
+    op_name,
+    shape_of,
+)
 
 ALIGNMENT = 64
 STACK_LIMIT = 1024

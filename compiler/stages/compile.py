@@ -229,8 +229,7 @@ def _attention_codes(mod: Any) -> dict[str, str]:
     from vitq.numerics.log_codes import describe_codes
     from vitq.numerics.shiftmax import CodeParams
     from vitq.relay_passes.dialect import calls as dialect
-    from vitq.relay_passes.reading.matching import op_name
-    from vitq.relay_passes.rewriting import MAIN, bindings_of
+    from vitq.relay_passes.expressions import MAIN, bindings_of, op_name
 
     found = {}
     for binding in bindings_of(mod[MAIN]):
@@ -247,8 +246,7 @@ def _attention_codes(mod: Any) -> dict[str, str]:
 
 def _count_ops(mod: Any) -> dict[str, int]:
     """How often each operator occurs in an integer module."""
-    from vitq.relay_passes.reading.matching import op_name
-    from vitq.relay_passes.rewriting import MAIN, bindings_of
+    from vitq.relay_passes.expressions import MAIN, bindings_of, op_name
 
     names = (op_name(binding.value) for binding in bindings_of(mod[MAIN]))
     return dict(sorted(Counter(name for name in names if name).items()))

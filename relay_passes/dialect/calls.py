@@ -50,14 +50,7 @@ from vitq.numerics.int_layernorm import LayerNormParams
 from vitq.numerics.ivit import IvitGeluParams, IvitSoftmaxParams
 from vitq.numerics.shiftgelu import GeluParams
 from vitq.numerics.shiftmax import CodeParams, NormalizeParams, ShiftmaxParams
-from vitq.relay_passes.reading.matching import (
-    DEQUANTIZE,
-    Expr,
-    constant,
-    dtype_of,
-    op_name,
-    shape_of,
-)
+from vitq.relay_passes.expressions import DEQUANTIZE, Expr, constant, dtype_of, op_name, shape_of
 
 PREFIX = "vitq."
 PATCH_EMBED = PREFIX + "patch_embed"

@@ -23,10 +23,12 @@ from vitq.numerics.shiftmax import (
     shiftmax_codes,
 )
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import (
+from vitq.relay_passes.expressions import (
     DEQUANTIZE,
+    MAIN,
     QUANTIZE,
     Expr,
+    bindings_of,
     dtype_of,
     is_constant,
     is_tensor,
@@ -42,7 +44,6 @@ from vitq.relay_passes.reading.relax_numpy import (
     dequantize,
     quantize,
 )
-from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 
 def _gemm(x: Array, call: Expr) -> Array:

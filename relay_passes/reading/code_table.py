@@ -12,8 +12,8 @@ from vitq.numerics.twin_codes import (
     twin_choices,
     twin_weights,
 )
-from vitq.relay_passes.reading.matching import Expr, dtype_of, is_constant
-from vitq.relay_passes.rewriting import Context, DeclineError
+from vitq.relay_passes.expressions import Expr, dtype_of, is_constant
+from vitq.relay_passes.reading.context import Context, DeclineError
 
 WEIGHTS = np.arange(WEIGHT_MAX + 1)
 TWINS = [twin for bits in TWIN_BITS for twin in twin_choices(bits)]

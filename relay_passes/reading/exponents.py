@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vitq.numerics.log_codes import LEVELS, STEPS
-from vitq.relay_passes.reading.matching import Expr, ints, normalize_axis, shape_of
-from vitq.relay_passes.rewriting import Context, DeclineError
+from vitq.relay_passes.expressions import Expr, ints, normalize_axis, shape_of
+from vitq.relay_passes.reading.context import Context, DeclineError
 
 SPELLING = 1e-6
 """Relative difference allowed between a file's float32 constant and the number itself."""

@@ -6,10 +6,11 @@ import numpy as np
 
 from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.qparams import PerAxis, PerTensor, QuantParams
-from vitq.relay_passes.reading.matching import Expr, Quantizer, shape_of
+from vitq.relay_passes.expressions import Expr, shape_of
+from vitq.relay_passes.reading.context import DeclineError
+from vitq.relay_passes.reading.matching import Quantizer
 from vitq.relay_passes.reading.scaling import SCALINGS, Factor
 from vitq.relay_passes.reading.tracing import channel_ids, follow
-from vitq.relay_passes.rewriting import DeclineError
 
 
 @dataclass(frozen=True)

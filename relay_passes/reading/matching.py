@@ -5,76 +5,23 @@ from typing import Any
 
 import numpy as np
 from tvm import relax
-from tvm.ir import Op
 
 from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.qparams import PerAxis, PerTensor, QuantParams
+from vitq.relay_passes.expressions import (
+    DEQUANTIZE,
+    QUANTIZE,
+    Expr,
+    constant,
+    dtype_of,
+    is_constant,
+    normalize_axis,
+    op_name,
+    shape_of,
+)
 
-LAYOUT_OPS = ("relax.reshape", "relax.permute_dims", "relax.strided_slice")
-"""The layout operators left after `CanonicalizeLayout` that read one tensor."""
-
-FLOATS = ("float16", "float32", "float64", "bfloat16")
-
-QUANTIZE = "vitq.quantize"
-DEQUANTIZE = "vitq.dequantize"
 QUANTIZERS = ("relax.quantize", QUANTIZE)
 DEQUANTIZERS = ("relax.dequantize", DEQUANTIZE)
-
-Expr = Any
-"""A Relax expression. TVM's Python classes carry no types that mypy could use."""
-
-
-def shape_of(expr: Expr) -> tuple[int, ...]:
-    """Static shape of a tensor expression."""
-    return tuple(int(dim) for dim in expr.ty.shape.values)
-
-
-def dtype_of(expr: Expr) -> str:
-    """Element type of a tensor expression, as NumPy spells it."""
-    return str(expr.ty.dtype)
-
-
-def is_tensor(expr: Expr) -> bool:
-    """Whether an expression is a tensor (and not a shape, a tuple or nothing)."""
-    return isinstance(getattr(expr, "ty", None), relax.TensorType)
-
-
-def is_float(expr: Expr) -> bool:
-    """Whether an expression is a tensor of floating point values."""
-    return is_tensor(expr) and dtype_of(expr) in FLOATS
-
-
-def is_constant(expr: Expr) -> bool:
-    """Whether an expression is a tensor constant."""
-    return type(expr).__name__ in ("GenericConst", "Constant")
-
-
-def constant(value: IntArray | FloatArray, dtype: str | None = None) -> Expr:
-    """A Relax constant that keeps the array's own type (TVM would narrow float64)."""
-    array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
-    return relax.const(array, dtype or str(array.dtype))
-
-
-def op_name(expr: Expr) -> str:
-    """``relax.add``, ``vitq.linear`` (the function of a ``call_pure_packed``), or nothing."""
-    if not isinstance(expr, relax.Call):
-        return ""
-    if not isinstance(expr.op, Op):
-        return str(getattr(expr.op, "global_symbol", ""))
-    if expr.op.name == "relax.call_pure_packed":
-        return str(expr.args[0].global_symbol)
-    return str(expr.op.name)
-
-
-def normalize_axis(axis: int, rank: int) -> int:
-    """An axis counted from the front."""
-    return axis + rank if axis < 0 else axis
-
-
-def ints(fields: Any) -> tuple[int, ...]:
-    """Python integers from a Relax shape, tuple or list of axes."""
-    values = getattr(fields, "values", None) or getattr(fields, "fields", None) or fields
-    return tuple(int(getattr(value, "value", value)) for value in values)
 
 
 @dataclass(frozen=True)

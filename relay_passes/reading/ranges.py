@@ -8,8 +8,15 @@ from tvm import IRModule, relax
 from vitq.numerics.ivit import CODE_MAX as IVIT_CODE_MAX
 from vitq.numerics.matmul import weight_bounds
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import Expr, dtype_of, is_constant, op_name, shape_of
-from vitq.relay_passes.rewriting import MAIN, bindings_of
+from vitq.relay_passes.expressions import (
+    MAIN,
+    Expr,
+    bindings_of,
+    dtype_of,
+    is_constant,
+    op_name,
+    shape_of,
+)
 
 Interval = tuple[int, int]
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from vitq.numerics.errors import VitqError
-from vitq.relay_passes.reading.matching import Expr, ints, read_dequantize, read_quantize, shape_of
+from vitq.relay_passes.expressions import Expr, ints, shape_of
+from vitq.relay_passes.reading.matching import read_dequantize, read_quantize
 
 Array = Any
 Evaluator = Callable[[Expr, list[Array]], Array]

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray
-from vitq.relay_passes.reading.matching import LAYOUT_OPS, Expr, op_name, real_constant, shape_of
+from vitq.relay_passes.expressions import LAYOUT_OPS, Expr, op_name, shape_of
+from vitq.relay_passes.reading.context import DeclineError
+from vitq.relay_passes.reading.matching import real_constant
 from vitq.relay_passes.reading.tracing import Lookup
-from vitq.relay_passes.rewriting import DeclineError
 
 SCALINGS = ("relax.multiply", "relax.divide")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vitq.numerics.arrays import IntArray
-from vitq.relay_passes.reading.matching import LAYOUT_OPS, Expr, op_name, shape_of
+from vitq.relay_passes.expressions import LAYOUT_OPS, Expr, op_name, shape_of
 from vitq.relay_passes.reading.relax_numpy import LAYOUT
 
 Lookup = Callable[[Expr], Expr]

@@ -9,8 +9,9 @@ from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftgelu import GeluParams
 from vitq.numerics.twin import LARGEST_SHIFT, Twin, threshold
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.reading.matching import Codes, Expr, Quantizer, is_constant
-from vitq.relay_passes.rewriting import Context, DeclineError
+from vitq.relay_passes.expressions import Expr, is_constant
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import Codes, Quantizer
 
 SPELLING = 1e-5
 """How far a file's split may be off, in fine steps."""

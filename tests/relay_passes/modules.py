@@ -10,9 +10,9 @@ from tvm import IRModule, relax
 
 from vitq.numerics.qparams import PerAxis, PerTensor, QuantParams
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import MAIN, bindings_of, constant, op_name
 from vitq.relay_passes.interpreter.interpreter import interpret
-from vitq.relay_passes.reading.matching import constant, op_name, quantize_call
-from vitq.relay_passes.rewriting import MAIN, bindings_of
+from vitq.relay_passes.reading.matching import quantize_call
 
 Expr = Any
 

@@ -9,7 +9,7 @@ from tests.relay_passes.modules import (
     module,
 )
 from vitq.relay_passes.canonicalize_layout import CanonicalizeLayout
-from vitq.relay_passes.reading.matching import constant
+from vitq.relay_passes.expressions import constant
 
 INPUT = {"x": ((3, 2, 4), "int8")}
 

@@ -8,7 +8,7 @@ from tests.relay_passes.modules import (
     module,
 )
 from vitq.relay_passes.canonicalize_qdq import CanonicalizeQdq
-from vitq.relay_passes.reading.matching import constant
+from vitq.relay_passes.expressions import constant
 
 INPUT = {"x": ((3, 4), "float32")}
 CODES = {"x": ((3, 4), "int8")}

@@ -6,10 +6,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tvm.relax.frontend.onnx import from_onnx
 
 from tests.relay_passes.modules import module, ops
+from vitq.relay_passes.expressions import MAIN, bindings_of
 from vitq.relay_passes.fold_clip import FoldClip
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.reading.matching import read_quantize
-from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 INPUT = {"x": ((2, 3), "float32")}
 

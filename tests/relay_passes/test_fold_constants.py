@@ -7,8 +7,8 @@ from tests.relay_passes.modules import (
     assert_same_results,
     module,
 )
+from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.fold_constants import FoldConstants
-from vitq.relay_passes.reading.matching import constant
 
 INPUT = {"x": ((3, 4), "float32")}
 

@@ -5,10 +5,9 @@ from tvm import relax
 from tests.relay_passes.modules import assert_declines, module, ops
 from vitq.numerics.errors import VitqError
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import MAIN, constant
 from vitq.relay_passes.fold_input_normalization import FoldInputNormalization
 from vitq.relay_passes.interpreter.interpreter import interpret
-from vitq.relay_passes.reading.matching import constant
-from vitq.relay_passes.rewriting import MAIN
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHAPE = (2, 3, 16, 16)

@@ -3,10 +3,10 @@ import pytest
 from tvm import relax
 
 from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
+from vitq.relay_passes.expressions import MAIN, bindings_of, constant
 from vitq.relay_passes.fold_layernorm_scales import FoldLayernormScales
 from vitq.relay_passes.interpreter.interpreter import interpret
-from vitq.relay_passes.reading.matching import constant, read_quantize
-from vitq.relay_passes.rewriting import MAIN, bindings_of
+from vitq.relay_passes.reading.matching import read_quantize
 
 C, N = 8, 6
 RNG = np.random.default_rng(2)

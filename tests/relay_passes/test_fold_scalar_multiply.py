@@ -9,8 +9,8 @@ from tests.relay_passes.modules import (
     module,
 )
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.fold_scalar_multiply import FoldScalarMultiply
-from vitq.relay_passes.reading.matching import constant
 
 INPUT = {"x": ((3, 4), "int32")}
 CODES = {"x": ((3, 4), "int8"), "y": ((3, 4), "int8")}

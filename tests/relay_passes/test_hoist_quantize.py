@@ -10,9 +10,9 @@ from tests.relay_passes.modules import (
     ops,
 )
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import MAIN, bindings_of, constant
 from vitq.relay_passes.hoist_quantize import HoistQuantize
-from vitq.relay_passes.reading.matching import constant, read_quantize
-from vitq.relay_passes.rewriting import MAIN, bindings_of
+from vitq.relay_passes.reading.matching import read_quantize
 
 BATCH, TOKENS, HEADS, DEPTH = 2, 5, 2, 4
 CHANNELS = HEADS * DEPTH

@@ -5,8 +5,8 @@ from tvm import relax
 from tests.relay_passes.modules import module
 from vitq.numerics.errors import VitqError
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.interpreter.interpreter import interpret
-from vitq.relay_passes.reading.matching import constant
 
 
 def test_a_table_for_each_channel():

@@ -6,9 +6,9 @@ from tests.relay_passes.modules import assert_declines, module, ops, random_inpu
 from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
 from vitq.numerics.qparams import QuantParams
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_layernorm import LowerLayernorm
-from vitq.relay_passes.reading.matching import constant
 
 C = 12
 GAMMA = np.linspace(-1, 2, C, dtype=np.float32)

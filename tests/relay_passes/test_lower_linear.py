@@ -11,10 +11,9 @@ from tests.relay_passes.modules import (
 )
 from vitq.numerics.dyadic import rescale, to_dyadic
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import MAIN, bindings_of, constant
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_linear import LowerLinear
-from vitq.relay_passes.reading.matching import constant
-from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 K, N = 24, 6
 RNG = np.random.default_rng(3)

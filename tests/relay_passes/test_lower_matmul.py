@@ -11,10 +11,10 @@ from tests.relay_passes.modules import (
     random_inputs,
 )
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import MAIN, bindings_of
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_matmul import LowerMatmul
 from vitq.relay_passes.reading.matching import read_dequantize
-from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 INPUTS = {"a": ((2, 3, 5, 8), "int8"), "b": ((2, 3, 8, 4), "uint8")}
 

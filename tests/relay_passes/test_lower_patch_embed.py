@@ -11,9 +11,9 @@ from tests.relay_passes.modules import (
 )
 from vitq.numerics.dyadic import rescale, to_dyadic
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_patch_embed import LowerPatchEmbed
-from vitq.relay_passes.reading.matching import constant
 
 N, PATCH = 5, 4
 RNG = np.random.default_rng(5)

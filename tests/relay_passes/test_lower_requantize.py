@@ -5,9 +5,9 @@ from tvm import relax
 from tests.relay_passes.modules import assert_declines, assert_rewrites, module, ops, random_inputs
 from vitq.numerics.dyadic import requantize, to_dyadic
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_requantize import LowerRequantize
-from vitq.relay_passes.reading.matching import constant
 
 INPUT = {"x": ((3, 4), "int16")}
 SCALE, OUT = np.float32(2e-4), np.float32(0.05)

@@ -13,10 +13,10 @@ from vitq.numerics.ivit import ivit_gelu_params, ivit_shiftgelu
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftgelu import gelu_params, shiftgelu
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_shiftgelu import LowerShiftgelu
 from vitq.relay_passes.nonlinear import Nonlinear
-from vitq.relay_passes.reading.matching import constant
 
 INPUT = {"x": ((4, 6), "int16")}
 

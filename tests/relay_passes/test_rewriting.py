@@ -5,8 +5,9 @@ import tvm
 from tvm import relax
 
 from tests.relay_passes.modules import module, ops
-from vitq.relay_passes.reading.matching import constant, op_name
-from vitq.relay_passes.rewriting import BindingPass, DeclineError
+from vitq.relay_passes.expressions import constant, op_name
+from vitq.relay_passes.reading.context import DeclineError
+from vitq.relay_passes.rewriting import BindingPass
 
 INPUT = {"x": ((2, 4), "int8")}
 

@@ -8,7 +8,7 @@ from tests.relay_passes.modules import (
     assert_same_results,
     module,
 )
-from vitq.relay_passes.reading.matching import constant
+from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.select_tokens_early import SelectTokensEarly
 
 INPUT = {"x": ((2, 5, 8), "float32")}

@@ -9,8 +9,8 @@ from tests.relay_passes.modules import (
     module,
     ops,
 )
+from vitq.relay_passes.expressions import MAIN, bindings_of
 from vitq.relay_passes.reading.matching import read_dequantize
-from vitq.relay_passes.rewriting import MAIN, bindings_of
 from vitq.relay_passes.sink_dequantize import SinkDequantize
 
 INPUT = {"x": ((2, 3, 4), "int8")}

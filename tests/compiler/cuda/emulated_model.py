@@ -11,9 +11,15 @@ from vitq.compiler.codegen.lower_kernels import Choose, lower_kernels, untuned
 from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
 from vitq.compiler.target.table import Target
 from vitq.numerics.arrays import IntArray, UInt8Array
+from vitq.relay_passes.expressions import (
+    MAIN,
+    bindings_of,
+    dtype_of,
+    is_constant,
+    op_name,
+    shape_of,
+)
 from vitq.relay_passes.interpreter.interpreter import evaluate
-from vitq.relay_passes.reading.matching import dtype_of, is_constant, op_name, shape_of
-from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 Run = Callable[[str, list[IntArray], IntArray], IntArray]
 """Kernel's name, inputs, an array like the output; returns the output."""

@@ -16,8 +16,8 @@ from vitq.numerics.add import AddParams, int_add
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import to_dyadic
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import is_constant
 from vitq.relay_passes.interpreter.interpreter import evaluate
-from vitq.relay_passes.reading.matching import is_constant
 
 FEATURES = get_target("cuda").features
 
