@@ -1,21 +1,25 @@
 """This machine's processor, as the system describes it."""
 
+import functools
 import platform
 from pathlib import Path
 
 from vitq.compiler.target.table import Target
 
 
+@functools.cache
+def processor() -> dict[str, str]:
+    """Read what the system says of the first processor; empty where it says nothing."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    first = lines[: lines.index("")] if "" in lines else lines
+    return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in first)}
+
+
 def host_flags() -> set[str]:
     """Processor flags of this machine, as far as the system tells, and its kind."""
-    kind = {platform.machine()}
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return kind
-    for line in path.read_text().splitlines():
-        if line.startswith(("flags", "Features")):
-            return kind | set(line.partition(":")[2].split())
-    return kind
+    flags = processor().get("flags") or processor().get("Features", "")
+    return {platform.machine(), *flags.split()}
 
 
 def missing_flags(target: Target, flags: set[str]) -> list[str]:
@@ -25,12 +29,7 @@ def missing_flags(target: Target, flags: set[str]) -> list[str]:
 
 def host_cpu() -> str:
     """The processor's name."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    for line in lines:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+    return processor().get("model name") or platform.machine()
 
 
 def fits_host(target: Target) -> bool:

@@ -22,8 +22,8 @@ from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.cpu.dot_arm import pairs_fit
 from vitq.compiler.kernels.cpu.lowering import TensorType, lower_op
 from vitq.compiler.kernels.kernel import KernelCall
+from vitq.compiler.target import host, tools
 from vitq.compiler.target import qemu as emulation
-from vitq.compiler.target import table as targets
 from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.qemu import Call
 from vitq.compiler.target.table import TARGETS, Target
@@ -157,17 +157,17 @@ def test_reasons_why_a_target_is_not_emulated(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_cross_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(targets.shutil, "which", lambda _: None)
-    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(tools.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(tools.shutil, "which", lambda _: None)
+    monkeypatch.setattr(tools.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(VitqError, match=r"apt-get install g\+\+-aarch64.*pip install ziglang"):
         find_compiler(RPI5)
 
 
 def test_zig_is_the_other_cross_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(targets.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(targets.shutil, "which", lambda _: None)
-    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(tools.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(tools.shutil, "which", lambda _: None)
+    monkeypatch.setattr(tools.importlib.util, "find_spec", lambda _: object())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     compiler = Path(find_compiler(RPI5))
     assert compiler.parent == tmp_path / "vitq"
@@ -177,11 +177,11 @@ def test_zig_is_the_other_cross_compiler(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_an_arm_machine_uses_its_own_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets.platform, "machine", lambda: "aarch64")
-    monkeypatch.setattr(targets.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(tools.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(tools.shutil, "which", lambda name: f"/bin/{name}")
     assert find_compiler(RPI5) == "/bin/g++"
     for name, flags in {"graviton3": {"asimddp", "i8mm", "sve"}, "rpi5": {"asimddp"}}.items():
-        monkeypatch.setattr(targets, "host_flags", lambda flags=flags: {"aarch64", *flags})
+        monkeypatch.setattr(host, "host_flags", lambda flags=flags: {"aarch64", *flags})
         assert get_target("cpu").config == TARGETS[name].config
 
 

@@ -5,6 +5,7 @@ import pytest
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.target import host, tools
 from vitq.compiler.target import table as targets
 from vitq.compiler.target.choice import get_target, target_names
 from vitq.compiler.target.host import missing_flags
@@ -26,7 +27,7 @@ def test_unknown_target_lists_the_choices() -> None:
 
 
 def test_cpu_is_the_best_level_that_the_flags_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(host.platform, "machine", lambda: "x86_64")
     levels = {
         "x86-vnni": {*targets.AVX512, *targets.AVX2},
         "x86-avxvnni": set(targets.AVX_VNNI),
@@ -34,9 +35,9 @@ def test_cpu_is_the_best_level_that_the_flags_allow(monkeypatch: pytest.MonkeyPa
         "x86-64": set(),
     }
     for name, flags in levels.items():
-        monkeypatch.setattr(targets, "host_flags", lambda flags=flags: flags)
+        monkeypatch.setattr(host, "host_flags", lambda flags=flags: flags)
         assert get_target("cpu").config == TARGETS[name].config
-    monkeypatch.setattr(targets.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(host.platform, "machine", lambda: "riscv64")
     with pytest.raises(VitqError, match="riscv64"):
         get_target("cpu")
 
@@ -46,7 +47,7 @@ def test_missing_flags_are_named() -> None:
 
 
 def test_no_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets.shutil, "which", lambda name: None)
+    monkeypatch.setattr(tools.shutil, "which", lambda name: None)
     with pytest.raises(VitqError, match="apt-get install g"):
         find_compiler(get_target("cpu"))
 
@@ -61,7 +62,7 @@ def test_tvm_accepts_every_configuration() -> None:
 
 @pytest.mark.parametrize("name", sorted(CPU_TARGETS))
 def test_every_target_gives_the_same_integers(name: str, artifact: Artifact) -> None:
-    if missing_flags(TARGETS[name], targets.host_flags()):
+    if missing_flags(TARGETS[name], host.host_flags()):
         pytest.skip(f"this processor cannot run {name}")
     folder = compile_model(artifact.folder, CompileOptions(target=name))
     assert all(check.different == 0 for check in verify(folder, count=8))

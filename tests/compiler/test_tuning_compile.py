@@ -15,7 +15,7 @@ from vitq.compiler.stages.inspect import inspect
 from vitq.compiler.stages.tune import TuneOptions, tune
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact, file_hash
-from vitq.compiler.target import table as targets
+from vitq.compiler.target import host
 from vitq.compiler.tuning.log import META
 from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.workload import extract
@@ -92,7 +92,7 @@ def test_tuning_refuses_what_it_cannot_do(
         TuneOptions(trials=0)
     with pytest.raises(VitqError, match="no artifact"):
         tune(tmp_path, TuneOptions())
-    monkeypatch.setattr(targets, "host_flags", set)
+    monkeypatch.setattr(host, "host_flags", set)
     monkeypatch.setattr("vitq.compiler.stages.tune.host_flags", set)
     with pytest.raises(VitqError, match="cannot be tuned here: this processor lacks avx"):
         tune(artifact.folder, TuneOptions(target="x86-avx2"))

@@ -13,6 +13,7 @@ from tvm import tirx
 from tests.relay_passes.modules import module
 from vitq.compiler.codegen.contract import Operator, operators_of
 from vitq.compiler.gpu_kit.contents import GOLDEN_FILES, LIBRARIES, MODEL_FILES
+from vitq.compiler.kernels import building
 from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.cpu import builder
 from vitq.compiler.nvidia import driver
@@ -102,7 +103,7 @@ def odd_sum(a: Any, b: Any, _: Any, out: Any) -> None:
 def write_task(folder: Path, operator: Operator) -> dict[str, Any]:
     """A task with two right points, a wrong one and one that the library lacks."""
     target, kernel = get_target("cpu"), operator.kernel
-    odd = builder.build("odd", kernel.inputs, kernel.out, odd_sum)
+    odd = building.build("odd", kernel.inputs, kernel.out, odd_sum)
     bodies = {"point0": build_kernel(kernel), "point1": odd, "point2": build_kernel(kernel)}
     tvm_target = tvm.target.Target(target.tvm_config())
     functions = {

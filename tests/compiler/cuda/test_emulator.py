@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.compiler.kernels.util import GPU, run_op
-from vitq.compiler.kernels import kernel as types
+from vitq.compiler.kernels import building
 from vitq.compiler.kernels.building import build
 from vitq.compiler.kernels.cuda import intrinsics, loading, mainloop
 from vitq.compiler.kernels.cuda.emit import (
@@ -180,7 +180,7 @@ def test_the_product_is_right_unless_an_index_is_wrong(monkeypatch: pytest.Monke
     """Negative controls: columns, registers or banks in the wrong order, no waiting."""
 
     def broken() -> int:
-        types._build.cache_clear()
+        building._build.cache_clear()
         return linear_difference()
 
     assert broken() == 0

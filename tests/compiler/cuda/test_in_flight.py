@@ -8,7 +8,7 @@ import pytest
 from tests.compiler.kernels.test_gemm import linear_call
 from tests.compiler.kernels.util import random_codes, run_lowered, tensor_type
 from vitq.compiler.codegen.lower_kernels import lower_op
-from vitq.compiler.kernels import kernel as types
+from vitq.compiler.kernels import building
 from vitq.compiler.kernels.cpu.lowering import TensorType
 from vitq.compiler.kernels.cuda import intrinsics
 from vitq.compiler.kernels.cuda.emulator.emulator import EmulationError
@@ -20,7 +20,7 @@ HOPPER = ARCHITECTURES["sm_90"]
 
 def differences(flight: int) -> int:
     """How many integers of a linear layer with six turns are wrong."""
-    types._build.cache_clear()
+    building._build.cache_clear()
     rng = np.random.default_rng(0)
     operands, expected = linear_call(rng, random_codes(rng, "int8", (70, 384)), 64, "int8", 1e-3)
     constants, out = {i: operands[i] for i in range(1, 7)}, TensorType(expected.shape, "int8")

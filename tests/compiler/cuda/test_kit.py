@@ -23,7 +23,7 @@ from vitq.compiler.nvidia.fatbin import contents
 from vitq.compiler.stages.tune import TuneOptions, tune
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.target.choice import get_target
-from vitq.compiler.tuning import candidates
+from vitq.compiler.tuning import candidates, places
 from vitq.compiler.tuning import log as logs
 from vitq.compiler.tuning.candidates import candidates_of, compile_points
 from vitq.compiler.tuning.schedules import LOG, open_schedules
@@ -143,7 +143,7 @@ def test_a_kit_times_what_the_log_has_and_knows_what_is_right(
     path, log = tmp_path / "results.json", tmp_path / "logs" / "cuda-sm_90"
     results_for(tasks, path)
     tune(artifact.folder, TuneOptions("cuda", results=path, log=log))
-    monkeypatch.setattr(logs, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(places, "LOGS", tmp_path / "logs")
     monkeypatch.setattr(candidates, "compile_points", lambda *_: None)
     found = candidates.Candidates(GPU, tmp_path / "kit", 2)
     found.add(artifact, 1)
@@ -178,7 +178,7 @@ def test_results_become_a_log_that_compile_uses(
         assert schedules(task.kernel) == values
     assert {applied.source for applied in schedules.applied} == {LOG}
     assert json.loads((log / logs.META).read_text())["target"] == "cuda-sm_90"
-    monkeypatch.setattr(logs, "LOGS", tmp_path)
+    monkeypatch.setattr(places, "LOGS", tmp_path)
     assert logs.find_log(GPU, True, None) == log
     assert logs.find_log(get_target("rtx2080ti"), True, None) == log, "the nearest one"
     assert logs.find_log(get_target("x86-64"), True, None) is None

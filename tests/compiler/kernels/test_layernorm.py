@@ -17,7 +17,7 @@ from tests.compiler.kernels.util import (
 from vitq.compiler.kernels.building import build
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.compiler.kernels.cpu.roots import emit_reciprocals
-from vitq.compiler.target import table as targets
+from vitq.compiler.target import host
 from vitq.compiler.target.features import Features
 from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
 from vitq.numerics.qparams import QuantParams
@@ -93,7 +93,7 @@ def test_reciprocals(features: CpuFeatures) -> None:
     types = TensorType((8,), "int64"), TensorType((8,), "int32")
     func = build("reciprocals", types[:1], types[1], lambda x, y: emit_reciprocals(x, y, 8))
     function = compile_function(func, features)
-    emulated = targets.missing_flags(ENTRIES[features], targets.host_flags())
+    emulated = host.missing_flags(ENTRIES[features], host.host_flags())
     for row in n[:: -16 if emulated else -1]:  # an emulated call takes 30 ms; the ends are last
         result = tvm.runtime.tensor(np.zeros(8, np.int32))
         function(tvm.runtime.tensor(row), result)

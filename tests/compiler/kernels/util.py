@@ -13,6 +13,7 @@ from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
 from vitq.compiler.kernels.kernel import Kernel, KernelCall
+from vitq.compiler.target import host
 from vitq.compiler.target import table as targets
 from vitq.compiler.target.features import Features, GpuFeatures
 from vitq.compiler.target.qemu import why_not
@@ -27,7 +28,7 @@ ENTRIES[GENERIC] = targets.TARGETS["x86-avx2"]
 
 def _parameter(features: CpuFeatures) -> Any:
     target = ENTRIES[features]
-    lacking = targets.missing_flags(target, targets.host_flags())
+    lacking = host.missing_flags(target, host.host_flags())
     reason = f"this processor lacks {', '.join(lacking)}"
     if lacking and target.emulation:
         lacking = [why] if (why := why_not(target)) else []
@@ -38,7 +39,7 @@ def _parameter(features: CpuFeatures) -> Any:
 HOST = next(
     features
     for features, target in ENTRIES.items()
-    if not targets.missing_flags(target, targets.host_flags())
+    if not host.missing_flags(target, host.host_flags())
 )
 """The first primitive that this processor has."""
 CPU_FEATURES = tuple(_parameter(features) for features in ENTRIES)
@@ -55,7 +56,7 @@ def tensor_type(array: IntArray) -> TensorType:
 def compile_function(func: Any, features: CpuFeatures) -> Any:
     """Compile a PrimFunc for the target of these features; returns what can be called."""
     target = ENTRIES[features]
-    if targets.missing_flags(target, targets.host_flags()):
+    if host.missing_flags(target, host.host_flags()):
         return Emulated(func, target)
     library = tvm.compile(func, target=tvm.target.Target(target.tvm_config()))
     return library[func.attrs["global_symbol"]]
