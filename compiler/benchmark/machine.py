@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitq.compiler.support.extras import installed
-from vitq.compiler.target.host import host_flags
+from vitq.compiler.target.host import host_cpu, host_flags
 from vitq.numerics.errors import VitqError
 
 PACKAGES = (
@@ -54,7 +54,7 @@ def describe_machine(cores: list[int]) -> dict[str, Any]:
     """
     flags = host_flags()
     return {
-        "processor": _processor(),
+        "processor": host_cpu(),
         "flags": [flag for flag in FLAGS if flag in flags],
         "cores_present": os.cpu_count(),
         "cores_used": cores,
@@ -118,15 +118,6 @@ def cache_sizes() -> dict[str, int]:
         if kind != "Instruction":
             sizes[f"L{level}"] = int(size.rstrip("KMG")) * UNITS.get(size[-1], 1)
     return sizes
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _load() -> float | None:

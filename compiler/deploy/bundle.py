@@ -16,10 +16,8 @@ processor before it loads anything.
 
 import logging
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +35,15 @@ from vitq.compiler.support.artifacts import GOLDEN_NAME, LIBRARY_NAME, file_hash
 from vitq.compiler.support.runtime_libs import runtime_files
 from vitq.compiler.target.tools import Toolchain, toolchain
 from vitq.numerics.errors import VitqError
+from vitq.numerics.files import replaced_folder
 
 logger = logging.getLogger(__name__)
 
 FLAVOURS = ("vm", "static")
 RUNNER = "vitq-run"
 SOURCES = Path(__file__).resolve().parent / "runner"
+THIRD_PARTY = "third_party"
+"""In `SOURCES`, a folder for each: unchanged, with its licence, compiled by one of our files."""
 PYTHON_SOURCES = Path(__file__).resolve().parent.parent / "gpu_kit"
 PYTHON_RUNNER, PYTHON_FILES = "python/gpu_kit", ("__init__.py", "ffi.py", "model.py")
 SERVER = "vitq-serve"
@@ -119,11 +120,10 @@ def deploy(folder: Path, options: DeployOptions) -> Bundle:
         _require_own(compiled, name)
     tools = toolchain(compiled.target)
     _require_replaceable(options.out)
-    with _temporary_beside(options.out) as build:
+    with replaced_folder(options.out) as build:
         memory = _fill(build, compiled, options, tools)
         manifest = write_manifest(build, compiled, options.flavour, tools.architecture, memory)
         measured = check_and_measure(build / RUNNER, compiled.target)
-        _replace(build, options.out)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     logger.info("deploy: %s, %s flavour, %.2f MB", options.out, options.flavour, size / 1e6)
     return Bundle(options.out, manifest, size, measured)
@@ -141,7 +141,7 @@ def _fill(
     """Write everything but the manifest; returns what is known of the memory."""
     for folder in ("src", "licenses"):
         (build / folder).mkdir()
-    shutil.copy(ROOT / "LICENSE", build / "licenses" / "vitq.LICENSE")
+    _write_licenses(build / "licenses")
     write_golden(build, compiled)
     write_labels(build, compiled, options.labels)
     if options.flavour == "static":
@@ -155,20 +155,36 @@ def _fill(
     return memory
 
 
+def _write_licenses(folder: Path) -> None:
+    """The project's licence, which its package has, and those of the sources of others."""
+    (folder / "vitq.LICENSE").write_bytes((files("vitq") / "LICENSE").read_bytes())
+    for path in (SOURCES / THIRD_PARTY).iterdir():
+        shutil.copy(path / "LICENSE", folder / f"{path.name}.LICENSE")
+
+
 def _build_programs(build: Path, flavour: str, tools: Toolchain) -> str:
     """The runner, and the server of the virtual machine's flavour; returns the runner's command."""
-    common = [*COMMON_SOURCES, *FLAVOUR_SOURCES[flavour]]
-    programs = {RUNNER: [*RUNNER_SOURCES, *common]}
+    flavoured = FLAVOUR_SOURCES[flavour]
+    programs = {RUNNER: [*RUNNER_SOURCES, *flavoured]}
     if flavour == "vm":
-        programs[SERVER] = [*SERVER_SOURCES, *COMMON_SOURCES, "runtime.cc"]
-    for path in _sources({name for sources in programs.values() for name in sources}):
+        programs[SERVER] = [*SERVER_SOURCES, "runtime.cc"]
+    wanted = {*COMMON_SOURCES, *(name for sources in programs.values() for name in sources)}
+    for path in _sources(wanted):
         shutil.copy(path, build / "src")
+    shutil.copytree(SOURCES / THIRD_PARTY, build / "src" / THIRD_PARTY)
     decoder = picture_decoder(build)
+    options = [*SMALL, *decoder, *COMPILER_OPTIONS]
+    tools.build([*options, "-c", *COMMON_SOURCES], build / "src", "building the runner")
+    objects = [f"{Path(name).stem}.o" for name in COMMON_SOURCES]
     for name, sources in programs.items():
-        arguments = [*COMPILER_OPTIONS, *sources, "-o", f"../{name}", "-ldl"]
-        tools.build([*SMALL, *decoder, *arguments], build / "src", f"building {name}")
-    runner = [*COMPILER_OPTIONS, *programs[RUNNER], "-o", f"../{RUNNER}", "-ldl"]
-    return f"c++ -O2 -ffp-contract=off {' '.join(runner)}"
+        arguments = [*options, *sources, *objects, "-o", f"../{name}", "-ldl"]
+        tools.build(arguments, build / "src", f"building {name}")
+    for name in objects:
+        (build / "src" / name).unlink()
+    sources = [*programs[RUNNER], *COMMON_SOURCES]
+    return (
+        f"c++ -O2 -ffp-contract=off {' '.join([*COMPILER_OPTIONS, *sources])} -o ../{RUNNER} -ldl"
+    )
 
 
 def _sources(wanted: set[str]) -> list[Path]:
@@ -206,19 +222,3 @@ def _require_replaceable(out: Path) -> None:
         and (not out.is_dir() or any(out.iterdir()))
     ):
         raise VitqError(f"{out} exists and is no bundle: give another --out")
-
-
-@contextmanager
-def _temporary_beside(out: Path) -> Iterator[Path]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        build = Path(folder) / "bundle"
-        build.mkdir()
-        yield build
-
-
-def _replace(build: Path, out: Path) -> None:
-    """Rename the finished folder; what was there goes away with the temporary one."""
-    if out.exists():
-        out.rename(build.parent / "earlier")
-    build.rename(out)
