@@ -1,6 +1,5 @@
 """Stage 1: a PyTorch model and pictures become ``quantize.json`` and its safetensors."""
 
-import importlib.util
 import logging
 import sys
 import time
@@ -15,12 +14,14 @@ from vitq.compiler.support.artifacts import (
     file_hash,
     fingerprint,
     is_current,
+    read_json,
     source_hash,
     versions,
 )
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.factories import factory_files, is_factory, loaded_files
 from vitq.quantization.plan.methods import DAMPING_MADE, Method, get_method
 from vitq.quantization.plan.recipe import Recipe
 
@@ -53,7 +54,8 @@ def quantize(options: QuantizeOptions) -> Artifact:
     artifact = options.artifact
     wanted = quantize_fingerprint(options)
     json_path = artifact.folder / storage.JSON_NAME
-    if is_current(json_path, wanted, artifact.folder / storage.TENSORS_NAME):
+    tensors = artifact.folder / storage.TENSORS_NAME
+    if is_current(json_path, wanted, tensors) and _are_sources_unchanged(json_path):
         logger.info("quantize: unchanged, %s is up to date", json_path)
         if options.save_images is not None:
             prepare(options)
@@ -87,12 +89,15 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
     from vitq.quantization.graph.artifact import QuantizedModel
     from vitq.quantization.ranges.calibrate import quantize_graph
 
+    # Hashes of what goes in come before the long work, amid which a file may be edited.
+    wanted, loaded = quantize_fingerprint(options), set(sys.modules)
     graph, prep, pictures = prepare(options)
+    sources = _loaded_hashes(options.model, loaded)
     recipe = Recipe.parse(options.recipe, options.nonlinear)
     pixels = torch.from_numpy(pictures.pixels)
     quantize_graph(graph, pixels, recipe, chosen_method(options), prep.mean, prep.std, progress_bar)
     provenance = {
-        "fingerprint": quantize_fingerprint(options),
+        "fingerprint": wanted,
         "model": options.model,
         "weights": None if options.weights is None else str(options.weights.resolve()),
         "random_weights": options.random_weights,
@@ -105,6 +110,7 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
         "std": list(prep.std),
         "versions": versions(("torch", "timm", "numpy")),
         "command": " ".join(sys.argv),
+        **sources,
     }
     return QuantizedModel(graph, pictures.pixels[:SAMPLE_PICTURES], provenance)
 
@@ -146,7 +152,7 @@ def model_content(options: QuantizeOptions) -> dict[str, Any]:
         "model": options.model,
         "weights": _content(options.weights),
         "random_weights": options.random_weights,
-        "factory": _factory_source(options.model),
+        "factory": _factory_hashes(options.model),
         "preprocessing": [options.image_size, options.mean, options.std],
     }
 
@@ -171,13 +177,22 @@ def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
     return [file_hash(path) for path in picture_files(source, options.calib_count, seed)]
 
 
-def _factory_source(model: str) -> str | None:
-    """Hash of the file that a factory is defined in."""
-    if ":" not in model:
+def _factory_hashes(model: str) -> dict[str, str] | None:
+    """Hash of each source file that a factory is made of, as far as its imports can be read."""
+    if not is_factory(model):
         return None
-    try:
-        spec = importlib.util.find_spec(model.partition(":")[0])
-    except (ImportError, ValueError):
-        return None
-    origin = None if spec is None else spec.origin
-    return file_hash(Path(origin)) if origin and Path(origin).is_file() else None
+    return {name: file_hash(path) for name, path in factory_files(model).items()}
+
+
+def _loaded_hashes(model: str, before: set[str]) -> dict[str, dict[str, str]]:
+    """For the provenance: hash of each source file that a factory did load."""
+    if not is_factory(model):
+        return {}
+    files = {**factory_files(model), **loaded_files(model, before)}.values()
+    return {"sources": {str(path): file_hash(path) for path in sorted(set(files))}}
+
+
+def _are_sources_unchanged(json_path: Path) -> bool:
+    """Whether the files that a factory had loaded are what they were."""
+    sources = read_json(json_path)["provenance"].get("sources", {})
+    return all(Path(name).is_file() and file_hash(Path(name)) == sources[name] for name in sources)

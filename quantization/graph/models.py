@@ -4,7 +4,6 @@ A name is the embedded model (``digits_vit``), a timm model name, or ``package.m
 a callable that returns a ``torch.nn.Module``. Weights are never unpickled.
 """
 
-import importlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import safetensors.torch
 import torch
 
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.factories import call_factory, is_factory
 from vitq.quantization.graph.timm_compat import import_timm
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def _build(name: str) -> torch.nn.Module:
         from vitq.models.digits_vit import digits_vit
 
         return digits_vit()
-    if ":" in name:
+    if is_factory(name):
         return _from_factory(name)
     timm = import_timm()
     if not timm.is_model(name):
@@ -112,12 +112,7 @@ def _build(name: str) -> torch.nn.Module:
 
 
 def _from_factory(name: str) -> torch.nn.Module:
-    module_name, _, attribute = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise VitqError(f"model {name!r} cannot be imported: {error}") from error
-    module = factory()
+    module = call_factory(name)
     if not isinstance(module, torch.nn.Module):
         raise VitqError(f"model {name!r} returned {type(module).__name__}, not a torch.nn.Module")
     return module

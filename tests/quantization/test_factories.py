@@ -1,0 +1,136 @@
+"""Factories beside the user's other files: what is imported, and which files decide it."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.factories import call_factory, factory_files, loaded_files
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, empty, and on the import path as little as for the ``vitq`` script."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    before = set(sys.modules)
+    finders = list(sys.meta_path)
+    yield tmp_path
+    assert sys.meta_path == finders and str(tmp_path) not in sys.path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_module_in_the_current_folder(here: Path) -> None:
+    (here / "vitq_my_model.py").write_text("def build():\n    return 7\n")
+    assert call_factory("vitq_my_model:build") == 7
+
+
+def test_what_it_imports_lies_there_too_even_when_it_is_called(here: Path) -> None:
+    (here / "vitq_my_model.py").write_text(
+        "def build():\n    import vitq_aid\n    return vitq_aid.X\n"
+    )
+    (here / "vitq_aid.py").write_text("X = 8\n")
+    assert call_factory("vitq_my_model:build") == 8
+
+
+def test_the_folders_module_wins_over_an_installed_one(
+    here: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    installed = tmp_path_factory.mktemp("site")
+    for folder, value in ((installed, 1), (here, 2)):
+        (folder / "vitq_both.py").write_text(f"def build():\n    return {value}\n")
+    sys.path.append(str(installed))
+    assert call_factory("vitq_both:build") == 2
+
+
+def test_a_file_with_the_name_of_a_library_breaks_nothing(here: Path) -> None:
+    for name in ("numpy", "json", "colorsys", "wave"):
+        (here / f"{name}.py").write_text("raise RuntimeError('mine')\n")
+    for name in ("colorsys", "wave"):
+        sys.modules.pop(name, None)
+    text = "import colorsys, numpy\nfrom wave import open\n\ndef build():\n    return numpy.pi\n"
+    (here / "vitq_my_model.py").write_text(text)
+    assert call_factory("vitq_my_model:build") == pytest.approx(3.14159, abs=1e-4)
+
+
+def test_a_factory_with_the_name_of_a_library_in_use_is_refused(here: Path) -> None:
+    (here / "numpy.py").write_text("def build():\n    return 7\n")
+    with pytest.raises(VitqError, match=r"numpy\.py has the name of a module that is in use"):
+        call_factory("numpy:build")
+
+
+@pytest.mark.parametrize("name", ["vitq_none:build", "vitq_my_model:none", "a:b:c", ":x", "x:"])
+def test_what_is_not_there_is_said(here: Path, name: str) -> None:
+    (here / "vitq_my_model.py").write_text("")
+    with pytest.raises(VitqError, match="cannot be imported"):
+        call_factory(name)
+
+
+def write_package(folder: Path) -> None:
+    """A factory whose files import each other in every way."""
+    files = {
+        "vitq_pack/__init__.py": "",
+        "vitq_pack/unused.py": "",
+        "vitq_pack/model.py": (
+            "import torch, numpy.linalg, json\n"
+            "from . import blocks\n"
+            "from .deep.layers import Layer\n"
+            "def build():\n"
+            "    from vitq_beside import helper\n"
+            "    import importlib\n"
+            "    return importlib.import_module('vitq_hid' + 'den').X\n"
+        ),
+        "vitq_pack/blocks.py": "from ... import above\nfrom ...above import x\nimport vitq_gone\n",
+        "vitq_pack/deep/__init__.py": "from .. import blocks as again\n",
+        "vitq_pack/deep/layers.py": "Layer = 1\n",
+        "vitq_beside/helper.py": "import vitq_leaf as leaf\n",
+        "vitq_leaf.py": "def broken(:\n",
+        "vitq_hidden.py": "X = 5\n",
+        "vitq_other.py": "",
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def test_all_files_that_are_imported_are_found_by_reading(here: Path) -> None:
+    write_package(here)
+    before = set(sys.modules)
+    found = factory_files("vitq_pack.model:build")
+    assert {name: str(path.relative_to(here)) for name, path in found.items()} == {
+        "vitq_pack": "vitq_pack/__init__.py",
+        "vitq_pack.model": "vitq_pack/model.py",
+        "vitq_pack.blocks": "vitq_pack/blocks.py",
+        "vitq_pack.deep": "vitq_pack/deep/__init__.py",
+        "vitq_pack.deep.layers": "vitq_pack/deep/layers.py",
+        "vitq_beside.helper": "vitq_beside/helper.py",
+        "vitq_leaf": "vitq_leaf.py",
+    }
+    assert set(sys.modules) == before, "reading imported something"
+
+
+def test_what_no_reader_sees_is_found_when_it_is_loaded(here: Path) -> None:
+    write_package(here)
+    (here / "vitq_pack" / "blocks.py").write_text("")
+    (here / "vitq_leaf.py").write_text("")
+    before = set(sys.modules)
+    assert call_factory("vitq_pack.model:build") == 5
+    assert set(loaded_files("vitq_pack.model:build", before)) == {
+        *("vitq_pack", "vitq_pack.model", "vitq_pack.blocks", "vitq_pack.deep"),
+        *("vitq_pack.deep.layers", "vitq_beside.helper", "vitq_leaf", "vitq_hidden"),
+    }
+
+
+def test_an_installed_factory_is_its_own_package(here: Path) -> None:
+    site = here / "lib" / "site-packages"
+    write_package(site)
+    sys.path.append(str(site))
+    found = factory_files("vitq_pack.model:build")
+    assert set(found) == {
+        *("vitq_pack", "vitq_pack.model", "vitq_pack.blocks", "vitq_pack.deep"),
+        "vitq_pack.deep.layers",
+    }
+    assert factory_files("vitq_missing:build") == {}
