@@ -3,36 +3,17 @@ import pytest
 from tvm import relax
 
 from tests.relay_passes.modules import module
+from tests.relay_passes.proving import OUT, check, gemm, one
 from vitq.numerics.add import AddParams
 from vitq.numerics.dyadic import to_dyadic
 from vitq.numerics.errors import RangeError
 from vitq.numerics.int_layernorm import layernorm_params
 from vitq.numerics.ivit import IvitSoftmaxParams, ivit_gelu_params
-from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftgelu import gelu_params
 from vitq.numerics.shiftmax import CODE_LIMIT, CodeParams, normalize_params
 from vitq.numerics.twin_codes import ONE_RANGE
 from vitq.relay_passes.check_accumulators import CheckAccumulators
 from vitq.relay_passes.dialect import calls as dialect
-
-OUT = QuantParams(np.float32(0.1), np.int32(0), -128, 127)
-
-
-def gemm(weight, bias, qmin=-128, qmax=127):
-    n = len(weight)
-    dyadic = to_dyadic(np.full(n, 1e-3))
-    zeros = np.zeros(n, np.int32)
-    return dialect.Gemm(weight, bias, dyadic, zeros, qmin, qmax)
-
-
-def check(inputs, body):
-    step = CheckAccumulators()
-    step(module(inputs, body))
-    return {(bound.op.removeprefix("vitq."), bound.what): bound for bound in step.bounds}
-
-
-def one(inputs, make):
-    return check(inputs, lambda b, *tensors: b(make(*tensors)))
 
 
 def test_a_linear_bound_is_exact():

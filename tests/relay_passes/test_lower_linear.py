@@ -82,6 +82,24 @@ def test_a_missing_bias_and_a_float_bias():
     np.testing.assert_array_equal(got, expected(x, codes.astype(np.int64), 0.05, 3))
 
 
+def test_a_bias_is_taken_as_it_is_only_where_all_its_scales_are_the_accumulators():
+    """One channel of another scale: all of it is rounded anew."""
+    scale = X_SCALE * SCALE
+    scale[2] *= 2
+    codes = BIAS.copy()
+    codes[2] = 1001
+
+    def body(b, x):
+        y = b(relax.op.matmul(b.dq(x, X_SCALE, X_ZERO), b.dq(WEIGHT, SCALE, 0, axis=1)))
+        return b.q(b(relax.op.add(y, b.dq(codes, scale, 0, axis=0))), 0.05, 3)
+
+    x = random_inputs(linear())[0]
+    bias = codes.copy()
+    bias[2] *= 2
+    got = interpret(LowerLinear()(module(CODES, body)), [x])[0]
+    np.testing.assert_array_equal(got, expected(x, bias, 0.05, 3))
+
+
 def test_per_channel_output_bounds_and_type():
     scale, zero = RNG.uniform(0.02, 0.1, N).astype(np.float32), np.arange(N)
     x = random_inputs(linear())[0]
