@@ -26,6 +26,7 @@ from vitq.compiler.deploy.contents import model_name, write_golden, write_manife
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.support.artifacts import LIBRARY_NAME, Artifact, open_artifact
 from vitq.compiler.support.embedded import EMBEDDED_MODEL
+from vitq.compiler.support.folders import resource
 from vitq.compiler.support.runtime_libs import runtime_files
 from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.table import Target
@@ -36,7 +37,7 @@ from vitq.numerics.files import replaced_folder
 
 logger = logging.getLogger(__name__)
 
-PACKAGE = Path(__file__).resolve().parent.parent / "gpu_kit"
+PACKAGE = resource("vitq.compiler", "gpu_kit")
 KIT_NAME, TASKS_NAME = "kit.json", "tasks.json"
 VITQ, UNTUNED = "vitq-int8", "vitq-int8-untuned"
 

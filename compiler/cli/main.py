@@ -97,7 +97,10 @@ def tune(
     minutes: Annotated[float | None, typer.Option(help="how long to search")] = None,
     threads: Annotated[int, typer.Option(help="threads of a kernel")] = 1,
     log: Annotated[
-        Path | None, typer.Option(help="folder of the records; the shipped one if absent")
+        Path | None,
+        typer.Option(
+            help="folder of the records; a checkout's tuning_logs, or the user's, if absent"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="of the search")] = 0,
     prune: Annotated[bool, typer.Option("--prune", help="keep only the best records")] = False,

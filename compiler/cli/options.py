@@ -64,7 +64,8 @@ Plot = Annotated[Path | None, typer.Option(help="picture to write: .png, .svg or
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Untuned = Annotated[bool, typer.Option("--untuned", help="every kernel's default schedule")]
 TuningLog = Annotated[
-    Path | None, typer.Option(help="folder of tuning records; the shipped one if absent")
+    Path | None,
+    typer.Option(help="folder of tuning records; the user's or the shipped one if absent"),
 ]
 TrackerAddress = Annotated[
     str | None,

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from vitq.compiler.nvidia.places import nvidia_packages
-from vitq.compiler.support.runtime_libs import cache_folder
+from vitq.compiler.support.folders import cache_folder, resource
 from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.gpus import ARCHITECTURES, Gpu
 from vitq.compiler.target.tools import find_compiler
@@ -20,7 +20,7 @@ from vitq.numerics.errors import VitqError
 
 DRIVER = "libcuda.so.1"
 RUNTIME = "libcudart.so.13"
-STUB_SOURCE = Path(__file__).parent / "native" / "libcuda_stub.c"
+STUB_SOURCE = resource("vitq.compiler.nvidia", "native/libcuda_stub.c")
 CREATE = "ffi.Module.create.cuda"
 ATTRIBUTE_MAJOR, ATTRIBUTE_MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""

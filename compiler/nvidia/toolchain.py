@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vitq.compiler.nvidia import nvrtc
 from vitq.compiler.nvidia.places import find_tool
-from vitq.compiler.support.runtime_libs import cache_folder
+from vitq.compiler.support.folders import cache_folder
 from vitq.compiler.target.gpus import SPECIFIC
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically

@@ -33,7 +33,8 @@ class TuneOptions:
             neither this nor `minutes` is given.
         minutes: of searching; the last batch may take some seconds more.
         threads: that a kernel runs on.
-        log: folder of the log; None for the target's shipped one.
+        log: folder of the log; None for the checkout's own, or the user's where the
+            package is installed (`compiler.tuning.places`).
         seed: of the search.
         prune: keep only the best records of each task in the log.
         tracker: of the devices to measure on; None for this machine.
@@ -175,10 +176,10 @@ def _import(tasks: list[Any], target: Target, options: TuneOptions, path: Path) 
     """Log a kit's results, and tell what the log then says of each task."""
     from vitq.compiler.tuning.log import read_log
     from vitq.compiler.tuning.offline import import_results
-    from vitq.compiler.tuning.places import shipped_log
+    from vitq.compiler.tuning.places import begin_own_log
 
     started = time.monotonic()
-    log = options.log or shipped_log(target)
+    log = options.log or begin_own_log(target)
     count = import_results(path, tasks, target, log, options.prune)
     entries = read_log(log)
     results = tuple(_summary(task, entries.get(task.text, [])) for task in tasks)
@@ -230,13 +231,13 @@ def require_measurable(target: Target) -> None:
 def tune_tasks(tasks: list[Any], target: Target, options: TuneOptions) -> TuneResult:
     """Tune given tasks (`compiler.tuning.workload.extract`)."""
     from vitq.compiler.tuning.log import prune, writing
-    from vitq.compiler.tuning.places import shipped_log
+    from vitq.compiler.tuning.places import begin_own_log
     from vitq.compiler.tuning.progress import Progress
     from vitq.compiler.tuning.search import confirm, measure_defaults, search
     from vitq.compiler.tuning.session import Session
 
     started = time.monotonic()
-    log = options.log or shipped_log(target)
+    log = options.log or begin_own_log(target)
     limits = _limits(options, len(tasks), started)
     times, processor, bench = _where(target, options, limits)
     predicted = bench is None and not can_run_here(target)

@@ -20,12 +20,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from vitq.compiler.support.folders import ROOT
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[2]
 LIBRARY_NAME = "model.so"
 METADATA_NAME = "metadata.json"
 GOLDEN_NAME = "golden.npz"

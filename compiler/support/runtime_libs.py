@@ -6,7 +6,6 @@ from that architecture's wheels of the same versions, fetched once by pip into a
 """
 
 import logging
-import os
 import platform
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from vitq.compiler.support.artifacts import file_hash, read_json, write_json
+from vitq.compiler.support.folders import cache_folder
 from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
@@ -78,12 +78,6 @@ def include_folder() -> Path:
 
 def _site_packages() -> Path:
     return Path(str(distribution("apache-tvm-ffi").locate_file("")))
-
-
-def cache_folder() -> Path:
-    """Where fetched libraries are kept."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "vitq"
 
 
 def _cached(architecture: str, cuda: bool) -> Path:

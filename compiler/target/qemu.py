@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vitq.compiler.support.folders import resource
 from vitq.compiler.target.table import Emulation, Target
 from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
 
-NATIVE = Path(__file__).parent / "native"
+NATIVE = resource("vitq.compiler.target", "native")
 EMULATOR = "qemu-aarch64"
 EMULATOR_PACKAGE = "qemu-user"
 SYSTEM_ROOT = Path("/usr/aarch64-linux-gnu")

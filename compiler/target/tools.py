@@ -1,7 +1,6 @@
 """The system's tools: compilers, strip, ssh. A failure is one line."""
 
 import importlib.util
-import os
 import platform
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitq.compiler.support.folders import cache_folder
 from vitq.compiler.target.table import Cross, Target
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
@@ -122,8 +122,7 @@ def _find_cross_compiler(name: str, cross: Cross) -> str:
 
 def _zig_compiler(cross: Cross) -> Path:
     """An executable that starts zig for the target, because linkers are called by one name."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitq"
-    path = folder / f"zig-{cross.zig}-c++"
+    path = cache_folder() / f"zig-{cross.zig}-c++"
     command = f'#!/bin/sh\nexec "{sys.executable}" -m ziglang c++ -target {cross.zig} "$@"\n'
     if not path.is_file() or path.read_text() != command:
         write_atomically(path, command)

@@ -24,7 +24,7 @@ from vitq.compiler.support.artifacts import fingerprint, read_json, write_json
 from vitq.compiler.support.compat import TVM_VERSION
 from vitq.compiler.target.host import host_cpu
 from vitq.compiler.target.table import Target
-from vitq.compiler.tuning.places import RECORDS, entry_name, is_log, shipped_log
+from vitq.compiler.tuning.places import RECORDS, entry_name, is_log, known_log, nearest_log
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 
@@ -131,11 +131,9 @@ def find_log(target: Target, tuned: bool, given: Path | None) -> Path | None:
     """
     if not tuned:
         return None
-    folder = given or shipped_log(target)
+    folder = given or known_log(target)
     if given is not None and not is_log(given):
         raise VitqError(f"{given} is no tuning log: run tune first, or leave --tuning-log out")
-    from vitq.compiler.tuning.places import nearest_log
-
     if given is None and not is_log(folder) and (nearest := nearest_log(target)):
         logger.info("schedules: no log for %s, %s is the nearest", entry_name(target), nearest)
         return nearest

@@ -1,11 +1,15 @@
 """Where the logs of tuned kernels lie."""
 
+import logging
+import shutil
 from pathlib import Path
 
-from vitq.compiler.support.artifacts import ROOT
+from vitq.compiler.support.folders import data_folder, is_checkout, resource
 from vitq.compiler.target.table import Target
 
-LOGS = ROOT / "tuning_logs"
+logger = logging.getLogger(__name__)
+
+LOGS = resource("vitq", "tuning_logs")
 RECORDS = "database_tuning_record.json"
 GPU_PREFIX = "cuda-"
 """Of the folders of GPUs' logs."""
@@ -23,6 +27,34 @@ def shipped_log(target: Target) -> Path:
     return LOGS / entry_name(target)
 
 
+def own_log(target: Target) -> Path:
+    """The folder that ``tune`` writes to: a checkout's own, else one of the user's."""
+    return shipped_log(target) if is_checkout() else _own_logs() / entry_name(target)
+
+
+def begin_own_log(target: Target) -> Path:
+    """Make sure that the user's log begins with what the shipped one knows.
+
+    Returns:
+        `own_log`.
+    """
+    own, shipped = own_log(target), shipped_log(target)
+    if not is_log(own) and own != shipped and is_log(shipped):
+        shutil.copytree(shipped, own, dirs_exist_ok=True)
+        logger.info("tune: %s begins with the shipped log's records", own)
+    return own
+
+
+def known_log(target: Target) -> Path:
+    """The folder that ``compile`` reads: the user's where there is one, else the shipped one."""
+    own = own_log(target)
+    return own if is_log(own) else shipped_log(target)
+
+
+def _own_logs() -> Path:
+    return data_folder() / "tuning_logs"
+
+
 def is_log(folder: Path) -> bool:
     """Whether there is anything to read."""
     return (folder / RECORDS).is_file()
@@ -36,7 +68,8 @@ def nearest_log(target: Target) -> Path | None:
     if target.gpu is None:
         return None
     prefix = f"{GPU_PREFIX}sm_"
-    found = [folder for folder in LOGS.glob(f"{prefix}*") if is_log(folder)]
+    roots = (LOGS,) if is_checkout() else (_own_logs(), LOGS)
+    found = [folder for root in roots for folder in root.glob(f"{prefix}*") if is_log(folder)]
     wanted = int(target.gpu.newest.removeprefix("sm_"))
 
     def distance(folder: Path) -> int:

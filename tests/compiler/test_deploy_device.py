@@ -20,7 +20,8 @@ from vitq.compiler.deploy.device import send
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.support import runtime_libs
 from vitq.compiler.support.artifacts import Artifact
-from vitq.compiler.support.runtime_libs import LIBRARIES, cache_folder, runtime_files
+from vitq.compiler.support.folders import cache_folder
+from vitq.compiler.support.runtime_libs import LIBRARIES, runtime_files
 from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.qemu import EMULATOR, SYSTEM_ROOT, why_not
 from vitq.numerics.arrays import UInt8Array

@@ -83,7 +83,7 @@ def test_a_folder_that_is_no_log_is_refused(tmp_path: Path) -> None:
 def test_one_process_writes_at_a_time(folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from vitq.compiler.target.table import get_target\n"
+        "from vitq.compiler.target.choice import get_target\n"
         "from vitq.compiler.tuning.log import writing\n"
         "with writing(Path(sys.argv[1]), get_target('cpu')): pass"
     )
