@@ -15,6 +15,7 @@
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
 # make tune|verify|benchmark TARGET=rpi5 TRACKER=host:port KEY=rpi5   on devices that run vitq-serve
 # make test                 lint, types, import contracts, tests
+# make docs                 the site, in build/site; first the generated tables of README and docs
 # make kit BATCH=1,8 CANDIDATES=24 KIT=kit ALL=1   for a GPU machine without TVM: cd kit && python3 -m gpu_kit
 # make tune TARGET=cpu TRIALS=500 (or MINUTES=10) TUNING_LOG=folder THREADS=1 PRUNE=1
 #                           search for faster kernels; compile uses what it finds (UNTUNED=1: not)
@@ -90,7 +91,7 @@ IN_ARTIFACT = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS)) &&
 IN_LIBRARY = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)) &&
 
 .DELETE_ON_ERROR:
-.PHONY: compile quantize sensitivity compare-methods export tune kit verify evaluate run inspect deploy test benchmark setup clean help
+.PHONY: compile quantize sensitivity compare-methods export tune kit verify evaluate run inspect deploy test docs benchmark setup clean help
 
 compile: $(READY)
 	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
@@ -149,6 +150,14 @@ test: $(READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m pytest -n auto
+
+docs: $(VENV)/.docs
+	$(VENV)/bin/python -m docs.tools.results
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
+$(VENV)/.docs: $(READY)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
 
 setup: $(READY)
 
