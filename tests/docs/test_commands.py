@@ -7,8 +7,8 @@ import pytest
 from docs.tools.commands import command_parsers
 from tests.docs.pages import ROOT, Command, commands
 from vitq.compiler.deploy.bundle import FLAVOURS
+from vitq.compiler.target.choice import target_names
 from vitq.compiler.target.gpus import ARCHITECTURES
-from vitq.compiler.target.table import target_names
 from vitq.quantization.plan.methods import METHODS
 from vitq.quantization.plan.recipe import Recipe
 
