@@ -18,6 +18,7 @@ from vitq.compiler.benchmark.prepare import Task, calibration_batches, pictures
 from vitq.compiler.benchmark.rounds import Key, Worker, run_rounds, runs_for, summarize
 from vitq.compiler.cli import benchmark_report as show
 from vitq.compiler.cli import main as cli
+from vitq.compiler.support import extras
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.target.table import CPU_TARGETS, Target
 from vitq.numerics.errors import VitqError
@@ -274,7 +275,7 @@ def test_bad_inputs_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(machine, "installed", lambda package: None)
+    monkeypatch.setattr(extras, "installed", lambda package: None)
     folder = str(artifact.folder)
     cases = {
         "no artifact": ([str(tmp_path)], "no artifact"),
@@ -307,7 +308,7 @@ def test_json_has_few_digits() -> None:
 
 
 def test_a_picture_needs_a_known_suffix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "installed", lambda package: "1")
+    monkeypatch.setattr(extras, "installed", lambda package: "1")
     request = show.BenchmarkRequest(
         None, "1", "1", None, 1, False, None, Path("a.bmp"), None, False
     )
