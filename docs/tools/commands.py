@@ -33,7 +33,7 @@ def _rows(parser: Any) -> list[list[str]]:
         else:
             name = ", ".join(f"`{option}`" for option in parameter.opts)
         needed = "needed" if parameter.required else _default(parameter)
-        rows.append([name, needed, escaped(parameter.help or "")])
+        rows.append([name, needed, escaped(parameter.help or "").replace("|", "\\|")])
     return rows
 
 

@@ -48,7 +48,7 @@ class Box:
     strong: bool = False
 
 
-WIDTH, HEIGHT = 150, 78
+WIDTH, HEIGHT = 164, 78
 BOXES = {
     "model": Box(16, 40, "PyTorch ViT", ("torch.export",)),
     "pictures": Box(16, 160, "a few pictures", ("or none",)),

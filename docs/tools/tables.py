@@ -81,11 +81,17 @@ def milliseconds(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:.0f}"
 
 
+BOLD = re.compile(r"\*\*([A-Z][^*`]*)\*\*")
+CODE = re.compile(r"(``[^`]+``|`[^`]+`)")
+
+
 def escaped(text: str) -> str:
-    """Keep Markdown from reading formulas as emphasis, outside of code."""
-    parts = re.split(r"(``[^`]+``|`[^`]+`)", text)
-    marked = [
-        part.replace("``", "`") if part.startswith("`") else re.sub(r"([*_<\[\]|])", r"\\\1", part)
-        for part in parts
-    ]
+    """Keep Markdown from reading formulas as emphasis, links or tags, outside of code."""
+    marked = []
+    for part in CODE.split(text):
+        if part.startswith("`"):
+            marked.append(part.replace("``", "`"))
+            continue
+        plain = re.sub(r"([*_\[\]])", r"\\\1", BOLD.sub("\0\\1\0", part)).replace("<", "&lt;")
+        marked.append(re.sub("\0(.*?)\0", r"**\1**", plain, flags=re.DOTALL))
     return "".join(marked)
