@@ -8,25 +8,28 @@ code again, and is stored as JSON and safetensors (`quantization.graph.artifact`
 
 Operators (`OpKind`), with x the first input:
 
-    input            pixels (N, C, H, W); real value in [0, 1]
-    constant         params value
-    expand           constant, repeated along the batch axis
-    conv2d           x (N, C, H, W), params weight (O, C, P, P), bias (O,); stride = kernel, no
-    padding linear           x (..., K), params weight (O, K), bias (O,)
-    matmul           a (..., M, K), b (..., K, N)
-    add              a, b (broadcastable to a)
-    scale            x * attrs.factor (> 0)
-    channel_scale    x * params value along the last axis (LayerScale; folded away before
-    quantizing) layer_norm       over the last axis; params gamma, beta; attrs eps
-    softmax          over the last axis
-    exp              exp(x - max(x)) over the last axis; attrs log_steps, log_levels, log_zero where
-                     its codes are logarithmic (`quantization.plan.attention_codes`)
-    normalized_matmul  (p @ v) / sum(p) over p's last axis
-    gelu             attrs approximate: none or tanh; twin_shift, twin_split where its quantizer has
-                     two ranges (`quantization.plan.twin_ranges`)
-    mean             over attrs.axis (dropped)
-    reshape, permute, select, slice, concat    layout
-    requantize       x at other parameters (Node.out)
+    | operator | meaning |
+    |---|---|
+    | input | pixels (N, C, H, W); real value in [0, 1] |
+    | constant | params value |
+    | expand | constant, repeated along the batch axis |
+    | conv2d | x (N, C, H, W), params weight (O, C, P, P), bias (O,); stride = kernel, unpadded |
+    | linear | x (..., K), params weight (O, K), bias (O,) |
+    | matmul | a (..., M, K), b (..., K, N) |
+    | add | a, b (broadcastable to a) |
+    | scale | x * attrs.factor (> 0) |
+    | channel_scale | x * params value, last axis (LayerScale; folded before quantizing) |
+    | layer_norm | over the last axis; params gamma, beta; attrs eps |
+    | softmax | over the last axis |
+    | exp | exp(x - max(x)) over the last axis; attrs for log codes: [1] |
+    | normalized_matmul | (p @ v) / sum(p) over p's last axis |
+    | gelu | attrs approximate: none or tanh; attrs for twin ranges: [2] |
+    | mean | over attrs.axis (dropped) |
+    | reshape, permute, select, slice, concat | layout |
+    | requantize | x at other parameters (Node.out) |
+
+    [1] log_steps, log_levels, log_zero (`quantization.plan.attention_codes`)
+    [2] twin_shift, twin_split (`quantization.plan.twin_ranges`)
 """
 
 from collections.abc import Iterator
