@@ -20,7 +20,7 @@
 # make tune TARGET=cpu TRIALS=500 (or MINUTES=10) TUNING_LOG=folder THREADS=1 PRUNE=1
 #                           search for faster kernels; compile uses what it finds (UNTUNED=1: not)
 # make benchmark            beside other runtimes; BATCH=1,8,32 THREADS=1,2 PROFILE=1 SCALING=224,304,384
-#                           PLOT=bars.png ROOFLINE=roofline.png JSON=out.json; see benchmarks/README.md
+#                           PLOT=bars.png ROOFLINE=roofline.png JSON=out.json; see docs/guide/tuning.md
 #                           BESIDE="folder folder": libraries of further artifacts take part
 
 PYTHON ?= python3

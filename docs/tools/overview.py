@@ -60,9 +60,9 @@ def speed() -> str:
         label = "NVIDIA H200" + (f", {batch} pictures" if batch > 1 else "")
         rows.append([label, own, theirs])
     rows.append(list(UNTIMED))
-    own = row_of("arm-instructions", what="one picture, vitq")
-    theirs = row_of("arm-instructions", what="one picture, onnxruntime, the same QDQ file")
+    ours = row_of("arm-instructions", what="one picture, vitq")
+    same = row_of("arm-instructions", what="one picture, onnxruntime, the same QDQ file")
     for key, name in (("rpi5", "Raspberry Pi 5"), ("rpi4", "Raspberry Pi 4")):
-        rows.append([f"{name}, emulated: instructions, not a time", f"{own[key]} million",
-                     f"onnxruntime, the same QDQ file {theirs[key]} million"])  # fmt: skip
+        rows.append([f"{name}, emulated: instructions, not a time", f"{ours[key]} million",
+                     f"onnxruntime, the same QDQ file {same[key]} million"])  # fmt: skip
     return markdown(["DeiT-Tiny, one picture", "vitq int8, ms", "beside it, ms"], rows)

@@ -68,6 +68,7 @@ ARROWS = (
 
 
 def _arrow(start: Box, end: Box) -> str:
+    points: tuple[float, float, float, float]
     if start.x == end.x:
         points = (start.x + WIDTH / 2, start.y + HEIGHT, end.x + WIDTH / 2, end.y - 4)
     elif start.x < end.x:
