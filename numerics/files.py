@@ -14,6 +14,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Args:
         path: the final name; its folder is made if needed.
         content: bytes, or text for UTF-8.
+
+    Raises:
+        OSError: it cannot be written; named is `path`, and nothing of it is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
@@ -21,6 +24,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

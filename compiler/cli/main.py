@@ -8,14 +8,25 @@ its traceback.
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
 from vitq.compiler.cli import gpu as cli_gpu
 from vitq.compiler.cli import options as opt
 from vitq.compiler.cli import quantizing as cli_quantize
+from vitq.compiler.cli.ending import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    MISTAKE,
+    OUTPUT,
+    Interrupts,
+    Output,
+    describe,
+    is_reader_gone,
+)
 from vitq.compiler.cli.report import print_artifact, print_checks
 from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
@@ -28,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-INTERRUPTED = 130
+logger = logging.getLogger(__name__)
 
 
 @app.callback()
@@ -324,24 +335,62 @@ def build(
 
 
 def main() -> None:
-    """Entry point: user errors become one line and exit code 2."""
-    try:
-        code = app(standalone_mode=False)
-    except VitqError as error:
-        line = " ".join(str(error).split())
-        typer.echo(f"vitq: {line}", err=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except Exception as error:
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        show()  # the parser's own usage errors
-        sys.exit(getattr(error, "exit_code", 2))
-    if code == INTERRUPTED:  # typer returns it for Ctrl-C
+    """Entry point: whatever ends the program, it is one line and a fixed exit code."""
+    with Interrupts() as interrupts:
+        try:
+            code = _run()
+        except BaseException as error:
+            interrupted = interrupts.received or isinstance(error, KeyboardInterrupt)
+            code = INTERRUPTED if interrupted else _report(error)
+    if interrupts.received or code == INTERRUPTED:
         typer.echo("vitq: interrupted; nothing half-written is left", err=True)
-    sys.exit(code or 0)
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Parse and run; typer's own runner takes every broken pipe for its output's.
+
+    Returns:
+        The exit code.
+    """
+    command = typer.main.get_command(app)
+    output = Output(sys.stdout)
+    try:
+        with redirect_stdout(cast(TextIO, output)):
+            with command.make_context("vitq", sys.argv[1:]) as context:
+                command.invoke(context)
+            output.flush()
+    except typer.Exit as stop:
+        return stop.exit_code
+    except OSError as error:
+        if error.filename == OUTPUT:
+            output.abandon()
+        raise
+    return 0
+
+
+def _report(error: BaseException) -> int:
+    """Say what went wrong.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BaseException: it is nothing that a user can mend.
+    """
+    if is_reader_gone(error):
+        return BROKEN_PIPE
+    if isinstance(error, VitqError | OSError):
+        line = describe(error) if isinstance(error, OSError) else " ".join(str(error).split())
+        logger.debug("vitq: where it happened", exc_info=error)
+        typer.echo(f"vitq: {line}", err=True)
+        return MISTAKE
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show()  # the parser's own usage errors
+    return int(getattr(error, "exit_code", MISTAKE))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
+
+LINKER_FAILED = re.compile(r"(error|failed|cannot [a-z]+)\b.*: .")
 
 
 def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> list[str]:
@@ -49,15 +52,27 @@ def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> l
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build.") as folder:
         temporary = Path(folder).resolve() / path.name
-        executable.export_library(
-            str(temporary), cc=find_compiler(target), options=["-Wl,--strip-debug"]
-        )
+        _link(executable, temporary, find_compiler(target))
         if target.gpu is not None:
             from vitq.compiler.nvidia.build import require_machine_code
 
             require_machine_code(temporary, target.gpu)
         os.replace(temporary, path)
     return kernel_calls(executable.as_text())
+
+
+def _link(executable: Any, path: Path, compiler: str) -> None:
+    """Write the shared library.
+
+    Raises:
+        VitqError: the compiler fails (for want of space, say), or there is no room for its input.
+    """
+    try:
+        executable.export_library(str(path), cc=compiler, options=["-Wl,--strip-debug"])
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        known = next((line for line in lines if LINKER_FAILED.search(line)), lines[0])
+        raise VitqError(f"{path.name} cannot be linked: {known}") from error
 
 
 class Library:

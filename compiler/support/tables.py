@@ -20,4 +20,7 @@ def print_table(head: list[str], rows: list[list[str]], title: str) -> None:
     table = Table(*head, title=title or None, title_justify="left")
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    with console.capture() as capture:  # rich would end the program where nobody reads it
+        console.print(table)
+    sys.stdout.write(capture.get())
