@@ -6,8 +6,12 @@ we deviate, the ranges and the error bound:
 
     dyadic         multiplier / 2**shift; requantize with one HALF_UP rounding
     qparams        scale, zero point, bounds; quantize and dequantize (host side only)
+    requantize     a change of scale, one rounding
     matmul         exact products, accumulator bounds
+    linear         linear layers and the patch embedding
+    pooling        mean over tokens
     add            residual addition, one rounding
+    attention      queries, keys and values of a layer, its whole attention
     exp2           2**-f by a cubic in 16 bits
     shiftmax       softmax; codes with deferred normalization
     log_codes      attention weights on a logarithmic grid
@@ -16,5 +20,8 @@ we deviate, the ranges and the error bound:
     twin           a quantizer with a fine and a coarse range (after GELU)
     int_layernorm  LayerNorm with an exact integer square root
     ivit           the published forms of I-ViT, for models trained with them
+    families       what the two families of nonlinear operators can do
+    nonlinear      softmax and GELU of a family
+    table          one code for each code (pixels: for each channel)
     rounding       the named roundings
 """

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vitq.numerics.arrays import IntArray
+from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.dyadic import ACC_LIMIT
 
 FLOAT32_EXACT = 2**24
@@ -31,6 +31,22 @@ def int_matmul(a: IntArray, b: IntArray) -> IntArray:
         raise ValueError(f"a product that may reach {bound} is not exact in float64")
     dtype = np.float32 if bound <= FLOAT32_EXACT else np.float64
     return (a.astype(dtype) @ b.astype(dtype)).astype(np.int64)
+
+
+def product_scale(a_scale: FloatArray | float, b_scale: FloatArray | float) -> FloatArray:
+    """The real value of one step of a product, or of codes that a constant multiplies.
+
+    Every multiplication of two scales runs through this function, in float64 and in this order, so
+    that reference and passes cannot differ in the last bit of a factor.
+
+    Args:
+        a_scale: of the left operand; of the input, where the other is a weight.
+        b_scale: of the right operand, broadcastable; or the constant.
+
+    Returns:
+        ``a_scale * b_scale`` in float64.
+    """
+    return np.asarray(np.asarray(a_scale, np.float64) * np.asarray(b_scale, np.float64))
 
 
 def _magnitude(x: IntArray) -> int:

@@ -49,6 +49,10 @@ WIDE_LIMIT = (16 << LOG2_FRACTION_BITS) - 1
 
 NORM_BITS = 31
 
+SMALLEST_WIDE_SUM = ONE
+SMALLEST_CODE_SUM = CODE_MAX
+"""A row's sum is at least its largest weight."""
+
 
 class ShiftmaxParams(NamedTuple):
     """Dyadic ``sigma * log2(e) * 2**12``, in the order in which a kernel reads it (int64 each)."""
@@ -174,6 +178,22 @@ def normalize_params(factor: float, smallest_sum: int, out: QuantParams) -> Norm
     return NormalizeParams(numerator, shift, int(out.zero_point), out.qmin, out.qmax)
 
 
+def normalized_matmul_params(value_scale: float, out: QuantParams) -> NormalizeParams:
+    """Integers that divide attention's second product by the row sums of its codes.
+
+    Args:
+        value_scale: real value of one step of V, > 0. The codes' own scale cancels.
+        out: the output's parameters, per tensor.
+
+    Returns:
+        The integers of `normalized_matmul`.
+
+    Raises:
+        RangeError: if the scales' quotient is not a positive finite number, or too large.
+    """
+    return normalize_params(float(value_scale) / float(out.scale), SMALLEST_CODE_SUM, out)
+
+
 def _exponents(x: IntArray, multiplier: int, shift: int, limit: int) -> IntArray:
     """Distances from the row's maximum in grid steps, along the last axis."""
     x = x.astype(np.int64)
@@ -223,7 +243,7 @@ def shiftmax(x: IntArray, p: ShiftmaxParams, norm: NormalizeParams) -> IntArray:
     Args:
         x: (..., N) integer scores within +-SCORE_LIMIT, N <= 2**16.
         p: the integers from `shiftmax_params`.
-        norm: `normalize_params` with factor 1 / output scale and smallest sum ONE.
+        norm: from `numerics.nonlinear.softmax_params`.
 
     Returns:
         (..., N) int64 in [qmin, qmax].
@@ -258,7 +278,7 @@ def normalized_matmul(
         codes: (..., M, N) from `shiftmax_codes`.
         value: (..., N, D) int8 codes of V.
         value_zero_point: of V.
-        p: `normalize_params` with factor V's scale / output scale and smallest sum 255.
+        p: the integers from `normalized_matmul_params`.
 
     Returns:
         (..., M, D) int64 in [qmin, qmax].
@@ -266,7 +286,3 @@ def normalized_matmul(
     acc = int_matmul(codes, value.astype(np.int64) - value_zero_point)
     total = codes.astype(np.int64).sum(axis=-1, keepdims=True)
     return normalize(acc, total, p)
-
-
-SMALLEST_WIDE_SUM = ONE
-SMALLEST_CODE_SUM = CODE_MAX

@@ -6,8 +6,9 @@ from pathlib import Path
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
 from vitq.quantization.plan.methods import get_method
-from vitq.quantization.plan.recipe import Nonlinear, Recipe
+from vitq.quantization.plan.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class QuantizeOptions:
         calib_count: how many calibration pictures.
         recipe: widths, as ``w8a8``; see `quantization.plan.recipe`.
         method: see `quantization.plan.methods`.
-        nonlinear: ``vitq`` or ``ivit``.
+        nonlinear: the family of integer Softmax and GELU; its name will do.
         image_size: overrides the model's own.
         mean: overrides the model's own normalization.
         std: likewise.
@@ -42,7 +43,7 @@ class QuantizeOptions:
     calib_count: int = 32
     recipe: str = "w8a8"
     method: str = "repq"
-    nonlinear: Nonlinear = "vitq"
+    nonlinear: Nonlinear = Nonlinear.VITQ
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -54,6 +55,7 @@ class QuantizeOptions:
     def __post_init__(self) -> None:
         """Refuse what can be refused without loading anything."""
         get_method(self.method)
+        object.__setattr__(self, "nonlinear", Nonlinear.parse(self.nonlinear))
         Recipe.parse(self.recipe, self.nonlinear)
         if self.calib_count < 1:
             raise VitqError(f"the number of calibration pictures is {self.calib_count}: give >= 1")
@@ -73,7 +75,7 @@ class QuantizeOptions:
 
     def artifact_of(self, recipe: str) -> Artifact:
         """Where the result of a recipe of that name goes, which need not be made yet."""
-        suffix = "" if self.nonlinear == "vitq" else f"-{self.nonlinear}"
+        suffix = "" if self.nonlinear is Nonlinear.VITQ else f"-{self.nonlinear}"
         name = self.model.replace(":", ".")
         return Artifact(self.artifacts / name / f"{recipe}-{self.method}{suffix}")
 

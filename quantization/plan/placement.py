@@ -94,12 +94,12 @@ def _required_bits(
     """Width that a reader wants of one input; None where it takes what comes."""
     if node.op in PRODUCTS:
         return widths[node.name].activation_bits
-    if node.op is OpKind.GELU and recipe.nonlinear == "ivit":
+    if node.op is OpKind.GELU and not recipe.nonlinear.reads_residual_codes:
         return recipe.activation_bits
     if node.op in _READS_RESIDUAL:
         return recipe.residual_bits
     if node.op in (OpKind.EXP, OpKind.SOFTMAX):
-        if recipe.nonlinear == "ivit":
+        if not recipe.nonlinear.reads_residual_codes:
             return recipe.activation_bits
         source = graph.nodes[_origin(graph, node.inputs[0])]
         return None if source.op is OpKind.MATMUL else recipe.residual_bits

@@ -10,11 +10,11 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
 
-Nonlinear = Literal["vitq", "ivit"]
 ENDS_BITS = 8
 _NAME = re.compile(r"w(\d+)a(\d+)(?:-first(\d+))?(?:-last(\d+))?")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -55,7 +55,7 @@ class Recipe:
     weight_bits: int = 8
     activation_bits: int = 8
     residual_bits: int = 16
-    nonlinear: Nonlinear = "vitq"
+    nonlinear: Nonlinear = Nonlinear.VITQ
     first_bits: int = ENDS_BITS
     last_bits: int = ENDS_BITS
     layers: tuple[LayerBits, ...] = ()
@@ -72,13 +72,12 @@ class Recipe:
                 raise VitqError(f"{name} is {value}: choose 2 to 8")
         if not 8 <= self.residual_bits <= 16:
             raise VitqError(f"residual_bits is {self.residual_bits}: choose 8 to 16")
-        if self.nonlinear not in ("vitq", "ivit"):
-            raise VitqError(f"nonlinear is {self.nonlinear!r}: choose vitq or ivit")
+        object.__setattr__(self, "nonlinear", Nonlinear.parse(self.nonlinear))
         if self.label and not _LABEL.fullmatch(self.label):
             raise VitqError(f"a recipe called {self.label!r}: use letters, digits, '.', '_', '-'")
 
     @classmethod
-    def parse(cls, name: str, nonlinear: Nonlinear = "vitq") -> "Recipe":
+    def parse(cls, name: str, nonlinear: Nonlinear = Nonlinear.VITQ) -> "Recipe":
         """Read a name such as ``w8a8`` or ``w4a4-first4``, or a file ``NAME.json``."""
         if name.endswith(".json"):
             return cls._load(Path(name), nonlinear)

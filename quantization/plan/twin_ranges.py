@@ -7,6 +7,7 @@
 from vitq.numerics.errors import VitqError
 from vitq.numerics.twin import Twin, check_twin
 from vitq.quantization.graph.graph import Node, OpKind
+from vitq.quantization.plan.nonlinear import family_of
 
 
 def twin_of(node: Node) -> Twin | None:
@@ -17,7 +18,7 @@ def twin_of(node: Node) -> Twin | None:
     """
     if "twin_shift" not in node.attrs:
         return None
-    if node.op is not OpKind.GELU or node.attrs.get("nonlinear") == "ivit" or node.out is None:
+    if node.op is not OpKind.GELU or not family_of(node).has_twin_gelu or node.out is None:
         raise VitqError(f"{node.name}: twin ranges are for the quantizer of a ShiftGELU")
     split = node.attrs.get("twin_split", int(node.out.zero_point))
     twin = Twin(int(split), int(node.attrs["twin_shift"]))

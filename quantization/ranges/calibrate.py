@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
 from vitq.numerics.ivit import CODE_SCALE as IVIT_CODE_SCALE
 from vitq.numerics.qparams import QScheme, QuantParams
 from vitq.quantization.graph.graph import Graph, Node, OpKind
@@ -26,6 +27,7 @@ from vitq.quantization.graph.rewrites import (
 )
 from vitq.quantization.plan.attention_codes import WIDEST_BITS, use_codes
 from vitq.quantization.plan.methods import Method, Search
+from vitq.quantization.plan.nonlinear import mark_family
 from vitq.quantization.plan.placement import Placement, Role, place_quantizers
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.plan.widths import PRODUCTS, LayerBits, layer_widths
@@ -93,10 +95,10 @@ def quantize_graph(
     fold_normalization(graph, mean, std)
     fold_channel_scales(graph)
     select_tokens_early(graph)
-    if recipe.nonlinear == "vitq":
+    if recipe.nonlinear.defers_normalization:
         defer_softmax_normalization(graph)
-    else:
-        _mark_nonlinear(graph, recipe.nonlinear)
+    if recipe.nonlinear is not Nonlinear.VITQ:
+        mark_family(graph, recipe.nonlinear)
     use_codes(graph, method.attention, recipe, method.log_zero, WIDEST_BITS)
     placement = place_quantizers(graph, recipe)
     observers = observe(graph, placement, pixels, progress, method)
@@ -112,13 +114,6 @@ def quantize_graph(
     _settle_dead_branches(graph, observers)
     graph.remove_dead()
     return graph
-
-
-def _mark_nonlinear(graph: Graph, nonlinear: str) -> None:
-    """Say on each softmax and GELU which integer form is meant, for the reference."""
-    for node in graph:
-        if node.op in (OpKind.SOFTMAX, OpKind.GELU):
-            node.attrs["nonlinear"] = nonlinear
 
 
 def observe(

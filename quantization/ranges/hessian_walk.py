@@ -13,6 +13,7 @@ from vitq.numerics.arrays import FloatArray
 from vitq.numerics.twin_codes import ONE_RANGE, twin_choices
 from vitq.quantization.graph.graph import LAYOUT_OPS, Node, OpKind
 from vitq.quantization.plan.attention_codes import set_twin_codes, twin_codes_of
+from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.placement import Role
 from vitq.quantization.ranges.hessian_search import (
     ROUNDS,
@@ -57,8 +58,7 @@ class HessianWalk(Walk):
         """
         assert source.out is not None
         bits = self.placement.bits[source.name]
-        plain = source.attrs.get("nonlinear") == "ivit"
-        if source.op is OpKind.GELU and not plain and bits < 8:
+        if source.op is OpKind.GELU and family_of(source).has_twin_gelu and bits < 8:
             half = 2 ** (bits - 1)
             found = []
             for factor in factors():

@@ -8,6 +8,8 @@ from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own docu
 
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError
+from vitq.numerics.linear import round_bias
+from vitq.numerics.matmul import product_scale
 from vitq.numerics.qparams import PerAxis, QScheme, QuantParams, quantize
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.plan.methods import Method, WeightRounding
@@ -134,7 +136,7 @@ def round_layer(
         bias = means.produced - codes * qparams.scale.astype(np.float64)[:, None] @ means.read
     graph.set_param(node, "weight", codes.reshape(weight.shape))
     graph.qparams[node.params["weight"]] = qparams
-    _quantize_bias(graph, node, bias, x_scale * qparams.scale.astype(np.float64))
+    _quantize_bias(graph, node, bias, product_scale(x_scale, qparams.scale))
 
 
 def _second_moment(rows: torch.Tensor, weights: torch.Tensor, centred: bool) -> torch.Tensor:
@@ -146,7 +148,7 @@ def _second_moment(rows: torch.Tensor, weights: torch.Tensor, centred: bool) -> 
 
 
 def _quantize_bias(graph: Graph, node: Node, bias: FloatArray, step: FloatArray) -> None:
-    graph.set_param(node, "bias", np.rint(bias / step).astype(np.int32))
+    graph.set_param(node, "bias", round_bias(bias, step).astype(np.int32))
     graph.qparams[node.params["bias"]] = QuantParams(
         step.astype(np.float32), np.zeros(step.shape, np.int32), -INT32_MAX, INT32_MAX, PerAxis(0)
     )

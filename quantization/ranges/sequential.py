@@ -24,6 +24,7 @@ from vitq.numerics.qparams import dequantize
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.plan.attention_codes import AttentionForm
 from vitq.quantization.plan.methods import GeluRanges, Method, WeightRounding
+from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.placement import Placement, Role
 from vitq.quantization.plan.widths import LayerBits
 from vitq.quantization.ranges.attention_search import choose_codes
@@ -125,7 +126,7 @@ class Walk:
         """Search the parameters of what a product reads."""
         bits = self.placement.bits[node.name]
         values = self.sampler.values(node, value)
-        ranges = GeluRanges.ONE if node.attrs.get("nonlinear") == "ivit" else self.method.gelu
+        ranges = self.method.gelu if family_of(node).has_twin_gelu else GeluRanges.ONE
         if node.op is OpKind.GELU and ranges is not GeluRanges.ONE and bits < 8:
             found = search_twin(values, bits, twin=ranges is GeluRanges.TWIN)
             node.out = found.qparams

@@ -16,24 +16,18 @@ from threadpoolctl import threadpool_limits
 
 from vitq.numerics.add import add_params, int_add
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
-from vitq.numerics.dyadic import requantize, to_dyadic
 from vitq.numerics.errors import VitqError
 from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
-from vitq.numerics.ivit import ivit_gelu_params, ivit_shiftgelu, ivit_shiftmax, ivit_softmax_params
-from vitq.numerics.matmul import int_matmul
+from vitq.numerics.linear import accumulate, linear_sum, patch_rows
+from vitq.numerics.matmul import int_matmul, product_scale
+from vitq.numerics.nonlinear import family_gelu_params, int_gelu, int_softmax, softmax_params
+from vitq.numerics.pooling import int_mean, mean_params
 from vitq.numerics.qparams import QuantParams
-from vitq.numerics.shiftgelu import gelu_params, shiftgelu
-from vitq.numerics.shiftmax import (
-    SMALLEST_CODE_SUM,
-    SMALLEST_WIDE_SUM,
-    normalize_params,
-    normalized_matmul,
-    shiftmax,
-    shiftmax_codes,
-    shiftmax_params,
-)
+from vitq.numerics.requantize import int_requantize, requantize_params
+from vitq.numerics.shiftmax import normalized_matmul, normalized_matmul_params, shiftmax_codes
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.plan.attention_codes import exp_params
+from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.twin_ranges import twin_of
 
 
@@ -122,8 +116,8 @@ class IntegerReference:
         elif node.op in _ACCUMULATORS:
             value = _ACCUMULATORS[node.op](self.graph, node, inputs)
         elif node.op is OpKind.SCALE:
-            value = inputs[0]
-            value = IntTensor(value.codes, value.scale * node.attrs["factor"], value.zero_point)
+            x = inputs[0]
+            value = IntTensor(x.codes, product_scale(x.scale, node.attrs["factor"]), x.zero_point)
         else:
             if node.out is None:
                 raise VitqError(f"{node.name} ({node.op}) has no quantizer on its result")
@@ -144,9 +138,8 @@ def _requantize(value: IntTensor, node: Node) -> IntTensor:
     same = value.scale.ndim == 0 and float(value.scale) == float(out.scale)
     if node.op in _LAYOUT and same and value.zero_point == int(out.zero_point):
         return value
-    dyadic = to_dyadic(_distinct(value.scale) / np.float64(out.scale))
-    codes = requantize(value.centred, dyadic, int(out.zero_point), out.qmin, out.qmax)
-    return _quantized(codes, out)
+    params = requantize_params(_distinct(value.scale), value.zero_point, out)
+    return _quantized(int_requantize(value.codes, params), out)
 
 
 def _distinct(scale: FloatArray) -> FloatArray:
@@ -191,12 +184,11 @@ def _layout(node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
 
 
 def _affine(graph: Graph, node: Node, x: IntTensor, rows: IntArray) -> IntTensor:
-    """``rows @ W.T + bias`` with the zero point of x folded into the bias."""
-    weight = graph.tensor(node, "weight")
-    weight = weight.reshape(weight.shape[0], -1).astype(np.int64)
-    bias = graph.tensor(node, "bias").astype(np.int64) - x.zero_point * weight.sum(axis=1)
-    scale = x.one_scale * graph.qparams[node.params["weight"]].scale.astype(np.float64)
-    return IntTensor(int_matmul(rows, weight.T) + bias, scale)
+    """Accumulators of a layer, (..., O), with a scale for each output channel."""
+    weight, bias = graph.tensor(node, "weight"), graph.tensor(node, "bias")
+    weight_scale = graph.qparams[node.params["weight"]].scale
+    layer = linear_sum(weight, weight_scale, bias, x.one_scale, x.zero_point)
+    return IntTensor(accumulate(rows, layer), layer.scale)
 
 
 def _linear(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
@@ -205,18 +197,16 @@ def _linear(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
 
 def _conv2d(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
     """A convolution with stride = kernel: a linear layer over patches; result (N, O, H', W')."""
-    batch, channels, height, width = inputs[0].codes.shape
     patch = graph.tensor(node, "weight").shape[2]
-    rows, cols = height // patch, width // patch
-    tiles = inputs[0].codes.reshape(batch, channels, rows, patch, cols, patch)
-    tiles = tiles.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows, cols, -1)
-    acc = _affine(graph, node, inputs[0], tiles)
-    return IntTensor(acc.codes.transpose(0, 3, 1, 2), acc.scale.reshape(1, -1, 1, 1))
+    batch, _, height, width = inputs[0].codes.shape
+    acc = _affine(graph, node, inputs[0], patch_rows(inputs[0].codes, patch))
+    grid = acc.codes.reshape(batch, height // patch, width // patch, -1)
+    return IntTensor(grid.transpose(0, 3, 1, 2), acc.scale.reshape(1, -1, 1, 1))
 
 
 def _matmul(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
     a, b = inputs
-    return IntTensor(int_matmul(a.centred, b.centred), np.asarray(a.one_scale * b.one_scale))
+    return IntTensor(int_matmul(a.centred, b.centred), product_scale(a.one_scale, b.one_scale))
 
 
 _ACCUMULATORS: dict[OpKind, Callable[[Graph, Node, list[IntTensor]], IntTensor]] = {
@@ -244,34 +234,28 @@ def _exp(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) ->
 
 
 def _softmax(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
-    if node.attrs.get("nonlinear") == "ivit":
-        return ivit_shiftmax(inputs[0].centred, ivit_softmax_params(inputs[0].one_scale))
-    norm = normalize_params(1 / float(out.scale), SMALLEST_WIDE_SUM, out)
-    return shiftmax(inputs[0].codes, shiftmax_params(inputs[0].one_scale), norm)
+    params = softmax_params(family_of(node), inputs[0].one_scale, out)
+    return int_softmax(inputs[0].codes, params)
 
 
 def _normalized_matmul(
     graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams
 ) -> IntArray:
     codes, value = inputs
-    factor = value.one_scale / float(out.scale)
-    norm = normalize_params(factor, SMALLEST_CODE_SUM, out)
+    norm = normalized_matmul_params(value.one_scale, out)
     return normalized_matmul(codes.codes, value.codes, value.zero_point, norm)
 
 
 def _gelu(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
-    if node.attrs.get("nonlinear") == "ivit":
-        ivit = ivit_gelu_params(inputs[0].one_scale, inputs[0].zero_point, out)
-        return ivit_shiftgelu(inputs[0].codes, ivit)
-    params = gelu_params(inputs[0].one_scale, inputs[0].zero_point, out, twin_of(node))
-    return shiftgelu(inputs[0].codes, params)
+    x, twin = inputs[0], twin_of(node)
+    params = family_gelu_params(family_of(node), x.one_scale, x.zero_point, out, twin)
+    return int_gelu(x.codes, params)
 
 
 def _mean(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
-    axis = node.attrs["axis"]
-    acc = inputs[0].centred.sum(axis=axis)
-    dyadic = to_dyadic(inputs[0].one_scale / (inputs[0].codes.shape[axis] * float(out.scale)))
-    return requantize(acc, dyadic, int(out.zero_point), out.qmin, out.qmax)
+    x, axis = inputs[0], node.attrs["axis"]
+    params = mean_params(x.one_scale, x.zero_point, x.codes.shape[axis], out)
+    return int_mean(x.codes, params, axis)
 
 
 _QUANTIZED: dict[OpKind, Callable[[Graph, Node, list[IntTensor], QuantParams], IntArray]] = {
