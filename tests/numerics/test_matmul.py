@@ -1,6 +1,7 @@
 """Exact products and accumulator bounds against Python integers."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.matmul import fits_accumulator, int_matmul, product_bound, weight_bounds
+from vitq.numerics.matmul import (
+    fits_accumulator,
+    int_matmul,
+    product_bound,
+    product_scale,
+    weight_bounds,
+)
 
 CODE_LIMIT = 2**17 - 1
 
@@ -111,3 +118,13 @@ def test_fits_accumulator() -> None:
 def test_product_bound() -> None:
     """197 tokens of 8-bit codes."""
     assert product_bound(197, 255, 128) == 197 * 255 * 128
+
+
+def test_scales_multiply_in_float64() -> None:
+    """float32 scales are widened first: the product is exact."""
+    a, b = np.float32(0.1), np.array([0.3, 0.7], np.float32)
+    product = product_scale(a, b)
+    assert product.dtype == np.float64 and product.shape == (2,)
+    exact = [Fraction(float(a)) * Fraction(float(value)) for value in b]
+    assert [Fraction(value) for value in product.tolist()] == exact
+    assert product_scale(2.0, 0.25).shape == ()
