@@ -8,9 +8,12 @@ from tvm import IRModule
 
 from vitq.numerics import ivit
 from vitq.numerics.add import AddParams
+from vitq.numerics.attention import AttentionParams, QkvShape
 from vitq.numerics.dyadic import ACC_LIMIT
 from vitq.numerics.errors import RangeError
 from vitq.numerics.int_layernorm import MAX_CHANNELS
+from vitq.numerics.linear import GEMM_OPERANDS
+from vitq.numerics.pooling import MeanParams
 from vitq.numerics.shiftgelu import GeluParams, shiftgelu_tail
 from vitq.numerics.shiftmax import CODE_LIMIT, CODE_MAX, LOG2_FRACTION_BITS, SCORE_LIMIT, CodeParams
 from vitq.relay_passes.dialect import calls as dialect
@@ -100,14 +103,14 @@ def _normalized_matmul(call: Expr, ranges: Ranges) -> Bounds:
 
 def _attention(call: Expr, ranges: Ranges) -> Bounds:
     qkv = dialect.operands(call)[0]
-    p = dialect.AttentionParams(*dialect.scalars(call))
+    p = AttentionParams(*dialect.scalars(call))
     codes = ranges.of(qkv)
-    _, length, _, _, depth = shape_of(qkv)
-    score = depth * magnitude(codes, p.q_zero_point) * magnitude(codes, p.k_zero_point)
+    shape = QkvShape.of(shape_of(qkv))
+    score = shape.width * magnitude(codes, p.q_zero_point) * magnitude(codes, p.k_zero_point)
     return [
         ("score", -score, score, SCORE_LIMIT),
         *_exponent(p.codes),
-        *_normalized(length, magnitude(codes, p.v_zero_point)),
+        *_normalized(shape.tokens, magnitude(codes, p.v_zero_point)),
         ("row multiplier", 0, p.numerator // CODE_MAX, ACC_LIMIT),
     ]
 
@@ -187,7 +190,7 @@ def _layernorm(call: Expr, ranges: Ranges) -> Bounds:
 
 
 def _linear_add(call: Expr, ranges: Ranges) -> Bounds:
-    residual = ranges.of(dialect.operands(call)[dialect.GEMM_OPERANDS])
+    residual = ranges.of(dialect.operands(call)[GEMM_OPERANDS])
     return _gemm(call, ranges) + _sum(call, dialect.gemm_limits(call), residual)
 
 
@@ -206,7 +209,7 @@ def _sum(call: Expr, a: Interval, b: Interval) -> Bounds:
 
 def _mean(call: Expr, ranges: Ranges) -> Bounds:
     x = dialect.operands(call)[0]
-    zero_point = dialect.MeanParams(*dialect.scalars(call)).x_zero_point
+    zero_point = MeanParams(*dialect.scalars(call)).x_zero_point
     bound = shape_of(x)[1] * magnitude(ranges.of(x), zero_point)
     return [("sum", -bound, bound, ACC_LIMIT)]
 

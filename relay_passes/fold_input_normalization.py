@@ -8,7 +8,7 @@ from tvm import relax
 
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError
-from vitq.numerics.qparams import QuantParams, quantize
+from vitq.numerics.table import LEVELS, pixel_table
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import (
     Expr,
@@ -20,10 +20,9 @@ from vitq.relay_passes.expressions import (
     uses_of,
 )
 from vitq.relay_passes.reading.context import Context
-from vitq.relay_passes.reading.matching import Quantizer, read_quantize
+from vitq.relay_passes.reading.matching import read_quantize
 from vitq.relay_passes.rewriting import BindingPass
 
-LEVELS = 256
 ELEMENTWISE: dict[str, Callable[[Any, Any], Any]] = {
     "relax.add": np.add,
     "relax.subtract": np.subtract,
@@ -103,7 +102,7 @@ class FoldInputNormalization(BindingPass):
         if entry is None or quantizer is None:
             return None
         param, real = entry
-        table, qparams = _unsigned(quantizer, real)
+        table, qparams = pixel_table(real, quantizer.qparams)
         codes = ctx.emit(dialect.lut(self._pixels[param], table), "lut")
         zero_point = constant(qparams.zero_point.astype(np.uint8))
         return relax.op.dequantize(codes, value.args[1], zero_point, out_dtype="float32")
@@ -127,15 +126,6 @@ class FoldInputNormalization(BindingPass):
         for name, operand in steps:
             real = ELEMENTWISE[name](real, operand.astype(np.float32).reshape(-1, 1))
         return np.asarray(real, np.float32)
-
-
-def _unsigned(quantizer: Quantizer, real: FloatArray) -> tuple[Any, QuantParams]:
-    """Table and parameters as uint8."""
-    qparams = quantizer.qparams
-    codes = quantize(real, qparams).astype(np.int64)
-    offset = -qparams.qmin
-    moved = QuantParams(qparams.scale, qparams.zero_point + offset, 0, LEVELS - 1)
-    return (codes + offset).astype(np.uint8), moved
 
 
 def _quantizer_of(

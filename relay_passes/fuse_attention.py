@@ -4,6 +4,8 @@ import numpy as np
 from tvm import relax
 
 from vitq.numerics.arrays import IntArray
+from vitq.numerics.attention import QkvShape, attention_params, split_heads
+from vitq.numerics.shiftmax import CodeParams, NormalizeParams
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, dtype_of, op_name, shape_of
 from vitq.relay_passes.reading.context import Context, DeclineError
@@ -39,19 +41,28 @@ class FuseAttention(BindingPass):
         if shiftmax is None or product is None:
             raise DeclineError("the scores are not directly a vitq.matmul")
         q, k, _ = dialect.operands(product)
-        qkv = _common_root((q, k, v), shape_of(value), ctx)
+        qkv = _common_root((q, k, v), value, ctx)
         q_zero_point, k_zero_point = dialect.scalars(product)
         v_zero_point, *norm = dialect.scalars(value)
-        params = dialect.AttentionParams(
-            q_zero_point, k_zero_point, v_zero_point, *dialect.scalars(shiftmax), *norm
+        params = attention_params(
+            (q_zero_point, k_zero_point, v_zero_point),
+            CodeParams(*dialect.scalars(shiftmax)),
+            NormalizeParams(*norm),
         )
-        batch, heads, length, depth = shape_of(value)
-        split = ctx.emit(relax.op.reshape(qkv, (batch, length, 3, heads, depth)), "qkv")
+        split = ctx.emit(relax.op.reshape(qkv, _qkv_shape(value).shape), "qkv")
         fused = ctx.emit(dialect.attention(split, params, dtype_of(value)), "attention")
         return relax.op.permute_dims(fused, [0, 2, 1, 3])
 
 
-def _common_root(parts: tuple[Expr, Expr, Expr], shape: tuple[int, ...], ctx: Context) -> Expr:
+def _qkv_shape(attended: Expr) -> QkvShape:
+    """Of the tensor whose attention has the shape (B, H, N, D)."""
+    if len(shape_of(attended)) != 4:
+        raise DeclineError(f"attention of rank {len(shape_of(attended))}")
+    batch, heads, tokens, width = shape_of(attended)
+    return QkvShape(batch, tokens, heads, width)
+
+
+def _common_root(parts: tuple[Expr, Expr, Expr], attended: Expr, ctx: Context) -> Expr:
     """The one tensor whose three parts q, k and v are."""
     chains = [layout_chain(part, ctx.definition) for part in parts]
     root = chains[0][0]
@@ -59,13 +70,13 @@ def _common_root(parts: tuple[Expr, Expr, Expr], shape: tuple[int, ...], ctx: Co
         raise DeclineError("q, k and v do not come from one tensor")
     if dtype_of(root) != "int8":
         raise DeclineError(f"q, k and v are {dtype_of(root)}: int8 is needed")
-    if len(shape) != 4:
-        raise DeclineError(f"attention of rank {len(shape)}")
-    batch, heads, length, depth = shape
-    if shape_of(root) != (batch, length, 3 * heads * depth):
-        raise DeclineError(f"qkv of shape {shape_of(root)} is not (B, N, 3 H D) for {shape}")
+    shape = _qkv_shape(attended)
+    if shape_of(root) != shape.joined:
+        raise DeclineError(
+            f"qkv of shape {shape_of(root)} is not (B, N, 3 H D) for {shape_of(attended)}"
+        )
     ids = element_ids(root)
-    expected = ids.reshape(batch, length, 3, heads, depth).transpose(2, 0, 3, 1, 4)
+    expected = split_heads(ids.reshape(shape.shape))
     for index, (_, chain) in enumerate(chains):
         moved: IntArray = follow(ids, chain)
         if not np.array_equal(moved, expected[index]):

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray, IntArray
-from vitq.numerics.dyadic import ACC_LIMIT, to_dyadic
-from vitq.numerics.errors import RangeError
-from vitq.relay_passes.dialect.calls import Gemm
+from vitq.numerics.linear import LinearParams, linear_params, linear_sum, round_bias
+from vitq.numerics.matmul import product_scale
 from vitq.relay_passes.expressions import Expr, dtype_of, op_name, shape_of
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import Codes, Quantizer
@@ -95,7 +94,7 @@ def bias_codes(bias: Expr, acc_scale: FloatArray, axis_size: int, ctx: Context) 
             return np.broadcast_to(codes.array.reshape(-1), (axis_size,)).astype(np.int64)
     real = ctx.real(bias)
     assert real is not None
-    return np.rint(np.broadcast_to(real.reshape(-1), (axis_size,)) / acc_scale).astype(np.int64)
+    return round_bias(np.broadcast_to(real.reshape(-1), (axis_size,)), acc_scale)
 
 
 def build_gemm(
@@ -106,11 +105,8 @@ def build_gemm(
     axis: int,
     out: Quantizer,
     ctx: Context,
-) -> Gemm:
-    """Fold scales, zero points and biases into integers.
-
-    ``acc_scale = s_x * s_w``, ``bias' = bias - z_x * sum_k w``, ``dyadic = acc_scale * c / s_out``
-    with the factors c, if any; in float64 and in this order, as the reference does.
+) -> LinearParams:
+    """Find biases and factors, and let `numerics.linear` fold them into integers.
 
     Args:
         x: the input, per tensor.
@@ -123,20 +119,16 @@ def build_gemm(
 
     Returns:
         The operands of ``vitq.linear`` or ``vitq.patch_embed``.
+
+    Raises:
+        RangeError: if a bias or a factor leaves its integer type.
     """
     channels = weight.shape[0]
-    acc_scale = np.broadcast_to(x.scale * weight_scale, (channels,))
+    acc_scale = np.broadcast_to(product_scale(x.scale, weight_scale), (channels,))
     bias = np.zeros(channels, np.int64)
     for addend in product.biases:
         bias = bias + bias_codes(addend, acc_scale, channels, ctx)
-    rows = weight.reshape(channels, -1).astype(np.int64).sum(axis=1)
-    bias = bias - int(x.zero_point) * rows
-    largest = int(np.abs(bias).max())
-    if largest > ACC_LIMIT:
-        raise RangeError(f"a bias of {largest} leaves int32 at input scale {float(x.scale):.3g}")
-    qparams = out.qparams
+    layer = linear_sum(weight, weight_scale, bias, float(x.scale), int(x.zero_point))
     for scaling in product.factors(axis):
-        acc_scale = scaling.apply(acc_scale)
-    factor = acc_scale / qparams.scale.astype(np.float64)
-    zero_point = np.broadcast_to(qparams.zero_point, (channels,))
-    return Gemm(weight, bias, to_dyadic(factor), zero_point, qparams.qmin, qparams.qmax)
+        layer = layer._replace(scale=scaling.apply(layer.scale))
+    return linear_params(layer, out.qparams)

@@ -1,11 +1,9 @@
 """HoistQuantize: quantizers move up to the operator that computes what they quantize."""
 
-import numpy as np
 from tvm import relax
 
-from vitq.numerics.dyadic import to_dyadic
+from vitq.numerics.requantize import clamp_params
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.dialect.calls import RequantizeParams
 from vitq.relay_passes.expressions import (
     Expr,
     bindings_of,
@@ -129,5 +127,4 @@ def _narrowed(codes: Expr, hoisted: Expr, part: Quantizer, ctx: Context) -> Expr
     low, high = part.qparams.qmin, part.qparams.qmax
     if (joined.dtype, joined.qparams.qmin, joined.qparams.qmax) == (part.dtype, low, high):
         return codes
-    clamp = RequantizeParams(0, 0, low, high)  # by 1, so the codes keep their zero point
-    return dialect.requantize(codes, to_dyadic(np.ones(())), clamp, part.dtype)
+    return dialect.requantize(codes, clamp_params(low, high), part.dtype)

@@ -2,6 +2,7 @@
 
 from tvm import relax
 
+from vitq.numerics.matmul import product_scale
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, op_name, shape_of
 from vitq.relay_passes.gemm import input_codes
@@ -40,7 +41,7 @@ class LowerMatmul(BindingPass):
         transposed = ctx.emit(relax.op.permute_dims(b.codes, order), "transposed")
         product = dialect.matmul(a.codes, transposed, int(a.zero_point), int(b.zero_point))
         acc = ctx.emit(product, "acc")
-        return dialect.dequantize(acc, a.scale * b.scale, 0, None)
+        return dialect.dequantize(acc, product_scale(a.scale, b.scale), 0, None)
 
 
 def _is_exponential(codes: Expr, ctx: Context) -> bool:

@@ -1,6 +1,6 @@
 """LowerNormalizedMatmul: attention's second product divides by the row sum once."""
 
-from vitq.numerics.shiftmax import SMALLEST_CODE_SUM, normalize_params
+from vitq.numerics.shiftmax import normalized_matmul_params
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, ints, normalize_axis, shape_of
 from vitq.relay_passes.gemm import input_codes
@@ -19,7 +19,7 @@ class LowerNormalizedMatmul(BindingPass):
 
     After::
 
-        vitq.normalized_matmul(c, v, (z_v, *normalize_params(s_v / s_out)))
+        vitq.normalized_matmul(c, v, (z_v, *normalized_matmul_params(s_v, out)))
 
     The codes' own scale cancels. Refuses codes that no Shiftmax made (only its rows are known to
     sum to at least 255), another divisor, values that are not 8-bit per tensor, and a per-channel
@@ -45,8 +45,7 @@ class LowerNormalizedMatmul(BindingPass):
         _check_row_sum(total, weights, ctx)
         if not out.is_per_tensor:
             raise DeclineError("the output has a scale for each channel")
-        factor = float(values.scale) / float(out.qparams.scale)
-        norm = normalize_params(factor, SMALLEST_CODE_SUM, out.qparams)
+        norm = normalized_matmul_params(float(values.scale), out.qparams)
         zero_point = int(values.zero_point)
         return dialect.normalized_matmul(weights.codes, values.codes, zero_point, norm, out.dtype)
 

@@ -2,7 +2,6 @@
 
 from tvm import relax
 
-from vitq.numerics.qparams import QuantParams
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, dtype_of, ints, shape_of
 from vitq.relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
@@ -64,9 +63,7 @@ def _unsigned(pixels: Codes, ctx: Context) -> Codes:
     quantizer = ctx.quantizer(pixels.codes)
     if quantizer is None:
         raise DeclineError("the pixels are int8 and no quantizer makes them: uint8 is needed")
-    old = quantizer.qparams
-    zero_point = old.zero_point + SIGNED_OFFSET
-    moved = QuantParams(old.scale, zero_point, old.qmin + SIGNED_OFFSET, old.qmax + SIGNED_OFFSET)
+    moved = quantizer.qparams.moved(SIGNED_OFFSET)
     codes = ctx.emit(quantize_call(quantizer.data, moved, "uint8"), "pixels")
     return Codes(codes, pixels.scale, pixels.zero_point + SIGNED_OFFSET, None)
 

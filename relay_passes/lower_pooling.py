@@ -2,7 +2,7 @@
 
 from tvm import relax
 
-from vitq.numerics.dyadic import to_dyadic
+from vitq.numerics.pooling import mean_params
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, dtype_of, ints, normalize_axis, shape_of
 from vitq.relay_passes.reading.context import Context, DeclineError
@@ -38,16 +38,7 @@ class LowerPooling(BindingPass):
             raise DeclineError("a scale for each channel")
         if not dialect.is_words(codes.codes):
             raise DeclineError(f"the input has {dtype_of(codes.codes)} codes: 16 bits at most")
-        qparams = out.qparams
-        dyadic = to_dyadic(float(codes.scale) / (shape[1] * float(qparams.scale)))
-        params = dialect.MeanParams(
-            int(dyadic.multiplier),
-            int(dyadic.shift),
-            int(codes.zero_point),
-            int(qparams.zero_point),
-            qparams.qmin,
-            qparams.qmax,
-        )
+        params = mean_params(float(codes.scale), int(codes.zero_point), shape[1], out.qparams)
         pooled = dialect.mean(codes.codes, params, out.dtype)
         if not mean.attrs.keepdims:
             return pooled

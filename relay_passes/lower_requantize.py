@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from vitq.numerics.dyadic import Dyadic, requantize, to_dyadic
+from vitq.numerics.arrays import IntArray
+from vitq.numerics.requantize import int_requantize, requantize_params
 from vitq.relay_passes.dialect import calls as dialect
-from vitq.relay_passes.dialect.calls import RequantizeParams
 from vitq.relay_passes.expressions import Expr, constant, shape_of
 from vitq.relay_passes.reading.context import Context, DeclineError
-from vitq.relay_passes.reading.matching import Codes, Quantizer
 from vitq.relay_passes.rewriting import BindingPass
 
 
@@ -30,36 +29,19 @@ class LowerRequantize(BindingPass):
         codes = None if out is None else ctx.codes(out.data)
         if out is None or codes is None:
             return None
-        dyadic = to_dyadic(_factor(codes, out))
-        params = RequantizeParams(
-            _single(codes.zero_point, "input"),
-            _single(out.qparams.zero_point, "output"),
-            out.qparams.qmin,
-            out.qparams.qmax,
-        )
+        last = len(shape_of(codes.codes)) - 1
+        if codes.axis not in (None, last) or out.axis not in (None, last):
+            raise DeclineError("a scale for each index of an axis that is not the last")
+        _single(out.qparams.zero_point, "output")
+        params = requantize_params(codes.scale, _single(codes.zero_point, "input"), out.qparams)
         if codes.array is not None:
-            return constant(_evaluate(codes, dyadic, params), out.dtype)
-        return dialect.requantize(codes.codes, dyadic, params, out.dtype)
+            return constant(int_requantize(codes.array, params), out.dtype)
+        return dialect.requantize(codes.codes, params, out.dtype)
 
 
-def _factor(codes: Codes, out: Quantizer) -> np.ndarray:
-    """Input scale over output scale, () or (C,)."""
-    last = len(shape_of(codes.codes)) - 1
-    if codes.axis not in (None, last) or out.axis not in (None, last):
-        raise DeclineError("a scale for each index of an axis that is not the last")
-    return np.asarray(codes.scale / out.qparams.scale.astype(np.float64))
-
-
-def _single(zero_point: np.ndarray, what: str) -> int:
+def _single(zero_point: IntArray, what: str) -> int:
     """The one zero point that all channels share."""
     values = np.unique(zero_point)
     if values.size != 1:
         raise DeclineError(f"the {what} has a zero point for each channel")
     return int(values[0])
-
-
-def _evaluate(codes: Codes, dyadic: Dyadic, p: RequantizeParams) -> np.ndarray:
-    """Requantize constant codes."""
-    assert codes.array is not None
-    centred = codes.array.astype(np.int64) - p.x_zero_point
-    return requantize(centred, dyadic, p.zero_point, p.qmin, p.qmax)

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from vitq.numerics.ivit import ivit_gelu_params
-from vitq.numerics.shiftgelu import gelu_params
+from vitq.numerics.families import Nonlinear
+from vitq.numerics.ivit import IvitGeluParams
+from vitq.numerics.nonlinear import family_gelu_params
 from vitq.numerics.twin import Twin
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, dtype_of
-from vitq.relay_passes.nonlinear import Nonlinear
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import Quantizer
 from vitq.relay_passes.reading.twin import read_twin
@@ -47,7 +47,7 @@ class LowerShiftgelu(BindingPass):
         out = ctx.quantizer(value)
         if out is None:
             return None
-        twin = read_twin(out, ctx) if self._nonlinear is Nonlinear.VITQ else None
+        twin = read_twin(out, ctx) if self._nonlinear.has_twin_gelu else None
         if twin is not None:
             return self._lowered(twin.data, replace(out, qparams=twin.out), twin.twin, ctx)
         call = ctx.call(out.data, "relax.nn.gelu", "relax.nn.gelu_tanh")
@@ -68,10 +68,11 @@ class LowerShiftgelu(BindingPass):
             raise DeclineError("a scale for each channel")
         if not dialect.is_words(codes.codes):
             raise DeclineError(f"the input has {dtype_of(codes.codes)} codes: 16 bits at most")
-        meaning = float(codes.scale), int(codes.zero_point), out.qparams
-        if self._nonlinear is Nonlinear.IVIT:
-            return dialect.ivit_shiftgelu(codes.codes, ivit_gelu_params(*meaning), out.dtype)
-        return dialect.shiftgelu(codes.codes, gelu_params(*meaning, twin), out.dtype)
+        scale, zero_point = float(codes.scale), int(codes.zero_point)
+        params = family_gelu_params(self._nonlinear, scale, zero_point, out.qparams, twin)
+        if isinstance(params, IvitGeluParams):
+            return dialect.ivit_shiftgelu(codes.codes, params, out.dtype)
+        return dialect.shiftgelu(codes.codes, params, out.dtype)
 
 
 def _factors(expr: Expr, ctx: Context) -> tuple[float, list[Expr]]:

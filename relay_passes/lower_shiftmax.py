@@ -3,17 +3,12 @@
 import numpy as np
 
 from vitq.numerics import ivit
+from vitq.numerics.families import Nonlinear
 from vitq.numerics.log_codes import log_code_params
-from vitq.numerics.shiftmax import (
-    CODE_SCALE,
-    SMALLEST_WIDE_SUM,
-    code_params,
-    normalize_params,
-    shiftmax_params,
-)
+from vitq.numerics.nonlinear import softmax_params
+from vitq.numerics.shiftmax import CODE_SCALE, code_params
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, normalize_axis, shape_of
-from vitq.relay_passes.nonlinear import Nonlinear
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.exponents import read_exponent
 from vitq.relay_passes.reading.matching import Codes, Quantizer
@@ -42,7 +37,7 @@ class LowerShiftmax(BindingPass):
     def __init__(self, nonlinear: Nonlinear = Nonlinear.VITQ) -> None:
         """Choose the family."""
         super().__init__()
-        self._ivit = nonlinear is Nonlinear.IVIT
+        self._nonlinear = nonlinear
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""
@@ -51,14 +46,21 @@ class LowerShiftmax(BindingPass):
             return None
         exp = ctx.call(out.data, "relax.exp")
         if exp is not None:
-            if self._ivit:
+            if not self._nonlinear.defers_normalization:
                 raise DeclineError("I-ViT's Shiftmax has no unnormalized form: nonlinear = vitq")
             return _codes(exp, out, ctx)
         softmax = ctx.call(out.data, "relax.nn.softmax")
         if softmax is None:
             return None
         scores = _softmax_scores(softmax, ctx)
-        return _ivit(scores, out) if self._ivit else _normalized(scores, out)
+        if self._nonlinear is Nonlinear.IVIT:
+            _check_ivit_output(out)
+        elif not out.is_per_tensor:
+            raise DeclineError("the probabilities have a scale for each channel")
+        params = softmax_params(self._nonlinear, float(scores.scale), out.qparams)
+        if isinstance(params, ivit.IvitSoftmaxParams):
+            return dialect.ivit_shiftmax(scores.codes, params)
+        return dialect.shiftmax(scores.codes, *params, out.dtype)
 
 
 def _scores(codes: Codes | None) -> Codes:
@@ -93,17 +95,8 @@ def _softmax_scores(softmax: Expr, ctx: Context) -> Codes:
     return _scores(ctx.codes(softmax.args[0]))
 
 
-def _normalized(scores: Codes, out: Quantizer) -> Expr:
-    """The normalized form."""
-    if not out.is_per_tensor:
-        raise DeclineError("the probabilities have a scale for each channel")
-    norm = normalize_params(1.0 / float(out.qparams.scale), SMALLEST_WIDE_SUM, out.qparams)
-    params = shiftmax_params(float(scores.scale))
-    return dialect.shiftmax(scores.codes, params, norm, out.dtype)
-
-
-def _ivit(scores: Codes, out: Quantizer) -> Expr:
-    """I-ViT's form, whose codes have one meaning only."""
+def _check_ivit_output(out: Quantizer) -> None:
+    """I-ViT's codes have one meaning only."""
     qparams = out.qparams
     if out.dtype != "uint8" or not out.is_per_tensor:
         raise DeclineError("I-ViT's probabilities are not uint8 with one scale")
@@ -111,4 +104,3 @@ def _ivit(scores: Codes, out: Quantizer) -> Expr:
         raise DeclineError("I-ViT's probabilities do not have scale 1/128 and zero point 0")
     if qparams.qmax < ivit.CODE_MAX:  # qmin is 0: the zero point is, and the type is unsigned
         raise DeclineError(f"I-ViT's probabilities reach {ivit.CODE_MAX}, not {qparams.qmax}")
-    return dialect.ivit_shiftmax(scores.codes, ivit.ivit_softmax_params(float(scores.scale)))

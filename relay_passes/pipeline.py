@@ -10,6 +10,7 @@ from tvm import IRModule
 from tvm.tirx import IntImm
 
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
 from vitq.relay_passes.canonicalize_layout import CanonicalizeLayout
 from vitq.relay_passes.canonicalize_qdq import CanonicalizeQdq
 from vitq.relay_passes.check_accumulators import AccumulatorBound, CheckAccumulators
@@ -35,7 +36,6 @@ from vitq.relay_passes.lower_pooling import LowerPooling
 from vitq.relay_passes.lower_requantize import LowerRequantize
 from vitq.relay_passes.lower_shiftgelu import LowerShiftgelu
 from vitq.relay_passes.lower_shiftmax import LowerShiftmax
-from vitq.relay_passes.nonlinear import Nonlinear
 from vitq.relay_passes.rewriting import BindingPass
 from vitq.relay_passes.select_tokens_early import SelectTokensEarly
 from vitq.relay_passes.simplify_layout import SimplifyLayout
@@ -65,10 +65,7 @@ class PassOptions:
 
     def __post_init__(self) -> None:
         """Refuse half a normalization and an unknown family."""
-        if self.nonlinear not in list(Nonlinear):
-            choices = ", ".join(Nonlinear)
-            raise VitqError(f"nonlinear is {self.nonlinear!r}: choose {choices}")
-        object.__setattr__(self, "nonlinear", Nonlinear(self.nonlinear))
+        object.__setattr__(self, "nonlinear", Nonlinear.parse(self.nonlinear))
         if (self.mean is None) != (self.std is None):
             raise VitqError("give both mean and std of the input, or neither")
         if self.std is not None and any(value <= 0 for value in self.std):

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from vitq.numerics.attention import QkvShape
+
 Shape = tuple[int, ...]
 
 FAMILIES = {
@@ -90,8 +92,7 @@ def _mac(name: str, shapes: list[Shape]) -> int:
     if name.startswith("linear"):
         return prod(out) * first[-1]
     if name.startswith("attention"):
-        batch, tokens, _, heads, width = first
-        return 2 * batch * heads * tokens**2 * width  # Q by K, and the result by V
+        return QkvShape.of(first).macs
     if name.startswith(("matmul", "normalized_matmul")):
         return prod(out) * first[-1]
     return 0

@@ -91,7 +91,7 @@ def compile_command(
 
     normalization = opt.numbers(mean, "mean"), opt.numbers(std, "std")
     options = CompileOptions(
-        target, batch, *normalization, opt.nonlinear_name(nonlinear), debug_dump, artifacts,
+        target, batch, *normalization, opt.family(nonlinear), debug_dump, artifacts,
         not untuned, tuning_log, opt.words(arch),
     )  # fmt: skip
     typer.echo(compile_model(source, options))

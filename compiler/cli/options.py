@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
 
 Model = Annotated[
     str, typer.Option(help="digits_vit (embedded), a timm name, or package.module:factory")
@@ -41,7 +42,7 @@ Recipe = Annotated[
     ),
 ]
 Method = Annotated[str, typer.Option(help="repq, best, ptq4vit, pdquant, minmax or percentile")]
-Nonlinear = Annotated[str, typer.Option(help="integer Softmax and GELU: vitq or ivit")]
+NonlinearName = Annotated[str, typer.Option(help="integer Softmax and GELU: vitq or ivit")]
 Size = Annotated[int | None, typer.Option(help="picture size, where the model does not say")]
 Mean = Annotated[str | None, typer.Option(help="input mean, three numbers with commas")]
 Std = Annotated[str | None, typer.Option(help="input standard deviation, likewise")]
@@ -139,8 +140,6 @@ def words(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
-def nonlinear_name(name: str | None) -> Any:
-    """Check the name of a family of nonlinear operators."""
-    if name not in (None, "vitq", "ivit"):
-        raise VitqError(f"--nonlinear {name!r}: choose vitq or ivit")
-    return name
+def family(name: str | None) -> Nonlinear | None:
+    """The family of nonlinear operators of that name, if one is given."""
+    return None if name is None else Nonlinear.parse(name)

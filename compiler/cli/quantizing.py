@@ -11,6 +11,7 @@ import typer
 from vitq.compiler.cli import options as opt
 from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
 
 
 def quantize_options(
@@ -24,7 +25,7 @@ def quantize_options(
     save_images: opt.SaveImages = None,
     recipe: opt.Recipe = "w8a8",
     method: opt.Method = "repq",
-    nonlinear: opt.Nonlinear = "vitq",
+    nonlinear: opt.NonlinearName = "vitq",
     image_size: opt.Size = None,
     mean: opt.Mean = None,
     std: opt.Std = None,
@@ -50,7 +51,7 @@ def quantize_options(
         save_images=save_images,
         recipe="w8a8" if recipe == MIXED else recipe,
         method=method,
-        nonlinear=opt.nonlinear_name(nonlinear),
+        nonlinear=Nonlinear.parse(nonlinear),
         image_size=image_size,
         mean=opt.numbers(mean, "mean"),
         std=opt.numbers(std, "std"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vitq.compiler.codegen.batching import run_in_batches
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.plan.recipe import Nonlinear as NonlinearName
+from vitq.numerics.families import Nonlinear
 
 if TYPE_CHECKING:
     from vitq.relay_passes.pipeline import IntegerModule
@@ -38,7 +38,7 @@ class Meaning:
     batch: int = 1
     mean: Numbers | None = None
     std: Numbers | None = None
-    nonlinear: NonlinearName | None = None
+    nonlinear: Nonlinear | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def import_model(path: Path, given: Meaning, debug_dump: Path | None = None) -> 
     """
     from tvm.relax.frontend.onnx import from_onnx
 
-    from vitq.relay_passes.pipeline import Nonlinear, PassOptions, integerize
+    from vitq.relay_passes.pipeline import PassOptions, integerize
 
     model = read_onnx(path)
     stored = {entry.key: entry.value for entry in model.metadata_props}
@@ -87,8 +87,8 @@ def import_model(path: Path, given: Meaning, debug_dump: Path | None = None) -> 
     shape = _input_shape(model, path, given.batch)
     name = model.graph.input[0].name
     imported = from_onnx(model, shape_dict={name: list(shape)})
-    nonlinear = Nonlinear(meaning.nonlinear or "vitq")
-    passes = PassOptions(mean=meaning.mean, std=meaning.std, nonlinear=nonlinear)
+    assert meaning.nonlinear is not None, "completed above"
+    passes = PassOptions(mean=meaning.mean, std=meaning.std, nonlinear=meaning.nonlinear)
     integer = integerize(imported, passes, debug_dump)
     return ImportedModel(integer, name, model.graph.output[0].name, shape, meaning, stored)
 
@@ -98,7 +98,7 @@ def _complete(given: Meaning, stored: dict[str, str], path: Path) -> Meaning:
     mean, std = given.mean, given.std
     if mean is None and std is None:
         mean, std = (_numbers(stored, f"vitq.{key}", path) for key in ("mean", "std"))
-    nonlinear: Any = given.nonlinear or stored.get("vitq.nonlinear", "vitq")
+    nonlinear = Nonlinear.parse(given.nonlinear or stored.get("vitq.nonlinear", Nonlinear.VITQ))
     return Meaning(given.batch, mean, std, nonlinear)
 
 

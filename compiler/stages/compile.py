@@ -45,8 +45,8 @@ from vitq.compiler.target.table import Target
 from vitq.compiler.tuning.log import find_log, log_hash
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
 from vitq.numerics.files import write_atomically
-from vitq.quantization.plan.recipe import Nonlinear as NonlinearName
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class CompileOptions:
     batch: int = 1
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    nonlinear: NonlinearName | None = None
+    nonlinear: Nonlinear | None = None
     debug_dump: Path | None = None
     artifacts: Path = Path("artifacts")
     tuned: bool = True
@@ -226,6 +226,7 @@ def _golden(artifact: Artifact, model: ImportedModel) -> tuple[UInt8Array, IntAr
 
 def _attention_codes(mod: Any) -> dict[str, str]:
     """The codes of each attention's weights, by the name of the operator's result."""
+    from vitq.numerics.attention import AttentionParams
     from vitq.numerics.log_codes import describe_codes
     from vitq.numerics.shiftmax import CodeParams
     from vitq.relay_passes.dialect import calls as dialect
@@ -235,7 +236,7 @@ def _attention_codes(mod: Any) -> dict[str, str]:
     for binding in bindings_of(mod[MAIN]):
         name = op_name(binding.value)
         if name == dialect.ATTENTION:
-            p = dialect.AttentionParams(*dialect.scalars(binding.value)).codes
+            p = AttentionParams(*dialect.scalars(binding.value)).codes
         elif name == dialect.SHIFTMAX_CODES:
             p = CodeParams(*dialect.scalars(binding.value))
         else:

@@ -31,6 +31,7 @@ from vitq.compiler.tuning.log import Entry, find_log, read_log
 from vitq.compiler.tuning.measure import save_constants
 from vitq.compiler.tuning.schedules import best_schedules
 from vitq.compiler.tuning.workload import task_text
+from vitq.numerics.attention import QkvShape
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +131,7 @@ def _macs(kernel: Kernel, is_product: bool) -> int:
         product = product_of(kernel)
         return product.rows * product.columns * product.inner
     if kernel.name == "attention":
-        batch, tokens, _, heads, width = kernel.inputs[0].shape
-        return 2 * batch * heads * tokens * tokens * width
+        return QkvShape.of(kernel.inputs[0].shape).macs
     return 0
 
 

@@ -18,7 +18,7 @@ matmul             a i8/u8 (..., M, K); b i8/u8 (..., N, K); params (a_zp, b_zp)
 requantize         x (..., C); multiplier, shift i32 (C,) or (1,);                      as x
                    params (x_zp, zero_point, qmin, qmax)
 shiftmax_codes     x (..., N); params CodeParams                                        u8
-shiftmax           x (..., N); params ShiftmaxParams + NormalizeParams                  as x
+shiftmax           x (..., N); params SoftmaxParams                                     as x
 normalized_matmul  codes u8 (..., M, N); value i8/u8 (..., N, D);                       (..., M, D)
                    params (value_zp,) + NormalizeParams
 ivit_shiftmax      x (..., N); params IvitSoftmaxParams                                 u8
@@ -38,16 +38,19 @@ bounds narrower than the storage type. Axis -1 means one scale.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from tvm import relax
 
 from vitq.numerics.add import AddParams
 from vitq.numerics.arrays import FloatArray, IntArray
-from vitq.numerics.dyadic import Dyadic
+from vitq.numerics.attention import AttentionParams, QkvShape
 from vitq.numerics.int_layernorm import LayerNormParams
 from vitq.numerics.ivit import IvitGeluParams, IvitSoftmaxParams
+from vitq.numerics.linear import GEMM_OPERANDS, LinearParams
+from vitq.numerics.nonlinear import SoftmaxParams
+from vitq.numerics.pooling import MeanParams
+from vitq.numerics.requantize import RequantizeParams
 from vitq.numerics.shiftgelu import GeluParams
 from vitq.numerics.shiftmax import CodeParams, NormalizeParams, ShiftmaxParams
 from vitq.relay_passes.expressions import DEQUANTIZE, Expr, constant, dtype_of, op_name, shape_of
@@ -92,87 +95,8 @@ INTEGER_OPS = (
 )
 """The operators that kernels exist for."""
 
-GEMM_OPERANDS = 7
-"""How many operands `Gemm` and its input are; what a fused operator adds follows them."""
-
 BYTES = ("int8", "uint8")
 WORDS = ("int8", "uint8", "int16", "uint16")
-
-
-class MeanParams(NamedTuple):
-    """The integers of one ``vitq.mean``: ``clamp(rescale(sum(x - x_zp)) + zero_point)``."""
-
-    multiplier: int
-    shift: int
-    x_zero_point: int
-    zero_point: int
-    qmin: int
-    qmax: int
-
-
-class RequantizeParams(NamedTuple):
-    """The scalars of one ``vitq.requantize``."""
-
-    x_zero_point: int
-    zero_point: int
-    qmin: int
-    qmax: int
-
-
-class AttentionParams(NamedTuple):
-    """The integers of one ``vitq.attention``."""
-
-    q_zero_point: int
-    k_zero_point: int
-    v_zero_point: int
-    multiplier: int
-    shift: int
-    grid_bits: int
-    limit: int
-    zero_last: int
-    fine: int
-    coarse: int
-    numerator: int
-    out_shift: int
-    zero_point: int
-    qmin: int
-    qmax: int
-
-    @property
-    def codes(self) -> CodeParams:
-        """Of the weights."""
-        return CodeParams(*(getattr(self, name) for name in CodeParams._fields))
-
-
-class Gemm(NamedTuple):
-    """The constants of ``vitq.linear`` and ``vitq.patch_embed``.
-
-    Attributes:
-        weight: int8, output channels first.
-        bias: (N,) int32, the input's zero point folded in.
-        dyadic: (N,) accumulator scale / output scale.
-        zero_point: (N,) int32 of the output.
-        qmin: of the output.
-        qmax: of the output.
-    """
-
-    weight: IntArray
-    bias: IntArray
-    dyadic: Dyadic
-    zero_point: IntArray
-    qmin: int
-    qmax: int
-
-    def operands(self) -> list[Expr]:
-        """Relax constants in the operators' order."""
-        return [
-            constant(self.weight, "int8"),
-            constant(self.bias, "int32"),
-            constant(self.dyadic.multiplier, "int32"),
-            constant(self.dyadic.shift, "int32"),
-            constant(self.zero_point, "int32"),
-            params_constant((self.qmin, self.qmax)),
-        ]
 
 
 def params_constant(values: Sequence[int] | IntArray) -> Expr:
@@ -205,17 +129,27 @@ def is_dialect(expr: Expr) -> bool:
     return op_name(expr) in INTEGER_OPS
 
 
-def patch_embed(pixels: Expr, gemm: Gemm, dtype: str) -> Expr:
+def patch_embed(pixels: Expr, layer: LinearParams, dtype: str) -> Expr:
     """Non-overlapping convolution as one matrix product: (B, Cin, H, W) to (B, L, N)."""
     batch, _, height, width = shape_of(pixels)
-    channels, _, patch, patch_w = gemm.weight.shape
-    length = (height // patch) * (width // patch_w)
-    return make(PATCH_EMBED, [pixels, *gemm.operands()], (batch, length, channels), dtype)
+    patch = layer.weight.shape[-1]
+    shape = batch, (height // patch) * (width // patch), layer.channels
+    return make(PATCH_EMBED, [pixels, *_constants(layer)], shape, dtype)
 
 
-def linear(x: Expr, gemm: Gemm, dtype: str) -> Expr:
+def linear(x: Expr, layer: LinearParams, dtype: str) -> Expr:
     """``x @ weight.T + bias``, requantized."""
-    return make(LINEAR, [x, *gemm.operands()], (*shape_of(x)[:-1], len(gemm.weight)), dtype)
+    return make(LINEAR, [x, *_constants(layer)], (*shape_of(x)[:-1], layer.channels), dtype)
+
+
+def _constants(layer: LinearParams) -> list[Expr]:
+    """A layer's operands behind its input."""
+    return [constant(array) for array in layer.operands()]
+
+
+def linear_integers(call: Expr) -> LinearParams:
+    """The integers of a linear layer, fused or not, or a patch embedding."""
+    return LinearParams.from_operands([array(call, i) for i in range(1, GEMM_OPERANDS)])
 
 
 def linear_add(layer: Expr, residual: Expr, params: AddParams, dtype: str) -> Expr:
@@ -253,11 +187,12 @@ def matmul(a: Expr, b: Expr, a_zero_point: int, b_zero_point: int) -> Expr:
     return make(MATMUL, [a, b, params_constant((a_zero_point, b_zero_point))], shape, "int32")
 
 
-def requantize(x: Expr, dyadic: Dyadic, params: RequantizeParams, dtype: str) -> Expr:
+def requantize(x: Expr, params: RequantizeParams, dtype: str) -> Expr:
     """One scale to another, along the last axis or for the whole tensor."""
-    multiplier = constant(dyadic.multiplier.reshape(-1), "int32")
-    shift = constant(dyadic.shift.reshape(-1), "int32")
-    return make(REQUANTIZE, [x, multiplier, shift, params_constant(params)], shape_of(x), dtype)
+    multiplier = constant(params.dyadic.multiplier.reshape(-1), "int32")
+    shift = constant(params.dyadic.shift.reshape(-1), "int32")
+    scalars = params_constant(params.scalars())
+    return make(REQUANTIZE, [x, multiplier, shift, scalars], shape_of(x), dtype)
 
 
 def shiftmax_codes(x: Expr, params: CodeParams) -> Expr:
@@ -265,9 +200,10 @@ def shiftmax_codes(x: Expr, params: CodeParams) -> Expr:
     return make(SHIFTMAX_CODES, [x, params_constant(params)], shape_of(x), "uint8")
 
 
-def shiftmax(x: Expr, params: ShiftmaxParams, norm: NormalizeParams, dtype: str) -> Expr:
+def shiftmax(x: Expr, octaves: ShiftmaxParams, norm: NormalizeParams, dtype: str) -> Expr:
     """Normalized softmax."""
-    return make(SHIFTMAX, [x, params_constant((*params, *norm))], shape_of(x), dtype)
+    params = params_constant(SoftmaxParams(octaves, norm).scalars())
+    return make(SHIFTMAX, [x, params], shape_of(x), dtype)
 
 
 def ivit_shiftmax(x: Expr, params: IvitSoftmaxParams) -> Expr:
@@ -323,8 +259,8 @@ def lut(x: Expr, table: IntArray) -> Expr:
 
 def attention(qkv: Expr, params: AttentionParams, dtype: str) -> Expr:
     """All of one layer's attention between the qkv and the output projection."""
-    batch, length, _, heads, depth = shape_of(qkv)
-    return make(ATTENTION, [qkv, params_constant(params)], (batch, length, heads, depth), dtype)
+    result = QkvShape.of(shape_of(qkv)).result
+    return make(ATTENTION, [qkv, params_constant(params)], result, dtype)
 
 
 def dequantize(

@@ -8,20 +8,24 @@ import numpy as np
 from tvm import IRModule, relax
 
 from vitq.numerics.add import AddParams, int_add
-from vitq.numerics.dyadic import Dyadic, rescale
+from vitq.numerics.attention import AttentionParams, int_attention
+from vitq.numerics.dyadic import Dyadic
 from vitq.numerics.errors import VitqError
 from vitq.numerics.int_layernorm import LayerNormParams, int_layernorm
 from vitq.numerics.ivit import IvitGeluParams, IvitSoftmaxParams, ivit_shiftgelu, ivit_shiftmax
+from vitq.numerics.linear import GEMM_OPERANDS, int_linear, int_patch_embed
 from vitq.numerics.matmul import int_matmul
+from vitq.numerics.nonlinear import SoftmaxParams, int_softmax
+from vitq.numerics.pooling import MeanParams, int_mean
+from vitq.numerics.requantize import RequantizeParams, int_requantize
 from vitq.numerics.shiftgelu import GeluParams, shiftgelu
 from vitq.numerics.shiftmax import (
     CodeParams,
     NormalizeParams,
-    ShiftmaxParams,
     normalized_matmul,
-    shiftmax,
     shiftmax_codes,
 )
+from vitq.numerics.table import int_lut
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import (
     DEQUANTIZE,
@@ -46,25 +50,13 @@ from vitq.relay_passes.reading.relax_numpy import (
 )
 
 
-def _gemm(x: Array, call: Expr) -> Array:
-    """The shared part of linear and patch_embed, after patches became rows."""
-    weight, bias, multiplier, shift, zero_point = (dialect.array(call, i) for i in range(1, 6))
-    acc = int_matmul(x, weight.reshape(weight.shape[0], -1).T) + bias.astype(np.int64)
-    limits = dialect.gemm_limits(call)
-    return np.clip(rescale(acc, Dyadic(multiplier, shift)) + zero_point, *limits)
+def _layer(x: Array, call: Expr) -> Array:
+    return int_linear(x, dialect.linear_integers(call))
 
 
 def _linear_add(call: Expr, args: list[Array]) -> Array:
-    residual = args[dialect.GEMM_OPERANDS]
-    return int_add(_gemm(args[0], call), residual, AddParams(*dialect.scalars(call)))
-
-
-def _patch_embed(call: Expr, args: list[Array]) -> Array:
-    pixels, patch = args[0], args[1].shape[-1]
-    batch, channels, height, width = pixels.shape
-    tiles = pixels.reshape(batch, channels, height // patch, patch, width // patch, patch)
-    rows = tiles.transpose(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)
-    return _gemm(rows, call)
+    residual = args[GEMM_OPERANDS]
+    return int_add(_layer(args[0], call), residual, AddParams(*dialect.scalars(call)))
 
 
 def _matmul(call: Expr, args: list[Array]) -> Array:
@@ -75,14 +67,8 @@ def _matmul(call: Expr, args: list[Array]) -> Array:
 
 
 def _requantize(call: Expr, args: list[Array]) -> Array:
-    p = dialect.RequantizeParams(*dialect.scalars(call))
-    x = args[0].astype(np.int64) - p.x_zero_point
-    return np.clip(rescale(x, Dyadic(args[1], args[2])) + p.zero_point, p.qmin, p.qmax)
-
-
-def _shiftmax(call: Expr, args: list[Array]) -> Array:
-    values = dialect.scalars(call)
-    return shiftmax(args[0], ShiftmaxParams(*values[:2]), NormalizeParams(*values[2:]))
+    params = RequantizeParams(Dyadic(args[1], args[2]), *dialect.scalars(call))
+    return int_requantize(args[0], params)
 
 
 def _normalized_matmul(call: Expr, args: list[Array]) -> Array:
@@ -94,40 +80,21 @@ def _layernorm(call: Expr, args: list[Array]) -> Array:
     return int_layernorm(args[0], LayerNormParams(args[1], args[2], *dialect.scalars(call)))
 
 
-def _mean(call: Expr, args: list[Array]) -> Array:
-    p = dialect.MeanParams(*dialect.scalars(call))
-    total = (args[0].astype(np.int64) - p.x_zero_point).sum(axis=1)
-    dyadic = Dyadic(np.asarray(p.multiplier), np.asarray(p.shift))
-    return np.clip(rescale(total, dyadic) + p.zero_point, p.qmin, p.qmax)
-
-
-def _lut(_: Expr, args: list[Array]) -> Array:
-    x, table = args
-    return table[np.arange(x.shape[1]).reshape(1, -1, 1, 1), x]
-
-
-def _attention(call: Expr, args: list[Array]) -> Array:
-    p = dialect.AttentionParams(*dialect.scalars(call))
-    q, k, v = args[0].astype(np.int64).transpose(2, 0, 3, 1, 4)
-    scores = int_matmul(q - p.q_zero_point, np.swapaxes(k - p.k_zero_point, -1, -2))
-    codes = shiftmax_codes(scores, p.codes)
-    norm = NormalizeParams(p.numerator, p.out_shift, p.zero_point, p.qmin, p.qmax)
-    return normalized_matmul(codes, v, p.v_zero_point, norm).transpose(0, 2, 1, 3)
-
-
 INTEGER: dict[str, Evaluator] = {
-    dialect.PATCH_EMBED: _patch_embed,
-    dialect.LINEAR: lambda call, a: _gemm(a[0], call),
+    dialect.PATCH_EMBED: lambda call, a: int_patch_embed(a[0], dialect.linear_integers(call)),
+    dialect.LINEAR: lambda call, a: _layer(a[0], call),
     dialect.LINEAR_ADD: _linear_add,
     dialect.LINEAR_GELU: lambda call, a: shiftgelu(
-        _gemm(a[0], call), GeluParams(*dialect.scalars(call))
+        _layer(a[0], call), GeluParams(*dialect.scalars(call))
     ),
     dialect.MATMUL: _matmul,
     dialect.REQUANTIZE: _requantize,
     dialect.SHIFTMAX_CODES: lambda call, a: shiftmax_codes(
         a[0], CodeParams(*dialect.scalars(call))
     ),
-    dialect.SHIFTMAX: _shiftmax,
+    dialect.SHIFTMAX: lambda call, a: int_softmax(
+        a[0], SoftmaxParams.from_scalars(dialect.scalars(call))
+    ),
     dialect.IVIT_SHIFTMAX: lambda call, a: ivit_shiftmax(
         a[0], IvitSoftmaxParams(*dialect.scalars(call))
     ),
@@ -138,9 +105,9 @@ INTEGER: dict[str, Evaluator] = {
     ),
     dialect.LAYERNORM: _layernorm,
     dialect.ADD: lambda call, a: int_add(a[0], a[1], AddParams(*dialect.scalars(call))),
-    dialect.MEAN: _mean,
-    dialect.LUT: _lut,
-    dialect.ATTENTION: _attention,
+    dialect.MEAN: lambda call, a: int_mean(a[0], MeanParams(*dialect.scalars(call)), axis=1),
+    dialect.LUT: lambda _, a: int_lut(*a),
+    dialect.ATTENTION: lambda call, a: int_attention(a[0], AttentionParams(*dialect.scalars(call))),
     DEQUANTIZE: dequantize,
     QUANTIZE: quantize,
 }

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray
+from vitq.numerics.matmul import product_scale
 from vitq.relay_passes.expressions import LAYOUT_OPS, Expr, op_name, shape_of
 from vitq.relay_passes.reading.context import DeclineError
 from vitq.relay_passes.reading.matching import real_constant
@@ -26,7 +27,9 @@ class Factor(NamedTuple):
 
     def apply(self, scale: FloatArray) -> FloatArray:
         """The scale behind it."""
-        return scale / self.value if self.name == "relax.divide" else scale * self.value
+        if self.name == "relax.divide":
+            return scale / self.value
+        return product_scale(scale, self.value)
 
 
 def constant_factor(call: Expr, lookup: Lookup) -> Factor | None:

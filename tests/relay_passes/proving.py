@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tests.relay_passes.modules import Body, module
 from vitq.numerics.dyadic import to_dyadic
+from vitq.numerics.linear import LinearParams
 from vitq.numerics.qparams import QuantParams
+from vitq.numerics.requantize import RequantizeParams
 from vitq.relay_passes.check_accumulators import AccumulatorBound, CheckAccumulators
 from vitq.relay_passes.dialect import calls as dialect
 
@@ -27,11 +29,11 @@ def intervals(dtype: str) -> st.SearchStrategy[Interval]:
     return st.tuples(codes, codes).map(lambda pair: (min(pair), max(pair)))
 
 
-def gemm(weight: Any, bias: Any, qmin: int = -128, qmax: int = 127) -> dialect.Gemm:
+def gemm(weight: Any, bias: Any, qmin: int = -128, qmax: int = 127) -> LinearParams:
     """The constants of a layer; what follows the accumulator does not matter."""
     n = len(weight)
     dyadic = to_dyadic(np.full(n, 1e-3))
-    return dialect.Gemm(weight, np.asarray(bias), dyadic, np.zeros(n, np.int32), qmin, qmax)
+    return LinearParams(weight, np.asarray(bias), dyadic, np.zeros(n, np.int32), qmin, qmax)
 
 
 def check(inputs: dict[str, tuple[Sequence[int], str]], body: Callable[..., Expr]) -> Proven:
@@ -48,8 +50,8 @@ def one(inputs: dict[str, tuple[Sequence[int], str]], make: Callable[..., Expr])
 
 def clamped(b: Body, x: Expr, interval: Interval, dtype: str) -> Expr:
     """Codes of a known interval, made from int16 ones."""
-    params = dialect.RequantizeParams(0, 0, *interval)
-    return b(dialect.requantize(x, to_dyadic(np.float64(0.5)), params, dtype))
+    params = RequantizeParams(to_dyadic(0.5), 0, 0, *interval)
+    return b(dialect.requantize(x, params, dtype))
 
 
 def within(

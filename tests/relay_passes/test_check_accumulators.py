@@ -5,10 +5,13 @@ from tvm import relax
 from tests.relay_passes.modules import module
 from tests.relay_passes.proving import OUT, check, gemm, one
 from vitq.numerics.add import AddParams
+from vitq.numerics.attention import AttentionParams
 from vitq.numerics.dyadic import to_dyadic
 from vitq.numerics.errors import RangeError
 from vitq.numerics.int_layernorm import layernorm_params
 from vitq.numerics.ivit import IvitSoftmaxParams, ivit_gelu_params
+from vitq.numerics.pooling import MeanParams
+from vitq.numerics.requantize import RequantizeParams
 from vitq.numerics.shiftgelu import gelu_params
 from vitq.numerics.shiftmax import CODE_LIMIT, CodeParams, normalize_params
 from vitq.numerics.twin_codes import ONE_RANGE
@@ -74,7 +77,7 @@ def test_zero_points_widen_products():
 
 def test_attention():
     norm = normalize_params(1.0, 255, OUT)
-    params = dialect.AttentionParams(0, 0, -128, 2**30, 40, 12, CODE_LIMIT, 0, *ONE_RANGE, *norm)
+    params = AttentionParams(0, 0, -128, 2**30, 40, 12, CODE_LIMIT, 0, *ONE_RANGE, *norm)
     bounds = one({"x": ((1, 5, 3, 2, 8), "int8")}, lambda x: dialect.attention(x, params, "int8"))
     assert bounds["attention", "score"].high == 8 * 128 * 128
     assert bounds["attention", "accumulator"].high == 5 * 255 * 255
@@ -94,7 +97,7 @@ def test_add_and_mean():
     too_large = params._replace(a_multiplier=2**16)
     with pytest.raises(RangeError, match=r"vitq.add"):
         one(inputs, lambda a, b: dialect.add(a, b, too_large, "int16"))
-    mean = dialect.MeanParams(2**30, 40, 0, 0, -128, 127)
+    mean = MeanParams(2**30, 40, 0, 0, -128, 127)
     with pytest.raises(RangeError, match=r"vitq.mean"):
         one({"x": ((1, 2**17, 4), "int16")}, lambda x: dialect.mean(x, mean, "int8"))
 
@@ -133,10 +136,9 @@ def test_fused_layers_are_bounded_in_both_steps():
 
 
 def test_requantize_with_a_zero_point_beyond_int32():
-    dyadic = to_dyadic(np.float64(0.5))
-    params = dialect.RequantizeParams(-(2**20), 0, -128, 127)
+    params = RequantizeParams(to_dyadic(0.5), -(2**20), 0, -128, 127)
     with pytest.raises(RangeError, match=r"vitq.requantize"):
-        one({"x": ((2,), "int32")}, lambda x: dialect.requantize(x, dyadic, params, "int8"))
+        one({"x": ((2,), "int32")}, lambda x: dialect.requantize(x, params, "int8"))
 
 
 def test_ivit_shiftmax():

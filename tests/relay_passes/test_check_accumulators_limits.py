@@ -12,10 +12,13 @@ import pytest
 
 from tests.relay_passes.proving import check, gemm, within
 from vitq.numerics.add import AddParams
+from vitq.numerics.attention import AttentionParams
 from vitq.numerics.dyadic import ACC_LIMIT, to_dyadic
 from vitq.numerics.errors import RangeError
 from vitq.numerics.int_layernorm import LayerNormParams
 from vitq.numerics.ivit import IvitGeluParams, IvitSoftmaxParams
+from vitq.numerics.pooling import MeanParams
+from vitq.numerics.requantize import RequantizeParams
 from vitq.numerics.shiftgelu import GeluParams, shiftgelu_tail
 from vitq.numerics.shiftmax import CODE_LIMIT, CodeParams, NormalizeParams, ShiftmaxParams
 from vitq.numerics.twin_codes import ONE_RANGE
@@ -25,7 +28,7 @@ INT8, INT16, UINT8 = (-128, 127), (-(2**15), 2**15 - 1), (0, 255)
 WORD = 2**16 - 1
 CODES = CodeParams(2**30, 40, 12, CODE_LIMIT, 0, *ONE_RANGE)
 NORM = NormalizeParams(2**30, 40, 0, -128, 127)
-ATTENTION = dialect.AttentionParams(0, 0, 0, *CODES, *NORM)
+ATTENTION = AttentionParams(0, 0, 0, *CODES, *NORM)
 GELU = GeluParams(0, 10**9, 1, 1, 0, 0, 1, 1, 1, 0, 127, 0, 0, -128, 127)
 """No tail but its rounding: it is taken for one step."""
 TAIL = int(shiftgelu_tail(np.arange(2**15)).max())
@@ -76,9 +79,8 @@ def on_scores(terms, then):
 
 
 def requantize(zero_point):
-    params = dialect.RequantizeParams(zero_point, 0, -128, 127)
-    half = to_dyadic(np.float64(0.5))
-    return on(lambda x: dialect.requantize(x, half, params, "int8"), INT16, dtype="int16")
+    params = RequantizeParams(to_dyadic(0.5), zero_point, 0, -128, 127)
+    return on(lambda x: dialect.requantize(x, params, "int8"), INT16, dtype="int16")
 
 
 def shiftmax_codes(length=4, **changed):
@@ -133,7 +135,7 @@ def add(multiplier):
 
 
 def mean(zero_point):
-    p = dialect.MeanParams(2**30, 40, zero_point, 0, -128, 127)
+    p = MeanParams(2**30, 40, zero_point, 0, -128, 127)
     return on(lambda x: dialect.mean(x, p, "int8"), (0, 1), (1, 1, 4))
 
 

@@ -12,7 +12,9 @@ from vitq.numerics.add import AddParams
 from vitq.numerics.dyadic import to_dyadic
 from vitq.numerics.int_layernorm import layernorm_params
 from vitq.numerics.ivit import IvitSoftmaxParams, ivit_gelu_params
+from vitq.numerics.pooling import MeanParams
 from vitq.numerics.qparams import QuantParams
+from vitq.numerics.requantize import RequantizeParams
 from vitq.numerics.shiftgelu import gelu_params
 from vitq.numerics.shiftmax import code_params, normalize_params, shiftmax_params
 from vitq.relay_passes.dialect import calls as dialect
@@ -38,17 +40,16 @@ def of_scores(x):
     return dialect.shiftmax(x, shiftmax_params(0.1), normalize_params(99.0, 32640, NARROW), "int8")
 
 
-HALF = to_dyadic(np.float64(0.5))
 LAYER = gemm(WEIGHT, [5] * 4, *LIMITS)._replace(dyadic=to_dyadic(np.full(4, 0.5)))
-PARAMS = dialect.RequantizeParams(0, 3, *LIMITS)
-MEAN = dialect.MeanParams(2**30, 30, 0, 3, *LIMITS)
+PARAMS = RequantizeParams(to_dyadic(0.5), 0, 3, *LIMITS)
+MEAN = MeanParams(2**30, 30, 0, 3, *LIMITS)
 CLAMPED = [
     lambda x: dialect.linear(x, LAYER, "int8"),
     lambda x: dialect.linear_gelu(
         dialect.linear(x, LAYER, "int8"), gelu_params(0.1, 0, NARROW), "int8"
     ),
     lambda x: dialect.linear_add(dialect.linear(x, LAYER, "int8"), x, ADD, "int8"),
-    lambda x: dialect.requantize(x, HALF, PARAMS, "int8"),
+    lambda x: dialect.requantize(x, PARAMS, "int8"),
     lambda x: dialect.add(x, x, ADD, "int8"),
     lambda x: dialect.mean(x, MEAN, "int8"),
     lambda x: dialect.shiftgelu(x, gelu_params(0.1, 0, NARROW), "int8"),

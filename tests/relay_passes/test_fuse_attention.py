@@ -4,6 +4,7 @@ import tvm
 from tvm import relax
 
 from tests.relay_passes.modules import assert_declines, assert_same_results, module
+from vitq.numerics.attention import AttentionParams
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftmax import SMALLEST_CODE_SUM, code_params, normalize_params
 from vitq.relay_passes.dialect import calls as dialect
@@ -51,7 +52,7 @@ def attention(split=by_permute, order=(0, 1, 2), inputs=INPUT):
 @pytest.mark.parametrize("split", [by_permute, by_slice])
 def test_any_spelling_of_the_heads_fuses(split):
     def fused(b, qkv):
-        params = dialect.AttentionParams(1, -2, 5, *SOFTMAX, *NORM)
+        params = AttentionParams(1, -2, 5, *SOFTMAX, *NORM)
         x = b(relax.op.reshape(qkv, (B, N, 3, H, D)))
         return b(relax.op.reshape(b(dialect.attention(x, params, "int8")), (B, N, H * D)))
 

@@ -10,6 +10,7 @@ from tests.relay_passes.modules import (
 )
 from vitq.numerics.add import AddParams, add_params
 from vitq.numerics.dyadic import to_dyadic
+from vitq.numerics.linear import LinearParams
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftgelu import gelu_params
 from vitq.relay_passes.dialect import calls as dialect
@@ -27,7 +28,7 @@ ADD = AddParams(*add_params(0.01, 3, 0.004, -2, WORDS))
 def linear(x, dtype="int16", seed=0):
     rng = np.random.default_rng(seed)
     info = np.iinfo(dtype if dtype != "int32" else "int16")
-    gemm = dialect.Gemm(
+    gemm = LinearParams(
         rng.integers(-128, 128, (C, K)).astype(np.int8),
         rng.integers(-999, 999, C),
         to_dyadic(rng.uniform(0.01, 0.9, C)),

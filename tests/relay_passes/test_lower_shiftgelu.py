@@ -9,6 +9,7 @@ from tests.relay_passes.modules import (
     ops,
     random_inputs,
 )
+from vitq.numerics.families import Nonlinear
 from vitq.numerics.ivit import ivit_gelu_params, ivit_shiftgelu
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftgelu import gelu_params, shiftgelu
@@ -16,7 +17,6 @@ from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_shiftgelu import LowerShiftgelu
-from vitq.relay_passes.nonlinear import Nonlinear
 
 INPUT = {"x": ((4, 6), "int16")}
 

@@ -3,6 +3,7 @@ import pytest
 from tvm import relax
 
 from tests.relay_passes.modules import assert_declines, assert_rewrites, module, ops
+from vitq.numerics.families import Nonlinear
 from vitq.numerics.ivit import ivit_shiftmax, ivit_softmax_params
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftmax import (
@@ -16,7 +17,6 @@ from vitq.numerics.shiftmax import (
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_shiftmax import LowerShiftmax
-from vitq.relay_passes.nonlinear import Nonlinear
 
 INPUT = {"x": ((2, 3, 7), "int32")}
 SCALE = 0.0123456789

@@ -7,9 +7,10 @@ from tvm.relax.frontend.onnx import from_onnx
 from tests.relay_passes import qdq_vit
 from tests.relay_passes.modules import ops
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.interpreter.interpreter import interpret
-from vitq.relay_passes.pipeline import Nonlinear, PassOptions, integerize
+from vitq.relay_passes.pipeline import PassOptions, integerize
 
 WEIGHTS = qdq_vit.make_weights()
 MODEL = qdq_vit.build(WEIGHTS)
@@ -85,6 +86,6 @@ def test_options_refuse_what_cannot_be_meant():
         PassOptions(mean=(0.5,))
     with pytest.raises(VitqError, match="not positive"):
         PassOptions(mean=(0.5,), std=(0.0,))
-    with pytest.raises(VitqError, match="nonlinear is 'other': choose vitq, ivit"):
+    with pytest.raises(VitqError, match="nonlinear is 'other': choose vitq or ivit"):
         PassOptions(nonlinear="other")
     assert PassOptions(nonlinear="ivit").nonlinear is Nonlinear.IVIT

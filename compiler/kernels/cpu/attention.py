@@ -62,6 +62,7 @@ from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Tem
 from vitq.compiler.kernels.tensor import TensorType, tensor_of
 from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
+from vitq.numerics.attention import QkvShape
 from vitq.numerics.dyadic import rescale as rescaled
 from vitq.numerics.dyadic import scalar_dyadic
 from vitq.numerics.shiftmax import CODE_MAX, CodeParams
@@ -99,11 +100,12 @@ def lower_attention(
     p = CodeParams(*(int(v) for v in codes))
     half = half_constants(p) if halves_for(features) else None
     octaves = rescale_constants(p.multiplier, p.shift, p.limit) if half is None else half
+    shape = QkvShape.of(operands[0].shape)
     inputs = (operands[0], tensor_of(zeros), tensor_of(octaves), tensor_of(norm))
     spec = AttentionSpec(
-        normalize_spec(norm, CODE_MAX * operands[0].shape[1]),
+        normalize_spec(norm, CODE_MAX * shape.tokens),
         half is not None,
-        _is_far(p, operands[0].shape[-1]),
+        _is_far(p, shape.width),
         code_spec(p),
     )
     return KernelCall(Kernel(ATTENTION, inputs, out, features, spec), (0, zeros, octaves, norm))
@@ -123,7 +125,7 @@ def _knobs(kernel: Kernel) -> dict[str, Knob]:
     packs K and V again, which pays only where the heads do not occupy all threads.
     """
     dot = dot_for(kernel.features)
-    batch, tokens, _, heads, width = kernel.inputs[0].shape
+    batch, tokens, heads, width = QkvShape.of(kernel.inputs[0].shape)
     tall = tuple(r for r in (1, 2, 3, 4, 5, 6, 8) if r <= tokens and largest_columns(dot, r))
     parts = tuple(p for p in (1, 2, 4, 8) if p == 1 or p * 16 <= tokens)
     return {
@@ -155,7 +157,7 @@ def _attention_body(
     norm: Buffer,
     result: Buffer,
 ) -> None:
-    batch, _, _, heads, _ = kernel.inputs[0].shape
+    batch, _, heads, _ = QkvShape.of(kernel.inputs[0].shape)
     work = _Attention(kernel, schedule)
     q_zero, v_zero = (bind(cast(load(zeros, i), "int32")) for i in (0, 2))
     codes = work.row_codes(octaves)
@@ -185,7 +187,7 @@ class _Attention:
         self.dot = dot = dot_for(kernel.features)
         self.kernel, self.parts = kernel, schedule["parts"]
         self.dtype = kernel.inputs[0].dtype
-        _, self.tokens, _, _, self.width = kernel.inputs[0].shape
+        _, self.tokens, _, self.width = QkvShape.of(kernel.inputs[0].shape)
         rows = schedule["score_rows"], schedule["value_rows"]
         self.tiles = tuple(Tile(r, largest_columns(dot, r)) for r in rows)
         self.rows = min(self.tokens, schedule["value_rows"] * schedule["value_tiles"])

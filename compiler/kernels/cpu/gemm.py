@@ -45,9 +45,8 @@ from vitq.compiler.kernels.tensor import TensorType, tensor_of
 from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.add import AddParams
 from vitq.numerics.arrays import IntArray
+from vitq.numerics.linear import GEMM_OPERANDS
 
-GEMM_OPERANDS = 7
-"""Input, weight, bias, multiplier, shift, zero point, bounds; a fused step's operands follow."""
 GEMM_BUFFERS = 5
 """Packed weight, multiplier, addend, shift, bounds."""
 HALF_LIMIT = 2**15

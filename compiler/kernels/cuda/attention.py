@@ -53,8 +53,8 @@ from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Tem
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.arrays import IntArray
+from vitq.numerics.attention import AttentionParams, QkvShape
 from vitq.numerics.errors import VitqError
-from vitq.relay_passes.dialect.calls import AttentionParams
 
 LARGEST_WIDTH = 256
 ROW_WARPS, KEY_WARPS = (1, 2, 4, 8), (1, 2, 4)
@@ -88,7 +88,7 @@ def lower_attention(
     features: GpuFeatures,
 ) -> KernelCall:
     """``vitq.attention``: qkv (B, N, 3, H, D), params -> (B, N, H, D)."""
-    width = operands[0].shape[-1]
+    width = QkvShape.of(operands[0].shape).width
     if width % WORD_BYTES or width > LARGEST_WIDTH:
         raise VitqError(
             f"attention heads of {width} channels: the CUDA kernel takes multiples of "
@@ -109,7 +109,7 @@ def lower_attention(
 
 
 def _knobs(kernel: Kernel) -> dict[str, Knob]:
-    batch, tokens, _, heads, _ = kernel.inputs[0].shape
+    batch, tokens, heads, _ = QkvShape.of(kernel.inputs[0].shape)
     processors = gpu_of(kernel).processors
 
     def blocks(row_warps: int) -> int:

@@ -4,6 +4,7 @@ from vitq.compiler.kernels.cuda.emit import WARP, ceil_div
 from vitq.compiler.kernels.cuda.kernel import gpu_of
 from vitq.compiler.kernels.cuda.tile import WARP_LIMIT
 from vitq.compiler.kernels.kernel import Kernel, Schedule
+from vitq.numerics.attention import QkvShape
 
 UNIT = 32
 """Keys of one matrix instruction of the second product."""
@@ -28,7 +29,7 @@ class Shape:
     """
 
     def __init__(self, kernel: Kernel, schedule: Schedule) -> None:
-        self.batch, self.tokens, _, self.heads, self.width = kernel.inputs[0].shape
+        self.batch, self.tokens, self.heads, self.width = QkvShape.of(kernel.inputs[0].shape)
         self.row_warps, self.key_warps = schedule["row_warps"], schedule["key_warps"]
         while self.row_warps * self.key_warps > WARP_LIMIT:
             self.key_warps //= 2

@@ -29,10 +29,9 @@ from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.add import AddParams
 from vitq.numerics.arrays import IntArray
+from vitq.numerics.linear import GEMM_OPERANDS
 from vitq.numerics.shiftgelu import GeluParams
 
-GEMM_OPERANDS = 7
-"""Input, weight, bias, multiplier, shift, zero point, bounds; a second step's operands follow."""
 SIGNS = {"int8": "s8", "uint8": "u8"}
 
 

@@ -15,6 +15,8 @@ from vitq.compiler.tuning.workload import task_text
 from vitq.numerics.add import AddParams, int_add
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import to_dyadic
+from vitq.numerics.linear import LinearParams
+from vitq.numerics.requantize import clamp_params
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import is_constant
 from vitq.relay_passes.interpreter.interpreter import evaluate
@@ -70,8 +72,7 @@ def test_pictures_one_by_one_are_what_all_are_at_once(artifact: Artifact) -> Non
 
 def sum_of_narrow_codes(b: Body, x: relax.Var, y: relax.Var) -> relax.Expr:
     """An addition that is proven for 4-bit codes, and overflows on the ends of int16."""
-    one, params = to_dyadic(np.ones(1)), dialect.RequantizeParams(0, 0, -8, 7)
-    narrow = [b(dialect.requantize(v, one, params, "int16")) for v in (x, y)]
+    narrow = [b(dialect.requantize(v, clamp_params(-8, 7), "int16")) for v in (x, y)]
     return b(dialect.add(*narrow, NARROW, "int16"))
 
 
@@ -92,7 +93,7 @@ def test_codes_that_the_contract_excludes_are_not_drawn() -> None:
 def test_rows_without_pictures_are_one_piece(rows: int) -> None:
     """As of the head, which reads one row of each picture."""
     weight, zeros = np.arange(-6, 6, dtype=np.int8).reshape(3, 4), np.zeros(3, np.int32)
-    gemm = dialect.Gemm(weight, zeros, to_dyadic(np.ones(3)), zeros, -(2**15), 2**15 - 1)
+    gemm = LinearParams(weight, zeros, to_dyadic(np.ones(3)), zeros, -(2**15), 2**15 - 1)
     mod = module({"x": ((rows, 4), "int8")}, lambda b, x: b(dialect.linear(x, gemm, "int16")))
     (operator,) = operators_of(mod, FEATURES)
     (x,) = operator.draw(RANDOM)
