@@ -19,6 +19,7 @@ from tests.relay_passes.proving import (
 )
 from vitq.numerics.add import AddParams
 from vitq.numerics.attention import AttentionParams
+from vitq.numerics.dyadic import to_dyadic
 from vitq.numerics.pooling import MeanParams
 from vitq.numerics.requantize import RequantizeParams
 from vitq.numerics.shiftmax import CODE_LIMIT, CODE_MAX, CodeParams, normalize_params
