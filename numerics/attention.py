@@ -16,7 +16,7 @@ import numpy as np
 
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
-from vitq.numerics.matmul import int_matmul
+from vitq.numerics.matmul import centred_matmul
 from vitq.numerics.shiftmax import CodeParams, NormalizeParams, normalized_matmul, shiftmax_codes
 
 PARTS = 3
@@ -143,7 +143,7 @@ def int_attention(qkv: IntArray, p: AttentionParams) -> IntArray:
     Returns:
         (B, N, H, D) int64 in [qmin, qmax].
     """
-    q, k, v = split_heads(qkv.astype(np.int64))
-    scores = int_matmul(q - p.q_zero_point, np.swapaxes(k - p.k_zero_point, -1, -2))
+    q, k, v = split_heads(qkv)
+    scores = centred_matmul(q, np.swapaxes(k, -1, -2), p.q_zero_point, p.k_zero_point)
     codes = shiftmax_codes(scores, p.codes)
     return normalized_matmul(codes, v, p.v_zero_point, p.normalize).transpose(0, 2, 1, 3)

@@ -122,7 +122,7 @@ def rescale(acc: IntArray, dyadic: Dyadic) -> IntArray:
     Returns:
         int64, the shape of ``acc``.
     """
-    product = acc.astype(np.int64) * dyadic.multiplier.astype(np.int64)
+    product = acc.astype(np.int64, copy=False) * dyadic.multiplier.astype(np.int64)
     shift = dyadic.shift.astype(np.int64)
     return (product + (np.int64(1) << (shift - 1))) >> shift
 

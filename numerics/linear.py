@@ -168,7 +168,9 @@ def accumulate(x: IntArray, layer: LinearSum | LinearParams) -> IntArray:
         (..., N) int64; int32 where `relay_passes.check_accumulators` has proven it.
     """
     matrix = layer.weight.reshape(layer.weight.shape[0], -1).T
-    return int_matmul(x, matrix) + layer.bias.astype(np.int64)
+    acc = int_matmul(x, matrix)
+    acc += layer.bias
+    return acc
 
 
 def int_linear(x: IntArray, p: LinearParams) -> IntArray:

@@ -33,6 +33,23 @@ def int_matmul(a: IntArray, b: IntArray) -> IntArray:
     return (a.astype(dtype) @ b.astype(dtype)).astype(np.int64)
 
 
+def centred_matmul(a: IntArray, b: IntArray, a_zero_point: int, b_zero_point: int) -> IntArray:
+    """``(a - a_zero_point) @ (b - b_zero_point)``: the product of two activations, exact.
+
+    Args:
+        a: (..., M, K) codes of 16 bits at most.
+        b: (..., K, N) likewise.
+        a_zero_point: of `a`.
+        b_zero_point: of `b`.
+
+    Returns:
+        (..., M, N) int64; int32 where `relay_passes.check_accumulators` has proven it.
+    """
+    return int_matmul(
+        np.subtract(a, a_zero_point, dtype=np.int64), np.subtract(b, b_zero_point, dtype=np.int64)
+    )
+
+
 def product_scale(a_scale: FloatArray | float, b_scale: FloatArray | float) -> FloatArray:
     """The real value of one step of a product, or of codes that a constant multiplies.
 

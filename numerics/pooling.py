@@ -68,6 +68,6 @@ def int_mean(x: IntArray, p: MeanParams, axis: int) -> IntArray:
     Returns:
         int64 in [qmin, qmax].
     """
-    total = (x.astype(np.int64) - p.x_zero_point).sum(axis=axis)
+    total = np.subtract(x, p.x_zero_point, dtype=np.int64).sum(axis=axis)
     dyadic = scalar_dyadic(p.multiplier, p.shift)
     return requantize(total, dyadic, p.zero_point, p.qmin, p.qmax)

@@ -104,4 +104,6 @@ def int_requantize(x: IntArray, p: RequantizeParams) -> IntArray:
     Returns:
         int64 in [qmin, qmax], the shape of `x`.
     """
-    return requantize(x.astype(np.int64) - p.x_zero_point, p.dyadic, p.zero_point, p.qmin, p.qmax)
+    return requantize(
+        np.subtract(x, p.x_zero_point, dtype=np.int64), p.dyadic, p.zero_point, p.qmin, p.qmax
+    )

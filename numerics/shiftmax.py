@@ -283,6 +283,6 @@ def normalized_matmul(
     Returns:
         (..., M, D) int64 in [qmin, qmax].
     """
-    acc = int_matmul(codes, value.astype(np.int64) - value_zero_point)
+    acc = int_matmul(codes, np.subtract(value, value_zero_point, dtype=np.int64))
     total = codes.astype(np.int64).sum(axis=-1, keepdims=True)
     return normalize(acc, total, p)

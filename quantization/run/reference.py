@@ -19,7 +19,7 @@ from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
 from vitq.numerics.linear import accumulate, linear_sum, patch_rows
-from vitq.numerics.matmul import int_matmul, product_scale
+from vitq.numerics.matmul import centred_matmul, product_scale
 from vitq.numerics.nonlinear import family_gelu_params, int_gelu, int_softmax, softmax_params
 from vitq.numerics.pooling import int_mean, mean_params
 from vitq.numerics.qparams import QuantParams
@@ -53,11 +53,6 @@ class IntTensor:
             raise VitqError("an operator reads an accumulator with a scale for each channel")
         return first
 
-    @property
-    def centred(self) -> IntArray:
-        """Codes minus zero point."""
-        return self.codes - self.zero_point
-
 
 class IntegerReference:
     """Executes a quantized graph.
@@ -72,11 +67,11 @@ class IntegerReference:
     @property
     def output_scale(self) -> float:
         """Real value of one step of the logits (their zero point is 0)."""
-        node, scale = self.graph.nodes[self.graph.output], 1.0
+        node, scale = self.graph.nodes[self.graph.output], np.asarray(1.0)
         while node.out is None:
-            scale *= node.attrs.get("factor", 1.0)
+            scale = product_scale(scale, node.attrs.get("factor", 1.0))
             node = self.graph.operand(node)
-        return float(node.out.scale) * scale
+        return float(product_scale(node.out.scale, scale))
 
     def __call__(self, pixels: UInt8Array) -> IntArray:
         """Integer logits of raw pixels.
@@ -206,7 +201,8 @@ def _conv2d(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
 
 def _matmul(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
     a, b = inputs
-    return IntTensor(int_matmul(a.centred, b.centred), product_scale(a.one_scale, b.one_scale))
+    acc = centred_matmul(a.codes, b.codes, a.zero_point, b.zero_point)
+    return IntTensor(acc, product_scale(a.one_scale, b.one_scale))
 
 
 _ACCUMULATORS: dict[OpKind, Callable[[Graph, Node, list[IntTensor]], IntTensor]] = {

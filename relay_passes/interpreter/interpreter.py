@@ -14,7 +14,7 @@ from vitq.numerics.errors import VitqError
 from vitq.numerics.int_layernorm import LayerNormParams, int_layernorm
 from vitq.numerics.ivit import IvitGeluParams, IvitSoftmaxParams, ivit_shiftgelu, ivit_shiftmax
 from vitq.numerics.linear import GEMM_OPERANDS, int_linear, int_patch_embed
-from vitq.numerics.matmul import int_matmul
+from vitq.numerics.matmul import centred_matmul
 from vitq.numerics.nonlinear import SoftmaxParams, int_softmax
 from vitq.numerics.pooling import MeanParams, int_mean
 from vitq.numerics.requantize import RequantizeParams, int_requantize
@@ -61,9 +61,7 @@ def _linear_add(call: Expr, args: list[Array]) -> Array:
 
 def _matmul(call: Expr, args: list[Array]) -> Array:
     a_zero_point, b_zero_point = dialect.scalars(call)
-    a = args[0].astype(np.int64) - a_zero_point
-    b = args[1].astype(np.int64) - b_zero_point
-    return int_matmul(a, np.swapaxes(b, -1, -2))
+    return centred_matmul(args[0], np.swapaxes(args[1], -1, -2), a_zero_point, b_zero_point)
 
 
 def _requantize(call: Expr, args: list[Array]) -> Array:

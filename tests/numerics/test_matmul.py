@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.matmul import (
+    centred_matmul,
     fits_accumulator,
     int_matmul,
     product_bound,
@@ -128,3 +129,19 @@ def test_scales_multiply_in_float64() -> None:
     exact = [Fraction(float(a)) * Fraction(float(value)) for value in b]
     assert [Fraction(value) for value in product.tolist()] == exact
     assert product_scale(2.0, 0.25).shape == ()
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(st.sampled_from([np.int8, np.uint8]), (2, 2, 3)),
+    hnp.arrays(st.sampled_from([np.int8, np.uint8]), (3, 4)),
+    st.integers(-128, 255),
+    st.integers(-128, 255),
+)
+def test_zero_points_do_not_wrap(a: IntArray, b: IntArray, a_zero: int, b_zero: int) -> None:
+    """Python integers; unsigned codes below their zero point too."""
+    product = centred_matmul(a, b, a_zero, b_zero)
+    for index in np.ndindex(*product.shape):
+        row, column = a[index[:-1]].tolist(), b[:, index[-1]].tolist()
+        pairs = zip(row, column, strict=True)
+        assert product[index] == sum((x - a_zero) * (y - b_zero) for x, y in pairs)
