@@ -17,7 +17,7 @@ import tvm
 from tvm import relax, s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
-from vitq.compiler.kernels.cuda.device_functions import PREFIX
+from vitq.compiler.kernels.cuda.instructions.instruction import PREFIX
 from vitq.compiler.kernels.cuda.intrinsics import CALL
 
 NAME, DEPENDENT = "vitq", "vitq_dependent"

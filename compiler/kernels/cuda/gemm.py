@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from vitq.compiler.kernels.cuda import wgmma
 from vitq.compiler.kernels.cuda.arith import folded_add, is_twin
 from vitq.compiler.kernels.cuda.codes import fills
 from vitq.compiler.kernels.cuda.emit import ALIGN, Buffer, Shared, ceil_div, index, launch, spread
 from vitq.compiler.kernels.cuda.epilogue import Epilogue, Forms, needs_of, pack_channels
 from vitq.compiler.kernels.cuda.gelu_table import gelu_table
+from vitq.compiler.kernels.cuda.instructions import wgmma
 from vitq.compiler.kernels.cuda.kernel import call_of, gpu_of
 from vitq.compiler.kernels.cuda.loading import Patches, Rows, Source
 from vitq.compiler.kernels.cuda.mainloop import MainLoop

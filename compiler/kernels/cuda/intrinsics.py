@@ -1,8 +1,6 @@
-"""The machine instructions that TIR has no words for.
+"""The machine instructions that TIR has no words for, as kernels call them.
 
-What they are in CUDA is `compiler.kernels.cuda.device_functions`' matter. What each means is
-written a second time, in NumPy, in `compiler.kernels.cuda.emulator.warp`: kernels run there in
-tests, on any machine.
+What each is in CUDA and what it means is one record of `compiler.kernels.cuda.instructions`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +9,7 @@ from typing import Any
 from tvm.backend.cuda.op import cuda_func_call
 from tvm.tirx.script import builder as T  # noqa: N812 - the name that TVM gives it
 
-from vitq.compiler.kernels.cuda.device_functions import PREFIX, QUALIFIER, SOURCES
+from vitq.compiler.kernels.cuda.instructions.table import INSTRUCTIONS
 
 Expr = Any
 
@@ -20,9 +18,8 @@ CALL = "tirx.cuda.func_call"
 
 
 def _call(name: str, *args: Expr) -> Expr:
-    source, result = SOURCES[name]
-    text = QUALIFIER + source.lstrip()
-    return cuda_func_call(PREFIX + name, *args, source_code=text, return_type=result)
+    one = INSTRUCTIONS[name]
+    return cuda_func_call(one.function, *args, source_code=one.text, return_type=one.result)
 
 
 def mma(acc: Expr, a: list[Expr], b: list[Expr], signs: str) -> None:
@@ -41,7 +38,7 @@ def wgmma_issue(acc: Expr, a: Expr, b: Expr, signs: str, columns: int, chunk: in
     """``acc += a @ b.T`` for 64 rows and a chunk of K, by four warps; there after `wgmma_wait`.
 
     Args:
-        acc: address of ``columns / 2`` int32 registers (`compiler.kernels.cuda.wgmma`).
+        acc: address of ``columns / 2`` int32 registers (`instructions.wgmma`).
         a: address of 64 rows in shared memory.
         b: address of `columns` rows.
         signs: types of both operands.

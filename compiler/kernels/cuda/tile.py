@@ -9,7 +9,7 @@ multiply one piece and add up at the end. That is split-K inside of a block: sma
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from vitq.compiler.kernels.cuda.wgmma import CHUNKS, WIDTHS
+from vitq.compiler.kernels.cuda.instructions.wgmma import CHUNKS, WIDTHS
 from vitq.compiler.kernels.kernel import Schedule
 from vitq.compiler.target.features import GpuFeatures
 
@@ -74,8 +74,7 @@ class Tile:
         split_k: groups of warps over K.
         chunk: bytes of K in one piece.
         stages: of the pipeline.
-        wgmma: whether four warps multiply together (`compiler.kernels.cuda.wgmma`), each 16 rows of
-            64.
+        wgmma: whether four warps multiply together (`instructions.wgmma`), each 16 rows of 64.
         flight: whether they begin a stage's products before those of the stage in front are done.
     """
 

@@ -15,7 +15,7 @@ import numpy as np
 from tvm import IRModule
 from tvm.target import Target as TvmTarget
 
-from vitq.compiler.kernels.cuda.device_functions import QUALIFIER, SOURCES
+from vitq.compiler.kernels.cuda.instructions.table import INSTRUCTIONS
 from vitq.compiler.nvidia.build import build_executable
 from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.table import Target
@@ -85,8 +85,8 @@ def _grid(func: Any) -> dict[str, int]:
 
 def _translate(text: str, functions: dict[str, Any]) -> tuple[str, dict[str, _Kernel]]:
     """C++ with one entry for each kernel, and what the entries take."""
-    for source, _ in SOURCES.values():
-        text = text.replace(QUALIFIER + source.lstrip(), "")
+    for instruction in INSTRUCTIONS.values():
+        text = text.replace(instruction.text, "")
     kernels, entries = {}, []
     for threads, name, parameters in SIGNATURE.findall(text):
         if name not in functions:

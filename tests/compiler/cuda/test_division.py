@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitq.compiler.kernels.cuda.emulator.warp import leading_zeros
+from vitq.compiler.kernels.cuda.instructions.words import leading_zeros
 from vitq.compiler.kernels.forms.division import QUOTIENT_BITS, quotient
 from vitq.numerics.arrays import IntArray
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vitq.compiler.kernels.cuda.device_functions import MAX_PENDING
-from vitq.compiler.kernels.cuda.emulator import fragments
-from vitq.compiler.kernels.cuda.emulator.warp import leading_zeros
+from vitq.compiler.kernels.cuda.instructions import fragments
+from vitq.compiler.kernels.cuda.instructions.order import MAX_PENDING
+from vitq.compiler.kernels.cuda.instructions.words import leading_zeros, permute
 
 
 @pytest.mark.parametrize("signs", ["s8s8", "u8s8", "s8u8", "u8u8"])
@@ -59,7 +59,7 @@ def test_the_large_instruction_is_four_small_ones() -> None:
 
 
 def test_permute_and_leading_zeros() -> None:
-    word = fragments.permute(np.array([0x03020100]), np.array([0x07060504]), 0x5140)
+    word = permute(np.array([0x03020100]), np.array([0x07060504]), 0x5140)
     assert [int(b) for b in word.view(np.uint8)] == [0, 4, 1, 5]
     numbers = np.array([1, 2, 3, 2**31, 2**62, 2**63 - 1], np.int64)
     expected = [64 - int(n).bit_length() for n in numbers]

@@ -31,7 +31,7 @@ from vitq.compiler.kernels.cuda.emulator.memory import (
     Pointer,
     SharedMemory,
 )
-from vitq.compiler.kernels.cuda.emulator.warp import WarpInstructions
+from vitq.compiler.kernels.cuda.emulator.threads import Instructions
 from vitq.compiler.kernels.cuda.intrinsics import CALL
 from vitq.numerics.arrays import IntArray
 
@@ -118,8 +118,8 @@ class _Statements:
 
     def __init__(self, expressions: Expressions) -> None:
         self.expr = expressions
-        self.warp = WarpInstructions(expressions)
-        expressions.instruction = self.warp.value
+        self.instructions = Instructions(expressions)
+        expressions.instruction = self.instructions.run
 
     def statement(self, node: Any) -> Run:
         """The function of one statement."""
@@ -212,7 +212,7 @@ class _Statements:
         args = [self.expr.translate(arg) for arg in call.args[1:-1]]
 
         def run(mask: Mask) -> None:
-            self.warp.perform(name, [arg(mask) for arg in args], mask)
+            self.instructions.run(name, [arg(mask) for arg in args], mask)
 
         return run
 

@@ -105,13 +105,3 @@ def ldmatrix_trans_bytes(rows: IntArray) -> IntArray:
     source = rows[:, 8 * matrix + row]  # (warps, lane, matrix, byte)
     addresses: IntArray = source + 2 * _GROUP[:, None, None] + _BYTE % 2
     return addresses
-
-
-def permute(low: IntArray, high: IntArray, selector: int) -> IntArray:
-    """``__byte_perm``, without its sign replication."""
-    pair = (high.astype(np.int64) << 32) | (low.astype(np.int64) & 0xFFFFFFFF)
-    word = np.zeros_like(pair)
-    for i in range(4):
-        chosen = (selector >> (4 * i)) & 7
-        word |= ((pair >> (8 * chosen)) & 255) << (8 * i)
-    return word.astype(np.uint32).astype(np.int32)
