@@ -24,8 +24,9 @@ from vitq.compiler.kernels.cpu.builder import (
     store,
     view,
 )
-from vitq.compiler.kernels.cpu.fixed import Halves
+from vitq.compiler.kernels.cpu.fixed import Halves, Longs
 from vitq.compiler.kernels.cpu.halves import halves_for
+from vitq.compiler.kernels.forms.dyadic import rescaled
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType, tensor_of
 from vitq.compiler.target.features import CpuFeatures
@@ -209,8 +210,8 @@ def _requantize_body(
             load(c, i, lanes=lanes) if channels > 1 else splat(load(c, 0), lanes)
             for c in (multiplier, add, shift)
         )
-        wide = (cast(load(source, at, lanes=lanes), "int64") * m + b) >> s
-        store(target, clamp(wide, low, high), at)
+        code = cast(load(source, at, lanes=lanes), "int64")
+        store(target, clamp(rescaled(Longs(), code, m, b, s), low, high), at)
 
     if rows == 1:
         for_flat(period, kernel.features.lanes, lambda i, n: emit(0, i, n))

@@ -8,7 +8,7 @@ value, for any target and for the remainders of loops.
 just that, so a value computed between the two in int32 lanes ends where it began.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
 from tvm import tirx
@@ -23,80 +23,41 @@ from vitq.compiler.kernels.cpu.builder import (
     reinterpret,
     splat,
 )
-from vitq.numerics.exp2 import COEFFICIENTS
+from vitq.compiler.kernels.forms.lanes import PlainLanes
+from vitq.compiler.kernels.forms.tir import TirLanes
 
 WORDS_PER_BLOCK = 8
 POWERS = 0x01_02_04_08_10_20_40_80
 """Eight bytes, the first one 2**7, the last one 2**0."""
 
 
-class Fixed(ABC):
-    """How 16-bit values are held.
+class VectorLanes(TirLanes):
+    """Vectors of any number of lanes, and scalars."""
 
-    Attributes:
-        dtype: of one lane.
-    """
-
-    dtype: str
-
-    @abstractmethod
-    def mulhrs(self, a: Expr, b: Expr) -> Expr:
-        """``(a * b + 2**14) >> 15``."""
-
-    @abstractmethod
-    def shift_down(self, x: Expr, bits: int) -> Expr:
-        """Shift unsigned 16-bit values right."""
-
-    @abstractmethod
-    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0, least: int = 0) -> Expr:
-        """``(x + half) >> (shift + more)``, no rounding by a shift of 0.
-
-        Args:
-            x: 0 to 2**15 - 1.
-            shift: for each lane, `least` to 15.
-            more: for all lanes, 0 to 15.
-            least: the smallest shift that occurs.
-        """
+    few_mantissas = True
 
     def const(self, value: int, like: Expr) -> Expr:
         """A constant with as many lanes as `like`."""
         return const(value, self.dtype, lanes_of(like))
 
-    def horner(self, coefficients: tuple[int, ...], x: Expr) -> Expr:
-        """``c0 + mulhrs(c1 + mulhrs(...), x)``, coefficients from the constant term up."""
-        y = self.const(coefficients[-1], x)
-        for c in reversed(coefficients[:-1]):
-            y = bind(self.const(c, x) + self.mulhrs(y, x))
-        return y
-
-    def exp2_fraction(self, fraction: Expr) -> Expr:
-        """`numerics.exp2.exp2_fraction`."""
-        return self.horner(COEFFICIENTS, fraction)
+    def keep(self, x: Expr) -> Expr:
+        """Bind."""
+        return bind(x)
 
 
-class Words(Fixed):
+class Words(PlainLanes, VectorLanes):
     """One value in each int32 lane."""
 
     dtype = "int32"
 
-    def mulhrs(self, a: Expr, b: Expr) -> Expr:
-        """Multiply, add, shift."""
-        return bind((a * b + self.const(1 << 14, b)) >> self.const(15, b))
 
-    def shift_down(self, x: Expr, bits: int) -> Expr:
-        """Values are not negative in 32 bits."""
-        return bind(x >> self.const(bits, x))
+class Longs(PlainLanes, VectorLanes):
+    """One value in each int64 lane."""
 
-    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0, least: int = 0) -> Expr:
-        """Add, shift."""
-        if more:
-            half = self.const(1 << (more - 1), x) << shift
-            return bind((x + half) >> (shift + self.const(more, x)))
-        one = self.const(1, x)
-        return bind((x + ((one << shift) >> one)) >> shift)
+    dtype = "int64"
 
 
-class Halves(Fixed):
+class Halves(VectorLanes):
     """16-bit lanes in a whole register, what AVX-512 (BW) and AVX2 have in common.
 
     Attributes:

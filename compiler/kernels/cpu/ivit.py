@@ -33,14 +33,16 @@ from vitq.compiler.kernels.cpu.builder import (
     store,
     view,
 )
+from vitq.compiler.kernels.cpu.fixed import Longs
 from vitq.compiler.kernels.cpu.softmax import emit_row_maximum
+from vitq.compiler.kernels.forms.dyadic import rescaled
+from vitq.compiler.kernels.forms.ivit import gelu_power, int_div, shift_exp
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType, tensor_of
 from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import addend, scalar_dyadic
 from vitq.numerics.ivit import (
-    CODE_BITS,
     GELU_OCTAVES,
     RECIPROCAL_BITS,
     SOFTMAX_OCTAVES,
@@ -50,6 +52,7 @@ from vitq.numerics.ivit import (
 )
 
 UNIT_BITS = 46
+LONGS = Longs()
 
 
 def _unit_constants(i0: int) -> list[int]:
@@ -94,8 +97,7 @@ def _shiftmax_body(
         reciprocal = bind(tirx.truncdiv(one, bind(total)))
 
         def divide(i: Expr, lanes: int) -> None:
-            product = load(row, i, lanes=lanes) * splat(reciprocal, lanes)
-            store(target, _to_code(product), r, i)
+            store(target, int_div(LONGS, load(row, i, lanes=lanes), reciprocal), r, i)
 
         for_chunks(columns, wide_lanes, divide)
 
@@ -167,17 +169,17 @@ def _gelu_body(
     with parallel(rows) as r:
         top = emit_row_maximum(source, r, columns, kernel.features.lanes)
         # The power rises with x, so that the largest x has the largest power.
-        largest = bind(_power(bind(cast(top, "int64") - x_zero)))
+        largest = bind(gelu_power(bind(cast(top, "int64") - x_zero)))
         largest = bind(tirx.max(largest, const(0, "int64")))
         other = unit.exp(bind(const(0, "int64") - largest), GELU_OCTAVES)
 
         def emit(i: Expr, lanes: int) -> None:
             codes = cast(load(source, r, i, lanes=lanes), "int64")
             centred = bind(codes - splat(x_zero, lanes))
-            distance = bind(_power(centred) - splat(largest, lanes))
+            distance = bind(gelu_power(centred) - splat(largest, lanes))
             sigmoid = _sigmoid(unit.exp(distance, GELU_OCTAVES), other)
-            scaled = centred * sigmoid * splat(multiplier, lanes) + splat(add, lanes)
-            store(target, clamp(scaled >> splat(shift, lanes), low, high), r, i)
+            scaled = rescaled(LONGS, centred * sigmoid, multiplier, add, shift)
+            store(target, clamp(scaled, low, high), r, i)
 
         for_chunks(columns, kernel.features.lanes // 2, emit)
 
@@ -193,17 +195,11 @@ class _Unit:
 
     def exp(self, x: Expr, octaves: int) -> Expr:
         """The exponential of int64 lanes <= 0."""
-        lanes = lanes_of(x)
-        i0, none = splat(self.i0, lanes), const(0, "int64", lanes)
-        lowest = const(-octaves, "int64", lanes) * i0
-        power = bind(tirx.max(x + (x >> _shift(1, x)) - (x >> _shift(4, x)), lowest))
-        q = bind(((none - power) * splat(self.multiplier, lanes)) >> _shift(UNIT_BITS, x))
-        r = bind(power + q * i0)
-        return bind(((r >> _shift(1, x)) + i0) << (const(octaves, "int64", lanes) - q))
 
+        def divided(t: Expr) -> Expr:
+            return bind((t * self.multiplier) >> UNIT_BITS)
 
-def _shift(bits: int, like: Expr) -> Expr:
-    return const(bits, "int64", lanes_of(like))
+        return shift_exp(LONGS, x, self.i0, octaves, divided)
 
 
 def _distance(x: Buffer, row: Expr, column: Expr, top: Expr, lanes: int) -> Expr:
@@ -212,19 +208,9 @@ def _distance(x: Buffer, row: Expr, column: Expr, top: Expr, lanes: int) -> Expr
     return bind(wide - splat(bind(cast(top, "int64")), lanes))
 
 
-def _power(x: Expr) -> Expr:
-    """1.702 x as ``x + (x >> 1) + (x >> 3) + (x >> 4)``."""
-    return x + (x >> _shift(1, x)) + (x >> _shift(3, x)) + (x >> _shift(4, x))
-
-
-def _to_code(product: Expr) -> Expr:
-    """A product with a reciprocal in steps of 1/128."""
-    return bind(product >> _shift(RECIPROCAL_BITS - CODE_BITS, product))
-
-
 def _sigmoid(e: Expr, other: Expr) -> Expr:
     """``e / (e + other)`` in steps of 1/128."""
     lanes = lanes_of(e)
     one = const(1 << RECIPROCAL_BITS, "int64", lanes)
     reciprocal = bind(tirx.truncdiv(one, bind(e + splat(other, lanes))))
-    return _to_code(bind(reciprocal * e))
+    return int_div(LONGS, e, reciprocal)

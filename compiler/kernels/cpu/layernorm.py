@@ -43,9 +43,10 @@ from vitq.compiler.kernels.cpu.builder import (
 )
 from vitq.compiler.kernels.cpu.dots import dot_for
 from vitq.compiler.kernels.cpu.elementwise import scalars
-from vitq.compiler.kernels.cpu.fixed import Halves
+from vitq.compiler.kernels.cpu.fixed import Halves, Longs, Words
 from vitq.compiler.kernels.cpu.halves import halves_for
 from vitq.compiler.kernels.cpu.roots import SMALLEST_RADICAND, emit_reciprocals
+from vitq.compiler.kernels.forms.int_layernorm import headroom, variance
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType, tensor_of
 from vitq.compiler.target.features import CpuFeatures
@@ -158,10 +159,10 @@ class _Layer:
         with serial(rows) as r:
             total, squares = _Sums(self).emit(first + r)
             total64 = bind(cast(total, "int64"))
-            variance = bind(squares * self.channels - total64 * total64 + self.epsilon)
-            k = bind((cast(tirx.clz(variance), "int32") - 2) >> 1)
+            spread = variance(Longs(), self.channels, total64, squares, self.epsilon)
+            k = headroom(Words(), cast(tirx.clz(spread), "int32"))
             store(totals, total, r)
-            store(radicands, variance << cast(2 * k, "int64"), r)
+            store(radicands, spread << cast(2 * k, "int64"), r)
             store(moves, RECIPROCAL_BITS - k - self.fraction, r)
         emit_reciprocals(radicands, reciprocals, count)
         with serial(rows) as r:

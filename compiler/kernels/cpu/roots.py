@@ -3,7 +3,8 @@
 `compiler.kernels.forms.reciprocal` says how.
 """
 
-from vitq.compiler.kernels.cpu.builder import Buffer, Expr, bind, cast, const, load, store
+from vitq.compiler.kernels.cpu.builder import Buffer, cast, load, store
+from vitq.compiler.kernels.cpu.fixed import Longs
 from vitq.compiler.kernels.forms.reciprocal import reciprocal
 
 SMALLEST_RADICAND = 1 << 60
@@ -17,8 +18,5 @@ def emit_reciprocals(radicands: Buffer, reciprocals: Buffer, count: int) -> None
         reciprocals: (count,) int32.
         count: a multiple of the vector length.
     """
-
-    def number(value: int) -> Expr:
-        return const(value, "int64", count)
-
-    store(reciprocals, cast(reciprocal(load(radicands, 0, lanes=count), number, bind), "int32"), 0)
+    roots = reciprocal(Longs(), load(radicands, 0, lanes=count))
+    store(reciprocals, cast(roots, "int32"), 0)

@@ -12,32 +12,37 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from vitq.compiler.kernels.cpu.arith import clamp
 from vitq.compiler.kernels.cpu.builder import (
     Buffer,
     Expr,
     bind,
     cast,
     const,
-    lanes_of,
     load,
     splat,
     store,
     view,
 )
 from vitq.compiler.kernels.cpu.elementwise import for_flat, scalars
-from vitq.compiler.kernels.cpu.fixed import Fixed, Halves, Words
+from vitq.compiler.kernels.cpu.fixed import Halves, Words
 from vitq.compiler.kernels.cpu.halves import halves_for
+from vitq.compiler.kernels.forms.dyadic import rounded
+from vitq.compiler.kernels.forms.shiftgelu import (
+    GeluShifts,
+    Rounded,
+    shiftgelu,
+    shiftgelu_tail,
+)
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType, tensor_of
 from vitq.compiler.target.features import CpuFeatures
+from vitq.numerics import shiftgelu as contract
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.shiftgelu import EXPONENT_COEFFICIENTS, WORD_SHIFT, GeluParams, shiftgelu_tail
+from vitq.numerics.shiftgelu import WORD_SHIFT, GeluParams
 
 BYTE = 8
 HALF_LIMIT = 2**15
-OCTAVE_BITS = 11
-TAIL_MAX = int(shiftgelu_tail(np.arange(2**15)).max())
+TAIL_MAX = int(contract.shiftgelu_tail(np.arange(2**15)).max())
 
 
 @dataclass(frozen=True)
@@ -147,21 +152,42 @@ class GeluWords:
 
     def __call__(self, codes: Expr) -> Expr:
         """Codes of any integer type to int32."""
-        p, lanes = self.p, lanes_of(codes)
-        none = const(0, "int32", lanes)
-        centred = bind(cast(codes, "int32") - splat(p.x_zero_point, lanes))
-        distance = tirx.min(tirx.max(centred, none - centred), splat(p.farthest, lanes))
-        eighth = _rounded(bind(distance) * splat(p.in_multiplier, lanes), p.in_shift)
-        tail = emit_tail(bind(eighth + eighth), Words()) * splat(p.tail_multiplier, lanes)
-        rest = (tirx.max(centred, none) << splat(p.up, lanes)) - _rounded(tail, p.tail_shift)
-        code = _rounded(bind(rest) * splat(p.out_multiplier, lanes), p.out_shift)
-        fine = _rounded(code, p.more) + splat(p.zero_point, lanes)
-        if not self.twin:
-            return clamp(fine, p.qmin, p.qmax)
-        above = _rounded(code - splat(bind(p.split_steps), lanes), bind(p.more + p.twin_shift))
-        limit = bind((p.qmax - p.split) >> p.twin_shift)
-        coarse = clamp(above, const(0, "int32"), limit) << splat(p.twin_shift, lanes)
-        return bind(clamp(fine, p.qmin, p.split) + coarse)
+        p = self.p
+        shifts = GeluShifts(*map(_rounded, (p.in_shift, p.tail_shift, p.out_shift, p.more)))
+        coarse = _Coarse(p) if self.twin else None
+        return shiftgelu(Words(), cast(codes, "int32"), p, shifts, coarse)
+
+
+def _rounded(shift: Expr) -> Rounded:
+    """A rounding shift by a scalar, of which half is made where it is used."""
+
+    def rounding(x: Expr) -> Expr:
+        half = bind((1 << shift) >> 1)
+        return bind(rounded(bind(x), half, shift))
+
+    return rounding
+
+
+class _Coarse:
+    """`compiler.kernels.forms.shiftgelu.Coarse`, evaluated where the code is that needs it."""
+
+    def __init__(self, p: GeluParams) -> None:
+        self.p = p
+
+    @property
+    def steps(self) -> Expr:
+        """Where it begins."""
+        return bind(self.p.split_steps)
+
+    @property
+    def down(self) -> Rounded:
+        """From t to its codes."""
+        return _rounded(bind(self.p.more + self.p.twin_shift))
+
+    @property
+    def largest(self) -> Expr:
+        """Its largest code."""
+        return bind((self.p.qmax - self.p.split) >> self.p.twin_shift)
 
 
 class GeluHalves:
@@ -199,7 +225,7 @@ class GeluHalves:
             centred = bind(centred - p.x_zero_point)
         distance = q.unsigned_min(bind(tirx.abs(centred)), self.farthest)
         eighth = q.mulhrs(bind(distance << p.in_shift), p.in_multiplier)
-        tail = q.mulhrs(emit_tail(bind(eighth + eighth), q), p.tail_multiplier)
+        tail = q.mulhrs(shiftgelu_tail(q, bind(eighth + eighth)), p.tail_multiplier)
         positive = bind(tirx.max(centred, none))
         if not self.spec.plain:
             positive = bind(positive << p.up)
@@ -218,18 +244,3 @@ class GeluHalves:
 def _read(params: Buffer) -> GeluParams:
     """GeluParams as int32 expressions."""
     return GeluParams(*scalars(params, len(GeluParams._fields)))
-
-
-def _rounded(x: Expr, shift: Expr) -> Expr:
-    """``(x + half) >> shift`` by one scalar shift, 0 or more."""
-    lanes = lanes_of(x)
-    half = bind((1 << shift) >> 1)
-    return bind((bind(x) + splat(half, lanes)) >> splat(shift, lanes))
-
-
-def emit_tail(v: Expr, q: Fixed) -> Expr:
-    """`numerics.shiftgelu.shiftgelu_tail`; its exponent is at least 1."""
-    g = q.horner(EXPONENT_COEFFICIENTS, v)
-    n = bind(g >> q.const(OCTAVE_BITS, g))
-    fraction = (g & q.const((1 << OCTAVE_BITS) - 1, g)) << q.const(15 - OCTAVE_BITS, g)
-    return q.mulhrs(v, q.rounding_shift(q.exp2_fraction(bind(fraction)), n, least=1))

@@ -29,19 +29,17 @@ from vitq.compiler.kernels.cpu.builder import (
     view,
 )
 from vitq.compiler.kernels.cpu.dots import dot_for
-from vitq.compiler.kernels.cpu.fixed import Fixed, Halves, Words
+from vitq.compiler.kernels.cpu.fixed import Halves, VectorLanes, Words
 from vitq.compiler.kernels.cpu.scaling import Rescale, rescale_constants
+from vitq.compiler.kernels.forms.shiftmax import code_weight, exponential
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType, tensor_of
 from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.exp2 import ONE, exp2_fraction
+from vitq.numerics.exp2 import ONE
 from vitq.numerics.shiftmax import LOG2_FRACTION_BITS, WIDE_LIMIT, CodeParams
-from vitq.numerics.twin_codes import ONE_RANGE, WEIGHT_MAX, TwinCodes
+from vitq.numerics.twin_codes import TwinCodes
 
-CODE_SHIFT = 7
-HALF_STEP = int(exp2_fraction(np.array(1 << 14)))
-"""The mantissa of half an octave, 1 / sqrt(2)."""
 LOWEST = -(2**30)
 """Below every score; its distance from the largest score is still an int32."""
 
@@ -135,56 +133,21 @@ def emit_row_maximum(x: Buffer, row: Expr, columns: int, lanes: int) -> Expr:
     return bind(tirx.max(load(scalar, 0), reduce_lanes(load(vector, 0, lanes=lanes), "smax")))
 
 
-def _mantissa_and_shift(k: Expr, grid_bits: int, q: Fixed) -> tuple[Expr, Expr]:
-    """exp2_fraction of an exponent's fraction, and its octave (unsigned 16-bit values).
-
-    On a grid of one or two steps there are as many mantissas: no polynomial is needed.
-    """
-    if grid_bits == 0:
-        return q.const(ONE, k), k
-    up = 15 - grid_bits
-    n = q.shift_down(k, grid_bits)
-    if grid_bits == 1:
-        odd = q.const(0, k) - (k & q.const(1, k))
-        return bind(q.const(ONE, k) - (odd & q.const(ONE - HALF_STEP, k))), n
-    mask = ((1 << grid_bits) - 1) << up
-    return q.exp2_fraction(bind((k << q.const(up, k)) & q.const(mask, k))), n
-
-
-def _codes(k: Expr, limit: Expr, spec: CodeSpec, q: Fixed) -> Expr:
-    """`numerics.shiftmax.code_weights`."""
-    y, n = _mantissa_and_shift(k, spec.grid_bits, q)
-    codes = q.rounding_shift(y, n, CODE_SHIFT)
-    if spec.zero_last:
-        below = k < splat(cast(limit, q.dtype), lanes_of(k))
-        codes = bind(tirx.Select(below, codes, q.const(0, k)))
-    return codes if spec.twin == ONE_RANGE else _twin_weights(codes, spec.twin, q)
-
-
-def _twin_weights(w: Expr, twin: TwinCodes, q: Fixed) -> Expr:
-    """`numerics.twin_codes.twin_weights`."""
-    fine = w
-    if twin.fine:
-        fine = tirx.min(_rounded(w, twin.fine, q), q.const(twin.border - (1 << twin.fine), w))
-    coarse = tirx.min(_rounded(w, twin.coarse, q), q.const(WEIGHT_MAX, w))
-    return bind(tirx.Select(w < q.const(twin.border, w), bind(fine), bind(coarse)))
-
-
-def _rounded(w: Expr, bits: int, q: Fixed) -> Expr:
-    """To multiples of ``2**bits``, half up."""
-    return bind(bind(w + q.const(1 << (bits - 1), w)) & q.const(-(1 << bits), w))
-
-
 def emit_codes(distance: Expr, octaves: Rescale, spec: CodeSpec) -> Expr:
     """8-bit exponentials of the negative `distance` (int32 lanes, >= 0)."""
-    return _codes(octaves(bind(distance)), octaves.limit, spec, Words())
+    return _weights(octaves(bind(distance)), octaves.limit, spec, Words())
 
 
 def emit_half_codes(k: Expr, limit: Expr, spec: CodeSpec, q: Halves) -> Expr:
     """The codes of 16-bit exponents, unsigned and not limited yet."""
     if not spec.is_uniform:
         k = q.unsigned_min(k, limit)
-    return _codes(k, limit, spec, q)
+    return _weights(k, limit, spec, q)
+
+
+def _weights(k: Expr, limit: Expr, spec: CodeSpec, q: VectorLanes) -> Expr:
+    """The weights of exponents up to a scalar limit."""
+    return code_weight(q, k, k < splat(cast(limit, q.dtype), lanes_of(k)), spec)
 
 
 def emit_packed_octaves(distances: Sequence[Expr], octaves: Rescale, q: Halves) -> Expr:
@@ -223,8 +186,7 @@ def _shiftmax_body(
         def emit(i: Expr, lanes: int) -> None:
             score = cast(load(source, r, i, lanes=lanes), "int32")
             t = octaves(bind(splat(top, lanes) - score))
-            y, n = _mantissa_and_shift(t, LOG2_FRACTION_BITS, Words())
-            store(wide, Words().rounding_shift(y, n), i)
+            store(wide, exponential(Words(), t), i)
 
         for_chunks(columns, kernel.features.lanes, emit)
         multiplier = normalize.multiplier(emit_sum(wide, columns, kernel.features.lanes))

@@ -8,7 +8,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from tvm import tirx
 
 from vitq.compiler.kernels.cuda import intrinsics
 from vitq.compiler.kernels.cuda.emit import (
@@ -26,37 +25,66 @@ from vitq.compiler.kernels.cuda.emit import (
     serial,
     wide,
 )
+from vitq.compiler.kernels.forms import dyadic
 from vitq.compiler.kernels.forms.division import quotient
+from vitq.compiler.kernels.forms.lanes import PRODUCT_SHIFT, PlainLanes
+from vitq.compiler.kernels.forms.shiftgelu import GeluShifts, Rounded, shiftgelu
+from vitq.compiler.kernels.forms.tir import TirLanes
 from vitq.numerics.add import AddParams
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import ACC_LIMIT
-from vitq.numerics.exp2 import COEFFICIENTS
-from vitq.numerics.shiftgelu import EXPONENT_COEFFICIENTS, GeluParams
+from vitq.numerics.shiftgelu import GeluParams
 
-HALF = 1 << 14
+
+class Scalars(PlainLanes, TirLanes):
+    """A thread's registers.
+
+    Args:
+        dtype: ``int32`` or ``int64``.
+    """
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+
+    def const(self, value: int, like: Expr) -> Expr:
+        """A constant."""
+        return const(value, self.dtype)
+
+    def keep(self, x: Expr) -> Expr:
+        """Put into a register."""
+        return keep(x)
+
+    def mulhrs_add(self, c: int, a: Expr, b: Expr) -> Expr:
+        """One multiplication with addition and one shift (module docstring)."""
+        half = 1 << (PRODUCT_SHIFT - 1)
+        return keep((a * b + const(half + (c << PRODUCT_SHIFT))) >> const(PRODUCT_SHIFT))
+
+    def amount(self, shift: Expr) -> Expr:
+        """Kept by `rounding_shift`: no register holds it before."""
+        return shift
+
+    def shift_down(self, x: Expr, bits: int) -> Expr:
+        """See `amount`."""
+        return x >> const(bits)
+
+    def rounding_shift(self, x: Expr, shift: Expr, more: int = 0, least: int = 0) -> Expr:
+        """Add, shift."""
+        n = keep(shift)
+        if more:
+            return keep((x + (const(1) << (n + const(more - 1)))) >> (n + const(more)))
+        return super().rounding_shift(x, n)
+
+    def clamp(self, x: Expr, low: Expr, high: Expr) -> Expr:
+        """The upper bound first: from sm_90 on, what follows with a bound of 0 costs nothing."""
+        return clamp(x, low, high)
+
+
+WORDS, LONGS = Scalars("int32"), Scalars("int64")
 
 
 def rescaled(value: Expr, multiplier: Expr, addend: Expr, shift: Expr) -> Expr:
     """``(value * multiplier + addend) >> shift``; int32 times int64, int64 in a register."""
-    return keep((wide(value) * multiplier + addend) >> shift)
-
-
-def mulhrs_add(c: Expr | int, a: Expr | int, b: Expr) -> Expr:
-    """``c + ((a b + 2**14) >> 15)`` for a constant c."""
-    return keep((a * b + const(HALF + (int(c) << 15))) >> const(15))
-
-
-def exp2_fraction(fraction: Expr) -> Expr:
-    """`numerics.exp2.exp2_fraction`."""
-    c0, c1, c2, c3 = COEFFICIENTS
-    y = mulhrs_add(c2, const(c3), fraction)
-    y = mulhrs_add(c1, y, fraction)
-    return mulhrs_add(c0, y, fraction)
-
-
-def rounded_shift(y: Expr, n: Expr) -> Expr:
-    """``(y + half) >> n``."""
-    return keep((y + ((const(1) << n) >> const(1))) >> n)
+    return dyadic.rescaled(LONGS, wide(value), multiplier, addend, shift)
 
 
 class Add:
@@ -127,45 +155,32 @@ class Gelu:
             twin: whether there is a coarse range.
         """
         self.p = p = GeluParams(*(get(params, i) for i in range(len(GeluParams._fields))))
-        self.twin = twin
-        shifts = p.in_shift, p.tail_shift, p.out_shift, p.more
-        self.halves = [keep((const(1) << shift) >> const(1)) for shift in shifts]
-        if twin:
-            self.steps = keep(p.split_steps)
-            self.down = keep(p.more + p.twin_shift)
-            self.coarse_half = keep((const(1) << self.down) >> const(1))
-            self.largest = keep((p.qmax - p.split) >> p.twin_shift)
+        self.shifts = GeluShifts(*map(_rounded, (p.in_shift, p.tail_shift, p.out_shift, p.more)))
+        self.coarse = _Coarse(p) if twin else None
 
     def __call__(self, code: Expr) -> Expr:
         """Codes of the result."""
-        p, (in_half, tail_half, out_half, more_half) = self.p, self.halves
-        centred = keep(code - p.x_zero_point)
-        distance = tirx.min(tirx.max(centred, const(0) - centred), p.farthest)
-        eighth = keep((distance * p.in_multiplier + in_half) >> p.in_shift)
-        tail = _tail(keep(eighth * const(2))) * p.tail_multiplier
-        rest = keep((tirx.max(centred, const(0)) << p.up) - ((tail + tail_half) >> p.tail_shift))
-        value = keep((rest * p.out_multiplier + out_half) >> p.out_shift)
-        fine = keep((value + more_half) >> p.more) + p.zero_point
-        if not self.twin:
-            return clamp(fine, p.qmin, p.qmax)
-        above = keep((value - self.steps + self.coarse_half) >> self.down)
-        coarse = clamp(above, const(0), self.largest) << p.twin_shift
-        return keep(clamp(fine, p.qmin, p.split) + coarse)
+        return shiftgelu(WORDS, code, self.p, self.shifts, self.coarse)
+
+
+class _Coarse:
+    """`compiler.kernels.forms.shiftgelu.Coarse` in registers."""
+
+    def __init__(self, p: GeluParams) -> None:
+        self.steps = keep(p.split_steps)
+        self.down = _rounded(keep(p.more + p.twin_shift))
+        self.largest = keep((p.qmax - p.split) >> p.twin_shift)
+
+
+def _rounded(shift: Expr) -> Rounded:
+    """A shift, and half of what it shifts out."""
+    half = keep((const(1) << shift) >> const(1))
+    return lambda x: dyadic.rounded(x, half, shift)
 
 
 def is_twin(params: IntArray) -> bool:
     """Whether GeluParams have a coarse range."""
     return GeluParams(*(int(v) for v in params)).is_twin
-
-
-def _tail(v: Expr) -> Expr:
-    """`numerics.shiftgelu.shiftgelu_tail`."""
-    a0, a1, a2, a3 = EXPONENT_COEFFICIENTS
-    g = mulhrs_add(a2, const(a3), v)
-    g = mulhrs_add(a1, g, v)
-    g = mulhrs_add(a0, g, v)
-    y = exp2_fraction(keep((g & const(2047)) << const(4)))
-    return mulhrs_add(0, v, rounded_shift(y, keep(g >> const(11))))
 
 
 def divided(a: Expr, b: Expr, bits: int) -> Expr:
@@ -225,14 +240,7 @@ class Normalize:
     def multiplier(self, total: Expr) -> Expr:
         """Of a row with this sum of exponentials (int64)."""
         zeros = wide(intrinsics.leading_zeros(total))
-        return quotient(
-            self.numerator,
-            total,
-            zeros,
-            lambda value: const(value, "int64"),
-            keep,
-            lambda condition: condition.astype("int64"),
-        )
+        return quotient(LONGS, self.numerator, total, zeros)
 
     def __call__(self, acc: Expr, multiplier: Expr) -> Expr:
         """A code as int32."""

@@ -20,8 +20,10 @@ import numpy as np
 from tvm import tirx
 
 from vitq.compiler.kernels.cuda import intrinsics
+from vitq.compiler.kernels.cuda.arith import WORDS
 from vitq.compiler.kernels.cuda.emit import WORD_BITS, Buffer, Expr, const, get, keep
-from vitq.compiler.kernels.cuda.octaves import CodeForm, code_form, distance_constants, finish_code
+from vitq.compiler.kernels.cuda.octaves import CodeForm, code_form, distance_constants
+from vitq.compiler.kernels.forms.shiftmax import finish_weight
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.exp2 import COEFFICIENTS
 from vitq.numerics.shiftmax import CodeParams, code_weights
@@ -109,4 +111,4 @@ class FastCodes:
             y = keep((y * fraction + const((c << bits) + (1 << (bits - 1)))) >> const(bits))
         power = keep(const(POWER) >> (t >> const(bits)))
         code = keep(intrinsics.mad_high(y, power, const(HALF_WORD), const(0)))
-        return finish_code(code, t < self.limit, self.form.codes)
+        return finish_weight(WORDS, code, t < self.limit, self.form.codes)

@@ -17,6 +17,7 @@ import numpy as np
 from tvm import tirx
 
 from vitq.compiler.kernels.cuda import intrinsics
+from vitq.compiler.kernels.cuda.arith import LONGS, WORDS
 from vitq.compiler.kernels.cuda.codes import fills, load_codes, store_codes
 from vitq.compiler.kernels.cuda.emit import (
     BYTES,
@@ -43,6 +44,7 @@ from vitq.compiler.kernels.cuda.emit import (
     wide,
 )
 from vitq.compiler.kernels.cuda.kernel import call_of, gpu_of
+from vitq.compiler.kernels.forms.int_layernorm import headroom, variance
 from vitq.compiler.kernels.forms.reciprocal import reciprocal
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType
@@ -50,7 +52,6 @@ from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.int_layernorm import RECIPROCAL_BITS
 
-RADICAND_BITS = 62
 LOWEST = -(2**31)
 EARLY_ELEMENTS = 32
 """Of a lane; with more, their constants have no room in registers."""
@@ -201,13 +202,9 @@ class _Normalize:
             fraction: bits of a normalized value, int64.
         """
         self.total, squares = sums
-        variance = const(self.channels, "int64") * squares - wide(self.total) * wide(self.total)
-        variance = keep(variance + eps)
-        # (62 - bit length) >> 1, with bit length = 64 - leading zeros
-        k = keep((intrinsics.leading_zeros(variance) - const(64 - RADICAND_BITS)) >> const(1))
-        radicand = keep(variance << wide(k * const(2)))
-        root = reciprocal(radicand, lambda value: const(value, "int64"), keep)
-        self.root = as_word(root)
+        both = variance(LONGS, self.channels, wide(self.total), squares, eps)
+        k = headroom(WORDS, intrinsics.leading_zeros(both))
+        self.root = as_word(reciprocal(LONGS, keep(both << wide(k * const(2)))))
         more = keep(const(RECIPROCAL_BITS - WORD_BITS) - k - fraction.astype("int32"))
         self.up, self.down = keep(tirx.max(-more, 0)), keep(tirx.max(more, 0))
         self.half_low = keep(select(more > 0, const(0), const(LOWEST)))

@@ -5,12 +5,13 @@ from typing import NamedTuple
 import numpy as np
 from tvm import tirx
 
-from vitq.compiler.kernels.cuda.arith import exp2_fraction, order, rescaled
+from vitq.compiler.kernels.cuda.arith import WORDS, rescaled
 from vitq.compiler.kernels.cuda.emit import Buffer, Expr, as_word, const, get, keep
+from vitq.compiler.kernels.forms.shiftmax import code_weight
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import ACC_LIMIT
-from vitq.numerics.shiftmax import LOG2_FRACTION_BITS, CodeParams
-from vitq.numerics.twin_codes import ONE_RANGE, WEIGHT_MAX, TwinCodes
+from vitq.numerics.shiftmax import CodeParams
+from vitq.numerics.twin_codes import TwinCodes
 
 LIMIT_INDEX = 3
 """Where `Capped` keeps its limit: multiplier, shift, rounding constant, limit."""
@@ -73,36 +74,6 @@ def code_form(p: CodeParams) -> CodeForm:
     return CodeForm(p.grid_bits, p.limit, bool(p.zero_last), p.twin)
 
 
-def octaves(t: Expr, grid_bits: int = LOG2_FRACTION_BITS) -> tuple[Expr, Expr]:
-    """Mantissa and shift of ``2**-(t / 2**grid_bits)``."""
-    fraction = (t & const((1 << grid_bits) - 1)) << const(15 - grid_bits)
-    return exp2_fraction(keep(fraction)), keep(t >> const(grid_bits))
-
-
 def code_of(t: Expr, form: CodeForm) -> Expr:
     """The 8-bit Shiftmax weight of an exponent (`numerics.shiftmax.code_weights`)."""
-    y, n = octaves(t, form.grid_bits)
-    code = keep((y + (const(1) << (n + const(6)))) >> (n + const(7)))
-    return finish_code(code, t < form.limit, form)
-
-
-def finish_code(code: Expr, counts: Expr, form: CodeForm) -> Expr:
-    """A weight's last steps: 0 behind the limit, one of two ranges."""
-    if form.zero_last:
-        code = order(counts, code, const(0))
-    return code if form.twin == ONE_RANGE else _twin_weight(code, form.twin)
-
-
-def _twin_weight(w: Expr, twin: TwinCodes) -> Expr:
-    """`numerics.twin_codes.twin_weights` of one weight."""
-    fine = w
-    if twin.fine:
-        last = const(twin.border - (1 << twin.fine))
-        fine = keep(tirx.min(_to_multiple(w, twin.fine), last))
-    coarse = keep(tirx.min(_to_multiple(w, twin.coarse), const(WEIGHT_MAX)))
-    return order(w < twin.border, fine, coarse)
-
-
-def _to_multiple(w: Expr, bits: int) -> Expr:
-    """The nearest multiple of ``2**bits``, half up."""
-    return (w + const(1 << (bits - 1))) & const(-(1 << bits))
+    return code_weight(WORDS, t, t < form.limit, form)

@@ -11,11 +11,12 @@ from tvm import tirx
 
 from vitq.compiler.kernels.cuda import intrinsics
 from vitq.compiler.kernels.cuda.arith import (
+    LONGS,
+    WORDS,
     Normalize,
     divided,
     reciprocal_of,
     rescaled,
-    rounded_shift,
 )
 from vitq.compiler.kernels.cuda.emit import (
     WARP,
@@ -42,8 +43,9 @@ from vitq.compiler.kernels.cuda.octaves import (
     code_form,
     code_of,
     distance_constants,
-    octaves,
 )
+from vitq.compiler.kernels.forms.ivit import gelu_power, int_div, shift_exp
+from vitq.compiler.kernels.forms.shiftmax import exponential
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
@@ -151,29 +153,22 @@ def _shiftmax_body(
         capped, normalize = Capped(params, WIDE_LIMIT), Normalize(norm)
         largest = row.maximum(lambda code: code)
 
-        def exponential(code: Expr) -> Expr:
-            return rounded_shift(*octaves(capped(keep(largest - code))))
+        def weight(code: Expr) -> Expr:
+            return exponential(WORDS, capped(keep(largest - code)))
 
-        multiplier = normalize.multiplier(row.total(exponential))
+        multiplier = normalize.multiplier(row.total(weight))
         with row.elements() as (at, code):
-            put(flat(out), at, normalize(exponential(code), multiplier))
+            put(flat(out), at, normalize(weight(code), multiplier))
 
 
 def _shift_exp(x: Expr, i0: Expr, count: int) -> Expr:
     """`numerics.ivit.shift_exp` of an int32, int64."""
-    x = keep(wide(x))
-    one, n = const(1, "int64"), const(count, "int64")
-    power = keep(x + (x >> one) - (x >> const(4, "int64")))
-    power = keep(tirx.max(power, const(0, "int64") - n * i0))
-    q = divided(keep(const(0, "int64") - power), i0, OCTAVE_BITS)
-    r = keep(power + q * i0)
-    return keep(((r >> one) + i0) << (n - q))
+    return shift_exp(LONGS, keep(wide(x)), i0, count, lambda t: divided(keep(t), i0, OCTAVE_BITS))
 
 
 def _int_div(a: Expr, reciprocal: Expr) -> Expr:
     """`numerics.ivit.int_div`, int32."""
-    down = const(ivit.RECIPROCAL_BITS - ivit.CODE_BITS, "int64")
-    return keep(((reciprocal * a) >> down).astype("int32"))
+    return as_word(int_div(LONGS, a, reciprocal))
 
 
 def lower_ivit_shiftmax(
@@ -220,8 +215,7 @@ def _ivit_shiftgelu_body(
         half = keep(const(1, "int64") << (s - const(1, "int64")))
 
         def power(code: Expr) -> Expr:
-            c = keep(code - x_zero)
-            return keep(c + (c >> const(1)) + (c >> const(3)) + (c >> const(4)))
+            return keep(gelu_power(keep(code - x_zero)))
 
         largest = row.maximum(power, start=0)
         floor = _shift_exp(keep(const(0) - largest), i0, ivit.GELU_OCTAVES)

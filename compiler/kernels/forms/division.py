@@ -8,13 +8,9 @@ goes through floating point. With ``D = b << k`` in [2**30, 2**31) and ``A = a <
     q1 = q0 + ((r >> 5) X >> 56), r = A - q1 D  at most one unit off
     q  = q1 - [r < 0] + [r >= D]
 
-The same code computes with NumPy's integers, where a test compares it with ``//``.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-Expr = Any
+from vitq.compiler.kernels.forms.lanes import Expr, Lanes
 
 SEED_BITS = 30
 LINE = (round(48 / 17 * 2**SEED_BITS), round(32 / 17 * 2**SEED_BITS))
@@ -24,32 +20,28 @@ DIVISOR_BITS = 31
 QUOTIENT_BITS = 31
 
 
-def quotient(
-    a: Expr,
-    b: Expr,
-    zeros: Expr,
-    number: Callable[[int], Expr],
-    keep: Callable[[Expr], Expr],
-    one_if: Callable[[Expr], Expr],
-) -> Expr:
+def quotient(q: Lanes, a: Expr, b: Expr, zeros: Expr) -> Expr:
     """``a // b`` for a >= 0, 1 <= b < 2**31 and a quotient below 2**31, all int64.
 
     Args:
+        q: 64-bit lanes.
         a: dividend.
         b: divisor.
         zeros: leading zeros of b as a 64-bit number, int64.
-        number: makes a constant.
-        keep: evaluates an expression once.
-        one_if: a condition as 0 or 1.
     """
+
+    def number(value: int) -> Expr:
+        return q.const(value, b)
+
+    keep = q.keep
     k = keep(zeros - number(64 - DIVISOR_BITS))
     d, scaled = keep(b << k), keep(a << k)
     x = keep(number(LINE[0]) - (d * number(LINE[1]) >> number(DIVISOR_BITS)))
     for _ in range(STEPS):
         rest = keep((number(1 << (SEED_BITS + DIVISOR_BITS)) - d * x) >> number(DIVISOR_BITS))
         x = keep(x + (x * rest >> number(SEED_BITS)))
-    q = keep((scaled >> number(DIVISOR_BITS)) * x >> number(SEED_BITS))
-    rest = keep(scaled - q * d)
-    q = keep(q + ((rest >> number(5)) * x >> number(56)))
-    rest = keep(scaled - q * d)
-    return keep(q - one_if(rest < number(0)) + one_if(rest >= d))
+    found = keep((scaled >> number(DIVISOR_BITS)) * x >> number(SEED_BITS))
+    rest = keep(scaled - found * d)
+    found = keep(found + ((rest >> number(5)) * x >> number(56)))
+    rest = keep(scaled - found * d)
+    return keep(found - q.one_if(rest < number(0)) + q.one_if(rest >= d))

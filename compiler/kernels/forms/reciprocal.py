@@ -9,74 +9,67 @@ remainders: once in proportion, which leaves at most one unit, and once by compa
 floors, so that every exact method gives the same bits.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from tvm import tirx
-
+from vitq.compiler.kernels.forms.lanes import Expr, Lanes
 from vitq.numerics.int_layernorm import RECIPROCAL_BITS
 
-Expr = Any
-
-Number = Callable[[int], Expr]
-"""A constant in every lane."""
-Keep = Callable[[Expr], Expr]
-"""Evaluates an expression once."""
 SEED = (2867530534, -53818, 6710)
 """2**31 / sqrt(v) for v = z / 2**14 in [1, 4): ``c0 + z (c1 + (z c2 >> 14))``, error 2.5 %."""
 STEPS = 3
 LARGEST = (1 << 31) - 1
 
 
-def reciprocal(n: Expr, number: Number, keep: Keep) -> Expr:
+def reciprocal(q: Lanes, n: Expr) -> Expr:
     """Compute ``(2**61 - 1) // floor(sqrt(n))``, int64.
 
     Args:
+        q: 64-bit lanes.
         n: int64 in [2**60, 2**62).
-        number: makes a constant.
-        keep: evaluates an expression once.
     """
-    signed, unsigned = partial(_signed, number, keep), partial(_unsigned, number, keep)
-    y = _estimate(n, number, keep)
+    number, keep = partial(q.const, like=n), q.keep
+    signed, unsigned = partial(_signed, q), partial(_unsigned, q)
+    y = _estimate(q, n)
     root = keep(unsigned(keep(n >> number(31)), y) >> number(30))
     rest = keep(n - signed(root, root))
     root = keep(root + (signed(keep(rest >> number(5)), y) >> number(57)))
-    root = keep(root - _one_if(signed(root, root) > n, number, keep))
+    root = keep(root - _one_if(q, signed(root, root) > n, n))
     above = keep(root + number(1))
-    root = keep(root + _one_if(signed(above, above) <= n, number, keep))
+    root = keep(root + _one_if(q, signed(above, above) <= n, n))
 
     limit = number((1 << RECIPROCAL_BITS) - 1)
     rest = keep(limit - signed(y, root))
     y = keep(y + (signed(keep(rest >> number(5)), y) >> number(56)))
     rest = keep(limit - signed(y, root))
-    low, high = _one_if(rest < number(0), number, keep), _one_if(rest >= root, number, keep)
+    low, high = _one_if(q, rest < number(0), n), _one_if(q, rest >= root, n)
     return keep(y - low + high)
 
 
-def _estimate(n: Expr, number: Number, keep: Keep) -> Expr:
+def _estimate(q: Lanes, n: Expr) -> Expr:
     """``2**61 / sqrt(n)`` within 4, below 2**31."""
+    number, keep = partial(q.const, like=n), q.keep
     c0, c1, c2 = (number(c) for c in SEED)
     z, high = keep(n >> number(46)), keep(n >> number(31))
-    slope = keep(c1 + (_signed(number, keep, z, c2) >> number(14)))
-    y = keep(c0 + _signed(number, keep, z, slope))
+    slope = keep(c1 + (_signed(q, z, c2) >> number(14)))
+    y = keep(c0 + _signed(q, z, slope))
     for _ in range(STEPS):
-        square = keep(_unsigned(number, keep, y, y) >> number(31))
-        rest = keep(number(3 << 60) - _unsigned(number, keep, square, high))
-        y = keep(_unsigned(number, keep, y, keep(rest >> number(30))) >> number(31))
-    return keep(tirx.min(y, number(LARGEST)))
+        square = keep(_unsigned(q, y, y) >> number(31))
+        rest = keep(number(3 << 60) - _unsigned(q, square, high))
+        y = keep(_unsigned(q, y, keep(rest >> number(30))) >> number(31))
+    return keep(q.minimum(y, number(LARGEST)))
 
 
-def _signed(number: Number, keep: Keep, a: Expr, b: Expr) -> Expr:
+def _signed(q: Lanes, a: Expr, b: Expr) -> Expr:
     """A product of values within int32; the shifts tell the compiler so."""
-    return keep(((a << number(32)) >> number(32)) * ((b << number(32)) >> number(32)))
+    word = q.const(32, a)
+    return q.keep(((a << word) >> word) * ((b << word) >> word))
 
 
-def _unsigned(number: Number, keep: Keep, a: Expr, b: Expr) -> Expr:
+def _unsigned(q: Lanes, a: Expr, b: Expr) -> Expr:
     """A product of values within uint32."""
-    mask = number((1 << 32) - 1)
-    return keep((a & mask) * (b & mask))
+    mask = q.const((1 << 32) - 1, a)
+    return q.keep((a & mask) * (b & mask))
 
 
-def _one_if(condition: Expr, number: Number, keep: Keep) -> Expr:
-    return keep(tirx.Select(condition, number(1), number(0)))
+def _one_if(q: Lanes, condition: Expr, like: Expr) -> Expr:
+    return q.keep(q.select(condition, q.const(1, like), q.const(0, like)))

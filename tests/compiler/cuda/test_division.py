@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vitq.compiler.kernels.cuda.instructions.words import leading_zeros
+from vitq.compiler.kernels.forms.arrays import Arrays
 from vitq.compiler.kernels.forms.division import QUOTIENT_BITS, quotient
 from vitq.numerics.arrays import IntArray
 
@@ -12,7 +13,7 @@ LARGEST = (1 << QUOTIENT_BITS) - 1
 
 def divide(a: IntArray, b: IntArray) -> IntArray:
     zeros = leading_zeros(b).astype(np.int64)
-    result: IntArray = quotient(a, b, zeros, np.int64, lambda x: x, lambda x: x.astype(np.int64))
+    result: IntArray = quotient(Arrays(), a, b, zeros)
     return result
 
 
