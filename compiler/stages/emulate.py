@@ -15,7 +15,7 @@ from vitq.compiler.codegen.contract import Operator, operators_of
 from vitq.compiler.gpu_kit.drawing import CASES
 from vitq.compiler.kernels.building import build_kernel
 from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
-from vitq.compiler.kernels.cuda.emulator.memory import EmulationError
+from vitq.compiler.kernels.emulation import EmulationError
 from vitq.compiler.kernels.kernel import Kernel, Schedule
 from vitq.compiler.support.progress import progress_bar
 from vitq.compiler.target.table import Target

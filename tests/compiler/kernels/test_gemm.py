@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.compiler.kernels.util import FEATURES, HOST, random_codes, run_lowered, run_op
+from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_lowered, run_op
 from vitq.compiler.codegen.lower_kernels import lower_op
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.numerics.add import add_params, int_add
@@ -162,11 +162,11 @@ def test_no_schedule_changes_a_bit(op: str, seed: int) -> None:
     case = (int(rng.integers(2, 70)), int(rng.integers(4, 90)), int(rng.integers(17, 200)), 0.1)
     if op != "vitq.linear":
         dtype = "int16" if op.endswith("add") else "int8"
-        run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, HOST, rng)
+        run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, VNNI, rng)
         return
     x = random_codes(rng, "int8", case[:2])
     operands, expected = linear_call(rng, x, case[2], "int8", 1e-3)
-    result = run_op(op, operands, TensorType(expected.shape, "int8"), HOST, draw=rng)
+    result = run_op(op, operands, TensorType(expected.shape, "int8"), VNNI, draw=rng)
     np.testing.assert_array_equal(result, expected)
 
 
@@ -181,7 +181,7 @@ def test_linear_rounds_ties_up(shift: int) -> None:
     params = np.array([-128, 127], np.int64)
     operands = [x, weight, zeros, dyadic.multiplier, dyadic.shift, zeros, params]
     expected = np.clip(rescale(int_matmul(x, weight.T), dyadic), -128, 127)
-    result = run_op("vitq.linear", operands, TensorType((32, 2), "int8"), HOST)
+    result = run_op("vitq.linear", operands, TensorType((32, 2), "int8"), VNNI)
     np.testing.assert_array_equal(result, expected)
 
 

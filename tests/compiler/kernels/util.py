@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 import tvm
 
 from tests.compiler.emulated import Emulated
 from vitq.compiler.codegen.lower_kernels import lower_op
 from vitq.compiler.kernels.building import build_kernel
+from vitq.compiler.kernels.cpu.emulator import emulator as cpu_emulator
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
 from vitq.compiler.kernels.kernel import Kernel, KernelCall
@@ -26,23 +26,8 @@ ENTRIES = {target.features: target for target in targets.CPU_TARGETS.values()}
 ENTRIES[GENERIC] = targets.TARGETS["x86-avx2"]
 
 
-def _parameter(features: CpuFeatures) -> Any:
-    target = ENTRIES[features]
-    lacking = host.missing_flags(target, host.host_flags())
-    reason = f"this processor lacks {', '.join(lacking)}"
-    if lacking and target.emulation:
-        lacking = [why] if (why := why_not(target)) else []
-        reason = "".join(lacking)
-    return pytest.param(features, marks=pytest.mark.skipif(bool(lacking), reason=reason))
-
-
-HOST = next(
-    features
-    for features, target in ENTRIES.items()
-    if not host.missing_flags(target, host.host_flags())
-)
-"""The first primitive that this processor has."""
-CPU_FEATURES = tuple(_parameter(features) for features in ENTRIES)
+CPU_FEATURES = tuple(ENTRIES)
+"""Of which a processor lacks some: see `compile_function`."""
 GPU = GpuFeatures(processors=4, shared_bytes=64 * 1024, macs=2048)
 """Run by `compiler.kernels.cuda.emulator.emulator`."""
 FEATURES = (*CPU_FEATURES, GPU)
@@ -53,13 +38,42 @@ def tensor_type(array: IntArray) -> TensorType:
     return TensorType(tuple(array.shape), str(array.dtype))
 
 
+class Interpreted:
+    """A PrimFunc whose instructions NumPy executes; called like a compiled one."""
+
+    def __init__(self, func: Any) -> None:
+        self.func = func
+
+    def __call__(self, *tensors: Any) -> None:
+        """Run it; the last tensor is overwritten."""
+        *inputs, out = (tensor.numpy() for tensor in tensors)
+        tensors[-1].copyfrom(cpu_emulator.run_kernel(self.func, inputs, out))
+
+
 def compile_function(func: Any, features: CpuFeatures) -> Any:
-    """Compile a PrimFunc for the target of these features; returns what can be called."""
+    """Make a PrimFunc for the target of these features; returns what can be called.
+
+    It is compiled where this processor has the instructions and interpreted everywhere else: no
+    machine skips a kernel. What LLVM makes of those for ARM is in `test_cpu_emulator`, under qemu.
+    """
+    if host.missing_flags(ENTRIES[features], host.host_flags()):
+        return Interpreted(func)
+    return executed(func, features)
+
+
+def executed(func: Any, features: CpuFeatures) -> Any:
+    """A PrimFunc compiled by LLVM, on this processor or under qemu; see `is_executed`."""
     target = ENTRIES[features]
     if host.missing_flags(target, host.host_flags()):
         return Emulated(func, target)
     library = tvm.compile(func, target=tvm.target.Target(target.tvm_config()))
     return library[func.attrs["global_symbol"]]
+
+
+def is_executed(features: CpuFeatures) -> bool:
+    """Whether this processor or qemu has the instructions."""
+    target = ENTRIES[features]
+    return not host.missing_flags(target, host.host_flags()) or not why_not(target)
 
 
 def run_op(

@@ -8,15 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vitq.compiler.kernels.emulation import EmulationError
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.errors import VitqError
 
 MANY = -1
 SEED = 20_220
-
-
-class EmulationError(VitqError):
-    """The kernel does what no kernel may do."""
 
 
 class Pointer(NamedTuple):
