@@ -81,7 +81,7 @@ def _gpu_targets() -> str:
     return ", ".join(name for name, target in TARGETS.items() if target.gpu)
 
 
-def build_kit(folders: Sequence[Path], options: KitOptions) -> Path:
+def kit(folders: Sequence[Path], options: KitOptions) -> Path:
     """Compile everything and put it together.
 
     Args:

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from vitq.compiler.benchmark.kit import PACKAGE, KitOptions, build_kit
+from vitq.compiler.benchmark.kit import PACKAGE, KitOptions
+from vitq.compiler.benchmark.kit import kit as build_kit
 from vitq.compiler.nvidia.driver import why_not_here
 from vitq.numerics.errors import VitqError
 

@@ -9,13 +9,8 @@ VERIFIED = {
 }
 
 
-def bundle_rows(bundle: Bundle, said: str | None) -> list[list[str]]:
-    """Rows of a table.
-
-    Args:
-        bundle: finished.
-        said: by the device, if the bundle was copied to one.
-    """
+def bundle_rows(bundle: Bundle) -> list[list[str]]:
+    """Rows of a table."""
     manifest, memory = bundle.manifest, bundle.manifest["memory"]
     rows = [
         ["model", f"{manifest['model']}, for {manifest['target']} ({manifest['architecture']})"],
@@ -32,4 +27,4 @@ def bundle_rows(bundle: Bundle, said: str | None) -> list[list[str]]:
         millions = f"{bundle.measured.instructions / 1e6:.1f} million"
         rows.append(["instructions", f"{millions} for a batch, counted under qemu: no time"])
     rows.append(["verified", VERIFIED[bundle.measured.verified]])
-    return [*rows, ["device", said]] if said else rows
+    return [*rows, ["device", bundle.said]] if bundle.said else rows

@@ -22,8 +22,9 @@ def kit(
     ] = False,
 ) -> None:
     """What a machine with a GPU and without TVM needs: there, python3 -m gpu_kit."""
-    from vitq.compiler.benchmark.kit import KitOptions, build_kit
+    from vitq.compiler.benchmark.kit import KitOptions
+    from vitq.compiler.benchmark.kit import kit as stage
 
     batches = opt.integers(batch, "batch")
     options = KitOptions(out, target, batches, candidates, opt.words(arch), contestants)
-    typer.echo(build_kit(folders, options))
+    typer.echo(stage(folders, options))

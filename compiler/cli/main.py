@@ -255,15 +255,13 @@ def deploy(
     """Put a bundle together with which a device runs the model, without Python."""
     from vitq.compiler.cli.deploy_report import bundle_rows
     from vitq.compiler.deploy.bundle import DeployOptions
-    from vitq.compiler.deploy.bundle import deploy as stage
-    from vitq.compiler.deploy.device import send
+    from vitq.compiler.stages.deploy import deploy as stage
 
-    bundle = stage(folder, DeployOptions(out, flavour, labels))
-    said = send(out, to) if to else None
+    bundle = stage(folder, DeployOptions(out, flavour, labels), to)
     if as_json:
-        print_json(bundle.to_json() | {"device": said})
+        print_json(bundle.to_json())
         return
-    print_table(["bundle", str(out)], bundle_rows(bundle, said), "")
+    print_table(["bundle", str(out)], bundle_rows(bundle), "")
 
 
 @app.command()
@@ -281,12 +279,9 @@ def inspect(folder: opt.Folder, as_json: opt.Json = False) -> None:
 @app.command()
 def targets(as_json: opt.Json = False) -> None:
     """List the targets."""
-    from vitq.compiler.target.choice import get_target
-    from vitq.compiler.target.table import TARGETS
+    from vitq.compiler.stages.targets import targets as stage
 
-    native = get_target("cpu").description
-    rows = [["cpu", f"this machine: {native}"]]
-    rows += [[target.name, target.description] for target in TARGETS.values()]
+    rows = [[name, description] for name, description in stage().items()]
     if as_json:
         print_json({"targets": [{"name": name, "description": text} for name, text in rows]})
         return

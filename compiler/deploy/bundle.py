@@ -1,4 +1,4 @@
-"""Stage ``deploy``: put a bundle together.
+"""A bundle: what a device runs a model with.
 
     bundle/
         vitq-run  model.so  golden_pixels.npy  golden_codes.npy  [labels.txt]  README
@@ -85,21 +85,23 @@ class Bundle:
         manifest: content of ``manifest.json``.
         size_bytes: of all files.
         measured: what the runner said, here or under an emulator.
+        said: by the device that it was copied to, None if it was not.
     """
 
     folder: Path
     manifest: dict[str, Any]
     size_bytes: int
     measured: Measured
+    said: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What a program wants to know."""
         about = {key: value for key, value in self.manifest.items() if key != "files"}
         known = {"folder": str(self.folder), "size_bytes": self.size_bytes}
-        return known | self.measured.to_json() | about
+        return known | self.measured.to_json() | about | {"device": self.said}
 
 
-def deploy(folder: Path, options: DeployOptions) -> Bundle:
+def write_bundle(folder: Path, options: DeployOptions) -> Bundle:
     """Write a bundle.
 
     Args:

@@ -30,6 +30,7 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
+from vitq.quantization.graph.given import GivenPictures
 
 if TYPE_CHECKING:
     from vitq.compiler.stages.quantize_options import QuantizeOptions
@@ -66,7 +67,7 @@ def calibration_pictures(
     from vitq.quantization.graph.pictures import Pictures, load_pictures
 
     source = options.calibration_source
-    if source not in GENERATED:
+    if isinstance(source, GivenPictures) or source not in GENERATED:
         return load_pictures(
             source, prep.input_shape, options.calib_count, "calibration", options.calib_seed
         )

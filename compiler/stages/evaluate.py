@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
-from vitq.compiler.stages.quantize import load_float_model
+from vitq.compiler.stages.quantize import IN_MEMORY, load_float_model
 from vitq.compiler.stages.quantize_options import QuantizeOptions
-from vitq.compiler.support.artifacts import open_artifact
+from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_json
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.given import GivenModel, GivenPictures
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ class Row:
         images: how many pictures.
         top1: correct first choices, None without labels.
         top5: correct among the first five, None without labels.
-        agreement: fraction of pictures with the float model's first choice.
+        agreement: fraction of pictures with the float model's first choice; this and the next are
+            None where the float model is unknown.
         mean_cosine: of the logits with the float model's.
         sqnr_db: signal-to-quantization-noise ratio of the logits, dB; None for the float model.
         seconds: for all pictures, not a benchmark.
@@ -42,8 +44,8 @@ class Row:
     images: int
     top1: int | None
     top5: int | None
-    agreement: float
-    mean_cosine: float
+    agreement: float | None
+    mean_cosine: float | None
     sqnr_db: float | None
     seconds: float
 
@@ -54,19 +56,22 @@ class Row:
 
 def evaluate(
     folder: Path,
-    pictures: str | None = None,
+    pictures: str | GivenPictures | None = None,
     count: int | None = None,
     backends: tuple[str, ...] = BACKENDS,
     threads: int | None = None,
+    module: GivenModel | None = None,
 ) -> list[Row]:
     """Evaluate a compiled model.
 
     Args:
         folder: the target's folder.
-        pictures: folder or ``.npy``; None for the embedded model's held-out digits.
+        pictures: folder, ``.npy`` or in hand; None for the embedded model's held-out digits.
         count: how many, None for all.
-        backends: which of `BACKENDS`; ``float`` always runs, as all others are compared with it.
+        backends: which of `BACKENDS`; ``float`` always runs where it is known, as all others are
+            compared with it.
         threads: of the library.
+        module: the float model, where it is in hand.
 
     Returns:
         One row for each backend.
@@ -85,14 +90,17 @@ def evaluate(
     if source is None:
         raise VitqError("no pictures to evaluate on: pass --pictures FOLDER (with labels.csv)")
     data = load_pictures(source, (channels, height, width), count, "evaluation")
-    names = ["float", *(name for name in BACKENDS[1:] if name in backends)]
+    names = [name for name in BACKENDS if name in backends]
+    if "float" not in backends and _float_is_known(compiled, module):
+        names.insert(0, "float")
     rows: list[Row] = []
     float_logits: FloatArray | None = None
     for name in names:
         started = time.perf_counter()
-        logits = with_progress(_backend(compiled, name, threads), data.pixels, name)
+        backend = _backend(compiled, name, threads, module)
+        logits = with_progress(backend, data.pixels, name)
         seconds = time.perf_counter() - started
-        float_logits = logits if float_logits is None else float_logits
+        float_logits = logits if name == "float" else float_logits
         rows.append(row_of(name, logits, float_logits, data.labels, seconds))
     return rows
 
@@ -107,10 +115,10 @@ def with_progress(
 
 
 def _backend(
-    compiled: Compiled, name: str, threads: int | None
+    compiled: Compiled, name: str, threads: int | None, module: GivenModel | None
 ) -> Callable[[UInt8Array], FloatArray]:
     if name == "float":
-        return _float_backend(compiled)
+        return _float_backend(compiled, module)
     if name == "onnxruntime":
         from vitq.export.parity import onnx_runner
 
@@ -119,16 +127,32 @@ def _backend(
     return lambda pixels: compiled.logits(integers(pixels))
 
 
-def _float_backend(compiled: Compiled) -> Callable[[UInt8Array], FloatArray]:
+def _float_is_known(compiled: Compiled, module: GivenModel | None) -> bool:
+    """Whether there is a float model to compare with: not behind a foreign file."""
+    if compiled.is_foreign:
+        return False
+    facts = read_json(open_artifact(compiled.folder).folder / QUANTIZE_NAME)["provenance"]
+    return module is not None or IN_MEMORY not in facts
+
+
+def _float_backend(
+    compiled: Compiled, module: GivenModel | None
+) -> Callable[[UInt8Array], FloatArray]:
     """The original model with its normalization, as a function of pixels."""
     from vitq.quantization.graph import artifact as storage
 
     folder = open_artifact(compiled.folder).folder
     if compiled.is_foreign:
-        raise VitqError(f"{folder}: the float model behind a foreign file is unknown: use run")
+        raise VitqError(
+            f"{folder}: the float model behind a foreign file is unknown: leave float out of the "
+            "backends"
+        )
     facts = storage.load(folder).provenance
-    module, _ = float_model(folder)
-    return float_runner(module, facts["mean"], facts["std"])
+    if module is None:
+        return float_runner(float_model(folder)[0], facts["mean"], facts["std"])
+    if facts.get(IN_MEMORY) != module.digest:
+        raise VitqError(f"{folder} was not quantized from this model: its weights are others")
+    return float_runner(module.module, facts["mean"], facts["std"])
 
 
 def float_runner(
@@ -163,6 +187,11 @@ def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
     from vitq.quantization.graph import artifact as storage
 
     facts = storage.load(folder).provenance
+    if IN_MEMORY in facts:
+        raise VitqError(
+            f"{folder}: its float model was in memory and no file holds it: leave float out of "
+            "the backends, or give the model in Python: vitq.load(folder, model=model)"
+        )
     weights = facts["weights"]
     channels, height, width = facts["input_shape"]
     options = QuantizeOptions(
@@ -179,7 +208,7 @@ def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
 def row_of(
     name: str,
     logits: FloatArray,
-    float_logits: FloatArray,
+    float_logits: FloatArray | None,
     labels: IntArray | None,
     seconds: float,
 ) -> Row:
@@ -191,16 +220,12 @@ def row_of(
         order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
         hits = order == labels[:, None]
         top1, top5 = int(hits[:, 0].sum()), int(hits.any(axis=1).sum())
-    return Row(
-        name,
-        len(logits),
-        top1,
-        top5,
-        float((logits.argmax(1) == float_logits.argmax(1)).mean()),
-        float(cosine(logits, float_logits).mean()),
-        None if name == "float" else sqnr_db(float_logits, logits),
-        round(seconds, 2),
-    )
+    agreement = mean_cosine = sqnr = None
+    if float_logits is not None:
+        agreement = float((logits.argmax(1) == float_logits.argmax(1)).mean())
+        mean_cosine = float(cosine(logits, float_logits).mean())
+        sqnr = None if name == "float" else sqnr_db(float_logits, logits)
+    return Row(name, len(logits), top1, top5, agreement, mean_cosine, sqnr, round(seconds, 2))
 
 
 def sqnr_db(signal: FloatArray, approximation: FloatArray) -> float:
@@ -222,8 +247,8 @@ def table_rows(rows: list[Row]) -> Iterator[list[str]]:
             row.name,
             top1,
             top5,
-            f"{100 * row.agreement:.1f} %",
-            f"{row.mean_cosine:.4f}",
+            "-" if row.agreement is None else f"{100 * row.agreement:.1f} %",
+            "-" if row.mean_cosine is None else f"{row.mean_cosine:.4f}",
             sqnr,
             f"{row.seconds:.1f}",
         ]

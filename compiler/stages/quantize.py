@@ -22,6 +22,7 @@ from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL,
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.factories import factory_files, is_factory, loaded_files
+from vitq.quantization.graph.given import GivenModel, GivenPictures
 from vitq.quantization.plan.methods import DAMPING_MADE, Method, get_method
 from vitq.quantization.plan.recipe import Recipe
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SAMPLE_PICTURES = 8
+IN_MEMORY = "module"
+"""In the provenance of a model that was in hand: the hash of its weights."""
+UNHASHED = ("artifacts", "save_images", "module")
+"""Options that decide nothing, or whose content is hashed instead."""
 PACKAGES = ("numerics", "quantization", "models")
 
 
@@ -111,6 +116,7 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
         "versions": versions(("torch", "timm", "numpy")),
         "command": " ".join(sys.argv),
         **sources,
+        **_given_hash(options.module),
     }
     return QuantizedModel(graph, pictures.pixels[:SAMPLE_PICTURES], provenance)
 
@@ -123,7 +129,7 @@ def chosen_method(options: QuantizeOptions) -> Method:
 
 def load_float_model(options: QuantizeOptions) -> "LoadedModel":
     """The float model that the options name."""
-    from vitq.quantization.graph.models import Preprocessing, load_model
+    from vitq.quantization.graph.models import Preprocessing, given_model, load_model
 
     preprocessing = None
     if options.image_size is not None and options.mean is not None and options.std is not None:
@@ -131,13 +137,15 @@ def load_float_model(options: QuantizeOptions) -> "LoadedModel":
         preprocessing = Preprocessing(shape, options.mean, options.std)
     elif options.image_size is not None or options.mean is not None:
         raise VitqError("give --image-size, --mean and --std together")
+    if options.module is not None:
+        return given_model(options.model, options.module, preprocessing)
     return load_model(options.model, options.weights, options.random_weights, preprocessing)
 
 
 def quantize_fingerprint(options: QuantizeOptions) -> str:
     """Hash of all that goes in, without loading torch."""
     return fingerprint({
-        "options": {**vars(options), "artifacts": None, "save_images": None},
+        "options": {**vars(options), **dict.fromkeys(UNHASHED), "calib": _name(options.calib)},
         "recipe": Recipe.parse(options.recipe, options.nonlinear).to_json(),
         "model": model_content(options),
         "calibration": _calibration_content(options),
@@ -154,6 +162,7 @@ def model_content(options: QuantizeOptions) -> dict[str, Any]:
         "random_weights": options.random_weights,
         "factory": _factory_hashes(options.model),
         "preprocessing": [options.image_size, options.mean, options.std],
+        **_given_hash(options.module),
     }
 
 
@@ -171,10 +180,22 @@ def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
     if options.calib is None and options.model != EMBEDDED_MODEL:
         return None  # refused later, behind what may be wrong with the model itself
     source = options.calibration_source
+    if isinstance(source, GivenPictures):
+        return source.digest
     if source == EMBEDDED_CALIBRATION or source in GENERATED:
         return source
     seed = options.calib_seed
     return [file_hash(path) for path in picture_files(source, options.calib_count, seed)]
+
+
+def _name(calib: str | GivenPictures | None) -> str | None:
+    """What a source is called; pictures in hand are told apart by their content."""
+    return calib.source if isinstance(calib, GivenPictures) else calib
+
+
+def _given_hash(module: GivenModel | None) -> dict[str, str]:
+    """Of a model in hand: no file or name holds it."""
+    return {} if module is None else {IN_MEMORY: module.digest}
 
 
 def _factory_hashes(model: str) -> dict[str, str] | None:

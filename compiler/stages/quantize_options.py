@@ -7,6 +7,7 @@ from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
+from vitq.quantization.graph.given import GivenModel, GivenPictures
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 
@@ -16,11 +17,12 @@ class QuantizeOptions:
     """Everything that decides the quantized model.
 
     Attributes:
-        model: embedded name, timm name or ``package.module:factory``.
+        model: embedded name, timm name or ``package.module:factory``; of a model in hand, what it
+            is called.
         weights: file, or None.
         random_weights: seed for random weights instead.
-        calib: folder, ``.npy``, ``digits``, or one of `compiler.support.embedded.GENERATED`; None
-            for the embedded model's own.
+        calib: folder, ``.npy``, ``digits``, one of `compiler.support.embedded.GENERATED`, or
+            pictures in hand; None for the embedded model's own.
         calib_count: how many calibration pictures.
         recipe: widths, as ``w8a8``; see `quantization.plan.recipe`.
         method: see `quantization.plan.methods`.
@@ -34,12 +36,13 @@ class QuantizeOptions:
             it decides every one.
         calib_steps: of gradient descent for them; None for the generator's own number.
         save_images: folder to write the calibration pictures to, for people; decides nothing.
+        module: the model itself, where it is in hand.
     """
 
     model: str = EMBEDDED_MODEL
     weights: Path | None = None
     random_weights: int | None = None
-    calib: str | None = None
+    calib: str | GivenPictures | None = None
     calib_count: int = 32
     recipe: str = "w8a8"
     method: str = "repq"
@@ -51,6 +54,7 @@ class QuantizeOptions:
     calib_seed: int = 0
     calib_steps: int | None = None
     save_images: Path | None = None
+    module: GivenModel | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can be refused without loading anything."""
@@ -67,6 +71,16 @@ class QuantizeOptions:
             raise VitqError("give both --mean and --std, or neither")
         if self.weights is not None and self.random_weights is not None:
             raise VitqError("give --weights or --random-weights, not both")
+        if self.module is not None:
+            self._check_module()
+
+    def _check_module(self) -> None:
+        """Refuse a model in hand that is called like one that is not."""
+        if self.weights is not None or self.random_weights is not None:
+            raise VitqError("a model in hand has its weights: leave weights and random_weights out")
+        plain = self.model == Path(self.model).name and ":" not in self.model
+        if not plain or self.model in ("", ".", "..", EMBEDDED_MODEL):
+            raise VitqError(f"a model in hand cannot be called {self.model!r}: give another name")
 
     @property
     def artifact(self) -> Artifact:
@@ -80,7 +94,17 @@ class QuantizeOptions:
         return Artifact(self.artifacts / name / f"{recipe}-{self.method}{suffix}")
 
     @property
-    def calibration_source(self) -> str:
+    def calibration_name(self) -> str:
+        """What `calibration_source` is called.
+
+        Raises:
+            VitqError: if there is none.
+        """
+        source = self.calibration_source
+        return source.source if isinstance(source, GivenPictures) else source
+
+    @property
+    def calibration_source(self) -> str | GivenPictures:
         """Where the calibration pictures come from.
 
         Raises:

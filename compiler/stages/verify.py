@@ -13,6 +13,7 @@ from vitq.compiler.remote.tracker import Tracker
 from vitq.compiler.support.artifacts import GOLDEN_NAME
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.given import GivenPictures
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +55,8 @@ class Check:
 
 def verify(
     folder: Path,
-    pictures: str | None = None,
-    count: int = 64,
+    pictures: str | GivenPictures | None = None,
+    count: int | None = 64,
     threads: int | None = None,
     tracker: Tracker | None = None,
 ) -> list[Check]:
@@ -63,8 +64,9 @@ def verify(
 
     Args:
         folder: the target's folder.
-        pictures: folder or ``.npy`` of real pictures; None for the embedded model's own, or none.
-        count: how many of them.
+        pictures: folder or ``.npy`` of real pictures, or some in hand; None for the embedded
+            model's own, or none.
+        count: how many of them, None for all.
         threads: of the library.
         tracker: of the devices of which one runs the library; None for this machine.
 
@@ -134,7 +136,9 @@ def _require_equal(compiled: Compiled, checks: list[Check]) -> None:
         )
 
 
-def _check(compiled: Compiled, library: Any, pictures: str | None, count: int) -> list[Check]:
+def _check(
+    compiled: Compiled, library: Any, pictures: str | GivenPictures | None, count: int | None
+) -> list[Check]:
     with np.load(compiled.folder / GOLDEN_NAME, allow_pickle=False) as golden:
         checks = [_compare("golden", golden["pixels"], library, golden["codes"], "golden")]
     reference, against = compiled.reference(), "reference"
@@ -166,7 +170,7 @@ def _difference(
 
 
 def _inputs(
-    compiled: Compiled, pictures: str | None, count: int
+    compiled: Compiled, pictures: str | GivenPictures | None, count: int | None
 ) -> Iterator[tuple[str, UInt8Array]]:
     """Real, random and extreme pictures."""
     from vitq.quantization.graph.pictures import load_pictures

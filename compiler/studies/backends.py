@@ -11,12 +11,14 @@ import numpy as np
 from vitq.compiler.stages.evaluate import BATCH
 from vitq.compiler.support.artifacts import Artifact
 from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.quantization.graph.given import GivenPictures
 
 if TYPE_CHECKING:
     from vitq.quantization.graph.artifact import QuantizedModel
 
 logger = logging.getLogger(__name__)
 
+Source = str | GivenPictures
 Logits = Callable[[UInt8Array], FloatArray]
 TARGET = "cpu"
 FOLDER_PREFIX = "vitq-compare."
@@ -24,7 +26,7 @@ VERIFIED = 8
 """Real pictures of which every integer is compared; golden, random and extreme ones come on top."""
 
 
-def _fake(model: "QuantizedModel", _: str) -> Logits:
+def _fake(model: "QuantizedModel", _: Source) -> Logits:
     """Quantizers simulated around float operators."""
     import torch
 
@@ -34,7 +36,7 @@ def _fake(model: "QuantizedModel", _: str) -> Logits:
     return lambda x: module(torch.from_numpy(x.copy())).numpy()
 
 
-def _reference(model: "QuantizedModel", _: str) -> Logits:
+def _reference(model: "QuantizedModel", _: Source) -> Logits:
     """The integers that a library computes, in NumPy."""
     from vitq.quantization.run.reference import IntegerReference
 
@@ -42,7 +44,7 @@ def _reference(model: "QuantizedModel", _: str) -> Logits:
     return lambda x: (reference(x) * reference.output_scale).astype(np.float32)
 
 
-def _library(model: "QuantizedModel", pictures: str) -> Logits:
+def _library(model: "QuantizedModel", pictures: Source) -> Logits:
     """The compiled library, verified; its files are gone when it is loaded."""
     from vitq.compiler.codegen.compiled import open_compiled
     from vitq.compiler.stages.compile import CompileOptions, compile_model
@@ -62,7 +64,7 @@ def _library(model: "QuantizedModel", pictures: str) -> Logits:
     return lambda x: compiled.logits(library(x))
 
 
-BACKENDS: dict[str, Callable[["QuantizedModel", str], Logits]] = {
+BACKENDS: dict[str, Callable[["QuantizedModel", Source], Logits]] = {
     "fake": _fake,
     "reference": _reference,
     "library": _library,

@@ -40,6 +40,7 @@ from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.given import GivenPictures
 from vitq.quantization.plan.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Comparison:
 
 def compare_methods(
     variants: list[QuantizeOptions],
-    pictures: str | None = None,
+    pictures: str | GivenPictures | None = None,
     count: int | None = None,
     backend: str = "fake",
 ) -> Comparison:
@@ -85,7 +86,7 @@ def compare_methods(
 
     Args:
         variants: the same model with different methods, recipes, calibration sources and seeds.
-        pictures: folder or ``.npy``; None for the embedded model's held-out digits.
+        pictures: folder, ``.npy`` or in hand; None for the embedded model's held-out digits.
         count: how many, None for all.
         backend: ``fake`` (quantizers simulated around float operators: fast, for exploring) or
             ``reference`` (the integers that a library computes), or ``library``, compiled for this
@@ -117,7 +118,9 @@ def compare_methods(
 class _Judge:
     """The pictures to evaluate on, and the float model's logits of them."""
 
-    def __init__(self, options: QuantizeOptions, source: str, count: int | None) -> None:
+    def __init__(
+        self, options: QuantizeOptions, source: str | GivenPictures, count: int | None
+    ) -> None:
         from vitq.quantization.graph.pictures import load_pictures
 
         model = load_float_model(options)
@@ -155,7 +158,7 @@ def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
     """One cell, from its file or computed; a refusal is not kept."""
     key = judge.key(backend, quantize_fingerprint(options))
     recipe = Recipe.parse(options.recipe, options.nonlinear).name
-    names = (options.calibration_source, recipe, options.method)
+    names = (options.calibration_name, recipe, options.method)
     seed = options.calib_seed
     title = " ".join(names) + (f", seed {seed}" if seed else "")
 

@@ -14,6 +14,7 @@ import torch
 
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.factories import call_factory, is_factory
+from vitq.quantization.graph.given import GivenModel
 from vitq.quantization.graph.timm_compat import import_timm
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,26 @@ def load_model(
     return LoadedModel(name.replace(":", "."), module.eval(), found)
 
 
+def given_model(
+    name: str, given: GivenModel, preprocessing: Preprocessing | None = None
+) -> LoadedModel:
+    """A model in hand, with what its input means.
+
+    Args:
+        name: what it is called.
+        given: the model.
+        preprocessing: overrides the model's own; needed where it has no ``pretrained_cfg``.
+
+    Returns:
+        The model.
+
+    Raises:
+        VitqError: if nobody says what its input is.
+    """
+    found = preprocessing or _own_preprocessing(name, given.module)
+    return LoadedModel(name, given.module, found)
+
+
 def _build(name: str) -> torch.nn.Module:
     if name == EMBEDDED_MODEL:
         from vitq.models.digits_vit import digits_vit
@@ -131,7 +152,8 @@ def _own_preprocessing(name: str, module: torch.nn.Module) -> Preprocessing:
         return Preprocessing((channels, height, width), mean, std)
     except (AssertionError, KeyError, TypeError) as error:
         raise VitqError(
-            f"model {name!r} does not say what its input is: pass --image-size, --mean and --std"
+            f"model {name!r} does not say what its input is: pass --image-size, --mean and --std "
+            "(in Python image_size, mean and std)"
         ) from error
 
 

@@ -11,6 +11,7 @@ import csv
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.draws import drawn, drawn_round, misses_classes
+from vitq.quantization.graph.given import GivenPictures, check_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Pictures:
 
 
 def load_pictures(
-    source: str,
+    source: str | GivenPictures,
     input_shape: tuple[int, int, int],
     limit: int | None,
     embedded_split: str,
@@ -64,7 +66,7 @@ def load_pictures(
     """Load pictures from any source.
 
     Args:
-        source: a folder, an ``.npy`` file, or ``digits``.
+        source: a folder, an ``.npy`` file, ``digits``, or pictures in hand.
         input_shape: (C, H, W) of the model.
         limit: how many, None for all.
         embedded_split: ``calibration`` or ``evaluation``, for ``digits``.
@@ -79,6 +81,8 @@ def load_pictures(
     """
     if limit is not None and limit < 1:
         raise VitqError(f"the number of pictures is {limit}: give at least 1")
+    if isinstance(source, GivenPictures):
+        return _from_hand(source, input_shape, limit, seed)
     if source == EMBEDDED:
         return _digits(limit, embedded_split, input_shape, seed)
     path = Path(source)
@@ -157,17 +161,24 @@ def read_pixels(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
             pixels = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise VitqError(f"{path} cannot be read as an .npy array: {error}") from error
-    if pixels.ndim == 3:
-        pixels = pixels[None]
-    if pixels.ndim != 4 or pixels.shape[1:] != input_shape:
-        want = "x".join(map(str, input_shape))
-        raise VitqError(f"{path} has shape {pixels.shape}: the model takes N x {want}")
-    if pixels.dtype != np.uint8:
-        raise VitqError(f"{path} is {pixels.dtype}: the model takes raw pixels, uint8 0 to 255")
-    if len(pixels) == 0:
-        raise VitqError(f"{path} holds no pictures")
-    checked: UInt8Array = np.ascontiguousarray(pixels)
-    return checked
+    return check_pixels(pixels, input_shape, str(path))
+
+
+def _from_hand(
+    given: GivenPictures, input_shape: tuple[int, int, int], limit: int | None, seed: int
+) -> Pictures:
+    images: Any = given.images
+    if isinstance(images, np.ndarray):
+        images = check_pixels(images, input_shape, given.source)
+    chosen = drawn(len(images), limit, seed, given.source)
+    if isinstance(images, np.ndarray):
+        pixels = images[chosen]
+    elif chosen:
+        pixels = np.stack([fit_picture(images[i], input_shape) for i in chosen])
+    else:
+        raise VitqError(f"{given.source} holds no pictures")
+    labels = None if given.labels is None else given.labels[chosen].astype(np.int64)
+    return Pictures(pixels, labels, _described(given.source, seed))
 
 
 def _from_npy(
@@ -250,12 +261,25 @@ def load_picture(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
     Raises:
         VitqError: if the picture cannot be read.
     """
-    _, height, width = input_shape
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
     except _UNREADABLE as error:
         raise VitqError(f"{path} cannot be read as a picture: {error}") from error
+    return fit_picture(image, input_shape)
+
+
+def fit_picture(picture: Image.Image, input_shape: tuple[int, int, int]) -> UInt8Array:
+    """Resize and crop one picture.
+
+    Args:
+        picture: of any size and mode.
+        input_shape: (3, H, W) of the model.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    image, (_, height, width) = picture.convert("RGB"), input_shape
     short = round(max(height, width) / CROP_FRACTION)
     factor = short / min(image.size)
     if factor != 1:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from vitq.compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions, deploy
+from vitq.compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions
 from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.deploy import deploy
 from vitq.compiler.stages.export import export
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions

@@ -12,8 +12,9 @@ from PIL import Image
 from tests.compiler.bundles import is_one_line, rewrite_manifest, run, write_manifest
 from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.deploy import bundle as bundling
-from vitq.compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions, deploy
+from vitq.compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions
 from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.deploy import deploy
 from vitq.compiler.support.artifacts import Artifact
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError

@@ -8,8 +8,9 @@ import pytest
 from tests.compiler.bundles import run
 from tests.compiler.test_deploy_device import emulator, need_emulation
 from vitq.compiler.codegen.compiled import open_compiled
-from vitq.compiler.deploy.bundle import FLAVOURS, DeployOptions, deploy
+from vitq.compiler.deploy.bundle import FLAVOURS, DeployOptions
 from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.deploy import deploy
 from vitq.compiler.stages.export import export
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions

@@ -15,9 +15,10 @@ from tests.compiler.bundles import is_one_line, run
 from vitq.compiler.cli import main as cli
 from vitq.compiler.cli.deploy_report import bundle_rows
 from vitq.compiler.codegen.compiled import open_compiled
-from vitq.compiler.deploy.bundle import Bundle, DeployOptions, deploy
+from vitq.compiler.deploy.bundle import Bundle, DeployOptions
 from vitq.compiler.deploy.device import send
 from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.deploy import deploy
 from vitq.compiler.support import runtime_libs
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.support.folders import cache_folder

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.compiler.bundles import is_one_line, rewrite_manifest, run, write_manifest
-from vitq.compiler.deploy.bundle import FLAVOURS, SOURCES, Bundle, DeployOptions, deploy
+from vitq.compiler.deploy.bundle import FLAVOURS, SOURCES, Bundle, DeployOptions
+from vitq.compiler.stages.deploy import deploy
 from vitq.numerics.arrays import UInt8Array
 
 ROOT = Path(__file__).resolve().parents[2]

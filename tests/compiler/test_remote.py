@@ -18,10 +18,11 @@ from tests.compiler.tuning_templates import kernel_of, task_of
 from vitq.compiler.benchmark.benchmark import BenchmarkOptions
 from vitq.compiler.cli import main as cli
 from vitq.compiler.cli import options as cli_options
-from vitq.compiler.deploy.bundle import DeployOptions, deploy
+from vitq.compiler.deploy.bundle import DeployOptions
 from vitq.compiler.remote.tracker import Tracker
 from vitq.compiler.stages import verify as verifying
 from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.deploy import deploy
 from vitq.compiler.stages.tune import TuneOptions, tune_tasks
 from vitq.compiler.support.artifacts import Artifact, read_json
 from vitq.compiler.target.choice import get_target

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vitq.compiler.deploy.bundle import DeployOptions, deploy
+from vitq.compiler.deploy.bundle import DeployOptions
 from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.deploy import deploy
 from vitq.compiler.stages.export import export
 from vitq.compiler.stages.inspect import inspect
 from vitq.compiler.stages.quantize import quantize

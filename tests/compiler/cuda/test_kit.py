@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 
 from tests.compiler.cuda.compilers import needs_compiler
-from vitq.compiler.benchmark.kit import KitOptions, build_kit
+from vitq.compiler.benchmark.kit import KitOptions
+from vitq.compiler.benchmark.kit import kit as build_kit
 from vitq.compiler.cli.benchmark_report import BenchmarkRequest, run_benchmark
 from vitq.compiler.codegen.importing import Meaning, import_model
 from vitq.compiler.codegen.lower_kernels import lower_op
-from vitq.compiler.deploy.bundle import DeployOptions, deploy
+from vitq.compiler.deploy.bundle import DeployOptions
 from vitq.compiler.gpu_kit.kernels import read_tasks
 from vitq.compiler.kernels.cpu.lowering import TensorType
 from vitq.compiler.kernels.cuda.tile import Tile
 from vitq.compiler.nvidia import driver
 from vitq.compiler.nvidia.fatbin import contents
+from vitq.compiler.stages.deploy import deploy
 from vitq.compiler.stages.tune import TuneOptions, tune
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.target.choice import get_target

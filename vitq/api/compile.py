@@ -1,0 +1,342 @@
+"""`compile` and `load`: from a quantized model to a library that runs, here or elsewhere."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from vitq.api.given import given_pictures, numbers, pixels_of
+from vitq.api.quantize import Quantized
+from vitq.api.workspace import TARGET_FILES, Workspace, copy_files, save_artifact
+from vitq.compiler.codegen.compiled import Compiled, open_compiled
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.evaluate import BACKENDS, evaluate
+from vitq.compiler.stages.export import export
+from vitq.compiler.stages.run import Integers, infer
+from vitq.compiler.stages.verify import verify, verify_emulated
+from vitq.compiler.support.artifacts import Artifact, open_artifact
+from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
+from vitq.quantization.graph.given import GivenModel, GivenPictures
+
+if TYPE_CHECKING:
+    import torch
+
+    from vitq.api.given import Labels, Pixels
+    from vitq.compiler.codegen.compiled import Backend
+    from vitq.compiler.stages.evaluate import Row
+    from vitq.compiler.stages.verify import Check
+    from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
+
+FOLDER_COUNT = 64
+"""Pictures of a folder or a file that `Library.verify` compares."""
+
+
+class Library:
+    """A compiled model; made by `compile` or `load`. One call at a time.
+
+    Attributes:
+        folder: where its files lie: of a compiled model a temporary folder that goes away with
+            this object.
+        target: name of the target.
+        batch: static batch size; calls take any number of pictures.
+        input_shape: (C, H, W) of a picture.
+        classes: number of logits.
+        metadata: what ``metadata.json`` says of it.
+    """
+
+    def __init__(
+        self, folder: Path, workspace: Workspace | None, module: GivenModel | None = None
+    ) -> None:
+        self._compiled: Compiled = open_compiled(folder)
+        self._workspace = workspace
+        self._module = module
+        self._backends: dict[Any, Callable[[UInt8Array], IntArray]] = {}
+        self.folder = self._compiled.folder
+        self.metadata: dict[str, Any] = self._compiled.metadata
+        self.target: str = self.metadata["target"]
+        self.batch: int = self._compiled.batch
+        channels, height, width = self._compiled.input_shape[1:]
+        self.input_shape: tuple[int, int, int] = (channels, height, width)
+        self.classes: int = self.metadata["outputs"][0]["shape"][1]
+
+    def __call__(self, pixels: "UInt8Array") -> "FloatArray":
+        """Logits of raw pixels.
+
+        Args:
+            pixels: (N, C, H, W) uint8, any N >= 1; the model's normalization is inside.
+
+        Returns:
+            (N, classes) float32.
+
+        Raises:
+            VitqError: another shape or dtype, or a library for a machine that this is not.
+
+        Example:
+            >>> lib(np.zeros((3, 3, 32, 32), np.uint8)).shape
+            (3, 10)
+        """
+        return self.run(pixels)
+
+    @overload
+    def run(
+        self,
+        pixels: "UInt8Array",
+        *,
+        raw: Literal[False] = False,
+        backend: "Backend" = "library",
+        threads: int | None = None,
+    ) -> "FloatArray": ...
+
+    @overload
+    def run(
+        self,
+        pixels: "UInt8Array",
+        *,
+        raw: Literal[True],
+        backend: "Backend" = "library",
+        threads: int | None = None,
+    ) -> Integers: ...
+
+    def run(
+        self,
+        pixels: "UInt8Array",
+        *,
+        raw: bool = False,
+        backend: "Backend" = "library",
+        threads: int | None = None,
+    ) -> "FloatArray | Integers":
+        """Logits of raw pixels, or the integers that they are made of.
+
+        Args:
+            pixels: (N, C, H, W) uint8, any N >= 1.
+            raw: return the integers and their scale.
+            backend: ``library``, or ``reference``: the same integers in NumPy, on any machine.
+            threads: of TVM's pool, which the first call in a process makes; None leaves its choice.
+
+        Returns:
+            (N, classes) float32; or codes (N, classes), scale and zero point, with
+            ``logits = (codes - zero_point) * scale``.
+
+        Raises:
+            VitqError: another shape or dtype, an unknown backend, another machine's library.
+
+        Example:
+            >>> codes, scale, zero_point = lib.run(pixels, raw=True)
+        """
+        if backend not in ("library", "reference"):
+            raise VitqError(f"backend {backend!r}: choose library or reference")
+        key = backend, threads
+        if key not in self._backends:
+            self._backends[key] = self._compiled.backend(backend, threads)
+        found = infer(self._compiled, self._backends[key], pixels_of(pixels))
+        return found if raw else self._compiled.logits(found.codes)
+
+    def verify(
+        self,
+        pixels: "Pixels | None" = None,
+        *,
+        count: int | None = None,
+        threads: int | None = None,
+        emulate: bool = False,
+    ) -> "list[Check]":
+        """Compare the library with the independent integer reference, bit for bit.
+
+        Args:
+            pixels: real pictures: (N, C, H, W) uint8, a folder, a ``.npy`` file or PIL images; None
+                for the embedded model's own, or none. Golden, random and extreme ones come on top.
+            count: how many; None for all in hand, and 64 of a folder or file.
+            threads: of the library.
+            emulate: run the kernels of a CUDA library thread by thread, without a GPU.
+
+        Returns:
+            One check for each set of pictures, of each kernel if emulated.
+
+        Raises:
+            IntegersDifferError: if one integer differs.
+            VitqError: another machine's library, or pictures of another shape or dtype.
+
+        Example:
+            >>> sum(check.different for check in lib.verify(pixels))
+            0
+        """
+        if emulate:
+            if pixels is not None:
+                raise VitqError("emulate runs single kernels: leave pixels out")
+            return verify_emulated(self.folder)
+        pictures = given_pictures(pixels, None, count)
+        if count is None and not isinstance(pictures, GivenPictures):
+            count = FOLDER_COUNT
+        return verify(self.folder, pictures, count, threads)
+
+    def evaluate(
+        self,
+        pixels: "Pixels | None" = None,
+        labels: "Labels | None" = None,
+        *,
+        count: int | None = None,
+        backends: Sequence[str] | None = None,
+        threads: int | None = None,
+    ) -> "dict[str, Row]":
+        """Accuracy and closeness to the float model of every step.
+
+        Args:
+            pixels: (N, C, H, W) uint8, PIL images, a ``.npy`` file, or a folder with class folders
+                or ``labels.csv``; None for the embedded model's held-out digits.
+            labels: (N,) class numbers of pictures in hand.
+            count: how many; None for all.
+            backends: of ``float``, ``onnxruntime``, ``reference``, ``library``; None for all that
+                are known: no float model is behind a foreign file.
+            threads: of the library.
+
+        Returns:
+            Backend -> its row: ``images``, ``top1``, ``top5`` (None without labels), ``agreement``
+            and ``mean_cosine`` with the float model, ``sqnr_db``, ``seconds``.
+
+        Raises:
+            VitqError: no pictures, labels that do not fit, an unknown backend, a float model that
+                cannot be loaded any more.
+
+        Example:
+            >>> lib.evaluate(pixels, labels)["library"].top1
+            357
+        """
+        source = given_pictures(pixels, labels, count)
+        known = BACKENDS[1:] if self._compiled.is_foreign else BACKENDS
+        chosen = known if backends is None else tuple(backends)
+        rows = evaluate(self.folder, source, count, chosen, threads, self._module)
+        return {row.name: row for row in rows}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the artifact with this library, as the commands do: they and `load` take it.
+
+        Args:
+            folder: of the artifact; made if needed, this target's folder inside, too. Libraries of
+                the same model for other targets stay, another model's artifact is replaced.
+
+        Returns:
+            The artifact's folder.
+
+        Raises:
+            VitqError: other files lie there.
+
+        Example:
+            >>> lib.save("out/")  # then: vitq verify out/
+        """
+        out = Path(folder)
+        save_artifact(open_artifact(self.folder), out)
+        place = out / self.folder.resolve().name
+        if not (place.is_dir() and place.samefile(self.folder)):
+            copy_files(self.folder, place, TARGET_FILES)
+        return out
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, (self.batch, *self.input_shape)))
+        return f"<vitq.Library for {self.target}, {shape} -> {self.classes} classes>"
+
+
+def compile(
+    model: "Quantized | str | Path",
+    *,
+    target: str = "cpu",
+    batch: int = 1,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    nonlinear: str | None = None,
+    tuned: bool = True,
+    tuning_log: str | Path | None = None,
+    architectures: Sequence[str] | None = None,
+    debug_dump: str | Path | None = None,
+) -> Library:
+    """Compile a quantized model to an integer-only library.
+
+    Args:
+        model: from `quantize`; an artifact's folder (not written to); or an ONNX file of QDQ
+            operators from elsewhere.
+        target: see `targets`.
+        batch: static batch size: pictures that one run takes. The library pads.
+        mean: of each channel, for a foreign file that takes normalized floats.
+        std: of each channel, likewise.
+        nonlinear: family of integer Softmax and GELU for a foreign file: ``vitq`` or ``ivit``.
+        tuned: use the schedules of a tuning log, else every kernel's default.
+        tuning_log: folder of that log; the target's shipped one if None.
+        architectures: of GPUs, for target ``cuda``: ``["sm_75", "sm_90"]``.
+        debug_dump: folder to write the IR after each pass to.
+
+    Returns:
+        The library, in a temporary folder.
+
+    Raises:
+        VitqError: no such model or target, unsupported operators or float operators left (all are
+            listed), an accumulator that could overflow, no compiler for the target.
+
+    Example:
+        >>> lib = vitq.compile(q, target="rpi5", batch=1)
+        >>> lib = vitq.compile("theirs.onnx", mean=[0.5] * 3, std=[0.5] * 3)
+    """
+    source, workspace, module = opened(model)
+    options = CompileOptions(
+        target=target,
+        batch=batch,
+        mean=numbers(mean),
+        std=numbers(std),
+        nonlinear=None if nonlinear is None else Nonlinear.parse(nonlinear),
+        debug_dump=None if debug_dump is None else Path(debug_dump),
+        artifacts=workspace.folder,
+        tuned=tuned,
+        tuning_log=None if tuning_log is None else Path(tuning_log),
+        architectures=None if architectures is None else tuple(architectures),
+    )
+    return Library(compile_model(source, options), workspace, module)
+
+
+def load(folder: str | Path, *, model: "torch.nn.Module | None" = None) -> Library:
+    """Open a library that was saved, or that ``vitq compile`` made.
+
+    Args:
+        folder: of the target, or of an artifact with one target; not written to.
+        model: the float model, which `Library.evaluate` compares with; needed where it was given
+            to `quantize` as a module, as no file holds it.
+
+    Returns:
+        The library.
+
+    Raises:
+        VitqError: nothing compiled there, or several targets (they are listed).
+
+    Example:
+        >>> vitq.load("out/")(pixels)
+    """
+    return Library(Path(folder), None, None if model is None else GivenModel.of(model))
+
+
+def opened(model: "Quantized | Library | str | Path") -> tuple[Path, Workspace, GivenModel | None]:
+    """An exported artifact that may be written to: the object's own, or a copy.
+
+    Args:
+        model: quantized, compiled, or where an artifact or a QDQ file lies.
+
+    Returns:
+        The artifact's folder (a foreign file as it is), its workspace, and the float model if it is
+        in hand.
+
+    Raises:
+        VitqError: nothing of this.
+    """
+    if isinstance(model, Library) and model._workspace is not None:
+        return open_artifact(model.folder).folder, model._workspace, model._module
+    if isinstance(model, Quantized):
+        export(model._artifact)
+        return model.folder, model._workspace, model._module
+    if not isinstance(model, Library | str | Path):
+        raise VitqError(
+            f"model is a {type(model).__name__}: give what vitq.quantize returned, the folder of "
+            "an artifact, or a QDQ .onnx file"
+        )
+    workspace = Workspace()
+    path = model.folder if isinstance(model, Library) else Path(model)
+    if path.is_file():
+        return path, workspace, None
+    artifact: Artifact = workspace.adopt(path)
+    if not artifact.is_foreign:
+        export(artifact)
+    return artifact.folder, workspace, model._module if isinstance(model, Library) else None
