@@ -11,7 +11,7 @@ SIZES = {"w8a8": "DeiT-Tiny W8/A8", "w4a8": "DeiT-Tiny W4/A8", "w4a4": "DeiT-Tin
 UNTIMED = (
     "RTX (sm_75, sm_86, sm_89, sm_120), Jetson Orin (sm_87)",
     "not timed: none was at hand",
-    "compiled; kernels emulated, every integer right",
+    "compiled; the embedded model's kernels emulated, all integers right",
 )
 
 
