@@ -9,6 +9,8 @@ from docs.tools.hooks import expanded
 from tests.docs.pages import PAGES, ROOT, without_code
 
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
+FOLDERS = "benchmarks|compiler|docs|export|models|numerics|quantization|relay_passes|tests"
+PATH = re.compile(rf"`(?P<path>(?:{FOLDERS}|tuning_logs)/[\w./-]*\w(?:\.\w+)?/?)`")
 HEADING = re.compile(r"^#{1,6} +(?P<title>.+)$", re.MULTILINE)
 
 
@@ -37,6 +39,14 @@ def broken(page: Path, text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     assert broken(page, page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return  # it tells of its time
+    named = PATH.findall(page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_a_broken_link_is_noticed() -> None:
