@@ -12,8 +12,6 @@ from vitq.numerics.errors import VitqError
 LAYOUT_OPS = ("relax.reshape", "relax.permute_dims", "relax.strided_slice")
 """The layout operators left after `CanonicalizeLayout` that read one tensor."""
 FLOATS = ("float16", "float32", "float64", "bfloat16")
-QUANTIZE = "vitq.quantize"
-DEQUANTIZE = "vitq.dequantize"
 Expr = Any
 """A Relax expression. TVM's Python classes carry no types that mypy could use."""
 

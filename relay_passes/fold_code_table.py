@@ -2,6 +2,7 @@
 
 from vitq.numerics.shiftmax import CodeParams
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import Expr
 from vitq.relay_passes.reading.code_table import read_code_table, twin_of_table
 from vitq.relay_passes.reading.context import Context, DeclineError
@@ -22,7 +23,7 @@ class FoldCodeTable(BindingPass):
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""
         found = read_code_table(value, ctx)
-        codes = None if found is None else ctx.call(found.codes, dialect.SHIFTMAX_CODES)
+        codes = None if found is None else ctx.call(found.codes, names.SHIFTMAX_CODES)
         if found is None or codes is None:
             return None
         p = CodeParams(*dialect.scalars(codes))

@@ -7,6 +7,7 @@ from vitq.numerics.arrays import IntArray
 from vitq.numerics.attention import QkvShape, attention_params, split_heads
 from vitq.numerics.shiftmax import CodeParams, NormalizeParams
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import Expr, dtype_of, op_name, shape_of
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.tracing import element_ids, follow, layout_chain
@@ -32,12 +33,12 @@ class FuseAttention(BindingPass):
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""
-        if op_name(value) != dialect.NORMALIZED_MATMUL:
+        if op_name(value) != names.NORMALIZED_MATMUL:
             return None
         codes, v, _ = dialect.operands(value)
-        shiftmax = ctx.call(codes, dialect.SHIFTMAX_CODES)
+        shiftmax = ctx.call(codes, names.SHIFTMAX_CODES)
         scores = None if shiftmax is None else dialect.operands(shiftmax)[0]
-        product = None if scores is None else ctx.call(scores, dialect.MATMUL)
+        product = None if scores is None else ctx.call(scores, names.MATMUL)
         if shiftmax is None or product is None:
             raise DeclineError("the scores are not directly a vitq.matmul")
         q, k, _ = dialect.operands(product)

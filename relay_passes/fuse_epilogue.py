@@ -5,6 +5,7 @@ from tvm import relax
 from vitq.numerics.add import AddParams
 from vitq.numerics.shiftgelu import GeluParams
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import Expr, bindings_of, dtype_of, op_name, shape_of, uses_of
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.rewriting import BindingPass
@@ -39,7 +40,7 @@ class FuseEpilogue(BindingPass):
         self._sources = {
             binding.var: dialect.operands(binding.value)
             for binding in bindings_of(function)
-            if op_name(binding.value) in (dialect.ADD, dialect.SHIFTGELU)
+            if op_name(binding.value) in (names.ADD, names.SHIFTGELU)
         }
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
@@ -47,7 +48,7 @@ class FuseEpilogue(BindingPass):
         if var not in self._sources:
             return None
         *summands, _ = dialect.operands(value)
-        found = [ctx.call(operand, dialect.LINEAR) for operand in summands]
+        found = [ctx.call(operand, names.LINEAR) for operand in summands]
         if all(layer is None for layer in found):
             return None
         sources = self._sources[var]
@@ -61,7 +62,7 @@ class FuseEpilogue(BindingPass):
         layer = found[own[0]]
         if not dialect.is_words(layer):
             raise DeclineError(f"the linear layer's codes are {dtype_of(layer)}")
-        if op_name(value) == dialect.SHIFTGELU:
+        if op_name(value) == names.SHIFTGELU:
             params = GeluParams(*dialect.scalars(value))
             return dialect.linear_gelu(layer, params, dtype_of(value))
         return _fused_add(layer, summands, own[0], value)

@@ -2,6 +2,7 @@
 
 from vitq.numerics.shiftmax import normalized_matmul_params
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import Expr, ints, normalize_axis, shape_of
 from vitq.relay_passes.gemm import input_codes
 from vitq.relay_passes.reading.context import Context, DeclineError
@@ -38,7 +39,7 @@ class LowerNormalizedMatmul(BindingPass):
             raise DeclineError("a quotient that is not (codes @ v) / sum(codes)")
         weights = input_codes(ctx.codes(product.args[0]), "left operand")
         values = input_codes(ctx.codes(product.args[1]), "right operand")
-        if ctx.call(weights.codes, dialect.SHIFTMAX_CODES) is None:
+        if ctx.call(weights.codes, names.SHIFTMAX_CODES) is None:
             raise DeclineError("the weights do not come from a Shiftmax")
         if int(weights.zero_point) != 0:
             raise DeclineError("the weights' zero point is not 0")

@@ -4,6 +4,7 @@ import numpy as np
 from tvm import relax
 
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect.names import DEQUANTIZE
 from vitq.relay_passes.expressions import LAYOUT_OPS, Expr, ints, normalize_axis, op_name, shape_of
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import Codes, read_dequantize
@@ -39,7 +40,7 @@ class SinkDequantize(BindingPass):
 
 def with_codes(original: Expr, codes: Codes) -> Expr:
     """The same kind of dequantize on other codes: the file's float32 scale stays where it can."""
-    if op_name(original) == "vitq.dequantize":
+    if op_name(original) == DEQUANTIZE:
         return dialect.dequantize(codes.codes, codes.scale, codes.zero_point, codes.axis)
     return relax.Call(
         original.op, [codes.codes, *original.args[1:]], original.attrs, original.ty_args

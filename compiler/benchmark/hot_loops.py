@@ -25,6 +25,7 @@ from vitq.compiler.target.table import TARGETS, Target
 from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
+from vitq.relay_passes.dialect.names import LINEAR
 
 OBJDUMP = "aarch64-linux-gnu-objdump"
 MACS = {"sdot": 16, "smmla": 32, "fmla": 4} | dict.fromkeys(("smull", "smlal"), 8)
@@ -141,7 +142,7 @@ def product(target: Target) -> KernelCall:
     types += [TensorType(value.shape, str(value.dtype)) for value in values]
     out = TensorType((rows, channels), "int8")
     constants = dict(enumerate(values, 1))
-    return lower_op("vitq.linear", types, constants, out, target.cpu)
+    return lower_op(LINEAR, types, constants, out, target.cpu)
 
 
 def float_product(target: Target) -> Any:

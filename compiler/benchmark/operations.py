@@ -1,7 +1,7 @@
 """How much work a kernel call is, from its name and the shapes of its arguments.
 
-Kernels are named ``<operator>[_<fused operators>]_<number>`` (``linear_0``, ``linear_gelu_1``); the
-last argument is the result.
+Kernels are named ``<operator>_<number>`` (``linear_0``, ``linear_gelu_1``); the last argument is the
+result. How many products an operator has stands in its record (`relay_passes.dialect`).
 """
 
 import re
@@ -9,21 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from vitq.numerics.attention import QkvShape
-
-Shape = tuple[int, ...]
-
-FAMILIES = {
-    "linear": "linear",
-    "patch_embed": "linear",
-    "attention": "attention",
-    "matmul": "attention",
-    "normalized_matmul": "attention",
-    "shiftmax": "attention",
-    "ivit_shiftmax": "attention",
-}
-"""By prefix of the name; what is not here walks over elements."""
-ELEMENTWISE = "elementwise"
+from vitq.relay_passes.dialect.names import PREFIX
+from vitq.relay_passes.dialect.operator import Family, Operator, Shape
+from vitq.relay_passes.dialect.registry import OPERATORS
 
 
 @dataclass(frozen=True)
@@ -62,16 +50,15 @@ class Work:
         return 2 * self.mac / self.moved_bytes
 
 
-def operator_of(kernel: str) -> str:
-    """The name without its number."""
-    return re.sub(r"_\d+$", "", kernel)
+def operator_of(kernel: str) -> Operator | None:
+    """The record of what a kernel computes; None for layout that TVM wrote a loop for."""
+    return OPERATORS.get(PREFIX + re.sub(r"_\d+$", "", kernel))
 
 
 def family_of(kernel: str) -> str:
     """``linear``, ``attention`` or ``elementwise``."""
-    name = operator_of(kernel)
-    matches = [prefix for prefix in FAMILIES if name == prefix or name.startswith(f"{prefix}_")]
-    return FAMILIES[max(matches, key=len)] if matches else ELEMENTWISE
+    operator = operator_of(kernel)
+    return Family.ELEMENTWISE if operator is None else operator.family
 
 
 def work_of(kernel: str, operands: Sequence[Operand]) -> Work:
@@ -81,18 +68,6 @@ def work_of(kernel: str, operands: Sequence[Operand]) -> Work:
         kernel: its name.
         operands: all arguments in order, the result last.
     """
-    shapes = [operand.shape for operand in operands]
-    return Work(_mac(operator_of(kernel), shapes), sum(o.size_bytes for o in operands))
-
-
-def _mac(name: str, shapes: list[Shape]) -> int:
-    first, out = shapes[0], shapes[-1]
-    if name.startswith("patch_embed"):
-        return prod(first) * out[-1]  # each pixel meets every output channel once
-    if name.startswith("linear"):
-        return prod(out) * first[-1]
-    if name.startswith("attention"):
-        return QkvShape.of(first).macs
-    if name.startswith(("matmul", "normalized_matmul")):
-        return prod(out) * first[-1]
-    return 0
+    operator = operator_of(kernel)
+    mac = 0 if operator is None else operator.macs(operands[0].shape, operands[-1].shape)
+    return Work(mac, sum(operand.size_bytes for operand in operands))

@@ -21,9 +21,10 @@ from vitq.compiler.target.features import Features
 from vitq.numerics.arrays import IntArray
 from vitq.relay_passes.check_accumulators import is_proven
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect.operator import Interval
 from vitq.relay_passes.expressions import Expr, is_constant
 from vitq.relay_passes.interpreter.interpreter import evaluate
-from vitq.relay_passes.reading.ranges import Interval, Ranges, ranges_of
+from vitq.relay_passes.reading.ranges import Ranges, ranges_of
 
 
 @dataclass(frozen=True)

@@ -230,14 +230,15 @@ def _attention_codes(mod: Any) -> dict[str, str]:
     from vitq.numerics.log_codes import describe_codes
     from vitq.numerics.shiftmax import CodeParams
     from vitq.relay_passes.dialect import calls as dialect
+    from vitq.relay_passes.dialect import names
     from vitq.relay_passes.expressions import MAIN, bindings_of, op_name
 
     found = {}
     for binding in bindings_of(mod[MAIN]):
         name = op_name(binding.value)
-        if name == dialect.ATTENTION:
+        if name == names.ATTENTION:
             p = AttentionParams(*dialect.scalars(binding.value)).codes
-        elif name == dialect.SHIFTMAX_CODES:
+        elif name == names.SHIFTMAX_CODES:
             p = CodeParams(*dialect.scalars(binding.value))
         else:
             continue
@@ -249,8 +250,8 @@ def _count_ops(mod: Any) -> dict[str, int]:
     """How often each operator occurs in an integer module."""
     from vitq.relay_passes.expressions import MAIN, bindings_of, op_name
 
-    names = (op_name(binding.value) for binding in bindings_of(mod[MAIN]))
-    return dict(sorted(Counter(name for name in names if name).items()))
+    called = (op_name(binding.value) for binding in bindings_of(mod[MAIN]))
+    return dict(sorted(Counter(name for name in called if name).items()))
 
 
 def _fingerprint(

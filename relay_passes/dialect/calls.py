@@ -1,8 +1,9 @@
-"""The ``vitq.*`` operators: names, constructors, readers.
+"""Calls of the ``vitq.*`` operators in Relax: constructors and readers.
 
 Each is ``relax.call_pure_packed("vitq.<name>", tensors..., ty_args=...)`` with tensor operands
 only: what varies between layers is data, so that layers share kernels. ``params`` is a 1-D int64
-constant. What each computes is in ``numerics/``, exactly.
+constant. What each computes is in ``numerics/``, exactly; its record
+(`relay_passes.dialect.operators`) says everything else, and `make` takes shapes from there.
 
 =================  ===================================================================  ============
 operator           operands (shape, type)                                               result
@@ -38,62 +39,34 @@ bounds narrower than the storage type. Axis -1 means one scale.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from vitq.numerics.add import AddParams
 from vitq.numerics.arrays import FloatArray, IntArray
-from vitq.numerics.attention import AttentionParams, QkvShape
+from vitq.numerics.attention import AttentionParams
+from vitq.numerics.errors import VitqError
 from vitq.numerics.int_layernorm import LayerNormParams
 from vitq.numerics.ivit import IvitGeluParams, IvitSoftmaxParams
-from vitq.numerics.linear import GEMM_OPERANDS, LinearParams
+from vitq.numerics.linear import LinearParams
 from vitq.numerics.nonlinear import SoftmaxParams
 from vitq.numerics.pooling import MeanParams
 from vitq.numerics.requantize import RequantizeParams
 from vitq.numerics.shiftgelu import GeluParams
 from vitq.numerics.shiftmax import CodeParams, NormalizeParams, ShiftmaxParams
-from vitq.relay_passes.expressions import DEQUANTIZE, Expr, constant, dtype_of, op_name, shape_of
-
-PREFIX = "vitq."
-PATCH_EMBED = PREFIX + "patch_embed"
-LINEAR = PREFIX + "linear"
-LINEAR_ADD = PREFIX + "linear_add"
-LINEAR_GELU = PREFIX + "linear_gelu"
-MATMUL = PREFIX + "matmul"
-REQUANTIZE = PREFIX + "requantize"
-SHIFTMAX_CODES = PREFIX + "shiftmax_codes"
-SHIFTMAX = PREFIX + "shiftmax"
-NORMALIZED_MATMUL = PREFIX + "normalized_matmul"
-IVIT_SHIFTMAX = PREFIX + "ivit_shiftmax"
-SHIFTGELU = PREFIX + "shiftgelu"
-IVIT_SHIFTGELU = PREFIX + "ivit_shiftgelu"
-LAYERNORM = PREFIX + "layernorm"
-ADD = PREFIX + "add"
-MEAN = PREFIX + "mean"
-LUT = PREFIX + "lut"
-ATTENTION = PREFIX + "attention"
-
-INTEGER_OPS = (
-    PATCH_EMBED,
-    LINEAR,
-    LINEAR_ADD,
-    LINEAR_GELU,
-    MATMUL,
-    REQUANTIZE,
-    SHIFTMAX_CODES,
-    SHIFTMAX,
-    IVIT_SHIFTMAX,
-    NORMALIZED_MATMUL,
-    SHIFTGELU,
-    IVIT_SHIFTGELU,
-    LAYERNORM,
-    ADD,
-    MEAN,
-    LUT,
-    ATTENTION,
+from vitq.relay_passes.dialect import names
+from vitq.relay_passes.dialect.operator import Operator
+from vitq.relay_passes.dialect.registry import OPERATORS
+from vitq.relay_passes.expressions import (
+    Expr,
+    constant,
+    dtype_of,
+    is_constant,
+    op_name,
+    shape_of,
 )
-"""The operators that kernels exist for."""
 
 BYTES = ("int8", "uint8")
 WORDS = ("int8", "uint8", "int16", "uint16")
@@ -104,9 +77,40 @@ def params_constant(values: Sequence[int] | IntArray) -> Expr:
     return constant(np.array([int(value) for value in values], np.int64))
 
 
-def make(name: str, operands: Sequence[Expr], shape: Sequence[int], dtype: str) -> Expr:
-    """A call of any dialect operator."""
+def packed(name: str, operands: Sequence[Expr], shape: Sequence[int], dtype: str) -> Expr:
+    """A call of any packed function of tensors."""
     return relax.call_pure_packed(name, *operands, ty_args=relax.TensorType(list(shape), dtype))
+
+
+def make(
+    name: str,
+    operands: Sequence[Expr],
+    params: Sequence[int] | IntArray | None = None,
+    dtype: str = "",
+) -> Expr:
+    """A call of an integer operator.
+
+    Args:
+        name: of its record.
+        operands: all but the parameters.
+        params: the integers of its parameters, where it has any.
+        dtype: of the result, where the operator does not decide it.
+
+    Returns:
+        The call; its shape is the record's.
+
+    Raises:
+        VitqError: for operands that the record does not have, or one that must be constant.
+    """
+    record = OPERATORS[name]
+    given = list(operands) if params is None else [*operands, params_constant(params)]
+    if len(given) != len(record.operands):
+        raise VitqError(f"{name} takes {', '.join(record.operands)}: {len(given)} operands given")
+    for operand, expr in zip(record.operands, given, strict=True):
+        if record.must_be_constant(operand) and not is_constant(expr):
+            raise VitqError(f"{name}: its {operand} must be constant")
+    shape = record.shape(*(shape_of(operand) for operand in given))
+    return packed(name, given, shape, record.dtype or dtype)
 
 
 def operands(call: Expr) -> list[Expr]:
@@ -124,51 +128,45 @@ def scalars(call: Expr) -> tuple[int, ...]:
     return tuple(int(value) for value in array(call, -1))
 
 
+def record_of(call: Expr) -> Operator:
+    """The record of a dialect call's operator."""
+    return OPERATORS[op_name(call)]
+
+
+def params_of(call: Expr) -> Any:
+    """The value of a dialect call's parameters; None for an operator without any."""
+    record = record_of(call)
+    return None if record.params is None else record.read(array(call, -1))
+
+
 def is_dialect(expr: Expr) -> bool:
     """Whether an expression is a call of an integer operator."""
-    return op_name(expr) in INTEGER_OPS
+    return op_name(expr) in OPERATORS
+
+
+def _layer(name: str, x: Expr, layer: LinearParams, dtype: str) -> Expr:
+    *arrays, bounds = layer.operands()
+    return make(name, [x, *(constant(array) for array in arrays)], bounds, dtype)
 
 
 def patch_embed(pixels: Expr, layer: LinearParams, dtype: str) -> Expr:
     """Non-overlapping convolution as one matrix product: (B, Cin, H, W) to (B, L, N)."""
-    batch, _, height, width = shape_of(pixels)
-    patch = layer.weight.shape[-1]
-    shape = batch, (height // patch) * (width // patch), layer.channels
-    return make(PATCH_EMBED, [pixels, *_constants(layer)], shape, dtype)
+    return _layer(names.PATCH_EMBED, pixels, layer, dtype)
 
 
 def linear(x: Expr, layer: LinearParams, dtype: str) -> Expr:
     """``x @ weight.T + bias``, requantized."""
-    return make(LINEAR, [x, *_constants(layer)], (*shape_of(x)[:-1], layer.channels), dtype)
-
-
-def _constants(layer: LinearParams) -> list[Expr]:
-    """A layer's operands behind its input."""
-    return [constant(array) for array in layer.operands()]
-
-
-def linear_integers(call: Expr) -> LinearParams:
-    """The integers of a linear layer, fused or not, or a patch embedding."""
-    return LinearParams.from_operands([array(call, i) for i in range(1, GEMM_OPERANDS)])
+    return _layer(names.LINEAR, x, layer, dtype)
 
 
 def linear_add(layer: Expr, residual: Expr, params: AddParams, dtype: str) -> Expr:
     """A ``vitq.linear`` call's codes plus a residual of the same shape."""
-    inputs = [*operands(layer), residual, params_constant(params)]
-    return make(LINEAR_ADD, inputs, shape_of(residual), dtype)
+    return make(names.LINEAR_ADD, [*operands(layer), residual], params, dtype)
 
 
 def linear_gelu(layer: Expr, params: GeluParams, dtype: str) -> Expr:
     """GELU of a ``vitq.linear`` call's codes."""
-    x, weight, *_ = operands(layer)
-    shape = (*shape_of(x)[:-1], weight.value.numpy().shape[0])
-    return make(LINEAR_GELU, [*operands(layer), params_constant(params)], shape, dtype)
-
-
-def gemm_limits(call: Expr) -> tuple[int, int]:
-    """The bounds (qmin, qmax) of a linear layer's codes, fused or not."""
-    low, high = array(call, GEMM_OPERANDS - 1)
-    return int(low), int(high)
+    return make(names.LINEAR_GELU, operands(layer), params, dtype)
 
 
 def swap_summands(p: AddParams) -> AddParams:
@@ -183,84 +181,72 @@ def swap_summands(p: AddParams) -> AddParams:
 
 def matmul(a: Expr, b: Expr, a_zero_point: int, b_zero_point: int) -> Expr:
     """``(a - a_zp) @ (b - b_zp).T`` as int32; `b` is (..., N, K)."""
-    shape = (*shape_of(a)[:-1], shape_of(b)[-2])
-    return make(MATMUL, [a, b, params_constant((a_zero_point, b_zero_point))], shape, "int32")
+    return make(names.MATMUL, [a, b], (a_zero_point, b_zero_point))
 
 
 def requantize(x: Expr, params: RequantizeParams, dtype: str) -> Expr:
     """One scale to another, along the last axis or for the whole tensor."""
-    multiplier = constant(params.dyadic.multiplier.reshape(-1), "int32")
-    shift = constant(params.dyadic.shift.reshape(-1), "int32")
-    scalars = params_constant(params.scalars())
-    return make(REQUANTIZE, [x, multiplier, shift, scalars], shape_of(x), dtype)
+    parts = params.dyadic.multiplier, params.dyadic.shift
+    dyadic = [constant(part.reshape(-1), "int32") for part in parts]
+    return make(names.REQUANTIZE, [x, *dyadic], params.scalars(), dtype)
 
 
 def shiftmax_codes(x: Expr, params: CodeParams) -> Expr:
     """Unnormalized exponentials as 8-bit codes."""
-    return make(SHIFTMAX_CODES, [x, params_constant(params)], shape_of(x), "uint8")
+    return make(names.SHIFTMAX_CODES, [x], params)
 
 
 def shiftmax(x: Expr, octaves: ShiftmaxParams, norm: NormalizeParams, dtype: str) -> Expr:
     """Normalized softmax."""
-    params = params_constant(SoftmaxParams(octaves, norm).scalars())
-    return make(SHIFTMAX, [x, params], shape_of(x), dtype)
+    return make(names.SHIFTMAX, [x], SoftmaxParams(octaves, norm).scalars(), dtype)
 
 
 def ivit_shiftmax(x: Expr, params: IvitSoftmaxParams) -> Expr:
     """I-ViT's softmax, in steps of 1/128."""
-    return make(IVIT_SHIFTMAX, [x, params_constant(params)], shape_of(x), "uint8")
+    return make(names.IVIT_SHIFTMAX, [x], params)
 
 
 def normalized_matmul(
     codes: Expr, value: Expr, value_zero_point: int, norm: NormalizeParams, dtype: str
 ) -> Expr:
     """``codes @ value / rowsum(codes)``, requantized."""
-    shape = (*shape_of(codes)[:-1], shape_of(value)[-1])
-    params = params_constant((value_zero_point, *norm))
-    return make(NORMALIZED_MATMUL, [codes, value, params], shape, dtype)
+    return make(names.NORMALIZED_MATMUL, [codes, value], (value_zero_point, *norm), dtype)
 
 
 def shiftgelu(x: Expr, params: GeluParams, dtype: str) -> Expr:
     """GELU."""
-    return make(SHIFTGELU, [x, params_constant(params)], shape_of(x), dtype)
+    return make(names.SHIFTGELU, [x], params, dtype)
 
 
 def ivit_shiftgelu(x: Expr, params: IvitGeluParams, dtype: str) -> Expr:
     """I-ViT's GELU, relative to the maximum of the last axis."""
-    return make(IVIT_SHIFTGELU, [x, params_constant(params)], shape_of(x), dtype)
+    return make(names.IVIT_SHIFTGELU, [x], params, dtype)
 
 
 def layernorm(x: Expr, params: LayerNormParams, dtype: str) -> Expr:
     """Layer normalization over the last axis."""
-    operands = [
-        x,
-        constant(params.multiplier, "int32"),
-        constant(params.addend, "int32"),
-        params_constant(params.scalars()),
-    ]
-    return make(LAYERNORM, operands, shape_of(x), dtype)
+    affine = [constant(part, "int32") for part in (params.multiplier, params.addend)]
+    return make(names.LAYERNORM, [x, *affine], params.scalars(), dtype)
 
 
 def add(a: Expr, b: Expr, params: AddParams, dtype: str) -> Expr:
     """Addition with one rounding; `b` broadcasts to `a`."""
-    return make(ADD, [a, b, params_constant(params)], shape_of(a), dtype)
+    return make(names.ADD, [a, b], params, dtype)
 
 
 def mean(x: Expr, params: MeanParams, dtype: str) -> Expr:
     """Mean over axis 1 of (B, L, C)."""
-    batch, _, channels = shape_of(x)
-    return make(MEAN, [x, params_constant(params)], (batch, channels), dtype)
+    return make(names.MEAN, [x], params, dtype)
 
 
 def lut(x: Expr, table: IntArray) -> Expr:
     """One table of 256 codes for each channel (axis 1) of uint8 pixels."""
-    return make(LUT, [x, constant(table)], shape_of(x), str(table.dtype))
+    return make(names.LUT, [x, constant(table)], dtype=str(table.dtype))
 
 
 def attention(qkv: Expr, params: AttentionParams, dtype: str) -> Expr:
     """All of one layer's attention between the qkv and the output projection."""
-    result = QkvShape.of(shape_of(qkv)).result
-    return make(ATTENTION, [qkv, params_constant(params)], result, dtype)
+    return make(names.ATTENTION, [qkv], params, dtype)
 
 
 def dequantize(
@@ -273,7 +259,7 @@ def dequantize(
         constant(np.asarray(zero_point, np.int64)),
         constant(np.asarray(-1 if axis is None else axis, np.int64)),
     ]
-    return make(DEQUANTIZE, operands, shape_of(codes), "float32")
+    return packed(names.DEQUANTIZE, operands, shape_of(codes), "float32")
 
 
 def is_bytes(expr: Expr) -> bool:

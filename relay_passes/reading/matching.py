@@ -8,9 +8,8 @@ from tvm import relax
 
 from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.qparams import PerAxis, PerTensor, QuantParams
+from vitq.relay_passes.dialect.names import DEQUANTIZE, QUANTIZE
 from vitq.relay_passes.expressions import (
-    DEQUANTIZE,
-    QUANTIZE,
     Expr,
     constant,
     dtype_of,

@@ -1,13 +1,13 @@
 """The smallest and largest value that each integer tensor can hold."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from tvm import IRModule, relax
 
-from vitq.numerics.ivit import CODE_MAX as IVIT_CODE_MAX
-from vitq.numerics.matmul import weight_bounds
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect.operator import Interval, Operand
 from vitq.relay_passes.expressions import (
     MAIN,
     Expr,
@@ -17,8 +17,6 @@ from vitq.relay_passes.expressions import (
     op_name,
     shape_of,
 )
-
-Interval = tuple[int, int]
 
 
 def constant_range(value: Any) -> Interval:
@@ -30,24 +28,6 @@ def type_range(expr: Expr) -> Interval:
     """What the storage type allows."""
     info = np.iinfo(dtype_of(expr))
     return int(info.min), int(info.max)
-
-
-def magnitude(interval: Interval, zero_point: int = 0) -> int:
-    """The largest ``|x - zero_point|``."""
-    return max(abs(interval[0] - zero_point), abs(interval[1] - zero_point))
-
-
-def gemm_bounds(call: Expr, x: Interval) -> Interval:
-    """All accumulators and partial sums of ``vitq.linear`` or ``vitq.patch_embed``."""
-    weight, bias = dialect.array(call, 1), dialect.array(call, 2)
-    return weight_bounds(weight.reshape(weight.shape[0], -1), bias.astype(np.int64), *x)
-
-
-def matmul_bound(call: Expr, a: Interval, b: Interval) -> int:
-    """The largest magnitude of a ``vitq.matmul`` accumulator."""
-    a_zero_point, b_zero_point = dialect.scalars(call)
-    terms = shape_of(dialect.operands(call)[0])[-1]
-    return terms * magnitude(a, a_zero_point) * magnitude(b, b_zero_point)
 
 
 class Ranges:
@@ -75,19 +55,9 @@ class Ranges:
 
     def _derive(self, call: Expr) -> Interval | None:
         """The interval of a call's result, where it is narrower than its type."""
+        if dialect.is_dialect(call):
+            return dialect.record_of(call).codes(KnownOperands(call, self), dialect.params_of(call))
         name = op_name(call)
-        if name == dialect.MATMUL:
-            a, b, _ = dialect.operands(call)
-            bound = matmul_bound(call, self.of(a), self.of(b))
-            return -bound, bound
-        if name == dialect.SHIFTMAX_CODES:
-            return 0, 255
-        if name == dialect.IVIT_SHIFTMAX:
-            return 0, IVIT_CODE_MAX
-        if name == dialect.LUT:
-            return constant_range(dialect.array(call, 1))
-        if name in dialect.INTEGER_OPS:  # all others end their params with (qmin, qmax)
-            return dialect.scalars(call)[-2:]  # type: ignore[return-value]
         if name == "relax.concat":
             fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else []
             parts = [self.of(field) for field in fields]
@@ -95,6 +65,31 @@ class Ranges:
         if name.startswith("relax."):
             return self.of(call.args[0])
         return None
+
+
+class KnownOperands(Mapping[str, Operand]):
+    """What is known of a dialect call's operands, by the names of its record."""
+
+    def __init__(self, call: Expr, ranges: Ranges) -> None:
+        """Read nothing yet: a rule looks at few operands."""
+        self._exprs = dict(
+            zip(dialect.record_of(call).operands, dialect.operands(call), strict=True)
+        )
+        self._ranges = ranges
+
+    def __getitem__(self, name: str) -> Operand:
+        """Shape, codes and value of one operand."""
+        expr = self._exprs[name]
+        array = expr.value.numpy() if is_constant(expr) else None
+        return Operand(shape_of(expr), self._ranges.of(expr), array)
+
+    def __iter__(self) -> Iterator[str]:
+        """All names in order."""
+        return iter(self._exprs)
+
+    def __len__(self) -> int:
+        """How many operands."""
+        return len(self._exprs)
 
 
 def ranges_of(mod: IRModule) -> Ranges:

@@ -9,6 +9,7 @@ from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftgelu import GeluParams
 from vitq.numerics.twin import LARGEST_SHIFT, Twin, threshold
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import Expr, is_constant
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import Codes, Quantizer
@@ -82,7 +83,7 @@ def _fine_limits(fine: Codes, gelu: Expr, data: Expr, ctx: Context) -> tuple[int
     quantizer = ctx.quantizer(fine.codes)
     if quantizer is not None:
         return (quantizer.qparams.qmin, quantizer.qparams.qmax) if quantizer.data == gelu else None
-    lowered = ctx.call(fine.codes, dialect.SHIFTGELU)
+    lowered = ctx.call(fine.codes, names.SHIFTGELU)
     codes = ctx.codes(data)
     if lowered is None or codes is None or dialect.operands(lowered)[0] != codes.codes:
         return None

@@ -4,7 +4,7 @@ from tvm import relax
 
 from tests.relay_passes.modules import assert_declines, module, ops
 from vitq.numerics.errors import VitqError
-from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import MAIN, constant
 from vitq.relay_passes.fold_input_normalization import FoldInputNormalization
 from vitq.relay_passes.interpreter.interpreter import interpret
@@ -34,7 +34,7 @@ def pixels_and_floats():
 def test_a_table_replaces_the_quantizer(dtype, zero_point):
     before = quantized(dtype, zero_point)
     after = FoldInputNormalization(MEAN, STD)(before)
-    assert ops(after) == [dialect.LUT, "dequantize"]
+    assert ops(after) == [names.LUT, "dequantize"]
     assert str(after[MAIN].params[0].ty.dtype) == "uint8"
     pixels, floats = pixels_and_floats()
     np.testing.assert_array_equal(interpret(after, [pixels])[0], interpret(before, [floats])[0])
@@ -51,7 +51,7 @@ def test_normalization_inside_the_graph_goes_into_the_table():
     after = FoldInputNormalization((0.0,) * 3, (1.0,) * 3)(before)
     pixels = pixels_and_floats()[0]
     floats = pixels.astype(np.float32) / np.float32(255)
-    assert ops(after) == [dialect.LUT, "dequantize"]
+    assert ops(after) == [names.LUT, "dequantize"]
     np.testing.assert_array_equal(interpret(after, [pixels])[0], interpret(before, [floats])[0])
 
 

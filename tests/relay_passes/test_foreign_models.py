@@ -20,7 +20,7 @@ from tvm.relax.frontend.onnx import from_onnx
 from tests.foreign import session_of
 from tests.relay_passes.modules import ops
 from vitq.numerics.errors import VitqError
-from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.pipeline import PassOptions, integerize
 
@@ -128,10 +128,10 @@ def test_a_fully_quantized_network_becomes_integer_only(tmp_path, fused, activat
     path = quantized(tmp_path, fused, 20, activations)
     mod = imported(path)
     result = integerize(mod, PassOptions(mean=MEAN, std=STD))
-    names = ops(result.mod)
-    assert names[:2] == [dialect.LUT, dialect.PATCH_EMBED]
-    assert names.count(dialect.LINEAR) == 5
-    assert names.count(dialect.SHIFTMAX) == 1
+    calls = ops(result.mod)
+    assert calls[:2] == [names.LUT, names.PATCH_EMBED]
+    assert calls.count(names.LINEAR) == 5
+    assert calls.count(names.SHIFTMAX) == 1
     (info,) = result.report.outputs
     session = session_of(path)
     for seed in range(20, 25):

@@ -9,7 +9,7 @@ from tests.relay_passes.modules import (
     module,
     ops,
 )
-from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import MAIN, bindings_of, constant
 from vitq.relay_passes.hoist_quantize import HoistQuantize
 from vitq.relay_passes.reading.matching import read_quantize
@@ -212,7 +212,7 @@ def test_narrower_parts_are_clamped():
 
     before = module(INPUT, body)
     after = HoistQuantize()(before)
-    clamp = dialect.REQUANTIZE
+    clamp = names.REQUANTIZE
     slices = ["strided_slice", "strided_slice", "strided_slice", clamp, "strided_slice", clamp]
     assert ops(after) == ["multiply", "quantize", *slices]
     assert read_quantize(bindings_of(after[MAIN])[1].value).dtype == "int16"

@@ -5,7 +5,7 @@ from tvm import relax
 from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
 from vitq.numerics.add import add_params, int_add
 from vitq.numerics.qparams import QuantParams
-from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_add import LowerAdd
 
@@ -32,7 +32,7 @@ def want(a, b):
 def test_integers_and_structure(inputs, swap):
     before = total(inputs, swap=swap)
     after = LowerAdd()(before)
-    assert ops(after) == [dialect.ADD]
+    assert ops(after) == [names.ADD]
     a, b = random_inputs(before)
     if swap and a.shape == b.shape:
         p = add_params(float(np.float32(0.05)), -3, float(np.float32(2e-4)), 1, OUT)

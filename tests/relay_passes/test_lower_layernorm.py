@@ -5,7 +5,7 @@ from tvm import relax
 from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
 from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
 from vitq.numerics.qparams import QuantParams
-from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_layernorm import LowerLayernorm
@@ -30,7 +30,7 @@ def norm(dtype="int16", axes=(-1,), eps=0.07, out=(0.02, 3), size=C, **attrs):
 def test_integers_carry_eps(eps):
     before = norm(eps=eps)
     after = LowerLayernorm()(before)
-    assert ops(after) == [dialect.LAYERNORM]
+    assert ops(after) == [names.LAYERNORM]
     x = random_inputs(before)[0]
     out = QuantParams(np.float32(0.02), np.int32(3), -128, 127)
     want = int_layernorm(x, layernorm_params(float(SCALE), eps, GAMMA, BETA, out))

@@ -11,6 +11,7 @@ from tests.relay_passes.modules import (
 )
 from vitq.numerics.dyadic import rescale, to_dyadic
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import MAIN, bindings_of, constant
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_linear import LowerLinear
@@ -62,7 +63,7 @@ def expected(x, bias, out_scale, zero_point, low=-128, high=127, scaled=lambda s
 def test_integers_and_structure(x_dtype):
     before = linear(x_dtype=x_dtype)
     after = LowerLinear()(before)
-    assert ops(after) == [dialect.LINEAR]
+    assert ops(after) == [names.LINEAR]
     call = bindings_of(after[MAIN])[0].value
     np.testing.assert_array_equal(dialect.array(call, 1), WEIGHT.T)
     assert dialect.scalars(call) == (-128, 127)
@@ -114,7 +115,7 @@ def test_factors_between_the_bias_and_the_quantizer():
     scalings = [(relax.op.multiply, FACTORS), (relax.op.divide, 0.3), (relax.op.multiply, [[1.7]])]
     before = linear(scalings=scalings)
     after = LowerLinear()(before)
-    assert ops(after) == [dialect.LINEAR]
+    assert ops(after) == [names.LINEAR]
     x = random_inputs(before)[0]
     third, last = float(np.float32(0.3)), float(np.float32(1.7))
     want = expected(

@@ -12,6 +12,7 @@ from vitq.numerics.shiftmax import (
     shiftmax_codes,
 )
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_normalized_matmul import LowerNormalizedMatmul
 
@@ -37,7 +38,7 @@ def attention(sum_axis=-1, of_codes=True, sum_scale=1 / 255, out=(0.02, 5)):
 
 def test_integers_and_structure():
     after = LowerNormalizedMatmul()(attention())
-    assert ops(after) == [dialect.SHIFTMAX_CODES, dialect.NORMALIZED_MATMUL]
+    assert ops(after) == [names.SHIFTMAX_CODES, names.NORMALIZED_MATMUL]
     s, v = random_inputs(attention())
     out = QuantParams(np.float32(0.02), np.int32(5), -128, 127)
     factor = float(np.float32(0.03)) / float(np.float32(0.02))

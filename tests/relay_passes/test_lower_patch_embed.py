@@ -10,7 +10,7 @@ from tests.relay_passes.modules import (
     random_inputs,
 )
 from vitq.numerics.dyadic import rescale, to_dyadic
-from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_patch_embed import LowerPatchEmbed
@@ -45,7 +45,7 @@ def patches(x_dtype="uint8", height=8, quantized_here=False, factor=None, **attr
 def test_integers_and_structure(factor):
     before = patches(factor=factor)
     after = LowerPatchEmbed()(before)
-    assert ops(after) == [dialect.PATCH_EMBED, "reshape", "permute_dims"]
+    assert ops(after) == [names.PATCH_EMBED, "reshape", "permute_dims"]
     x = random_inputs(before)[0]
     tiles = (x.astype(np.int64) - X_ZERO).reshape(2, 3, 2, PATCH, 3, PATCH)
     acc = np.einsum("bcipjq,ncpq->bnij", tiles, WEIGHT.astype(np.int64)) + BIAS
@@ -62,7 +62,7 @@ def test_integers_and_structure(factor):
 def test_signed_pixels_move_to_uint8():
     before = patches("int8", quantized_here=True)
     after = LowerPatchEmbed()(before)
-    assert ops(after) == ["dequantize", "quantize", dialect.PATCH_EMBED, "reshape", "permute_dims"]
+    assert ops(after) == ["dequantize", "quantize", names.PATCH_EMBED, "reshape", "permute_dims"]
     # a float product on a tie may round the other way
     assert_same_results(before, after, atol=1)
 

@@ -4,7 +4,7 @@ from tvm import relax
 
 from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
 from vitq.numerics.dyadic import requantize, to_dyadic
-from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_pooling import LowerPooling
 
@@ -22,7 +22,7 @@ def mean(axis=1, keepdims=False, dtype="int16", scale=2e-4, out=(0.01, 4)):
 def test_integers_and_structure(keepdims):
     before = mean(keepdims=keepdims)
     after = LowerPooling()(before)
-    assert ops(after) == [dialect.MEAN, *(["reshape"] if keepdims else [])]
+    assert ops(after) == [names.MEAN, *(["reshape"] if keepdims else [])]
     x = random_inputs(before)[0]
     acc = (x.astype(np.int64) - 9).sum(axis=1, keepdims=keepdims)
     dyadic = to_dyadic(float(np.float32(2e-4)) / (L * float(np.float32(0.01))))

@@ -4,7 +4,7 @@ from tvm import relax
 
 from tests.relay_passes.modules import assert_declines, assert_rewrites, module, ops, random_inputs
 from vitq.numerics.dyadic import requantize, to_dyadic
-from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_requantize import LowerRequantize
@@ -23,7 +23,7 @@ def again(scale=SCALE, zero_point=7, out=OUT, out_zero=3, axis=-1):
 def test_integers_and_structure(scale):
     before = again(scale)
     after = LowerRequantize()(before)
-    assert ops(after) == [dialect.REQUANTIZE]
+    assert ops(after) == [names.REQUANTIZE]
     x = random_inputs(before)[0]
     dyadic = to_dyadic(scale.astype(np.float64) / float(OUT))
     want = requantize(x.astype(np.int64) - 7, dyadic, 3, -128, 127)

@@ -15,6 +15,7 @@ from vitq.numerics.shiftmax import (
     shiftmax_params,
 )
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.lower_shiftmax import LowerShiftmax
 
@@ -40,7 +41,7 @@ def normalized(axis=-1, out=(1 / 256, -128, "int8"), **kwargs):
 
 def test_unnormalized_codes():
     after = LowerShiftmax()(deferred())
-    assert ops(after) == [dialect.SHIFTMAX_CODES]
+    assert ops(after) == [names.SHIFTMAX_CODES]
     want = shiftmax_codes(SCORES, code_params(SCALE))
     np.testing.assert_array_equal(interpret(after, [SCORES])[0], want)
     float_codes = interpret(deferred(), [SCORES])[0].astype(int)
@@ -49,7 +50,7 @@ def test_unnormalized_codes():
 
 def test_normalized_probabilities():
     after = LowerShiftmax()(normalized())
-    assert ops(after) == [dialect.SHIFTMAX]
+    assert ops(after) == [names.SHIFTMAX]
     out = QuantParams(np.float32(1 / 256), np.int32(-128), -128, 127)
     norm = normalize_params(1 / float(out.scale), SMALLEST_WIDE_SUM, out)
     want = shiftmax(SCORES, shiftmax_params(SCALE), norm)

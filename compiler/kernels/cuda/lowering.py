@@ -32,6 +32,7 @@ from vitq.compiler.kernels.kernel import KernelCall, lowering_of
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.arrays import IntArray
+from vitq.relay_passes.dialect import names
 
 __all__ = ["GpuFeatures", "lower_op", "supported_ops"]
 
@@ -40,23 +41,23 @@ Lowering = Callable[
 ]
 
 _LOWERINGS: dict[str, Lowering] = {
-    "vitq.add": lower_add,
-    "vitq.attention": lower_attention,
-    "vitq.ivit_shiftgelu": lower_ivit_shiftgelu,
-    "vitq.ivit_shiftmax": lower_ivit_shiftmax,
-    "vitq.layernorm": lower_layernorm,
-    "vitq.linear": lower_linear,
-    "vitq.linear_add": lower_linear_add,
-    "vitq.linear_gelu": lower_linear_gelu,
-    "vitq.lut": lower_lut,
-    "vitq.matmul": lower_matmul,
-    "vitq.mean": lower_mean,
-    "vitq.normalized_matmul": lower_normalized_matmul,
-    "vitq.patch_embed": lower_patch_embed,
-    "vitq.requantize": lower_requantize,
-    "vitq.shiftgelu": lower_shiftgelu,
-    "vitq.shiftmax": lower_shiftmax,
-    "vitq.shiftmax_codes": lower_shiftmax_codes,
+    names.ADD: lower_add,
+    names.ATTENTION: lower_attention,
+    names.IVIT_SHIFTGELU: lower_ivit_shiftgelu,
+    names.IVIT_SHIFTMAX: lower_ivit_shiftmax,
+    names.LAYERNORM: lower_layernorm,
+    names.LINEAR: lower_linear,
+    names.LINEAR_ADD: lower_linear_add,
+    names.LINEAR_GELU: lower_linear_gelu,
+    names.LUT: lower_lut,
+    names.MATMUL: lower_matmul,
+    names.MEAN: lower_mean,
+    names.NORMALIZED_MATMUL: lower_normalized_matmul,
+    names.PATCH_EMBED: lower_patch_embed,
+    names.REQUANTIZE: lower_requantize,
+    names.SHIFTGELU: lower_shiftgelu,
+    names.SHIFTMAX: lower_shiftmax,
+    names.SHIFTMAX_CODES: lower_shiftmax_codes,
 }
 
 

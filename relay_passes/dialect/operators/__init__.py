@@ -1,0 +1,1 @@
+"""The records of all operators, each near its family."""
