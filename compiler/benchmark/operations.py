@@ -1,7 +1,7 @@
 """How much work a kernel call is, from its name and the shapes of its arguments.
 
-Kernels are named ``<operator>_<number>`` (``linear_0``, ``linear_gelu_1``); the last argument is the
-result. How many products an operator has stands in its record (`relay_passes.dialect`).
+Kernels are named ``<operator>_<number>`` (``linear_0``, ``linear_gelu_1``); the last argument is
+the result. How many products an operator has stands in its record (`relay_passes.dialect`).
 """
 
 import re
@@ -58,7 +58,7 @@ def operator_of(kernel: str) -> Operator | None:
 def family_of(kernel: str) -> str:
     """``linear``, ``attention`` or ``elementwise``."""
     operator = operator_of(kernel)
-    return Family.ELEMENTWISE if operator is None else operator.family
+    return (Family.ELEMENTWISE if operator is None else operator.family).value
 
 
 def work_of(kernel: str, operands: Sequence[Operand]) -> Work:

@@ -1,6 +1,6 @@
 """The last step before code generation: every ``vitq.*`` call becomes a call of a TIR kernel.
 
-    x = call_pure_packed("vitq.linear", a, weight, bias, ...)
+    x = call_pure_packed(names.LINEAR, a, weight, bias, ...)
     x = call_tir(@linear_0, (a, packed_weight, addend, ...))
 
 Which kernel, and how its constants are packed, is `compiler.kernels`' choice for the target's

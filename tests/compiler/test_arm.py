@@ -30,6 +30,7 @@ from vitq.compiler.target.table import TARGETS, Target
 from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
+from vitq.relay_passes.dialect import names
 
 RPI5, RPI4, GRAVITON = (TARGETS[name] for name in ("rpi5", "rpi4", "graviton3"))
 MISSING = emulation.why_not(RPI5)
@@ -47,7 +48,7 @@ def linear(target: Target, weight: IntArray, rows: int) -> KernelCall:
     constants = dict(enumerate(values, 1))
     types = [TensorType((rows, inner), "int8"), *(tensor_type(v) for v in values)]
     out = TensorType((rows, channels), "int8")
-    return lower_op("vitq.linear", types, constants, out, target.features)
+    return lower_op(names.LINEAR, types, constants, out, target.features)
 
 
 @EMULATED
@@ -196,7 +197,7 @@ def test_many_calls_in_one_start() -> None:
         constants = {i: operands[i] for i in range(1, len(operands))}
         out = TensorType((1, rows, 20), "int8")
         call = lower_op(
-            "vitq.linear", [tensor_type(o) for o in operands], constants, out, RPI5.features
+            names.LINEAR, [tensor_type(o) for o in operands], constants, out, RPI5.features
         )
         path = build(build_kernel(call.kernel), RPI5)
         jobs.append(Call(path, "kernel", (x, *call.operands[1:]), (out.shape, out.dtype)))

@@ -27,6 +27,7 @@ from vitq.models.digits_vit import CHECKPOINT, IMAGE_SIZE, MEAN, STD, digits_vit
 from vitq.models.digits_vit.data import calibration_images, eval_images, normalize
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.relay_passes.dialect import names
 
 SHAPE = (1, 3, IMAGE_SIZE, IMAGE_SIZE)
 FEW_POINTS = 0.02
@@ -109,7 +110,7 @@ def test_an_onnxruntime_file_from_end_to_end(
     parity = compare(ours, theirs)
     assert parity.argmax_agreement >= 1 - FEW_POINTS and parity.mean_cosine > 0.999
     target = inspect(folder)["targets"]["cpu"]
-    assert target["float_islands"] == [] and target["integer_ops"]["vitq.shiftmax"] == 4
+    assert target["float_islands"] == [] and target["integer_ops"][names.SHIFTMAX] == 4
 
 
 def test_metadata_and_external_data_are_read_and_both_backends_agree(
@@ -173,14 +174,14 @@ def with_channel_scales(path: Path, seed: int) -> onnx.ModelProto:
         channels = len(tensors[chain[3].input[1]])
         scales = (scale * rng.uniform(1, 1.3, channels)).astype(np.float32)
         zeros = (zero + rng.integers(-4, 5, channels)).clip(-127, 127).astype(zero.dtype)
-        names = [f"{product.name}.{what}" for what in ("scales", "zeros", "float")]
+        parts = [f"{product.name}.{what}" for what in ("scales", "zeros", "float")]
         for node in chain[1:3]:
-            node.input[1:3] = names[:2]
+            node.input[1:3] = parts[:2]
             node.attribute.append(helper.make_attribute("axis", -1))
         codes, steps = (tensors[n] for n in made[made[product.input[1]].input[0]].input[:2])
-        product.input[1] = names[2]
+        product.input[1] = parts[2]
         values = scales, zeros, np.ascontiguousarray((codes * steps[:, None]).T.astype(np.float32))
-        for name, value in zip(names, values, strict=True):
+        for name, value in zip(parts, values, strict=True):
             model.graph.initializer.append(numpy_helper.from_array(value, name))
     return model
 

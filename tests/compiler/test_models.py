@@ -12,6 +12,7 @@ from vitq.compiler.stages.export import export
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.verify import verify
+from vitq.relay_passes.dialect import names
 
 
 @pytest.mark.parametrize("factory", ["plain", "pooled", "layer_scale", "distilled"])
@@ -50,7 +51,7 @@ def test_ivit_forms_are_exact_too(tmp_path: Path) -> None:
     export(artifact)
     folder = compile_model(artifact.folder, CompileOptions())
     operators = open_compiled(folder).metadata["integer_ops"]
-    assert operators["vitq.ivit_shiftmax"] == 4 and operators["vitq.ivit_shiftgelu"] == 4
+    assert operators[names.IVIT_SHIFTMAX] == 4 and operators[names.IVIT_SHIFTGELU] == 4
     assert all(check.different == 0 for check in verify(folder, count=16))
 
 

@@ -24,11 +24,12 @@ from vitq.compiler.support.artifacts import Artifact, file_hash
 from vitq.models.digits_vit.data import eval_images
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph import artifact as artifact_storage
+from vitq.relay_passes.dialect import names
 
 
 def test_artifact_has_the_promised_files(artifact: Artifact, compiled: Path) -> None:
-    names = {path.name for path in artifact.folder.iterdir()}
-    assert {"quantize.json", "quantized.safetensors", "model.onnx", "export.json", "cpu"} <= names
+    files = {path.name for path in artifact.folder.iterdir()}
+    assert {"quantize.json", "quantized.safetensors", "model.onnx", "export.json", "cpu"} <= files
     assert {path.name for path in compiled.iterdir()} == {
         "model.so",
         "metadata.json",
@@ -159,8 +160,8 @@ def test_inspect_shows_operators_scales_and_no_float(compiled: Path) -> None:
     content = inspect(compiled)
     target = content["targets"]["cpu"]
     assert target["float_islands"] == []
-    assert target["integer_ops"]["vitq.layernorm"] == 9
-    assert not [op for op in target["integer_ops"] if "quantize" in op and op != "vitq.requantize"]
+    assert target["integer_ops"][names.LAYERNORM] == 9
+    assert not [op for op in target["integer_ops"] if "quantize" in op and op != names.REQUANTIZE]
     assert all(row["scale"] > 0 for row in content["quantizers"])
     assert content["provenance"]["method"] == "repq"
     assert target["accumulators"]["proven"] > 0

@@ -73,7 +73,7 @@ def test_debug_dump_writes_one_file_for_each_pass(tmp_path):
     files = sorted((tmp_path / "dump").iterdir())
     assert len(files) == len(report.passes) + 1
     assert files[0].name == "00_imported.py"
-    assert "vitq.attention" in files[-1].read_text()
+    assert names.ATTENTION in files[-1].read_text()
 
 
 def test_a_dynamic_batch_is_an_error():

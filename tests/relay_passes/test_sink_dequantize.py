@@ -9,6 +9,7 @@ from tests.relay_passes.modules import (
     module,
     ops,
 )
+from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import MAIN, bindings_of
 from vitq.relay_passes.reading.matching import read_dequantize
 from vitq.relay_passes.sink_dequantize import SinkDequantize
@@ -35,7 +36,7 @@ def test_a_per_channel_scale_follows_its_axis(name, axis):
     scale, zero = [0.5, 1.0, 2.0, 4.0], [1, 2, 3, 4]
     before = module(INPUT, lambda b, x: b(LAYOUTS[name](b.dq(x, scale, zero, axis=2))))
     after = SinkDequantize()(before)
-    assert ops(after) == [name, "vitq.dequantize"]
+    assert ops(after) == [name, names.DEQUANTIZE]
     assert read_dequantize(bindings_of(after[MAIN])[1].value).axis == axis
     assert_same_results(before, after)
 

@@ -25,6 +25,7 @@ from vitq.compiler.kernels.cuda.emulator.emulator import EmulationError, run_ker
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.numerics.dyadic import Dyadic, rescale
 from vitq.numerics.matmul import int_matmul
+from vitq.relay_passes.dialect import names
 
 WORDS = TensorType((64,), "int32")
 
@@ -171,7 +172,7 @@ def linear_difference() -> int:
     dyadic = Dyadic(np.full(40, 2**30, np.int32), np.full(40, 40, np.int32))
     limits = np.array([-128, 127], np.int64)
     operands = [x, weight, bias, dyadic.multiplier, dyadic.shift, zeros, limits]
-    result = run_op("vitq.linear", operands, TensorType((33, 40), "int8"), GPU)
+    result = run_op(names.LINEAR, operands, TensorType((33, 40), "int8"), GPU)
     expected = np.clip(rescale(int_matmul(x, weight.T) + bias, dyadic), -128, 127)
     return int(np.count_nonzero(result != expected))
 

@@ -14,6 +14,7 @@ from vitq.compiler.kernels.cuda import intrinsics
 from vitq.compiler.kernels.cuda.emulator.emulator import EmulationError
 from vitq.compiler.kernels.cuda.tile import Tile
 from vitq.compiler.target.gpus import ARCHITECTURES
+from vitq.relay_passes.dialect import names
 
 HOPPER = ARCHITECTURES["sm_90"]
 
@@ -24,7 +25,7 @@ def differences(flight: int) -> int:
     rng = np.random.default_rng(0)
     operands, expected = linear_call(rng, random_codes(rng, "int8", (70, 384)), 64, "int8", 1e-3)
     constants, out = {i: operands[i] for i in range(1, 7)}, TensorType(expected.shape, "int8")
-    call = lower_op("vitq.linear", [tensor_type(o) for o in operands], constants, out, HOPPER)
+    call = lower_op(names.LINEAR, [tensor_type(o) for o in operands], constants, out, HOPPER)
     values = vars(Tile(16, 64, 4, 1, 1, 64, 4, 1, flight))
     return int(np.count_nonzero(run_lowered(call, operands, HOPPER, values) != expected))
 

@@ -31,6 +31,7 @@ from vitq.compiler.tuning.candidates import candidates_of, compile_points
 from vitq.compiler.tuning.schedules import LOG, open_schedules
 from vitq.compiler.tuning.workload import Task, extract
 from vitq.numerics.errors import VitqError
+from vitq.relay_passes.dialect import names
 
 no_gpu = pytest.mark.skipif(driver.why_no_gpu() is None, reason="there is an NVIDIA GPU here")
 GPU = get_target("cuda")
@@ -43,8 +44,8 @@ def test_a_gpu_bundle_has_what_a_gpu_needs(artifact: Artifact, tmp_path: Path) -
     folder = compile_model(artifact.folder, CompileOptions(target="cuda"))
     bundle = deploy(folder, DeployOptions(tmp_path / "bundle"))
     assert bundle.manifest["gpu"] == ["sm_90"]
-    names = {file["path"] for file in bundle.manifest["files"]}
-    assert {"lib/libtvm_runtime_cuda.so", "python/gpu_kit/model.py", "vitq-run"} <= names
+    files = {file["path"] for file in bundle.manifest["files"]}
+    assert {"lib/libtvm_runtime_cuda.so", "python/gpu_kit/model.py", "vitq-run"} <= files
     if driver.why_no_gpu() is None:
         assert bundle.measured.verified == "here"
         return
@@ -88,7 +89,7 @@ def linear() -> Any:
     types = [TensorType((1, 40, 64), "int8")]
     types += [TensorType(c.shape, str(c.dtype)) for c in constants.values()]
     out = TensorType((1, 40, 96), "int8")
-    return lower_op("vitq.linear", types, constants, out, GPU.features)
+    return lower_op(names.LINEAR, types, constants, out, GPU.features)
 
 
 @needs_compiler

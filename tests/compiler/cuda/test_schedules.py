@@ -13,6 +13,7 @@ from vitq.compiler.kernels.cuda.tile import KNOBS, Needs, Tile, tile_of
 from vitq.compiler.target.features import GpuFeatures
 from vitq.compiler.target.gpus import ARCHITECTURES
 from vitq.compiler.tuning.schedules import is_valid
+from vitq.relay_passes.dialect import names
 
 HOPPER = ARCHITECTURES["sm_90"]
 LARGE = GpuFeatures(processors=1, shared_bytes=160 * 1024, macs=2048)
@@ -30,13 +31,13 @@ def test_every_combination_fits_every_gpu() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("op", ["vitq.linear", "vitq.linear_add", "vitq.linear_gelu"])
+@pytest.mark.parametrize("op", [names.LINEAR, names.LINEAR_ADD, names.LINEAR_GELU])
 @pytest.mark.parametrize("features", [GPU, HOPPER], ids=["mma", "wgmma"])
 def test_random_schedules(features: GpuFeatures, op: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows, channels = (int(rng.integers(*limits)) for limits in ((2, 150), (17, 200)))
     case = (rows, int(rng.choice([48, 64, 128, 192, 256])), channels, 0.1)
-    if op != "vitq.linear":
+    if op != names.LINEAR:
         dtype = "int16" if op.endswith("add") else "int8"
         run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, features, rng)
         return
@@ -46,7 +47,7 @@ def test_random_schedules(features: GpuFeatures, op: str, seed: int) -> None:
     np.testing.assert_array_equal(result, expected)
 
 
-@pytest.mark.parametrize("op", ["vitq.linear_add", "vitq.linear_gelu"])
+@pytest.mark.parametrize("op", [names.LINEAR_ADD, names.LINEAR_GELU])
 def test_the_tiles_of_large_batches(op: str) -> None:
     """Blocks of 128 x 256 with 8 warps, more rows and columns than one block."""
     tile, needs = Tile(64, 64, 2, 4, 1, 64, 2), Needs(4096, 2)
@@ -69,7 +70,7 @@ def test_the_tiles_of_large_batches(op: str) -> None:
         {"warp_m": 16, "warp_n": 256, "warps_m": 4, "warps_n": 1, "split_k": 1, "chunk": 64},
     ],
 )
-@pytest.mark.parametrize("op", ["vitq.linear_add", "vitq.linear_gelu"])
+@pytest.mark.parametrize("op", [names.LINEAR_ADD, names.LINEAR_GELU])
 def test_wgmma(op: str, values: dict[str, int], flight: int) -> None:
     """Four warps together: rows, columns and K that no tile divides, and several blocks."""
     rng = np.random.default_rng(5)
@@ -86,7 +87,7 @@ def test_a_residual_arrives_whether_or_not_the_loop_is_longer_than_its_pipeline(
     inner: int, flight: int
 ) -> None:
     """One to four turns, with four stages."""
-    op, rng = "vitq.linear_add", np.random.default_rng(inner)
+    op, rng = names.LINEAR_ADD, np.random.default_rng(inner)
     values = vars(Tile(16, 64, 4, 1, 1, 64, 4, 1, flight))
     call = fused_call(op, rng, (70, inner, 72, 0.1), ("int16", "int16"))
     run_fused(op, call, "int16", HOPPER, values)
@@ -99,7 +100,7 @@ def test_a_record_for_hopper_counts_on_hopper_only() -> None:
     types, out = [tensor_type(o) for o in operands], TensorType(expected.shape, "int8")
     values = vars(Tile(16, 96, 4, 1, 1, 64, 3, 1))
     for features, usable in ((HOPPER, True), (ARCHITECTURES["sm_87"], False)):
-        kernel = lower_op("vitq.linear", types, constants, out, features).kernel
+        kernel = lower_op(names.LINEAR, types, constants, out, features).kernel
         assert is_valid(kernel, values) is usable
         assert is_valid(kernel, vars(Tile(16, 32, 1, 2, 1, 64, 3, 0)))
 
@@ -112,6 +113,6 @@ def test_split_k_with_an_uneven_last_turn() -> None:
     values = vars(Tile(16, 32, 1, 1, 4, 64, 2))
     constants = {i: operands[i] for i in range(1, 7)}
     out = TensorType(expected.shape, "int8")
-    call = lower_op("vitq.linear", [tensor_type(o) for o in operands], constants, out, GPU)
+    call = lower_op(names.LINEAR, [tensor_type(o) for o in operands], constants, out, GPU)
     result = run_lowered(call, operands, GPU, values)
     np.testing.assert_array_equal(result, expected)

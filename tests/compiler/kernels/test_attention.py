@@ -26,6 +26,7 @@ from vitq.numerics.shiftmax import (
     shiftmax_params,
 )
 from vitq.numerics.twin_codes import ONE_RANGE, TwinCodes
+from vitq.relay_passes.dialect import names
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 
@@ -58,7 +59,7 @@ def test_shiftmax_codes(columns: int, scale: float, features: CpuFeatures) -> No
     x = scores(np.random.default_rng(columns), columns)
     p = code_params(scale)
     out = TensorType(x.shape, "uint8")
-    result = run_op("vitq.shiftmax_codes", [x, np.array(p, np.int64)], out, features)
+    result = run_op(names.SHIFTMAX_CODES, [x, np.array(p, np.int64)], out, features)
     np.testing.assert_array_equal(result, shiftmax_codes(x, p))
 
 
@@ -71,7 +72,7 @@ def test_shiftmax_codes_with_unusual_factors(
     x = scores(np.random.default_rng(1), 20)
     p = unusual(*params)
     out = TensorType(x.shape, "uint8")
-    result = run_op("vitq.shiftmax_codes", [x, np.array(p, np.int64)], out, features)
+    result = run_op(names.SHIFTMAX_CODES, [x, np.array(p, np.int64)], out, features)
     np.testing.assert_array_equal(result, shiftmax_codes(x, p))
 
 
@@ -84,7 +85,7 @@ def test_shiftmax(dtype: str, features: CpuFeatures) -> None:
     p = shiftmax_params(3e-4 if dtype == "int32" else 0.1)
     norm = normalize_params(255.0, SMALLEST_WIDE_SUM, QuantParams(1 / 255, 0, 0, 255))
     params = np.array([*p, *norm], np.int64)
-    result = run_op("vitq.shiftmax", [x, params], TensorType(x.shape, "uint8"), features)
+    result = run_op(names.SHIFTMAX, [x, params], TensorType(x.shape, "uint8"), features)
     np.testing.assert_array_equal(result, shiftmax(x, p, norm))
 
 
@@ -105,7 +106,7 @@ def test_normalized_matmul(
     zero = 5 if dtype == "int8" else 120
     params = np.array([zero, *norm], np.int64)
     out = TensorType((batch, rows, width), "int8")
-    result = run_op("vitq.normalized_matmul", [codes, value, params], out, features, known=2)
+    result = run_op(names.NORMALIZED_MATMUL, [codes, value, params], out, features, known=2)
     np.testing.assert_array_equal(result, normalized_matmul(codes, value, zero, norm))
 
 
@@ -134,7 +135,7 @@ def check_attention(
     norm = normalize_params(1.7, SMALLEST_CODE_SUM, out_params(0.1, -3))
     params = np.array([*zeros, *p, *norm], np.int64)
     out = TensorType((shape[0], shape[1], shape[3], shape[4]), "int8")
-    result = run_op("vitq.attention", [qkv, params], out, features, draw=draw)
+    result = run_op(names.ATTENTION, [qkv, params], out, features, draw=draw)
     np.testing.assert_array_equal(result, reference_attention(qkv, zeros, p, norm))
 
 
@@ -187,7 +188,7 @@ def test_log_codes(steps: int, levels: int, zero: bool, features: CpuFeatures) -
     x = scores(np.random.default_rng(levels), 53)
     p = log_code_params(3e-4, steps, levels, zero)
     out = TensorType(x.shape, "uint8")
-    result = run_op("vitq.shiftmax_codes", [x, np.array(p, np.int64)], out, features)
+    result = run_op(names.SHIFTMAX_CODES, [x, np.array(p, np.int64)], out, features)
     np.testing.assert_array_equal(result, shiftmax_codes(x, p))
 
 
@@ -214,7 +215,7 @@ def test_twin_codes(twin: tuple[int, int], features: CpuFeatures) -> None:
     p = code_params(3e-3, TwinCodes(*twin))
     assert len(np.unique(shiftmax_codes(x, code_params(3e-3)))) == 256
     out = TensorType(x.shape, "uint8")
-    result = run_op("vitq.shiftmax_codes", [x, np.array(p, np.int64)], out, features)
+    result = run_op(names.SHIFTMAX_CODES, [x, np.array(p, np.int64)], out, features)
     np.testing.assert_array_equal(result, shiftmax_codes(x, p))
 
 

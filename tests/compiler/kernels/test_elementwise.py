@@ -11,6 +11,7 @@ from vitq.numerics.errors import VitqError
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftgelu import gelu_params, shiftgelu
 from vitq.numerics.twin import Twin
+from vitq.relay_passes.dialect import names
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 
@@ -31,7 +32,7 @@ def test_add(b_shape: tuple[int, ...], dtype: str, features: CpuFeatures) -> Non
     zero = 0 if np.iinfo(dtype).min else 30000
     p = add_params(0.01, zero, 0.003, zero + 5, qparams(dtype, 0.011, zero))
     operands = [a, b, np.array(p, np.int64)]
-    result = run_op("vitq.add", operands, TensorType(a.shape, dtype), features, known=2)
+    result = run_op(names.ADD, operands, TensorType(a.shape, dtype), features, known=2)
     np.testing.assert_array_equal(result, int_add(a, b, p))
 
 
@@ -46,7 +47,7 @@ def test_requantize(channels: int, dtype: str, features: CpuFeatures) -> None:
     step = 300.0 / np.iinfo(dtype).max
     dyadic = to_dyadic(step * rng.uniform(0.5, 1, channels))
     operands = [x, dyadic.multiplier, dyadic.shift, np.array([x_zero, 4, -128, 127], np.int64)]
-    result = run_op("vitq.requantize", operands, TensorType(x.shape, "int8"), features)
+    result = run_op(names.REQUANTIZE, operands, TensorType(x.shape, "int8"), features)
     expected = requantize(x.astype(np.int64) - x_zero, dyadic, 4, -128, 127)
     np.testing.assert_array_equal(result, expected)
 
@@ -57,7 +58,7 @@ def test_lut(features: CpuFeatures) -> None:
     rng = np.random.default_rng(0)
     x = random_codes(rng, "uint8", (2, 3, 5, 7))
     table = random_codes(rng, "int8", (3, 256))
-    result = run_op("vitq.lut", [x, table], TensorType(x.shape, "int8"), features)
+    result = run_op(names.LUT, [x, table], TensorType(x.shape, "int8"), features)
     expected = np.stack([table[c][x[:, c]] for c in range(3)], axis=1)
     np.testing.assert_array_equal(result, expected)
 
@@ -76,7 +77,7 @@ def test_shiftgelu(dtype: str, scale: float, zero: int, features: CpuFeatures) -
     for out, twin in ((wide, None), (narrow, None), (wide, Twin(-90, 3)), (narrow, Twin(-8, 1))):
         p = gelu_params(scale, zero, out, twin)
         operands = [x, np.array(p, np.int64)]
-        result = run_op("vitq.shiftgelu", operands, TensorType(x.shape, "int8"), features)
+        result = run_op(names.SHIFTGELU, operands, TensorType(x.shape, "int8"), features)
         np.testing.assert_array_equal(result, shiftgelu(x, p))
 
 
@@ -89,7 +90,7 @@ def test_mean(channels: int, features: CpuFeatures) -> None:
     dyadic = to_dyadic(1.3 / 65)
     scalars = [int(dyadic.multiplier), int(dyadic.shift), 4, -6, -128, 127]
     operands = [x, np.array(scalars, np.int64)]
-    result = run_op("vitq.mean", operands, TensorType((2, channels), "int8"), features)
+    result = run_op(names.MEAN, operands, TensorType((2, channels), "int8"), features)
     total = (x.astype(np.int64) - 4).sum(axis=1)
     one = Dyadic(np.int64(dyadic.multiplier), np.int64(dyadic.shift))
     np.testing.assert_array_equal(result, np.clip(rescale(total, one) - 6, -128, 127))
@@ -99,4 +100,4 @@ def test_unknown_operator() -> None:
     """The error names what exists."""
     with pytest.raises(VitqError, match=r"no kernel for vitq\.conv: known are .*vitq\.add"):
         lower_op("vitq.conv", [], {}, TensorType((1,), "int8"), VNNI)
-    assert "vitq.attention" in supported_ops()
+    assert names.ATTENTION in supported_ops()

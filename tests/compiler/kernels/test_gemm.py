@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_lowered, run_op
+from vitq.relay_passes.dialect import names
 from vitq.compiler.codegen.lower_kernels import lower_op
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.numerics.add import add_params, int_add
@@ -66,7 +67,7 @@ def test_linear(case: tuple[int, int, int, str, str, float], features: CpuFeatur
     x[0, -1] = np.iinfo(x_dtype).max
     operands, expected = linear_call(rng, x, channels, out_dtype, factor)
     out = TensorType((1, rows, channels), out_dtype)
-    np.testing.assert_array_equal(run_op("vitq.linear", operands, out, features), expected)
+    np.testing.assert_array_equal(run_op(names.LINEAR, operands, out, features), expected)
 
 
 @pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
@@ -82,7 +83,7 @@ def test_linear_of_extremes(dtype: str, features: CpuFeatures) -> None:
     zeros, one = np.zeros(24, np.int32), np.full(24, 2**30, np.int32)
     params = np.array([-(2**31), 2**31 - 1], np.int64)
     operands = [x, weight, zeros, one, np.full(24, 30, np.int32), zeros, params]
-    result = run_op("vitq.linear", operands, TensorType((22, 24), "int32"), features)
+    result = run_op(names.LINEAR, operands, TensorType((22, 24), "int32"), features)
     np.testing.assert_array_equal(result, int_matmul(x, weight.T))
 
 
@@ -109,7 +110,7 @@ def fused_call(
     operands, codes = linear_call(rng, x, channels, "int16", factor, bits)
     info = np.iinfo(out_dtype)
     out = QuantParams(np.float32(0.02), np.int32(-3 if info.min else 99), info.min, info.max)
-    if op == "vitq.linear_gelu":
+    if op == names.LINEAR_GELU:
         gelu = gelu_params(3e-4, 0, out, Twin(int(out.zero_point) + 3, 2) if twin else None)
         return [*operands, np.array(gelu, np.int64)], shiftgelu(codes, gelu)
     residual = random_codes(rng, residual_dtype, codes.shape)
@@ -138,7 +139,7 @@ def run_fused(
 @pytest.mark.parametrize("case", FUSED_CASES, ids=lambda c: "x".join(map(str, c[:3])))
 def test_linear_gelu(case: tuple[int, int, int, float], features: CpuFeatures) -> None:
     """A GELU in registers, also with two ranges."""
-    op, twin = "vitq.linear_gelu", case[0] != 1
+    op, twin = names.LINEAR_GELU, case[0] != 1
     call = fused_call(op, np.random.default_rng(1), case, ("", "int8"), twin=twin)
     run_fused(op, call, "int8", features)
 
@@ -150,17 +151,17 @@ def test_linear_add(
     case: tuple[int, int, int, float], dtypes: tuple[str, str], features: CpuFeatures
 ) -> None:
     """A residual of every kind, also one that has no 16-bit form."""
-    op = "vitq.linear_add"
+    op = names.LINEAR_ADD
     run_fused(op, fused_call(op, np.random.default_rng(2), case, dtypes), dtypes[1], features)
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("op", ["vitq.linear", "vitq.linear_add", "vitq.linear_gelu"])
+@pytest.mark.parametrize("op", [names.LINEAR, names.LINEAR_ADD, names.LINEAR_GELU])
 def test_no_schedule_changes_a_bit(op: str, seed: int) -> None:
     """Random points of the space."""
     rng = np.random.default_rng(seed)
     case = (int(rng.integers(2, 70)), int(rng.integers(4, 90)), int(rng.integers(17, 200)), 0.1)
-    if op != "vitq.linear":
+    if op != names.LINEAR:
         dtype = "int16" if op.endswith("add") else "int8"
         run_fused(op, fused_call(op, rng, case, ("int16", dtype)), dtype, VNNI, rng)
         return
@@ -181,7 +182,7 @@ def test_linear_rounds_ties_up(shift: int) -> None:
     params = np.array([-128, 127], np.int64)
     operands = [x, weight, zeros, dyadic.multiplier, dyadic.shift, zeros, params]
     expected = np.clip(rescale(int_matmul(x, weight.T), dyadic), -128, 127)
-    result = run_op("vitq.linear", operands, TensorType((32, 2), "int8"), VNNI)
+    result = run_op(names.LINEAR, operands, TensorType((32, 2), "int8"), VNNI)
     np.testing.assert_array_equal(result, expected)
 
 
@@ -198,7 +199,7 @@ def test_patch_embed(batch: int, size: int, patch: int, features: CpuFeatures) -
     operands[0] = pixels
     operands[1] = operands[1].reshape(24, 3, patch, patch)
     out = TensorType((batch, side * side, 24), "int16")
-    np.testing.assert_array_equal(run_op("vitq.patch_embed", operands, out, features), expected)
+    np.testing.assert_array_equal(run_op(names.PATCH_EMBED, operands, out, features), expected)
 
 
 @pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
@@ -216,5 +217,5 @@ def test_matmul(
     centred = a.astype(np.int64) - params[0], b.astype(np.int64) - params[1]
     expected = int_matmul(centred[0], centred[1].transpose(0, 2, 1))
     out = TensorType((batch, rows, channels), "int32")
-    result = run_op("vitq.matmul", [a, b, params], out, features, known=2)
+    result = run_op(names.MATMUL, [a, b, params], out, features, known=2)
     np.testing.assert_array_equal(result, expected)

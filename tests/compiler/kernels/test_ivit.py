@@ -15,6 +15,7 @@ from vitq.numerics.ivit import (
     ivit_softmax_params,
 )
 from vitq.numerics.qparams import QuantParams
+from vitq.relay_passes.dialect import names
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 SMALLEST, LARGEST = 2.0**-20, 1.9
@@ -23,7 +24,7 @@ SMALLEST, LARGEST = 2.0**-20, 1.9
 def check_shiftmax(x: IntArray, p: IvitSoftmaxParams, features: CpuFeatures) -> None:
     """Same bits."""
     params = np.array(p, np.int64)
-    result = run_op("vitq.ivit_shiftmax", [x, params], TensorType(x.shape, "uint8"), features)
+    result = run_op(names.IVIT_SHIFTMAX, [x, params], TensorType(x.shape, "uint8"), features)
     np.testing.assert_array_equal(result, ivit_shiftmax(x, p))
 
 
@@ -33,7 +34,7 @@ def check_gelu(
     """Same bits."""
     p = ivit_gelu_params(scale, zero, out)
     operands = [x, np.array(p, np.int64)]
-    result = run_op("vitq.ivit_shiftgelu", operands, TensorType(x.shape, dtype), features)
+    result = run_op(names.IVIT_SHIFTGELU, operands, TensorType(x.shape, dtype), features)
     np.testing.assert_array_equal(result, ivit_shiftgelu(x, p))
 
 

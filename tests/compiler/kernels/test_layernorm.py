@@ -21,6 +21,7 @@ from vitq.compiler.target import host
 from vitq.compiler.target.features import Features
 from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
 from vitq.numerics.qparams import QuantParams
+from vitq.relay_passes.dialect import names
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 
@@ -46,7 +47,7 @@ def check_layernorm(
     out = QuantParams(np.float32(0.03), np.int32(7), *bounds)
     p = layernorm_params(2e-3, 1e-6, gamma, beta, out)
     operands = [x, p.multiplier, p.addend, p.scalars()]
-    result = run_op("vitq.layernorm", operands, TensorType(x.shape, "int8"), features, draw=draw)
+    result = run_op(names.LAYERNORM, operands, TensorType(x.shape, "int8"), features, draw=draw)
     np.testing.assert_array_equal(result, int_layernorm(x, p))
 
 

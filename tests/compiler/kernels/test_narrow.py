@@ -5,6 +5,7 @@ import pytest
 
 from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
 from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_op, tensor_type
+from vitq.relay_passes.dialect import names
 from vitq.compiler.kernels.cpu.dots import dot_for
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType, lower_op
 from vitq.compiler.kernels.cpu.narrow import PLANES, Narrow, narrow_for
@@ -75,7 +76,7 @@ def test_linear(bits: int, features: CpuFeatures) -> None:
     x[0, -1] = np.iinfo(dtype).max
     operands, expected = linear_call(rng, x, channels, "int8", 2e-3, bits)
     out = TensorType((1, rows, channels), "int8")
-    np.testing.assert_array_equal(run_op("vitq.linear", operands, out, features), expected)
+    np.testing.assert_array_equal(run_op(names.LINEAR, operands, out, features), expected)
 
 
 @FEATURE_IDS
@@ -90,12 +91,12 @@ def test_extremes(features: CpuFeatures) -> None:
     zeros, one = np.zeros(24, np.int32), np.full(24, 2**30, np.int32)
     params = np.array([-(2**31), 2**31 - 1], np.int64)
     operands = [x, weight, zeros, one, np.full(24, 30, np.int32), zeros, params]
-    result = run_op("vitq.linear", operands, TensorType((22, 24), "int32"), features)
+    result = run_op(names.LINEAR, operands, TensorType((22, 24), "int32"), features)
     np.testing.assert_array_equal(result, int_matmul(x, weight.T))
 
 
 @FEATURE_IDS
-@pytest.mark.parametrize(("op", "bits"), [("vitq.linear_add", 3), ("vitq.linear_gelu", 4)])
+@pytest.mark.parametrize(("op", "bits"), [(names.LINEAR_ADD, 3), (names.LINEAR_GELU, 4)])
 def test_second_steps(op: str, bits: int, features: CpuFeatures) -> None:
     dtype = "int16" if op.endswith("add") else "int8"
     rng = np.random.default_rng(bits)
@@ -107,8 +108,8 @@ def test_second_steps(op: str, bits: int, features: CpuFeatures) -> None:
 def test_no_schedule_changes_a_bit(bits: int) -> None:
     rng = np.random.default_rng(bits)
     case = (int(rng.integers(2, 70)), int(rng.integers(4, 90)), int(rng.integers(17, 200)), 0.1)
-    call = fused_call("vitq.linear_gelu", rng, case, ("", "int8"), bits)
-    run_fused("vitq.linear_gelu", call, "int8", VNNI, rng)
+    call = fused_call(names.LINEAR_GELU, rng, case, ("", "int8"), bits)
+    run_fused(names.LINEAR_GELU, call, "int8", VNNI, rng)
 
 
 @FEATURE_IDS
@@ -120,7 +121,7 @@ def test_patch_embed(features: CpuFeatures) -> None:
     operands, expected = linear_call(rng, rows, 24, "int16", 0.01, bits=3)
     operands[0], operands[1] = pixels, operands[1].reshape(24, 3, 4, 4)
     out = TensorType((1, 16, 24), "int16")
-    np.testing.assert_array_equal(run_op("vitq.patch_embed", operands, out, features), expected)
+    np.testing.assert_array_equal(run_op(names.PATCH_EMBED, operands, out, features), expected)
 
 
 def test_a_task_of_its_own_that_falls_back_to_the_one_of_bytes() -> None:
@@ -132,7 +133,7 @@ def test_a_task_of_its_own_that_falls_back_to_the_one_of_bytes() -> None:
         constants = {i: operands[i] for i in range(1, 7)}
         types = [tensor_type(o) for o in operands]
         out = TensorType((1, 40, 96), "int8")
-        kernels[bits] = lower_op("vitq.linear", types, constants, out, VNNI).kernel
+        kernels[bits] = lower_op(names.LINEAR, types, constants, out, VNNI).kernel
     assert kernels[4].inputs[1].size * 2 == kernels[8].inputs[1].size
     assert dot_for(kernels[4].features) == dot_for(kernels[8].features)
     wide, packed = (task_text(kernels[bits]) for bits in (8, 4))
