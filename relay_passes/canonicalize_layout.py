@@ -12,10 +12,9 @@ from vitq.relay_passes.expressions import (
     op_name,
     shape_of,
 )
+from vitq.relay_passes.properties import VIEWS, Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.rewriting import BindingPass
-
-RESHAPES = ("relax.squeeze", "relax.expand_dims", "relax.flatten")
 
 
 class CanonicalizeLayout(BindingPass):
@@ -35,16 +34,19 @@ class CanonicalizeLayout(BindingPass):
     Exact. Refuses a take whose indices are not constant or not consecutive.
     """
 
+    requires = (Property.CONSTANTS_FOLDED,)
+    ensures = (Property.LAYOUT_CANONICAL,)
+
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""
         if isinstance(value, relax.TupleGetItem):
             return self._split(value, ctx)
         name = op_name(value)
-        if name in ("relax.reshape", "relax.broadcast_to") or name in RESHAPES:
+        if name in ("relax.reshape", "relax.broadcast_to") or name in VIEWS:
             data = value.args[0]
             if shape_of(data) == shape_of(value):
                 return data
-            return relax.op.reshape(data, shape_of(value)) if name in RESHAPES else None
+            return relax.op.reshape(data, shape_of(value)) if name in VIEWS else None
         if name == "relax.astype":
             return value.args[0] if dtype_of(value) == dtype_of(value.args[0]) else None
         return self._take(value, ctx) if name == "relax.take" else None

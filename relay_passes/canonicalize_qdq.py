@@ -4,12 +4,11 @@ import numpy as np
 from tvm import relax
 
 from vitq.relay_passes.expressions import Expr, constant, dtype_of, is_constant, op_name
+from vitq.relay_passes.properties import COMMUTATIVE, Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import QUANTIZERS, Codes, read_dequantize
 from vitq.relay_passes.reading.tracing import layout_chain
 from vitq.relay_passes.rewriting import BindingPass
-
-COMMUTATIVE = ("relax.add", "relax.multiply")
 
 
 class CanonicalizeQdq(BindingPass):
@@ -27,6 +26,9 @@ class CanonicalizeQdq(BindingPass):
     Exact. The last row is what QDQ tools leave around layout operators once `SinkDequantize`
     has passed; it refuses where the storage types differ.
     """
+
+    requires = (Property.CLIPS_FOLDED, Property.LAYOUT_CANONICAL)
+    ensures = (Property.QDQ_CANONICAL,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

@@ -8,6 +8,8 @@ from vitq.numerics.errors import RangeError
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect.operator import Intermediate
 from vitq.relay_passes.expressions import MAIN, Expr, bindings_of, op_name
+from vitq.relay_passes.module_pass import ModulePass
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.ranges import KnownOperands, Ranges
 
 
@@ -49,7 +51,7 @@ def is_proven(call: Expr, ranges: Ranges) -> bool:
     return all(found.fits for found in intermediates(call, ranges))
 
 
-class CheckAccumulators:
+class CheckAccumulators(ModulePass):
     """Proves from constants, bounds and shapes that every intermediate stays in its integer type.
 
     Changes nothing. For each operator it bounds the accumulator (and the other intermediates that
@@ -58,7 +60,8 @@ class CheckAccumulators:
     exact: ``max over c of sum_k max(w[c, k] qmin, w[c, k] qmax, 0) + max(bias[c], 0)``.
     """
 
-    name = "CheckAccumulators"
+    requires = (Property.INTEGER_ONLY,)
+    ensures = (Property.PROVEN,)
 
     def __init__(self) -> None:
         """Begin without bounds."""

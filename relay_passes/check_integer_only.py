@@ -16,6 +16,8 @@ from vitq.relay_passes.expressions import (
     op_name,
     shape_of,
 )
+from vitq.relay_passes.module_pass import ModulePass
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.matching import DEQUANTIZERS, QUANTIZERS
 
 INTEGER_LAYOUT = (
@@ -28,18 +30,18 @@ INTEGER_LAYOUT = (
 QDQ = (*QUANTIZERS, *DEQUANTIZERS)
 
 
-class CheckIntegerOnly:
+class CheckIntegerOnly(ModulePass):
     """Lists every operator that did not become an integer one, and why.
 
     Changes nothing. A quantize or dequantize is listed only where no other float operator explains
     it: repairing the operator between them removes them too.
     """
 
-    name = "CheckIntegerOnly"
+    ensures = (Property.INTEGER_ONLY,)
 
     def __init__(self, declines: Mapping[str, str] | None = None) -> None:
         """Take the reasons that earlier passes gave, by variable name."""
-        self.declines = dict(declines or {})
+        self.declines = declines or {}
 
     def __call__(self, mod: IRModule) -> IRModule:
         """Check ``main``.

@@ -3,6 +3,7 @@
 from tvm import relax
 
 from vitq.relay_passes.expressions import Expr
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import quantize_call
 from vitq.relay_passes.rewriting import BindingPass
@@ -17,6 +18,9 @@ class DistributeQuantize(BindingPass):
 
     Exact: quantize is elementwise. Refuses a per-channel quantizer.
     """
+
+    requires = (Property.CLIPS_FOLDED,)
+    ensures = (Property.CONCATS_DISTRIBUTED,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

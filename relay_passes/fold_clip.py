@@ -7,6 +7,7 @@ from tvm import IRModule, relax, tirx
 
 from vitq.numerics.qparams import QuantParams
 from vitq.relay_passes.expressions import Expr, is_constant, op_name
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import quantize_call, read_quantize
 from vitq.relay_passes.rewriting import BindingPass
@@ -25,6 +26,9 @@ class FoldClip(BindingPass):
     their bodies. Exact. Refuses bounds that are not constant scalars, and a zero point outside of
     them.
     """
+
+    requires = (Property.CONSTANTS_FOLDED,)
+    ensures = (Property.CLIPS_FOLDED,)
 
     def __init__(self) -> None:
         """Begin without loops."""

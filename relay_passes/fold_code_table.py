@@ -4,6 +4,7 @@ from vitq.numerics.shiftmax import CodeParams
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import Expr
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.code_table import read_code_table, twin_of_table
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.rewriting import BindingPass
@@ -19,6 +20,9 @@ class FoldCodeTable(BindingPass):
     where table[w] is what a weight w becomes; `code_table.read_code_table` says how the index is
     written. Exact. Refuses a table of anything else, and codes that are not uniform before.
     """
+
+    requires = (Property.SOFTMAX_LOWERED,)
+    ensures = (Property.CODE_TABLES_FOLDED,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

@@ -6,6 +6,7 @@ from tvm import relax
 
 from vitq.relay_passes.expressions import Expr, constant, dtype_of, is_constant, op_name, shape_of
 from vitq.relay_passes.interpreter.interpreter import evaluate
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context
 from vitq.relay_passes.reading.relax_numpy import ELEMENTWISE, LAYOUT
 from vitq.relay_passes.rewriting import BindingPass
@@ -28,6 +29,9 @@ class FoldConstants(BindingPass):
     stay: the integer codes are what later passes need. Exact: integers and layout only change
     place, floats are computed in float64 and rounded once to their type.
     """
+
+    requires = (Property.STATIC_SHAPES,)
+    ensures = (Property.CONSTANTS_FOLDED,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

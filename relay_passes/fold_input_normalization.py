@@ -19,6 +19,7 @@ from vitq.relay_passes.expressions import (
     shape_of,
     uses_of,
 )
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context
 from vitq.relay_passes.reading.matching import read_quantize
 from vitq.relay_passes.rewriting import BindingPass
@@ -49,6 +50,9 @@ class FoldInputNormalization(BindingPass):
     Refuses an input that anything but one quantizer reads, and a quantizer that is not 8-bit per
     tensor. Raises VitqError without mean and std: no default is right.
     """
+
+    requires = (Property.CLIPS_FOLDED, Property.QDQ_CANONICAL)
+    ensures = (Property.INPUT_UINT8,)
 
     def __init__(
         self, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None

@@ -17,6 +17,7 @@ from vitq.relay_passes.expressions import (
     shape_of,
     uses_of,
 )
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import (
     QUANTIZERS,
@@ -65,6 +66,9 @@ class FoldLayernormScales(BindingPass):
 
     Refuses weights that are quantized already, and an activation that anything but matmul reads.
     """
+
+    requires = (Property.CLIPS_FOLDED,)
+    ensures = (Property.NORM_SCALES_FOLDED,)
 
     def __init__(self) -> None:
         """Begin without plans."""

@@ -5,6 +5,7 @@ from tvm import relax
 
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, bindings_of, op_name, shape_of, uses_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.scaling import SCALINGS, constant_factor
 from vitq.relay_passes.rewriting import BindingPass
@@ -23,6 +24,8 @@ class FoldScalarMultiply(BindingPass):
     product. Refuses c <= 0, a constant that is not a scalar, and the steps of a GELU,
     ``x / sqrt(2)`` before erf and ``x / 2`` before a product: `LowerShiftgelu` reads them.
     """
+
+    requires = (Property.QDQ_CANONICAL,)
 
     def __init__(self) -> None:
         """Begin without knowledge of uses."""

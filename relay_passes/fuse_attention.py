@@ -9,6 +9,7 @@ from vitq.numerics.shiftmax import CodeParams, NormalizeParams
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import Expr, dtype_of, op_name, shape_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.tracing import element_ids, follow, layout_chain
 from vitq.relay_passes.rewriting import BindingPass
@@ -30,6 +31,8 @@ class FuseAttention(BindingPass):
     by following element numbers through the layout operators. Refuses q, k, v of different
     layers or another split, and codes that are not int8.
     """
+
+    requires = (Property.OUTPUT_CODES, Property.LAYOUT_SIMPLE)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

@@ -7,6 +7,7 @@ from vitq.numerics.shiftgelu import GeluParams
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import Expr, bindings_of, dtype_of, op_name, shape_of, uses_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.rewriting import BindingPass
 
@@ -24,6 +25,8 @@ class FuseEpilogue(BindingPass):
     The addition is symmetric, so that its second form exchanges the parameters of a and b. Declines
     where something else reads the codes, or where the summands have different shapes.
     """
+
+    requires = (Property.OUTPUT_CODES, Property.LAYOUT_SIMPLE)
 
     def __init__(self) -> None:
         """Begin without readers."""

@@ -13,6 +13,7 @@ from vitq.relay_passes.expressions import (
     shape_of,
     substitute,
 )
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context
 from vitq.relay_passes.reading.joining import Group, Leaf, joined_factors, joined_quantizer
 from vitq.relay_passes.reading.matching import (
@@ -52,6 +53,14 @@ class HoistQuantize(BindingPass):
     the others (int8 and uint8), and leaves a root alone whose quantizers all follow it directly
     with one set of parameters.
     """
+
+    requires = (
+        Property.LAYOUT_CANONICAL,
+        Property.INPUT_UINT8,
+        Property.NORM_SCALES_FOLDED,
+        Property.CONCATS_DISTRIBUTED,
+    )
+    ensures = (Property.QUANTIZERS_HOISTED,)
 
     def __init__(self) -> None:
         """Begin without groups."""

@@ -3,6 +3,7 @@
 from vitq.numerics.add import add_params
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, shape_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.rewriting import BindingPass
 
@@ -19,6 +20,8 @@ class LowerAdd(BindingPass):
     quantizer, codes over 16 bits, per-channel scales, and addends that broadcast against each
     other.
     """
+
+    requires = (Property.PATCHES_LOWERED, Property.LAYERS_LOWERED)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

@@ -5,6 +5,7 @@ import numpy as np
 from vitq.numerics.int_layernorm import layernorm_params
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, dtype_of, ints, normalize_axis, shape_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.rewriting import BindingPass
 
@@ -21,6 +22,8 @@ class LowerLayernorm(BindingPass):
     Error: see ``numerics/int_layernorm.py``. Refuses another axis, codes over 16 bits, and
     per-channel scales (`FoldLayernormScales` removes those of the output).
     """
+
+    requires = (Property.QUANTIZERS_HOISTED,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

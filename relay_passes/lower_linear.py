@@ -5,6 +5,7 @@ import numpy as np
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, shape_of
 from vitq.relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.rewriting import BindingPass
 
@@ -30,6 +31,9 @@ class LowerLinear(BindingPass):
     Error against the float graph: a tie may round the other way, and 2**-31 relative from the
     dyadic number.
     """
+
+    requires = (Property.QUANTIZERS_HOISTED, Property.QDQ_CANONICAL)
+    ensures = (Property.LAYERS_LOWERED,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

@@ -6,6 +6,7 @@ from vitq.numerics.matmul import product_scale
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, op_name, shape_of
 from vitq.relay_passes.gemm import input_codes
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.code_table import read_code_table
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.rewriting import BindingPass
@@ -23,6 +24,9 @@ class LowerMatmul(BindingPass):
     (`FoldScalarMultiply`, `LowerShiftmax`, `LowerRequantize`) fuses that scale. Exact.
     Refuses operands that are not 8-bit per tensor, and batch dimensions that broadcast.
     """
+
+    requires = (Property.QUANTIZERS_HOISTED,)
+    ensures = (Property.PRODUCTS_LOWERED,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

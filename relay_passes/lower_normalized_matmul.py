@@ -5,6 +5,7 @@ from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import Expr, ints, normalize_axis, shape_of
 from vitq.relay_passes.gemm import input_codes
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import Codes
 from vitq.relay_passes.rewriting import BindingPass
@@ -26,6 +27,8 @@ class LowerNormalizedMatmul(BindingPass):
     sum to at least 255), another divisor, values that are not 8-bit per tensor, and a per-channel
     output.
     """
+
+    requires = (Property.SOFTMAX_LOWERED, Property.CODE_TABLES_FOLDED)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

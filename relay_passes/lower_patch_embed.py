@@ -5,6 +5,7 @@ from tvm import relax
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, dtype_of, ints, shape_of
 from vitq.relay_passes.gemm import build_gemm, input_codes, split_product, weight_codes
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import Codes, quantize_call
 from vitq.relay_passes.rewriting import BindingPass
@@ -30,6 +31,9 @@ class LowerPatchEmbed(BindingPass):
     reads uint8. Refuses overlapping or padded convolutions, groups, other layouts, an image that
     the patch does not divide, and signed pixels that no quantizer makes.
     """
+
+    requires = (Property.QUANTIZERS_HOISTED, Property.QDQ_CANONICAL)
+    ensures = (Property.PATCHES_LOWERED,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

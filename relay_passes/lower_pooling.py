@@ -5,6 +5,7 @@ from tvm import relax
 from vitq.numerics.pooling import mean_params
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, dtype_of, ints, normalize_axis, shape_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.rewriting import BindingPass
 
@@ -20,6 +21,8 @@ class LowerPooling(BindingPass):
     with ``multiplier / 2**shift = s_x / (L * s)``: one rounding. Refuses other axes, other ranks,
     codes over 16 bits and per-channel scales.
     """
+
+    requires = (Property.QUANTIZERS_HOISTED,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

@@ -6,6 +6,7 @@ from vitq.numerics.arrays import IntArray
 from vitq.numerics.requantize import int_requantize, requantize_params
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, constant, shape_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.rewriting import BindingPass
 
@@ -22,6 +23,9 @@ class LowerRequantize(BindingPass):
     are per tensor or along the last axis. Refuses per-channel zero points and other axes.
     Error: one rounding (HALF_UP) and 2**-31 relative.
     """
+
+    requires = (Property.LAYERS_LOWERED, Property.PRODUCTS_LOWERED, Property.SOFTMAX_LOWERED)
+    ensures = (Property.FLOATS_LOWERED,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

@@ -10,6 +10,7 @@ from vitq.numerics.nonlinear import family_gelu_params
 from vitq.numerics.twin import Twin
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, dtype_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import Quantizer
 from vitq.relay_passes.reading.twin import read_twin
@@ -36,6 +37,8 @@ class LowerShiftgelu(BindingPass):
     Error: see ``numerics/shiftgelu.py``; the tanh form is itself within 5e-4 of the erf form,
     which is what ShiftGELU approximates. Refuses codes over 16 bits and per-channel scales.
     """
+
+    requires = (Property.QUANTIZERS_HOISTED,)
 
     def __init__(self, nonlinear: Nonlinear = Nonlinear.VITQ) -> None:
         """Choose the family."""

@@ -9,6 +9,7 @@ from vitq.numerics.nonlinear import softmax_params
 from vitq.numerics.shiftmax import CODE_SCALE, code_params
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, normalize_axis, shape_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.exponents import read_exponent
 from vitq.relay_passes.reading.matching import Codes, Quantizer
@@ -33,6 +34,9 @@ class LowerShiftmax(BindingPass):
     per-channel scale, an exponential that is not stored in uint8 with scale 1/255 and zero point 0,
     I-ViT's probabilities with other parameters than 1/128 and 0, and scores that are not quantized.
     """
+
+    requires = (Property.PRODUCTS_LOWERED,)
+    ensures = (Property.SOFTMAX_LOWERED,)
 
     def __init__(self, nonlinear: Nonlinear = Nonlinear.VITQ) -> None:
         """Choose the family."""

@@ -1,13 +1,22 @@
-"""The order of the passes, and `integerize`, which runs them."""
+"""The order of the passes, as a TVM pipeline; `integerize` runs it and says what it found.
+
+    relax.get_pipeline("vitq")(mod)                      # after importing this module
+    pipeline.vitq_pipeline(PassOptions(...))(mod)        # the same with options
+
+Each pass is a ``tvm.transform.Pass`` with its own name, so that instruments of a ``PassContext``
+see it; what it requires is checked before it, and what it ensures after it.
+"""
 
 import logging
 import time
-from collections.abc import Callable
+from collections import ChainMap
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from tvm import IRModule
-from tvm.tirx import IntImm
+import tvm
+from tvm import IRModule, relax
 
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
@@ -36,6 +45,8 @@ from vitq.relay_passes.lower_pooling import LowerPooling
 from vitq.relay_passes.lower_requantize import LowerRequantize
 from vitq.relay_passes.lower_shiftgelu import LowerShiftgelu
 from vitq.relay_passes.lower_shiftmax import LowerShiftmax
+from vitq.relay_passes.module_pass import ModulePass
+from vitq.relay_passes.properties import forget, static_shapes
 from vitq.relay_passes.rewriting import BindingPass
 from vitq.relay_passes.select_tokens_early import SelectTokensEarly
 from vitq.relay_passes.simplify_layout import SimplifyLayout
@@ -102,11 +113,8 @@ class IntegerModule:
     report: Report
 
 
-Pass = BindingPass | CheckIntegerOnly | CheckAccumulators
-
-
-def phases(options: PassOptions) -> list[tuple[str, list[BindingPass]]]:
-    """All rewriting passes in order.
+def phases(options: PassOptions) -> list[tuple[str, list[ModulePass]]]:
+    """All passes in order.
 
     Args:
         options: what the graph cannot say.
@@ -114,11 +122,16 @@ def phases(options: PassOptions) -> list[tuple[str, list[BindingPass]]]:
     Returns:
         Named phases; the reason for each place stands beside it.
     """
-    return [
+    rewriting: list[tuple[str, list[BindingPass]]] = [
         ("canonicalize", _canonicalize(options)),
         ("hoist", _hoist()),
         ("lower", _lower(options)),
         ("simplify", _simplify(options)),
+    ]
+    steps = [step for _, passes in rewriting for step in passes]
+    return [
+        *((name, list[ModulePass](passes)) for name, passes in rewriting),
+        ("check", _check(steps)),
     ]
 
 
@@ -186,6 +199,43 @@ def _simplify(options: PassOptions) -> list[BindingPass]:
     return passes
 
 
+def _check(earlier: list[BindingPass]) -> list[ModulePass]:
+    """Nothing is changed any more."""
+    reasons = ChainMap(*(step.declines for step in reversed(earlier)))
+    return [
+        CheckIntegerOnly(reasons),  # first, for it says best what is wrong
+        CheckAccumulators(),  # of integer operators only
+    ]
+
+
+@relax.register_pipeline("vitq")
+def vitq_pipeline(
+    options: PassOptions | None = None,
+    report: Report | None = None,
+    debug_dump: Path | None = None,
+) -> Any:
+    """All passes as one ``tvm.transform.Sequential``.
+
+    Args:
+        options: what the graph itself cannot say.
+        report: is filled with what the passes find.
+        debug_dump: a folder for the IR after each pass.
+
+    Returns:
+        A TVM pass from an imported QDQ network to integer operators. It raises VitqError if float
+        operators are left, naming all of them, and RangeError if an accumulator could overflow.
+    """
+    observer = _Observer(Report() if report is None else report, debug_dump)
+    steps = [
+        step.as_tvm(partial(observer, phase))
+        for phase, passes in phases(options or PassOptions())
+        for step in passes
+    ]
+    begin = tvm.transform.module_pass(observer.begin, opt_level=0, name="BeginVitq")
+    end = tvm.transform.module_pass(observer.end, opt_level=0, name="EndVitq")
+    return tvm.transform.Sequential([begin, *steps, end], name="vitq")
+
+
 def integerize(
     mod: IRModule, options: PassOptions | None = None, debug_dump: Path | None = None
 ) -> IntegerModule:
@@ -204,56 +254,52 @@ def integerize(
         RangeError: if an accumulator could overflow.
     """
     started = time.perf_counter()
-    _require_static_shapes(mod)
     report = Report()
-    run = _Runner(report, debug_dump)
-    run.dump("imported", mod)
-    for phase, passes in phases(options or PassOptions()):
-        for step in passes:
-            mod = run(phase, step.name, step, mod)
-            report.declines.update(step.declines)
-            if isinstance(step, StripOutputDequantize):
-                report.outputs = step.outputs
-    check = CheckAccumulators()
-    mod = run("check", CheckIntegerOnly.name, CheckIntegerOnly(report.declines), mod)
-    mod = run("check", check.name, check, mod)
-    report.bounds = check.bounds
-    alive = {binding.var.name for binding in bindings_of(mod[MAIN])}
-    report.declines = {var: why for var, why in report.declines.items() if var in alive}
+    mod = vitq_pipeline(options, report, debug_dump)(mod)
     log.info("integerize: %d passes, %.1f s", len(report.passes), time.perf_counter() - started)
     return IntegerModule(mod, report)
 
 
-def _require_static_shapes(mod: IRModule) -> None:
-    """Refuse symbolic dimensions: the import must fix the batch."""
-    for param in mod[MAIN].params:
-        if not all(isinstance(dim, IntImm) for dim in param.ty.shape.values):
-            raise VitqError(
-                f"input {param.name} has the dynamic shape {param.ty.shape}: import the network "
-                "with a fixed batch size"
-            )
-
-
-class _Runner:
-    """Runs one pass, times it, and writes the IR behind it."""
+class _Observer:
+    """Fills a report pass by pass, and writes the IR behind each."""
 
     def __init__(self, report: Report, folder: Path | None) -> None:
         self._report = report
         self._folder = folder
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+        self._since = 0.0
 
-    def __call__(
-        self, phase: str, name: str, step: Callable[[IRModule], IRModule], mod: IRModule
-    ) -> IRModule:
-        started = time.perf_counter()
-        mod = step(mod)
-        self._report.passes.append((name, time.perf_counter() - started))
-        self.dump(f"{phase}_{name}", mod)
+    def begin(self, mod: IRModule, _: Any) -> IRModule:
+        """Start the clock; a network of dynamic shapes is refused in the import's words."""
+        problems = static_shapes(mod)
+        if problems:
+            raise VitqError("; ".join(problems))
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        self._dump("imported", mod)
+        self._since = time.perf_counter()
         return mod
 
-    def dump(self, name: str, mod: IRModule) -> None:
+    def __call__(self, phase: str, step: ModulePass, mod: IRModule) -> None:
+        """Take down what a pass found."""
+        self._report.passes.append((step.name, time.perf_counter() - self._since))
+        if isinstance(step, BindingPass):
+            self._report.declines.update(step.declines)
+        if isinstance(step, StripOutputDequantize):
+            self._report.outputs = step.outputs
+        if isinstance(step, CheckAccumulators):
+            self._report.bounds = step.bounds
+        self._dump(f"{phase}_{step.name}", mod)
+        self._since = time.perf_counter()
+
+    def end(self, mod: IRModule, _: Any) -> IRModule:
+        """Forget what is a matter between passes, and declines of what is gone."""
+        alive = {binding.var.name for binding in bindings_of(mod[MAIN])}
+        declines = self._report.declines
+        self._report.declines = {var: why for var, why in declines.items() if var in alive}
+        return forget(mod)
+
+    def _dump(self, name: str, mod: IRModule) -> None:
         """Write the module as TVMScript, numbered in the order of the passes."""
         if self._folder is not None:
             path = self._folder / f"{len(self._report.passes):02d}_{name}.py"
-            path.write_text(mod.script())
+            path.write_text(forget(mod).script())

@@ -5,35 +5,29 @@ rewritten; what is left over and no longer used goes away at the end.
 """
 
 import logging
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import Any
 
 from tvm import IRModule, relax
 
 from vitq.relay_passes.expressions import MAIN, Expr, bindings_of, is_constant, op_name, substitute
+from vitq.relay_passes.module_pass import ModulePass
 from vitq.relay_passes.reading.context import Context, DeclineError
 
 log = logging.getLogger(__name__)
 
 
-class BindingPass(ABC):
-    """One pass: rewrites bindings one by one.
+class BindingPass(ModulePass):
+    """A pass that rewrites bindings one by one.
 
     Attributes:
         declines: for each variable whose pattern began to match, the pass and the reason why it
             was left as it is.
     """
 
-    name: ClassVar[str] = ""
-
     def __init__(self) -> None:
         """Begin without declines."""
         self.declines: dict[str, str] = {}
-
-    def __init_subclass__(cls) -> None:
-        """Name the pass after its class."""
-        super().__init_subclass__()
-        cls.name = cls.__name__
 
     def prepare(self, function: Expr) -> None:
         """Look at the whole function before the walk (default: do nothing)."""

@@ -4,6 +4,7 @@ from tvm import relax
 
 from vitq.relay_passes.canonicalize_layout import slice_ranges
 from vitq.relay_passes.expressions import Expr, ints, normalize_axis, op_name, shape_of, uses_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import QUANTIZERS, quantize_call, read_quantize
 from vitq.relay_passes.rewriting import BindingPass
@@ -23,6 +24,8 @@ class SelectTokensEarly(BindingPass):
     Exact: each token is normalized by itself. Refuses where the slice cuts the normalized axis,
     where the quantizer is per channel, or where something else reads all tokens.
     """
+
+    requires = (Property.LAYOUT_CANONICAL,)
 
     def __init__(self) -> None:
         """Begin without knowledge of uses."""

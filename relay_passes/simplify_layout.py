@@ -3,6 +3,7 @@
 from tvm import relax
 
 from vitq.relay_passes.expressions import Expr, ints, op_name, shape_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context
 from vitq.relay_passes.reading.tracing import element_order_kept, layout_chain
 from vitq.relay_passes.rewriting import BindingPass
@@ -22,6 +23,9 @@ class SimplifyLayout(BindingPass):
     The first row is decided by running the chain on element numbers, so that it also finds
     ``reshape -> permute -> reshape -> permute`` (a patch grid turned back into tokens). Exact.
     """
+
+    requires = (Property.LAYOUT_CANONICAL,)
+    ensures = (Property.LAYOUT_SIMPLE,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

@@ -5,13 +5,12 @@ from tvm import relax
 
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect.names import DEQUANTIZE
-from vitq.relay_passes.expressions import LAYOUT_OPS, Expr, ints, normalize_axis, op_name, shape_of
+from vitq.relay_passes.expressions import Expr, ints, normalize_axis, op_name, shape_of
+from vitq.relay_passes.properties import MOVABLE, Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import Codes, read_dequantize
 from vitq.relay_passes.reading.relax_numpy import slices_of
 from vitq.relay_passes.rewriting import BindingPass
-
-MOVABLE = (*LAYOUT_OPS, "relax.broadcast_to")
 
 
 class SinkDequantize(BindingPass):
@@ -26,6 +25,9 @@ class SinkDequantize(BindingPass):
     A per-channel scale follows its axis; refuses where the axis is merged or split, and a concat
     of different scales.
     """
+
+    requires = (Property.LAYOUT_CANONICAL,)
+    ensures = (Property.LAYOUT_ON_CODES,)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vitq.relay_passes.expressions import Expr, dtype_of, shape_of
+from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context
 from vitq.relay_passes.rewriting import BindingPass
 
@@ -33,6 +34,9 @@ class StripOutputDequantize(BindingPass):
 
     A per-channel dequantize stays: its classes could not be compared as integers.
     """
+
+    requires = (Property.FLOATS_LOWERED,)
+    ensures = (Property.OUTPUT_CODES,)
 
     def __init__(self) -> None:
         """Begin without outputs."""
