@@ -115,6 +115,8 @@ class Operator:
         codes: what the result can hold.
         macs: multiply-accumulate operations, from the shapes of the first operand and the result.
         family: for the benchmark.
+        is_pointwise: whether each result depends on one code of x alone, and on the parameters: a
+            table of all results can stand for the operator (`compiler.kernels.pointwise`).
     """
 
     name: str
@@ -128,6 +130,7 @@ class Operator:
     codes: Callable[[Operands, Any], Interval] = clamped
     macs: Callable[[Shape, Shape], int] = no_products
     family: Family = Family.ELEMENTWISE
+    is_pointwise: bool = False
 
     def __post_init__(self) -> None:
         """Reject a record that contradicts itself."""
@@ -135,6 +138,8 @@ class Operator:
             raise VitqError(f"{self.name}: parameters without the operand {PARAMS}, or vice versa")
         if not set(self.constants) < set(self.operands):
             raise VitqError(f"{self.name}: constants {self.constants} that are no operands")
+        if self.is_pointwise and len(self.operands) != 2:
+            raise VitqError(f"{self.name}: a pointwise operator takes x and {PARAMS}")
 
     def read(self, values: Sequence[int] | IntArray) -> Any:
         """The parameters' value."""

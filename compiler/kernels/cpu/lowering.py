@@ -7,6 +7,7 @@ a kernel.
 
 from collections.abc import Callable, Mapping, Sequence
 
+from vitq.compiler.kernels.cpu import pointwise
 from vitq.compiler.kernels.cpu.attention import lower_attention
 from vitq.compiler.kernels.cpu.elementwise import lower_add, lower_lut, lower_requantize
 from vitq.compiler.kernels.cpu.gemm import (
@@ -22,6 +23,7 @@ from vitq.compiler.kernels.cpu.pooling import lower_mean
 from vitq.compiler.kernels.cpu.shiftgelu import lower_shiftgelu
 from vitq.compiler.kernels.cpu.softmax import lower_shiftmax, lower_shiftmax_codes
 from vitq.compiler.kernels.kernel import KernelCall, lowering_of
+from vitq.compiler.kernels.pointwise import pointwise_operators
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import CpuFeatures
 from vitq.numerics.arrays import IntArray
@@ -34,6 +36,7 @@ Lowering = Callable[
 ]
 
 _LOWERINGS: dict[str, Lowering] = {
+    **{name: pointwise.lowering_of(found) for name, found in pointwise_operators().items()},
     names.ADD: lower_add,
     names.ATTENTION: lower_attention,
     names.IVIT_SHIFTGELU: lower_ivit_shiftgelu,
@@ -52,6 +55,7 @@ _LOWERINGS: dict[str, Lowering] = {
     names.SHIFTMAX: lower_shiftmax,
     names.SHIFTMAX_CODES: lower_shiftmax_codes,
 }
+"""By operator; a pointwise one without an entry of its own is a table of its results."""
 
 
 def supported_ops() -> tuple[str, ...]:

@@ -6,6 +6,7 @@ one thread does, `lower_op` gives the kernel of one operator call.
 
 from collections.abc import Callable, Mapping, Sequence
 
+from vitq.compiler.kernels.cuda import pointwise
 from vitq.compiler.kernels.cuda.attention import lower_attention
 from vitq.compiler.kernels.cuda.elementwise import (
     lower_add,
@@ -29,6 +30,7 @@ from vitq.compiler.kernels.cuda.softmax import (
     lower_shiftmax_codes,
 )
 from vitq.compiler.kernels.kernel import KernelCall, lowering_of
+from vitq.compiler.kernels.pointwise import pointwise_operators
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.arrays import IntArray
@@ -41,6 +43,7 @@ Lowering = Callable[
 ]
 
 _LOWERINGS: dict[str, Lowering] = {
+    **{name: pointwise.lowering_of(found) for name, found in pointwise_operators().items()},
     names.ADD: lower_add,
     names.ATTENTION: lower_attention,
     names.IVIT_SHIFTGELU: lower_ivit_shiftgelu,
@@ -59,6 +62,7 @@ _LOWERINGS: dict[str, Lowering] = {
     names.SHIFTMAX: lower_shiftmax,
     names.SHIFTMAX_CODES: lower_shiftmax_codes,
 }
+"""By operator; a pointwise one without an entry of its own is a table of its results."""
 
 
 def supported_ops() -> tuple[str, ...]:

@@ -102,6 +102,7 @@ SHIFTGELU = Operator(
     params=GeluParams,
     evaluate=shiftgelu,
     prove=_shiftgelu,
+    is_pointwise=True,
 )
 IVIT_SHIFTGELU = Operator(
     name=names.IVIT_SHIFTGELU,
