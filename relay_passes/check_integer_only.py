@@ -41,7 +41,7 @@ class CheckIntegerOnly(ModulePass):
 
     def __init__(self, declines: Mapping[str, str] | None = None) -> None:
         """Take the reasons that earlier passes gave, by variable name."""
-        self.declines = declines or {}
+        self.declines = {} if declines is None else declines
 
     def __call__(self, mod: IRModule) -> IRModule:
         """Check ``main``.
