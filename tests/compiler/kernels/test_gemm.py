@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_lowered, run_op
-from vitq.relay_passes.dialect import names
 from vitq.compiler.codegen.lower_kernels import lower_op
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.numerics.add import add_params, int_add
@@ -14,6 +13,7 @@ from vitq.numerics.matmul import int_matmul
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftgelu import gelu_params, shiftgelu
 from vitq.numerics.twin import Twin
+from vitq.relay_passes.dialect import names
 
 LinearCall = tuple[list[IntArray], IntArray]
 

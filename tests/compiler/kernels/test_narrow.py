@@ -5,7 +5,6 @@ import pytest
 
 from tests.compiler.kernels.test_gemm import fused_call, linear_call, run_fused
 from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_op, tensor_type
-from vitq.relay_passes.dialect import names
 from vitq.compiler.kernels.cpu.dots import dot_for
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType, lower_op
 from vitq.compiler.kernels.cpu.narrow import PLANES, Narrow, narrow_for
@@ -14,6 +13,7 @@ from vitq.compiler.tuning.schedules import LOG, Schedules
 from vitq.compiler.tuning.workload import space_text, task_text
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.matmul import int_matmul
+from vitq.relay_passes.dialect import names
 
 FEATURE_IDS = pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
 BITS = pytest.mark.parametrize("bits", sorted(PLANES))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.compiler.kernels.util import GPU, HOST, run_lowered, tensor_type
+from tests.compiler.kernels.util import GPU, VNNI, run_lowered, tensor_type
 from tests.samples import MAKERS, Sample
 from vitq.compiler.codegen.lower_kernels import lower_op
 from vitq.compiler.kernels.cpu import pointwise as cpu
@@ -17,7 +17,7 @@ from vitq.relay_passes.dialect import names
 from vitq.relay_passes.dialect.operator import Operator
 from vitq.relay_passes.dialect.registry import OPERATORS
 
-BOTH = pytest.mark.parametrize("features", [HOST, GPU], ids=["cpu", "cuda"])
+BOTH = pytest.mark.parametrize("features", [VNNI, GPU], ids=["cpu", "cuda"])
 POINTWISE = [name for name, record in OPERATORS.items() if record.is_pointwise]
 
 
