@@ -10,7 +10,6 @@ import vitq
 from docs.tools.api import public_names
 from tests.docs.pages import FENCE, PAGES, ROOT
 
-pytestmark = pytest.mark.skipif(not public_names(), reason="vitq has no public names yet")
 LIBRARY = "lib"
 """What a compiled model is called in all examples."""
 
