@@ -9,41 +9,6 @@ import typer
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 
-Model = Annotated[
-    str, typer.Option(help="digits_vit (embedded), a timm name, or package.module:factory")
-]
-Weights = Annotated[Path | None, typer.Option(help="safetensors or torch checkpoint")]
-Seed = Annotated[int | None, typer.Option(help="seed of random weights, instead of weights")]
-Calib = Annotated[
-    str | None,
-    typer.Option(
-        help="calibration pictures: a folder, .npy of uint8 (N, C, H, W), or made from the model "
-        "alone: psaq, psaq2, noise"
-    ),
-]
-CalibSeed = Annotated[
-    int,
-    typer.Option(
-        help="which pictures: 0 the first of a folder or of each class folder in turn, others draw "
-        "some of all; also the seed of pictures made from the model"
-    ),
-]
-CalibSteps = Annotated[
-    int | None, typer.Option(help="steps of gradient descent for them; more is better and slower")
-]
-SaveImages = Annotated[
-    Path | None, typer.Option(help="folder for the calibration pictures and a contact sheet")
-]
-Count = Annotated[int, typer.Option(help="how many calibration pictures")]
-Recipe = Annotated[
-    str,
-    typer.Option(
-        help="widths, w<bits>a<bits>[-first<bits>][-last<bits>], or a recipe's .json file"
-    ),
-]
-Method = Annotated[str, typer.Option(help="repq, best, ptq4vit, pdquant, minmax or percentile")]
-NonlinearName = Annotated[str, typer.Option(help="integer Softmax and GELU: vitq or ivit")]
-Size = Annotated[int | None, typer.Option(help="picture size, where the model does not say")]
 Mean = Annotated[str | None, typer.Option(help="input mean, three numbers with commas")]
 Std = Annotated[str | None, typer.Option(help="input standard deviation, likewise")]
 BudgetBytes = Annotated[

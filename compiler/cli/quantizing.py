@@ -3,63 +3,70 @@
 import functools
 import inspect
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from vitq.compiler.cli import options as opt
+from vitq.compiler.stages.quantize_options import Option, QuantizeOptions
 from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 
+TEXTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "calib": (str | None, lambda text: text),
+    "nonlinear": (str, Nonlinear.parse),
+    "mean": (str | None, functools.partial(opt.numbers, name="mean")),
+    "std": (str | None, functools.partial(opt.numbers, name="std")),
+}
+"""What is text on the command line and something else in the options: its type, what reads it."""
+BUDGET = {"budget_bytes": opt.BudgetBytes, "budget_bitops": opt.BudgetBitops}
 
-def quantize_options(
-    model: opt.Model = "digits_vit",
-    weights: opt.Weights = None,
-    random_weights: opt.Seed = None,
-    calib: opt.Calib = None,
-    calib_count: opt.Count = 32,
-    calib_seed: opt.CalibSeed = 0,
-    calib_steps: opt.CalibSteps = None,
-    save_images: opt.SaveImages = None,
-    recipe: opt.Recipe = "w8a8",
-    method: opt.Method = "repq",
-    nonlinear: opt.NonlinearName = "vitq",
-    image_size: opt.Size = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    artifacts: opt.Artifacts = Path("artifacts"),
-    budget_bytes: opt.BudgetBytes = None,
-    budget_bitops: opt.BudgetBitops = None,
-) -> Any:
+
+def _shared() -> dict[str, inspect.Parameter]:
+    """The options that all commands around quantization take, as typer reads them."""
+    kinds: dict[str, tuple[Any, Any]] = {}
+    for name, hint in get_type_hints(QuantizeOptions, include_extras=True).items():
+        option = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Option)), None)
+        if option is None:
+            continue
+        kind = TEXTS[name][0] if name in TEXTS else hint.__origin__
+        default = getattr(QuantizeOptions, name)
+        kinds[name] = (
+            Annotated[kind, typer.Option(help=option.help)],
+            str(default) if kind is str else default,
+        )
+    kinds |= {name: (kind, None) for name, kind in BUDGET.items()}
+    return {
+        name: inspect.Parameter(
+            name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind
+        )
+        for name, (kind, default) in kinds.items()
+    }
+
+
+SHARED = _shared()
+
+
+def quantize_options(**given: Any) -> Any:
     """What the shared options say, as `compiler.stages.quantize_options.QuantizeOptions`.
 
     Recipe ``mixed`` is measured (once) and allocated here, and becomes a recipe's file.
+
+    Args:
+        given: a value for each of `SHARED`, as typer read it.
     """
-    from vitq.compiler.stages.quantize_options import QuantizeOptions
     from vitq.compiler.studies.sensitivity import MIXED, mixed_options
 
-    options = QuantizeOptions(
-        model=model,
-        weights=weights,
-        random_weights=random_weights,
-        calib=calib,
-        calib_count=calib_count,
-        calib_seed=calib_seed,
-        calib_steps=calib_steps,
-        save_images=save_images,
-        recipe="w8a8" if recipe == MIXED else recipe,
-        method=method,
-        nonlinear=Nonlinear.parse(nonlinear),
-        image_size=image_size,
-        mean=opt.numbers(mean, "mean"),
-        std=opt.numbers(std, "std"),
-        artifacts=artifacts,
-    )
-    if recipe != MIXED:
-        return options
-    return mixed_options(options, _budget(budget_bytes, budget_bitops))
+    read = {
+        name: TEXTS[name][1](given[name]) if name in TEXTS else given[name]
+        for name in SHARED
+        if name not in BUDGET
+    }
+    if given["recipe"] != MIXED:
+        return QuantizeOptions(**read)
+    budget = _budget(*(given[name] for name in BUDGET))
+    return mixed_options(QuantizeOptions(**{**read, "recipe": "w8a8"}), budget)
 
 
 def _budget(*limits: float | None) -> Any:
@@ -79,15 +86,14 @@ def with_quantize_options(command: Callable[..., None]) -> Callable[..., None]:
     Returns:
         The command with the whole signature, as typer reads it.
     """
-    shared = inspect.signature(quantize_options).parameters
     own = list(inspect.signature(command).parameters.values())[1:]
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
-        filled = {name: arguments.pop(name) for name in shared}
+        filled = {name: arguments.pop(name) for name in SHARED}
         command(functools.partial(quantize_options, **filled), **arguments)
 
-    parameters = [*shared.values(), *own]
+    parameters = [*SHARED.values(), *own]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
@@ -12,9 +13,18 @@ from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 
 
+class Option(NamedTuple):
+    """Makes a field an option of the command line, too: ``--field-name``."""
+
+    help: str
+
+
 @dataclass(frozen=True)
 class QuantizeOptions:
     """Everything that decides the quantized model.
+
+    The command line makes its options of the fields that are annotated with `Option`
+    (`compiler.cli.quantizing`).
 
     Attributes:
         model: embedded name, timm name or ``package.module:factory``; of a model in hand, what it
@@ -39,21 +49,47 @@ class QuantizeOptions:
         module: the model itself, where it is in hand.
     """
 
-    model: str = EMBEDDED_MODEL
-    weights: Path | None = None
-    random_weights: int | None = None
-    calib: str | GivenPictures | None = None
-    calib_count: int = 32
-    recipe: str = "w8a8"
-    method: str = "repq"
-    nonlinear: Nonlinear = Nonlinear.VITQ
-    image_size: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    artifacts: Path = Path("artifacts")
-    calib_seed: int = 0
-    calib_steps: int | None = None
-    save_images: Path | None = None
+    model: Annotated[
+        str, Option("digits_vit (embedded), a timm name, or package.module:factory")
+    ] = EMBEDDED_MODEL
+    weights: Annotated[Path | None, Option("safetensors or torch checkpoint")] = None
+    random_weights: Annotated[int | None, Option("seed of random weights, instead of weights")] = (
+        None
+    )
+    calib: Annotated[
+        str | GivenPictures | None,
+        Option(
+            "calibration pictures: a folder, .npy of uint8 (N, C, H, W), or made from the model "
+            "alone: psaq, psaq2, noise"
+        ),
+    ] = None
+    calib_count: Annotated[int, Option("how many calibration pictures")] = 32
+    calib_seed: Annotated[
+        int,
+        Option(
+            "which pictures: 0 the first of a folder or of each class folder in turn, others draw "
+            "some of all; also the seed of pictures made from the model"
+        ),
+    ] = 0
+    calib_steps: Annotated[
+        int | None, Option("steps of gradient descent for them; more is better and slower")
+    ] = None
+    save_images: Annotated[
+        Path | None, Option("folder for the calibration pictures and a contact sheet")
+    ] = None
+    recipe: Annotated[
+        str, Option("widths, w<bits>a<bits>[-first<bits>][-last<bits>], or a recipe's .json file")
+    ] = "w8a8"
+    method: Annotated[str, Option("repq, best, ptq4vit, pdquant, minmax or percentile")] = "repq"
+    nonlinear: Annotated[Nonlinear, Option("integer Softmax and GELU: vitq or ivit")] = (
+        Nonlinear.VITQ
+    )
+    image_size: Annotated[int | None, Option("picture size, where the model does not say")] = None
+    mean: Annotated[tuple[float, ...] | None, Option("input mean, three numbers with commas")] = (
+        None
+    )
+    std: Annotated[tuple[float, ...] | None, Option("input standard deviation, likewise")] = None
+    artifacts: Annotated[Path, Option("root folder of all artifacts")] = Path("artifacts")
     module: GivenModel | None = None
 
     def __post_init__(self) -> None:
