@@ -1,4 +1,5 @@
 # make compile              the whole job on the embedded model: quantize, export, compile, verify, evaluate
+#                           (make build: the same; a rule does what its stage needs, and this one also what proves it)
 # make compile MODEL=... WEIGHTS=... CALIB=... PICTURES=... TARGET=cpu RECIPE=w8a8 METHOD=repq BATCH=1
 #                           RECIPE=w4a4-first8-last8: first and last layer's widths (8 if absent); or RECIPE=NAME.json
 #                           CALIB=psaq|psaq2|noise: pictures made from the model alone (CALIB_SEED, CALIB_STEPS)
@@ -12,6 +13,7 @@
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make verify TARGET=cuda EMULATE=1                a CUDA library's kernels, without a GPU
 # make run INPUT=x.npy OUTPUT=y.npy
+# make targets|where        what can be compiled for; the folder of a library, made or not
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
 # make tune|verify|benchmark TARGET=rpi5 TRACKER=host:port KEY=rpi5   on devices that run vitq-serve
 # make test                 lint, types, import contracts, tests
@@ -91,9 +93,9 @@ IN_ARTIFACT = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS)) &&
 IN_LIBRARY = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)) &&
 
 .DELETE_ON_ERROR:
-.PHONY: compile quantize sensitivity compare-methods export tune kit verify evaluate run inspect deploy test docs benchmark setup clean help
+.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate run inspect deploy test docs benchmark setup clean help
 
-compile: $(READY)
+compile build: $(READY)
 	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
 
 quantize: $(READY)
@@ -133,6 +135,12 @@ run: $(READY)
 deploy: $(READY)
 	$(IN_LIBRARY) $(VITQ) deploy "$$folder" --flavour $(FLAVOUR) --out "$(OUT)" \
 		$(call option,--labels,$(LABELS)) $(call option,--to,$(TO))
+
+where: $(READY)
+	$(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)
+
+targets: $(READY)
+	$(VITQ) targets
 
 inspect: $(READY)
 	$(IN_LIBRARY) $(VITQ) inspect "$$folder"

@@ -27,7 +27,7 @@ from vitq.compiler.cli.ending import (
     describe,
     is_reader_gone,
 )
-from vitq.compiler.cli.report import print_artifact, print_checks
+from vitq.compiler.cli.report import print_artifact, print_checks, print_evaluation
 from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
 
@@ -178,14 +178,12 @@ def evaluate(
 ) -> None:
     """Accuracy and closeness to the float model of every step."""
     from vitq.compiler.stages.evaluate import evaluate as stage
-    from vitq.compiler.stages.evaluate import table_rows
 
     rows = stage(folder, pictures, count, tuple(backends.split(",")), threads)
     if as_json:
         print_json({"rows": [row.to_json() for row in rows]})
         return
-    head = ["backend", "top-1", "top-5", "agreement", "cosine", "SQNR dB", "seconds"]
-    print_table(head, list(table_rows(rows)), f"{rows[0].images} pictures: {folder}")
+    print_evaluation(rows, folder)
 
 
 @app.command()
@@ -302,31 +300,20 @@ def build(
     arch: opt.Arch = None,
 ) -> None:
     """The whole job: quantize, export, compile, verify, evaluate."""
-    from vitq.compiler.codegen.compiled import open_compiled
-    from vitq.compiler.codegen.hardware import can_run_here
-    from vitq.compiler.stages.compile import CompileOptions, compile_model
-    from vitq.compiler.stages.export import export as export_stage
-    from vitq.compiler.stages.quantize import quantize as quantize_stage
-    from vitq.compiler.target.choice import get_target
+    from vitq.compiler.stages.build import build as stage
+    from vitq.compiler.stages.compile import CompileOptions
 
-    runs_here = can_run_here(get_target(target))  # a typo should not cost a calibration
-    artifact = quantize_stage(given())
-    export_stage(artifact)
     compiling = CompileOptions(
         target, batch, tuned=not untuned, tuning_log=tuning_log, architectures=opt.words(arch)
     )
-    folder = compile_model(artifact.folder, compiling)
-    backends = "float,onnxruntime,reference"
-    if runs_here:
-        verify(folder, pictures, threads=threads)
-        backends += ",library"
-    else:
-        typer.echo(f"verify: {opt.not_here(target)}", err=True)
-    if pictures is None and open_compiled(folder).own_pictures is None:
-        typer.echo("evaluate: skipped, no --pictures to evaluate on", err=True)
-    else:
-        evaluate(folder, pictures, count, backends, threads)
-    typer.echo(folder)
+    built = stage(given(), compiling, pictures, count, threads)
+    if built.checks:
+        print_checks(built.checks, built.folder, ("pictures", "number"))
+    for line in built.skipped:
+        typer.echo(line, err=True)
+    if built.rows:
+        print_evaluation(built.rows, built.folder)
+    typer.echo(built.folder)
 
 
 def main() -> None:

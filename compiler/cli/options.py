@@ -51,25 +51,6 @@ Folders = Annotated[
 ]
 
 
-NOT_HERE = (
-    "skipped, this machine does not run {}: deploy verifies the bundle under an emulator and on "
-    "the device, verify --tracker on a device that serves"
-)
-
-
-NO_GPU = (
-    "skipped, this machine does not run {}: vitq kit makes what a machine with a GPU needs, and "
-    "verify --emulate runs the kernels without one"
-)
-
-
-def not_here(target: str) -> str:
-    """Why a target's library is not verified on this machine, and what to do."""
-    from vitq.compiler.target.choice import get_target
-
-    return (NOT_HERE if get_target(target).gpu is None else NO_GPU).format(target)
-
-
 def tracker(address: str | None, key: str | None, target: Callable[[], str]) -> Any:
     """The tracker that is named, if any; the key is the target's name if not given."""
     from vitq.compiler.remote.tracker import parse_tracker

@@ -116,22 +116,20 @@ def where(
 ) -> None:
     """Print the folder of an artifact, or of a library in it, made or not."""
     from vitq.compiler.stages.compile import CompileOptions
-    from vitq.compiler.studies.sensitivity import MIXED, mixed_artifact
+    from vitq.compiler.stages.where import where as stage
+    from vitq.compiler.studies.sensitivity import MIXED
     from vitq.compiler.target.choice import get_target
 
     if target is None and (batch != 1 or untuned):
         raise VitqError("--batch and --untuned tell libraries apart: give --target, too")
-    asked = given.keywords  # type: ignore[attr-defined]
+    asked, budget = given.keywords, None  # type: ignore[attr-defined]
     if asked["recipe"] == MIXED:
         budget = _budget(asked["budget_bytes"], asked["budget_bitops"])
-        artifact = mixed_artifact(given(recipe="w8a8"), budget)
-    else:
-        artifact = given().artifact
-    if target is None:
-        typer.echo(artifact.folder)
-        return
-    options = CompileOptions(get_target(target).name, batch, tuned=not untuned)
-    typer.echo(artifact.target_folder(options.target, options.batch, options.tuned))
+        given = functools.partial(given, recipe="w8a8")
+    library = None
+    if target is not None:
+        library = CompileOptions(get_target(target).name, batch, tuned=not untuned)
+    typer.echo(stage(given(), library, budget))
 
 
 @with_quantize_options

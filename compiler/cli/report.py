@@ -1,5 +1,6 @@
 """What the command line prints: tables for a person, JSON for a program."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def print_artifact(content: dict[str, Any]) -> None:
     print_table(["provenance", ""], [[key, str(facts[key])] for key in shown if key in facts], "")
 
 
-def print_checks(checks: list[Any], folder: Path, what: tuple[str, str]) -> None:
+def print_checks(checks: Sequence[Any], folder: Path, what: tuple[str, str]) -> None:
     """Print what `compiler.stages.verify` compared.
 
     Args:
@@ -40,6 +41,19 @@ def print_checks(checks: list[Any], folder: Path, what: tuple[str, str]) -> None
     device = checks[0].device
     title = f"bit-exact: {folder}" + (f" on device {device}" if device else "")
     print_table([*what, "integers", "different", "against"], rows, title)
+
+
+def print_evaluation(rows: Sequence[Any], folder: Path) -> None:
+    """Print what `compiler.stages.evaluate` found.
+
+    Args:
+        rows: `compiler.stages.evaluate.Row`, one or more.
+        folder: of the library.
+    """
+    from vitq.compiler.stages.evaluate import table_rows
+
+    head = ["backend", "top-1", "top-5", "agreement", "cosine", "SQNR dB", "seconds"]
+    print_table(head, list(table_rows(rows)), f"{rows[0].images} pictures: {folder}")
 
 
 def print_tuning(result: Any) -> None:

@@ -83,7 +83,8 @@ class CompileOptions:
     architectures: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a batch that is none, and a log that is not wanted."""
+        """Refuse an unknown target, a batch that is none, and a log that is not wanted."""
+        get_target(self.target)
         if self.batch < 1:
             raise VitqError(f"batch {self.batch}: give at least 1")
         if self.tuning_log is not None and not self.tuned:

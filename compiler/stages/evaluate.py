@@ -235,7 +235,7 @@ def sqnr_db(signal: FloatArray, approximation: FloatArray) -> float:
     return 10 * float(np.log10(power / max(noise, 1e-30)))
 
 
-def table_rows(rows: list[Row]) -> Iterator[list[str]]:
+def table_rows(rows: Sequence[Row]) -> Iterator[list[str]]:
     """Cells for a person's table."""
     for row in rows:
         top1, top5 = (

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitq.compiler.stages.quantize import chosen_method, prepare, quantize_fingerprint
 from vitq.compiler.stages.quantize_options import QuantizeOptions
-from vitq.compiler.support.artifacts import Artifact, fingerprint, is_current, read_json, write_json
+from vitq.compiler.support.artifacts import fingerprint, is_current, read_json, write_json
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
 from vitq.quantization.plan.widths import PARTS, WEIGHT
@@ -204,11 +204,6 @@ def mixed_options(options: QuantizeOptions, budget: "Budget") -> QuantizeOptions
     write_json(path, content)
     logger.info("sensitivity: recipe %s", path)
     return dataclasses.replace(options, recipe=str(path))
-
-
-def mixed_artifact(options: QuantizeOptions, budget: "Budget") -> Artifact:
-    """Where the quantized model of `mixed_options` goes, without measuring anything."""
-    return options.artifact_of(budget.label)
 
 
 def _folder(options: QuantizeOptions, name: str) -> Path:

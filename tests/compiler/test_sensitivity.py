@@ -11,6 +11,7 @@ from vitq.compiler.cli import main as cli
 from vitq.compiler.cli.sensitivity_report import plot_sensitivity, sensitivity_rows
 from vitq.compiler.kernels.cpu.narrow import PLANES
 from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.compiler.stages.where import mixed_artifact
 from vitq.compiler.studies import sensitivity as stage
 from vitq.compiler.studies.sensitivity import sensitivity
 from vitq.numerics.errors import VitqError
@@ -91,7 +92,7 @@ def test_every_measurement_has_a_recipe_of_its_own(
     monkeypatch.setattr(stage, "sensitivity", draw)
     options = [QuantizeOptions(artifacts=folder, calib_seed=seed) for seed in (0, 1)]
     made = [stage.mixed_options(o, Budget(BUDGET)) for o in options]
-    assert made[0].artifact == stage.mixed_artifact(options[0], Budget(BUDGET))
+    assert made[0].artifact == mixed_artifact(options[0], Budget(BUDGET))
     first, second = (o.recipe for o in made)
     assert first != second and Path(first).name == Path(second).name
     assert Path(first).read_text() != Path(second).read_text()

@@ -1,0 +1,92 @@
+"""Stage ``build``: the whole job, from a float model to a library that is verified and evaluated.
+
+quantize, export, compile, and on a machine that runs the library verify and evaluate it.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitq.compiler.codegen.compiled import open_compiled
+from vitq.compiler.codegen.hardware import can_run_here
+from vitq.compiler.stages.compile import CompileOptions, compile_model
+from vitq.compiler.stages.evaluate import BACKENDS, Row, evaluate
+from vitq.compiler.stages.export import export
+from vitq.compiler.stages.quantize import quantize
+from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.compiler.stages.verify import Check, verify
+from vitq.compiler.target.choice import get_target
+
+logger = logging.getLogger(__name__)
+
+LIBRARY = "library"
+NOT_HERE = (
+    "verify: skipped, this machine does not run {}: deploy verifies the bundle under an emulator "
+    "and on the device, verify --tracker on a device that serves"
+)
+NO_GPU = (
+    "verify: skipped, this machine does not run {}: vitq kit makes what a machine with a GPU "
+    "needs, and verify --emulate runs the kernels without one"
+)
+NO_PICTURES = "evaluate: skipped, no --pictures to evaluate on"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the job came to.
+
+    Attributes:
+        folder: of the target.
+        checks: of verify; none where this machine cannot run the library.
+        rows: of evaluate; none without pictures.
+        skipped: which of both was left out, why, and what to do, a line each.
+    """
+
+    folder: Path
+    checks: tuple[Check, ...]
+    rows: tuple[Row, ...]
+    skipped: tuple[str, ...]
+
+
+def build(
+    quantizing: QuantizeOptions,
+    compiling: CompileOptions,
+    pictures: str | None = None,
+    count: int | None = None,
+    threads: int | None = None,
+) -> Built:
+    """Run all stages.
+
+    Args:
+        quantizing: what to quantize and how.
+        compiling: target and batch.
+        pictures: folder or ``.npy`` to evaluate on; None for the embedded model's own, or none.
+        count: how many of them, None for all.
+        threads: of the library.
+
+    Returns:
+        The library's folder, and what was found.
+
+    Raises:
+        VitqError: as of each stage.
+    """
+    target = get_target(compiling.target)
+    runs_here = can_run_here(target)  # a typo should not cost a calibration
+    artifact = quantize(quantizing)
+    export(artifact)
+    folder = compile_model(artifact.folder, compiling)
+    checks: list[Check] = []
+    rows: list[Row] = []
+    skipped = []
+    if runs_here:
+        checks = verify(folder, pictures, threads=threads)
+        logger.info("verify: 0 of %d integers differ", sum(check.values for check in checks))
+    else:
+        message = NOT_HERE if target.gpu is None else NO_GPU
+        skipped.append(message.format(compiling.target))
+    if pictures is None and open_compiled(folder).own_pictures is None:
+        skipped.append(NO_PICTURES)
+    else:
+        backends = tuple(name for name in BACKENDS if runs_here or name != LIBRARY)
+        rows = evaluate(folder, pictures, count, backends, threads)
+    return Built(folder, tuple(checks), tuple(rows), tuple(skipped))
