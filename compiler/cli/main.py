@@ -14,7 +14,7 @@ from typing import Annotated, Any, TextIO, cast
 
 import typer
 
-from vitq.compiler.cli import gpu as cli_gpu
+from vitq.compiler.cli import measuring as cli_measuring
 from vitq.compiler.cli import options as opt
 from vitq.compiler.cli import quantizing as cli_quantize
 from vitq.compiler.cli.ending import (
@@ -58,7 +58,7 @@ app.command()(cli_quantize.quantize)
 app.command()(cli_quantize.where)
 app.command()(cli_quantize.sensitivity)
 app.command(name="compare-methods")(cli_quantize.compare_methods)
-app.command()(cli_gpu.kit)
+app.command()(cli_measuring.kit)
 
 
 @app.command()
@@ -97,43 +97,7 @@ def compile_command(
     typer.echo(compile_model(source, options))
 
 
-@app.command()
-def tune(
-    folder: opt.Folder,
-    target: opt.Target = "cpu",
-    batch: opt.Batch = 1,
-    trials: Annotated[
-        int | None, typer.Option(help="measurements over all kernels, those in the log included")
-    ] = None,
-    minutes: Annotated[float | None, typer.Option(help="how long to search")] = None,
-    threads: Annotated[int, typer.Option(help="threads of a kernel")] = 1,
-    log: Annotated[
-        Path | None,
-        typer.Option(
-            help="folder of the records; a checkout's tuning_logs, or the user's, if absent"
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="of the search")] = 0,
-    prune: Annotated[bool, typer.Option("--prune", help="keep only the best records")] = False,
-    tracker: opt.TrackerAddress = None,
-    key: opt.Key = None,
-    results: Annotated[
-        Path | None, typer.Option(help="results.json of a kit that ran on a GPU machine")
-    ] = None,
-    as_json: opt.Json = False,
-) -> None:
-    """Search for faster schedules of a model's kernels; compile then uses them."""
-    from vitq.compiler.cli.report import print_tuning
-    from vitq.compiler.stages.tune import TuneOptions
-    from vitq.compiler.stages.tune import tune as stage
-
-    fleet = opt.tracker(tracker, key, lambda: target)
-    options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune, fleet, results)
-    result = stage(folder, options)
-    if as_json:
-        print_json(result.to_json())
-        return
-    print_tuning(result)
+app.command()(cli_measuring.tune)
 
 
 @app.command()
@@ -186,36 +150,7 @@ def evaluate(
     print_evaluation(rows, folder)
 
 
-@app.command()
-def benchmark(
-    folders: opt.Folders,
-    target: Annotated[
-        str | None, typer.Option(help="as for compile; the folder's own if absent")
-    ] = None,
-    batch: Annotated[str, typer.Option(help="batch sizes, with commas")] = "1",
-    threads: Annotated[str, typer.Option(help="numbers of threads (pinned cores)")] = "1",
-    contestants: Annotated[
-        str | None, typer.Option(help="which, with commas; all if absent")
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="over all contestants, in turn")] = 20,
-    profile: Annotated[bool, typer.Option("--profile", help="time every kernel")] = False,
-    scaling: Annotated[
-        str | None, typer.Option(help="picture sizes to measure growth over: 224,304,384")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="picture of the latencies to write")] = None,
-    roofline: Annotated[Path | None, typer.Option(help="roofline picture to write")] = None,
-    tracker: opt.TrackerAddress = None,
-    key: opt.Key = None,
-    as_json: opt.Json = False,
-) -> None:
-    """Latency, throughput, memory and size beside other runtimes; a profile against the peak."""
-    from vitq.compiler.cli.benchmark_report import BenchmarkRequest, run_benchmark
-
-    request = BenchmarkRequest(
-        target, batch, threads, contestants, rounds, profile, scaling, plot, roofline, as_json,
-        opt.tracker(tracker, key, lambda: target or ""), tuple(folders[1:]),
-    )  # fmt: skip
-    run_benchmark(folders[0], request)
+app.command()(cli_measuring.benchmark)
 
 
 @app.command()

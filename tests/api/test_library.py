@@ -242,3 +242,12 @@ def test_pil_pictures_are_pixels_of_the_models_size(library: vitq.Library, digit
     images = [Image.fromarray(x.transpose(1, 2, 0)) for x in digits[0][:4]]
     rows = library.evaluate(images, digits[1][:4], backends=["library"])
     assert rows["library"].images == 4
+
+
+def test_what_needs_other_hardware_says_where_to_go(quantized: vitq.Quantized) -> None:
+    with pytest.raises(vitq.VitqError, match=r"has a GPU: vitq\.kit makes a folder"):
+        vitq.benchmark(quantized, target="cuda")
+    with pytest.raises(vitq.VitqError, match="target x86-vnni has no GPU: a kit is for"):
+        vitq.kit([], "kit", target="x86-vnni")
+    with pytest.raises(vitq.VitqError, match="contestant 'nobody' is unknown"):
+        vitq.benchmark(quantized, contestants=["nobody"])

@@ -13,6 +13,8 @@ from vitq.compiler.benchmark.kit import KitOptions
 from vitq.compiler.benchmark.kit import kit as kit_stage
 from vitq.compiler.stages.tune import TuneOptions
 from vitq.compiler.stages.tune import tune as tune_stage
+from vitq.compiler.target.choice import get_target
+from vitq.numerics.errors import VitqError
 
 if TYPE_CHECKING:
     from vitq.compiler.stages.tune import TuneResult
@@ -111,9 +113,13 @@ def benchmark(
         >>> report = vitq.benchmark(lib, contestants=["vitq-int8-tuned", "torch-float"])
         >>> [(row.name, row.median_ms) for row in report.rows]
     """
-    compiled = model if isinstance(model, Library) else None
+    chosen = model.target if isinstance(model, Library) and target is None else target
+    if chosen is not None and get_target(chosen).gpu is not None:
+        raise VitqError(
+            f"target {chosen} has a GPU: vitq.kit makes a folder that measures it there"
+        )
     options = BenchmarkOptions(
-        target=compiled.target if compiled and target is None else target,
+        target=chosen,
         batches=tuple(batches),
         threads=tuple(threads),
         contestants=tuple(CONTESTANTS) if contestants is None else tuple(contestants),
