@@ -85,3 +85,12 @@ def test_from_a_model_to_bundles(call: Call, site: Path) -> None:
         assert done.returncode == 0, done.stderr
     after = {path for path in site.rglob("*") if "__pycache__" not in path.parts}
     assert after == before, "the package was written to"
+
+
+def test_the_public_api_is_typed_and_runs(call: Call, site: Path) -> None:
+    assert (site / "vitq" / "py.typed").is_file()
+    own = {path.name for path in (ROOT / "vitq" / "api").glob("*.py")}
+    assert own == {path.name for path in (site / "vitq" / "api").glob("*.py")}
+    done = call(str(ROOT / "examples" / "quickstart.py"))
+    assert done.returncode == 0, done.stderr
+    assert "library: 99 of 100" in done.stdout
