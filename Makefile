@@ -16,7 +16,9 @@
 # make targets|where        what can be compiled for; the folder of a library, made or not
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
 # make tune|verify|benchmark TARGET=rpi5 TRACKER=host:port KEY=rpi5   on devices that run vitq-serve
-# make test                 lint, types, import contracts, tests
+# make check                lint, types, import contracts, and the tests that are fast: under three minutes
+# make test                 the same with all tests
+# make mutants MINUTES=40 SEED=0   small wrong changes of numerics and of its proofs: each must fail a test
 # make docs                 the site, in build/site; first the generated tables of README and docs
 # make kit BATCH=1,8 CANDIDATES=24 KIT=kit ALL=1   for a GPU machine without TVM: cd kit && python3 -m gpu_kit
 # make tune TARGET=cpu TRIALS=500 (or MINUTES=10) TUNING_LOG=folder THREADS=1 PRUNE=1
@@ -52,6 +54,7 @@ BUDGET_BITOPS ?=
 WIDTHS ?=
 BACKEND ?=
 SEEDS ?=
+SEED ?=
 PICTURES ?=
 COUNT ?=
 IMAGE_SIZE ?=
@@ -93,7 +96,7 @@ IN_ARTIFACT = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS)) &&
 IN_LIBRARY = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)) &&
 
 .DELETE_ON_ERROR:
-.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate run inspect deploy test docs benchmark setup clean help
+.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate run inspect deploy lint check test mutants docs benchmark setup clean help
 
 compile build: $(READY)
 	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
@@ -152,12 +155,25 @@ benchmark: export
 		$(call option,--plot,$(PLOT)) $(call option,--roofline,$(ROOFLINE)) \
 		$(DEVICE_OPTIONS) $(if $(PROFILE),--profile) $(if $(JSON),--json > "$(JSON)")
 
-test: $(READY)
+# What a change of the contract, the quantizer or a pass breaks; and one model through all stages.
+CHECKED := tests/numerics tests/relay_passes tests/quantization tests/export tests/models \
+	tests/compiler/test_makefile.py tests/compiler/test_makefile_examples.py tests/compiler/test_stages.py
+PYTEST = $(VENV)/bin/python -m pytest -n auto --dist worksteal
+
+lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/python -m pytest -n auto
+
+check: lint
+	$(PYTEST) $(CHECKED)
+
+test: lint
+	$(PYTEST)
+
+mutants: $(READY)
+	$(VENV)/bin/python -m tests.mutation.run $(call option,--minutes,$(MINUTES)) $(call option,--seed,$(SEED))
 
 docs: $(VENV)/.docs
 	$(VENV)/bin/python -m docs.tools.results

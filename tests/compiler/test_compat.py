@@ -9,6 +9,16 @@ from vitq.compiler.support import compat
 from vitq.numerics.errors import VitqError
 
 TENSORIZE = """
+import sys, types
+from pathlib import Path
+
+import tvm.s_tir
+
+# Without the package's own imports, which take a minute: only x86's intrinsics are needed.
+package = types.ModuleType("tvm.s_tir.tensor_intrin")
+package.__path__ = [str(Path(tvm.s_tir.__file__).parent / "tensor_intrin")]
+sys.modules[package.__name__] = package
+
 from tvm import te
 from tvm.s_tir import Schedule
 from tvm.s_tir.tensor_intrin.x86 import VNNI_DOT_16x4_INTRIN

@@ -1,5 +1,6 @@
 """Atomic writing."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def test_failure_leaves_nothing(
     path.write_text("old")
 
     def fail(*args: object, **kwargs: object) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(owner, step, fail)
     with pytest.raises(OSError, match="disk full"):

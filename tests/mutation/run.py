@@ -1,0 +1,229 @@
+"""Mutation testing: every small change of the contract and of its proofs must fail a test.
+
+    python -m tests.mutation.run [--minutes 40] [--seed 0] [--only numerics/add.py]
+
+A mutant runs in a fork of a process that has imported what is heavy; the changed module replaces
+the file's on import, so that no file is touched. Its own tests come first, and the first failure
+ends it. Results are kept in ``build/mutants.json`` with hashes of the module and of the tests: a
+run that is stopped goes on, and one after a change does only what changed. Survivors have to be in
+``explained.toml``; otherwise the exit code is 1.
+"""
+
+import argparse
+import ast
+import hashlib
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import time
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+from tests.mutation.mutate import Mutant, mutants
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPLAINED = Path(__file__).with_name("explained.toml")
+RESULTS = ROOT / "build" / "mutants.json"
+PROOFS = ("check_accumulators.py", "reading/ranges.py", "dialect/operators/*.py")
+"""In ``relay_passes``: the bounds and the records that they stand in."""
+TESTS_OF_PROOFS = ("check_accumulators", "records", "operators", "interpreter")
+CPU_LIMIT_S, LIMIT_S = 90, 900.0
+"""A mutant that takes longer is caught: its tests loop, or wait."""
+FEW_EXAMPLES, MANY_EXAMPLES = 25, 100
+"""Of hypothesis: for a module's own tests, which catch nearly all, and for those of the rest."""
+NO_ARITHMETIC = (
+    "numerics/__init__.py",
+    "numerics/arrays.py",
+    "relay_passes/dialect/operators/__init__.py",
+)
+
+
+class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports one module from a tree.
+
+    Args:
+        name: of the module.
+        tree: that it is compiled from.
+    """
+
+    def __init__(self, name: str, tree: ast.Module) -> None:
+        self.name, self.code = name, compile(tree, f"<mutant of {name}>", "exec")
+
+    def find_spec(
+        self, fullname: str, path: object, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Only for the module."""
+        if fullname != self.name:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the changed code."""
+        exec(self.code, module.__dict__)
+
+
+def modules() -> list[str]:
+    """The files that are mutated."""
+    patterns = [*(f"relay_passes/{name}" for name in PROOFS), "numerics/*.py"]
+    paths = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    files = [path.relative_to(ROOT).as_posix() for path in paths]
+    return [file for file in files if file not in NO_ARITHMETIC]
+
+
+def tests_of(file: str) -> tuple[list[str], list[str]]:
+    """A module's own tests, and all that are run where those find nothing."""
+    if file.startswith("relay_passes"):
+        own, *more = (f"tests/relay_passes/test_{name}*.py" for name in TESTS_OF_PROOFS)
+    else:
+        stem, folder = Path(file).stem, "tests/numerics"
+        own, more = f"{folder}/test_{stem}.py", [f"{folder}/test_*.py"]
+    first = [str(path) for path in sorted(ROOT.glob(own))]
+    rest = [str(path) for pattern in more for path in sorted(ROOT.glob(pattern))]
+    return first, list(dict.fromkeys([*first, *rest]))
+
+
+def preload() -> None:
+    """Import what every mutant needs and none changes."""
+    import hypothesis
+    import pytest
+    import tvm.relax
+
+    assert pytest and tvm
+    for name, examples in (("few", FEW_EXAMPLES), ("many", MANY_EXAMPLES)):
+        hypothesis.settings.register_profile(
+            name, derandomize=True, database=None, deadline=None, max_examples=examples
+        )
+
+
+def survives(file: str, tree: ast.Module) -> bool:
+    """Whether all tests pass on a changed module."""
+    own, every = tests_of(file)
+    passed = not own or _passes(file, tree, own, "few")
+    return passed and _passes(file, tree, every, "many")
+
+
+def _passes(file: str, tree: ast.Module, tests: list[str], profile: str) -> bool:
+    child = os.fork()
+    if child == 0:
+        os.setpgrp()
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
+        _test(file, tree, tests, profile)
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def _test(file: str, tree: ast.Module, tests: list[str], profile: str) -> None:
+    """In the child: run the tests, and leave with 0 if none fails."""
+    import hypothesis
+    import pytest
+
+    hypothesis.settings.load_profile(profile)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    name = f"vitq.{file.removesuffix('.py').replace('/', '.')}"
+    sys.meta_path.insert(0, Changed(name, tree))
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--noconftest"]
+    code = 1
+    try:
+        code = int(pytest.main([*options, *tests]))
+    finally:
+        os._exit(min(code, 1))
+
+
+def state_of(file: str) -> str:
+    """A hash of what decides a mutant's fate: the module and its tests."""
+    digest = hashlib.sha256((ROOT / file).read_bytes())
+    for path in tests_of(file)[1]:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def explained() -> dict[Mutant, str]:
+    """The survivors that are known, each with why no test can see it."""
+    content = tomllib.loads(EXPLAINED.read_text(encoding="utf-8"))
+    found = {}
+    for entry in content.get("mutant", []):
+        why = entry.pop("why")
+        found[Mutant(**entry)] = why
+    return found
+
+
+def main() -> int:
+    """Run mutants until the time is over; report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--minutes", type=float, default=40.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", help="a file, such as numerics/add.py")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    preload()
+    known: dict[str, dict[str, bool]] = {}
+    if RESULTS.is_file():
+        known = json.loads(RESULTS.read_text())
+    end = time.monotonic() + 60 * options.minutes
+    survivors, left = [], 0
+    for file in options.only or modules():
+        key = f"{file} {state_of(file)}"
+        known = {k: v for k, v in known.items() if k == key or k.partition(" ")[0] != file}
+        results = known.setdefault(key, {})
+        found = run_file(file, results, end, options.seed)
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(known, indent=1))
+        alive = [mutant for mutant in found if results.get(str(mutant))]
+        done = sum(str(mutant) in results for mutant in found)
+        print(f"{file}: {done} of {len(found)} mutants, {len(alive)} survive", flush=True)
+        survivors += alive
+        left += len(found) - done
+    return report(survivors, left)
+
+
+def run_file(file: str, results: dict[str, bool], end: float, seed: int) -> list[Mutant]:
+    """Run a module's mutants in random order until the time is over.
+
+    Args:
+        file: the module.
+        results: by mutant, whether it survives; added to.
+        end: when to stop, on the monotonic clock.
+        seed: of the order.
+
+    Returns:
+        All mutants.
+    """
+    source = (ROOT / file).read_text()
+    every = dict(mutants(file, source))
+    order = list(every)
+    random.Random(seed).shuffle(order)
+    if not results and time.monotonic() < end and not survives(file, ast.parse(source)):
+        raise SystemExit(f"{file}: its tests fail without any change")
+    for mutant in order:
+        if str(mutant) not in results and time.monotonic() < end:
+            results[str(mutant)] = survives(file, every[mutant])
+    return order
+
+
+def report(survivors: list[Mutant], left: int) -> int:
+    """Print what is not explained; returns the exit code."""
+    reasons = explained()
+    unknown = [mutant for mutant in survivors if mutant not in reasons]
+    for mutant in unknown:
+        print(f"SURVIVES {mutant}")
+    print(f"{len(survivors)} survivors, {len(unknown)} not explained; {left} mutants not run")
+    return int(bool(unknown))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
