@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -246,8 +245,6 @@ def prepare_all(
         key = contestant.name, task.batch
         try:
             ready.append(Entry(contestant, task, _prepare(contestant, task)))
-        except BrokenProcessPool:
-            reasons[key] = "a library crashed while it was built"
         except Exception as error:
             reasons[key] = one_line(error)
     for (name, batch), reason in reasons.items():

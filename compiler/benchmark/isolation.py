@@ -1,33 +1,41 @@
 """Calls a function in a process of its own."""
 
+import functools
 import logging
-import multiprocessing
-import os
-import signal
-import sys
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from typing import ParamSpec, TypeVar
 
-INTERRUPTED = 130
+from vitq.compiler.support.worker import Worker, WorkerError
+
+LIMIT_S = 6 * 3600.0
+"""Of one call: quantizing and compiling a large model takes minutes, a hang forever."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def isolated(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a fresh process: its memory, its threads, its crashes stay there."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_start_child) as pool:
-        return pool.submit(function, *args, **kwargs).result()
+    """Call a function in a fresh process: its memory, its threads, its crashes stay there.
 
-
-def _start_child() -> None:
-    """Keep it quiet: no warnings of others about their own quantizers, no traceback at Ctrl-C.
-
-    What they print goes to stderr: stdout belongs to ``--json``.
+    Raises:
+        WorkerError: the process ended, or did not end.
+        Exception: what the function raised.
     """
-    os.dup2(2, 1)
+    worker = Worker(imports=())
+    try:
+        return worker.call(
+            _quietly, functools.partial(function, *args, **kwargs), timeout_s=LIMIT_S
+        )
+    except WorkerError as error:
+        if error.raised is not None:
+            raise error.raised from None
+        raise
+    finally:
+        worker.close()
+
+
+def _quietly(function: Callable[[], T]) -> T:
+    """No warnings of others about their own quantizers."""
     logging.getLogger().setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))
+    return function()

@@ -14,8 +14,9 @@ import numpy as np
 from vitq.compiler.benchmark.contestants import Contestant
 from vitq.compiler.benchmark.machine import MIB, usable_cores
 from vitq.compiler.benchmark.prepare import FOLDER, Task, pictures
-from vitq.compiler.benchmark.rounds import Key, Row, Worker, run_rounds, summarize
+from vitq.compiler.benchmark.rounds import ContestantProcess, Key, Row, run_rounds, summarize
 from vitq.compiler.support.artifacts import LIBRARY_NAME
+from vitq.compiler.support.worker import WorkerError
 from vitq.numerics.files import write_atomically
 
 
@@ -45,15 +46,15 @@ def measure(entries: list[Entry], threads: int, rounds: int) -> tuple[list[Row],
     Returns:
         A row for each that ran, the reason for each that did not.
     """
-    workers: dict[Key, Worker] = {}
+    workers: dict[Key, ContestantProcess] = {}
     failed: dict[Key, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         try:
             for entry in entries:
                 spec = _spec(entry, _write_inputs(entry.task, Path(scratch)), threads)
                 try:
-                    workers[entry.key] = Worker(spec)
-                except RuntimeError as error:
+                    workers[entry.key] = ContestantProcess(spec)
+                except WorkerError as error:
                     failed[entry.key] = one_line(error)
             failed |= run_rounds(workers, rounds)
         finally:
@@ -65,7 +66,7 @@ def measure(entries: list[Entry], threads: int, rounds: int) -> tuple[list[Row],
 
 
 def _spec(entry: Entry, inputs: Path, threads: int) -> dict[str, Any]:
-    """What `compiler.benchmark.worker` reads first."""
+    """What `compiler.benchmark.turns.load` reads."""
     return {
         "loader": entry.contestant.loader,
         "path": str(entry.path),

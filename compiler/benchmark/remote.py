@@ -27,7 +27,7 @@ NOT_THERE = "runs on this machine only, not behind a tracker"
 
 
 class DeviceContestant:
-    """A library in the session; asked like `compiler.benchmark.rounds.Worker`.
+    """A library in the session; asked like `compiler.benchmark.rounds.ContestantProcess`.
 
     Args:
         client: in a session on the device.
@@ -56,11 +56,8 @@ class DeviceContestant:
 
     def turn(self) -> None:
         """Run once without the clock, then a few times with it."""
-        try:
-            self._library.time(1)
-            self.samples_ms += self._library.time(self._runs)[0]
-        except WorkerError as error:
-            raise RuntimeError(str(error)) from error
+        self._library.time(1)
+        self.samples_ms += self._library.time(self._runs)[0]
         self.idle_cpu_ms.append(0.0)
 
     def close(self) -> None:

@@ -1,21 +1,19 @@
 """Rounds over all contestants in turn, and what is made of the times."""
 
-import json
-import subprocess
-import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from vitq.compiler.benchmark.worker import LONG_MS, environment
+from vitq.compiler.benchmark import turns
 from vitq.compiler.support.progress import progress_bar
+from vitq.compiler.support.worker import Worker, WorkerError
 
 TURN_MS = 30.0
 RUNS = (3, 50)
 """Runs in one turn: as many as fit into `TURN_MS`, within these limits; one if it takes long."""
-STOP_S = 10
+LOAD_S, TURN_S = 1800.0, 600.0
+"""After which a contestant that is loaded, or that runs, hangs."""
 Key = tuple[str, int]
 """A contestant's name and its batch size."""
 
@@ -63,87 +61,51 @@ class Row:
 
 def runs_for(run_ms: float) -> int:
     """How many runs make a turn."""
-    if run_ms >= LONG_MS:
+    if run_ms >= turns.LONG_MS:
         return 1
     return int(np.clip(TURN_MS / max(run_ms, 1e-3), *RUNS))
 
 
-class Worker:
+class ContestantProcess:
     """The parent's end of a contestant's process.
 
     Args:
-        spec: what `compiler.benchmark.worker` reads first; ``threads`` sizes its pools.
+        spec: of `compiler.benchmark.turns.load`; ``threads`` sizes its pools.
+
+    Raises:
+        WorkerError: it cannot be loaded.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.samples_ms: list[float] = []
         self.idle_cpu_ms: list[float] = []
         self.peak_rss_mb = 0.0
-        self._errors = tempfile.TemporaryFile(mode="w+", errors="replace")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "vitq.compiler.benchmark.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment(spec["threads"]),
-            text=True,
-        )
+        threads = turns.environment(spec["threads"])
+        self._worker = Worker(spec["cores"], threads, imports=(), captured=True)
         try:
-            self.facts = self._ask(spec)
+            self.facts = self._worker.call(turns.load, spec, timeout_s=LOAD_S)
         except BaseException:
             self.close()
             raise
         self._runs = runs_for(self.facts["warm_ms"])
 
     def turn(self) -> None:
-        """Run a few times and keep the times."""
-        reply = self._ask({"runs": self._runs})
+        """Run a few times and keep the times.
+
+        Raises:
+            WorkerError: it failed, crashed, or took too long.
+        """
+        reply = self._worker.call(turns.turn, self._runs, timeout_s=TURN_S)
         self.samples_ms += reply["ms"]
         self.idle_cpu_ms.append(reply["idle_cpu_ms"])
         self.peak_rss_mb = reply["peak_rss_mb"]
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.close()
-            self._process.wait(STOP_S)
-        except (subprocess.TimeoutExpired, BrokenPipeError):
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-        self._errors.close()
-
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send one line, read one.
-
-        Raises:
-            RuntimeError: the worker's own message, or that it died.
-        """
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None
-        try:
-            print(json.dumps(request), file=stdin, flush=True)
-            line = stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise RuntimeError(self._last_words())
-        reply: dict[str, Any] = json.loads(line)
-        if "error" in reply:
-            raise RuntimeError(reply["error"])
-        return reply
-
-    def _last_words(self) -> str:
-        """Why a process ended without an answer."""
-        code = self._process.wait(STOP_S)
-        self._errors.seek(0)
-        lines = self._errors.read().split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"its process ended with code {code}" + (f": {said}" if said else "")
+        self._worker.close()
 
 
-def run_rounds(workers: dict[Key, Worker], rounds: int) -> dict[Key, str]:
+def run_rounds(workers: dict[Key, ContestantProcess], rounds: int) -> dict[Key, str]:
     """Ask all workers in turn, round after round.
 
     Args:
@@ -158,7 +120,7 @@ def run_rounds(workers: dict[Key, Worker], rounds: int) -> dict[Key, str]:
         for key, worker in list(workers.items()):
             try:
                 worker.turn()
-            except RuntimeError as error:
+            except WorkerError as error:
                 failed[key] = str(error)
                 workers.pop(key).close()
     return failed
@@ -167,7 +129,7 @@ def run_rounds(workers: dict[Key, Worker], rounds: int) -> dict[Key, str]:
 def summarize(
     key: Key,
     threads: int,
-    worker: Worker,
+    worker: ContestantProcess,
     size_mb: float,
     device: str = "",
     emulated: bool = False,

@@ -15,11 +15,12 @@ from vitq.compiler.benchmark.benchmark import BenchmarkOptions, benchmark, prepa
 from vitq.compiler.benchmark.measuring import model_size
 from vitq.compiler.benchmark.operations import Operand, family_of, work_of
 from vitq.compiler.benchmark.prepare import Task, calibration_batches, pictures
-from vitq.compiler.benchmark.rounds import Key, Worker, run_rounds, runs_for, summarize
+from vitq.compiler.benchmark.rounds import ContestantProcess, Key, run_rounds, runs_for, summarize
 from vitq.compiler.cli import benchmark_report as show
 from vitq.compiler.cli import main as cli
 from vitq.compiler.support import extras
 from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.support.worker import WorkerError
 from vitq.compiler.target.table import CPU_TARGETS, Target
 from vitq.numerics.errors import VitqError
 
@@ -42,7 +43,7 @@ class FakeWorker:
 
     def turn(self) -> None:
         if self.fails:
-            raise RuntimeError("out of memory")
+            raise WorkerError("out of memory")
         self.order.append(self.name)
         self.samples_ms.append(float(len(self.samples_ms)))
 
@@ -54,7 +55,7 @@ def test_rounds_go_over_all_contestants_in_turn() -> None:
     order: list[str] = []
     workers = {(name, 1): FakeWorker(name, order, name == "bad") for name in ("a", "bad", "b")}
     bad = workers["bad", 1]
-    failed = run_rounds(cast(dict[Key, Worker], workers), rounds=3)
+    failed = run_rounds(cast(dict[Key, ContestantProcess], workers), rounds=3)
     assert order == ["a", "b"] * 3
     assert failed == {("bad", 1): "out of memory"}
     assert bad.closed and ("bad", 1) not in workers
@@ -63,7 +64,7 @@ def test_rounds_go_over_all_contestants_in_turn() -> None:
 def test_summary_of_samples() -> None:
     worker = FakeWorker("a", [])
     worker.samples_ms = [float(n) for n in range(11)]
-    row = summarize(("a", 8), threads=2, worker=cast(Worker, worker), size_mb=3.0)
+    row = summarize(("a", 8), threads=2, worker=cast(ContestantProcess, worker), size_mb=3.0)
     assert (row.median_ms, row.p10_ms, row.p90_ms) == (5.0, 1.0, 9.0)
     assert row.images_per_s == pytest.approx(1600.0)
     assert (row.model_rss_mb, row.idle_cpu_ms, row.runs) == (64.0, 0.3, 11)
@@ -223,13 +224,8 @@ def test_a_worker_that_cannot_load_says_why(tmp_path: Path) -> None:
     np.savez(inputs, pixels=np.zeros(1), real=np.zeros(1))
     path = str(tmp_path / "none.onnx")
     spec = {"loader": "onnxruntime", "path": path, "inputs": str(inputs), "threads": 1}
-    with pytest.raises(RuntimeError, match=r"none\.onnx"):
-        Worker({**spec, "cores": machine.usable_cores(1)})
-
-
-def test_a_worker_that_dies_says_so() -> None:
-    with pytest.raises(RuntimeError, match=r"ended with code 1: KeyError"):
-        Worker({"threads": 1})
+    with pytest.raises(WorkerError, match=r"none\.onnx"):
+        ContestantProcess({**spec, "cores": machine.usable_cores(1)})
 
 
 def test_what_libraries_print_does_not_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:

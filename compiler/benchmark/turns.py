@@ -1,16 +1,13 @@
-"""One contestant in a process of its own: ``python -m vitq.compiler.benchmark.worker``.
+"""What a contestant's process does: load, warm up, run a few times when it is its turn.
 
-Talks JSON lines. The first line it gets says what to load; it answers when it is warm. Then, for
-each ``{"runs": n}``, it runs and answers the milliseconds of each; at the end of its input it ends.
-Nothing heavy is imported before the process is pinned.
+`compiler.benchmark.rounds.ContestantProcess` calls `load` once and then `turn`, in a
+`compiler.support.worker.Worker` of its own. Nothing heavy is imported before that is pinned.
 """
 
-import json
 import os
-import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 from vitq.compiler.benchmark.machine import peak_rss_mb, pin
 
@@ -25,36 +22,61 @@ LONG_MS = 100.0
 """From here on, one run without the clock would cost more than it makes fair."""
 
 
-def main() -> None:
-    """Serve until the input ends."""
-    requests, replies = sys.stdin, _private_stdout()
-    spec = json.loads(requests.readline())
-    pin(spec["cores"])
-    try:
-        run, facts = _load(spec)
-    except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        _reply(replies, {"error": text})
-        return
-    _reply(replies, facts)
-    last_ms, rested = facts["warm_ms"], time.process_time()
-    for line in requests:
-        idle_ms = 1e3 * (time.process_time() - rested)
-        times = timed_runs(run, json.loads(line)["runs"], last_ms)
-        last_ms = times[-1]
-        if spec["threads"] > 1:
-            settle()
-        _reply(replies, {"ms": times, "idle_cpu_ms": idle_ms, "peak_rss_mb": peak_rss_mb()})
-        rested = time.process_time()
+class _Loaded:
+    """This process's one contestant.
+
+    Args:
+        run: one batch.
+        threads: of its pool.
+        last_ms: of its latest run.
+    """
+
+    def __init__(self, run: Runner, threads: int, last_ms: float) -> None:
+        self.run, self.threads, self.last_ms = run, threads, last_ms
+        self.rested = time.process_time()
+
+
+_loaded: list[_Loaded] = []
+
+
+def load(spec: dict[str, Any]) -> dict[str, Any]:
+    """Load and warm up.
+
+    Args:
+        spec: ``loader``, ``threads``, ``cores``, and what the loader reads.
+
+    Returns:
+        ``warm_ms`` of the last run, ``base_rss_mb`` before the model was loaded, ``affinity``.
+    """
+    run, facts = _load(spec)
+    _loaded[:] = [_Loaded(run, spec["threads"], facts["warm_ms"])]
+    return facts
+
+
+def turn(runs: int) -> dict[str, Any]:
+    """Run what `load` has loaded.
+
+    Returns:
+        ``ms`` of each run, ``idle_cpu_ms`` since the last turn, ``peak_rss_mb``.
+    """
+    (loaded,) = _loaded
+    idle_ms = 1e3 * (time.process_time() - loaded.rested)
+    times = timed_runs(loaded.run, runs, loaded.last_ms)
+    loaded.last_ms = times[-1]
+    if loaded.threads > 1:
+        settle()
+    result = {"ms": times, "idle_cpu_ms": idle_ms, "peak_rss_mb": peak_rss_mb()}
+    loaded.rested = time.process_time()
+    return result
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Environment of a worker: every library's pool has the same size.
+    """Variables of a worker: every library's pool has the same size.
 
     TVM would bind its threads to cores on its own, the process's mask notwithstanding.
     """
     sizes = dict.fromkeys(THREAD_VARIABLES, str(threads))
-    return {**os.environ, **sizes, "TVM_BIND_THREADS": "0", "OPENVINO_TELEMETRY": "0"}
+    return {**sizes, "TVM_BIND_THREADS": "0", "OPENVINO_TELEMETRY": "0"}
 
 
 def timed_runs(run: Runner, runs: int, last_ms: float) -> list[float]:
@@ -102,19 +124,3 @@ def _load(spec: dict[str, Any]) -> tuple[Runner, dict[str, Any]]:
     if affinity not in (None, spec["cores"]):
         pin(spec["cores"])
     return run, {"warm_ms": warm_ms, "base_rss_mb": base_mb, "affinity": affinity}
-
-
-def _private_stdout() -> TextIO:
-    """The real stdout for replies only; what libraries print goes to stderr."""
-    sys.stdout.flush()
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return replies
-
-
-def _reply(replies: TextIO, content: dict[str, Any]) -> None:
-    print(json.dumps(content), file=replies, flush=True)
-
-
-if __name__ == "__main__":
-    main()
