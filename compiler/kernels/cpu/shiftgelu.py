@@ -153,7 +153,8 @@ class GeluWords:
     def __call__(self, codes: Expr) -> Expr:
         """Codes of any integer type to int32."""
         p = self.p
-        shifts = GeluShifts(*map(_rounded, (p.in_shift, p.tail_shift, p.out_shift, p.more)))
+        into, tail, out, more = map(_rounded, (p.in_shift, p.tail_shift, p.out_shift, p.more))
+        shifts = GeluShifts(into, lambda x: bind(tail(x)), out, more)
         coarse = _Coarse(p) if self.twin else None
         return shiftgelu(Words(), cast(codes, "int32"), p, shifts, coarse)
 
@@ -163,7 +164,7 @@ def _rounded(shift: Expr) -> Rounded:
 
     def rounding(x: Expr) -> Expr:
         half = bind((1 << shift) >> 1)
-        return bind(rounded(bind(x), half, shift))
+        return rounded(bind(x), half, shift)
 
     return rounding
 
