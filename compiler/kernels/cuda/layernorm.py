@@ -1,7 +1,7 @@
 """I-LayerNorm and its requantization: `numerics.int_layernorm`, some lanes of a warp for a row.
 
 A row stays in registers between its sums and its normalization. Root and reciprocal come from
-multiplications (`compiler.kernels.cpu.roots`), because a 64-bit division is about a hundred
+multiplications (`compiler.kernels.forms.reciprocal`), because a 64-bit division is about a hundred
 instructions. They and the sums over lanes are some 240 instructions for a row, and 12 for each of a
 lane's elements: a warp with several rows does the former for all of them at once. What is constant
 is read while the kernel before still runs.
