@@ -8,7 +8,7 @@ What is not here differs between the families by more than its lanes, for the sa
   requantized accumulators: the upper word of a 64-bit product, from even and odd lanes
   (`compiler.kernels.cpu.arith`), from 16-bit halves (`compiler.kernels.cpu.octaves`), or from one
   ``IMAD.HI`` (`compiler.kernels.cuda.attention_codes`);
-* ShiftGELU in 16-bit lanes, of which each line is one ``mulhrs`` (`compiler.kernels.cpu.shiftgelu`),
+* ShiftGELU in 16-bit lanes, one ``mulhrs`` for each line (`compiler.kernels.cpu.shiftgelu`),
   and as a table (`compiler.kernels.cuda.gelu_table`);
 * the divisions of I-ViT: by a multiplier, or bit by bit.
 """
