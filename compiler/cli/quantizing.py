@@ -11,11 +11,9 @@ from vitq.compiler.cli import options as opt
 from vitq.compiler.stages.quantize_options import Option, QuantizeOptions
 from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
-from vitq.numerics.families import Nonlinear
 
 TEXTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "calib": (str | None, lambda text: text),
-    "nonlinear": (str, Nonlinear.parse),
     "mean": (str | None, functools.partial(opt.numbers, name="mean")),
     "std": (str | None, functools.partial(opt.numbers, name="std")),
 }
@@ -26,16 +24,18 @@ BUDGET = {"budget_bytes": opt.BudgetBytes, "budget_bitops": opt.BudgetBitops}
 def _shared() -> dict[str, inspect.Parameter]:
     """The options that all commands around quantization take, as typer reads them."""
     kinds: dict[str, tuple[Any, Any]] = {}
-    for name, hint in get_type_hints(QuantizeOptions, include_extras=True).items():
+    read = inspect.signature(QuantizeOptions.parse).parameters
+    fields, texts = (
+        get_type_hints(source, include_extras=True)
+        for source in (QuantizeOptions, QuantizeOptions.parse)
+    )
+    for name, hint in {**fields, **texts}.items():
         option = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Option)), None)
         if option is None:
             continue
         kind = TEXTS[name][0] if name in TEXTS else hint.__origin__
-        default = getattr(QuantizeOptions, name)
-        kinds[name] = (
-            Annotated[kind, typer.Option(help=option.help)],
-            str(default) if kind is str else default,
-        )
+        default = read[name].default if name in read else getattr(QuantizeOptions, name)
+        kinds[name] = (Annotated[kind, typer.Option(help=option.help)], default)
     kinds |= {name: (kind, None) for name, kind in BUDGET.items()}
     return {
         name: inspect.Parameter(
@@ -64,9 +64,9 @@ def quantize_options(**given: Any) -> Any:
         if name not in BUDGET
     }
     if given["recipe"] != MIXED:
-        return QuantizeOptions(**read)
+        return QuantizeOptions.parse(**read)
     budget = _budget(*(given[name] for name in BUDGET))
-    return mixed_options(QuantizeOptions(**{**read, "recipe": "w8a8"}), budget)
+    return mixed_options(QuantizeOptions.parse(**{**read, "recipe": "w8a8"}), budget)
 
 
 def _budget(*limits: float | None) -> Any:

@@ -10,6 +10,7 @@ once and never mistaken for those of another model.
 import functools
 import logging
 import time
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,11 +114,9 @@ def _made(
 
 def _student(options: "QuantizeOptions") -> dict[str, Any]:
     """What decides the quantized model that psaq2 looks at, beside the pictures."""
-    from vitq.quantization.plan.recipe import Recipe
-
     return {
-        "recipe": Recipe.parse(options.recipe, options.nonlinear).to_json(),
-        "method": options.method,
+        "recipe": options.recipe.to_json(),
+        "method": asdict(options.method),
         "code": source_hash(STUDENT_PACKAGES),
     }
 
@@ -127,17 +126,14 @@ def _generate(
 ) -> UInt8Array:
     from vitq.quantization.datafree.request import Request, best_device
     from vitq.quantization.datafree.sources import generate
-    from vitq.quantization.plan.methods import get_method
-    from vitq.quantization.plan.recipe import Recipe
 
     device = best_device()
     logger.debug("calibration: %s on %s", source, device)
     request = Request(
         options.calib_count, options.calib_seed, options.calib_steps, prep.mean, prep.std, device
     )
-    recipe = Recipe.parse(options.recipe, options.nonlinear)
     track = functools.partial(progress_bar, unit="step")
-    return generate(source, request, graph, recipe, get_method(options.method), track)
+    return generate(source, request, graph, options.recipe, options.method, track)
 
 
 def save_images(pixels: UInt8Array, folder: Path) -> None:

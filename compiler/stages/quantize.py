@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,7 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.factories import factory_files, is_factory, loaded_files
 from vitq.quantization.graph.given import GivenModel, GivenPictures
-from vitq.quantization.plan.methods import DAMPING_MADE, Method, get_method
-from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.plan.methods import DAMPING_MADE, Method
 
 if TYPE_CHECKING:
     from vitq.quantization.graph.artifact import QuantizedModel
@@ -98,7 +97,7 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
     wanted, loaded = quantize_fingerprint(options), set(sys.modules)
     graph, prep, pictures = prepare(options)
     sources = _loaded_hashes(options.model, loaded)
-    recipe = Recipe.parse(options.recipe, options.nonlinear)
+    recipe = options.recipe
     pixels = torch.from_numpy(pictures.pixels)
     quantize_graph(graph, pixels, recipe, chosen_method(options), prep.mean, prep.std, progress_bar)
     provenance = {
@@ -108,8 +107,8 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
         "random_weights": options.random_weights,
         "calibration": {"source": pictures.source, "pictures": len(pictures)},
         "recipe": recipe.to_json(),
-        "method": options.method,
-        "nonlinear": options.nonlinear,
+        "method": options.method.name,
+        "nonlinear": recipe.nonlinear,
         "input_shape": list(prep.input_shape),
         "mean": list(prep.mean),
         "std": list(prep.std),
@@ -123,8 +122,9 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
 
 def chosen_method(options: QuantizeOptions) -> Method:
     """The method; pictures that were made from the model take more damping."""
-    method = get_method(options.method)
-    return replace(method, damping=DAMPING_MADE) if options.calib in GENERATED else method
+    if options.calib not in GENERATED:
+        return options.method
+    return replace(options.method, damping=DAMPING_MADE)
 
 
 def load_float_model(options: QuantizeOptions) -> "LoadedModel":
@@ -145,8 +145,13 @@ def load_float_model(options: QuantizeOptions) -> "LoadedModel":
 def quantize_fingerprint(options: QuantizeOptions) -> str:
     """Hash of all that goes in, without loading torch."""
     return fingerprint({
-        "options": {**vars(options), **dict.fromkeys(UNHASHED), "calib": _name(options.calib)},
-        "recipe": Recipe.parse(options.recipe, options.nonlinear).to_json(),
+        "options": {
+            **vars(options),
+            **dict.fromkeys(UNHASHED),
+            "calib": _name(options.calib),
+            "recipe": options.recipe.to_json(),
+            "method": asdict(options.method),
+        },
         "model": model_content(options),
         "calibration": _calibration_content(options),
         "source": source_hash(PACKAGES),

@@ -2,28 +2,31 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.quantization.graph.given import GivenModel, GivenPictures
-from vitq.quantization.plan.methods import get_method
+from vitq.quantization.plan.methods import METHODS, Method, get_method
 from vitq.quantization.plan.recipe import Recipe
 
 
 class Option(NamedTuple):
-    """Makes a field an option of the command line, too: ``--field-name``."""
+    """Makes a field, or what `QuantizeOptions.parse` reads, an option of the command line, too."""
 
     help: str
 
 
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """Everything that decides the quantized model.
+W8A8 = Recipe()
 
-    The command line makes its options of the fields that are annotated with `Option`
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """Everything that decides the quantized model, as values; `parse` reads names.
+
+    The command line makes its options of what is annotated with `Option`, here and in `parse`
     (`compiler.cli.quantizing`).
 
     Attributes:
@@ -34,9 +37,8 @@ class QuantizeOptions:
         calib: folder, ``.npy``, ``digits``, one of `compiler.support.embedded.GENERATED`, or
             pictures in hand; None for the embedded model's own.
         calib_count: how many calibration pictures.
-        recipe: widths, as ``w8a8``; see `quantization.plan.recipe`.
-        method: see `quantization.plan.methods`.
-        nonlinear: the family of integer Softmax and GELU; its name will do.
+        recipe: widths, and the family of integer Softmax and GELU.
+        method: how ranges and weights are chosen.
         image_size: overrides the model's own.
         mean: overrides the model's own normalization.
         std: likewise.
@@ -77,13 +79,8 @@ class QuantizeOptions:
     save_images: Annotated[
         Path | None, Option("folder for the calibration pictures and a contact sheet")
     ] = None
-    recipe: Annotated[
-        str, Option("widths, w<bits>a<bits>[-first<bits>][-last<bits>], or a recipe's .json file")
-    ] = "w8a8"
-    method: Annotated[str, Option("repq, best, ptq4vit, pdquant, minmax or percentile")] = "repq"
-    nonlinear: Annotated[Nonlinear, Option("integer Softmax and GELU: vitq or ivit")] = (
-        Nonlinear.VITQ
-    )
+    recipe: Recipe = W8A8
+    method: Method = METHODS["repq"]
     image_size: Annotated[int | None, Option("picture size, where the model does not say")] = None
     mean: Annotated[tuple[float, ...] | None, Option("input mean, three numbers with commas")] = (
         None
@@ -94,9 +91,6 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         """Refuse what can be refused without loading anything."""
-        get_method(self.method)
-        object.__setattr__(self, "nonlinear", Nonlinear.parse(self.nonlinear))
-        Recipe.parse(self.recipe, self.nonlinear)
         if self.calib_count < 1:
             raise VitqError(f"the number of calibration pictures is {self.calib_count}: give >= 1")
         if self.calib_steps is not None and self.calib_steps < 1:
@@ -118,16 +112,45 @@ class QuantizeOptions:
         if not plain or self.model in ("", ".", "..", EMBEDDED_MODEL):
             raise VitqError(f"a model in hand cannot be called {self.model!r}: give another name")
 
+    @classmethod
+    def parse(
+        cls,
+        *,
+        recipe: Annotated[
+            str,
+            Option("widths, w<bits>a<bits>[-first<bits>][-last<bits>], or a recipe's .json file"),
+        ] = "w8a8",
+        method: Annotated[
+            str, Option("repq, best, ptq4vit, pdquant, minmax or percentile")
+        ] = "repq",
+        nonlinear: Annotated[str, Option("integer Softmax and GELU: vitq or ivit")] = "vitq",
+        **others: Any,
+    ) -> Self:
+        """Read what has a name; a recipe's file is read here, and only here.
+
+        Args:
+            recipe: see `quantization.plan.recipe`.
+            method: see `quantization.plan.methods`.
+            nonlinear: see `numerics.families`.
+            **others: the other attributes.
+
+        Raises:
+            VitqError: a name that is unknown, or attributes that do not go together.
+        """
+        family = Nonlinear.parse(nonlinear)
+        return cls(recipe=Recipe.parse(recipe, family), method=get_method(method), **others)
+
     @property
     def artifact(self) -> Artifact:
         """Where the result goes."""
-        return self.artifact_of(Recipe.parse(self.recipe, self.nonlinear).name)
+        return self.artifact_of(self.recipe.name)
 
     def artifact_of(self, recipe: str) -> Artifact:
         """Where the result of a recipe of that name goes, which need not be made yet."""
-        suffix = "" if self.nonlinear is Nonlinear.VITQ else f"-{self.nonlinear}"
+        family = self.recipe.nonlinear
+        suffix = "" if family is Nonlinear.VITQ else f"-{family}"
         name = self.model.replace(":", ".")
-        return Artifact(self.artifacts / name / f"{recipe}-{self.method}{suffix}")
+        return Artifact(self.artifacts / name / f"{recipe}-{self.method.name}{suffix}")
 
     @property
     def calibration_name(self) -> str:

@@ -41,7 +41,6 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.given import GivenPictures
-from vitq.quantization.plan.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -157,8 +156,7 @@ class _Judge:
 def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
     """One cell, from its file or computed; a refusal is not kept."""
     key = judge.key(backend, quantize_fingerprint(options))
-    recipe = Recipe.parse(options.recipe, options.nonlinear).name
-    names = (options.calibration_name, recipe, options.method)
+    names = (options.calibration_name, options.recipe.name, options.method.name)
     seed = options.calib_seed
     title = " ".join(names) + (f", seed {seed}" if seed else "")
 

@@ -21,6 +21,7 @@ from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import fingerprint, is_current, read_json, write_json
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
+from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.plan.widths import PARTS, WEIGHT
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def sensitivity(
     """
     if not widths or not all(2 <= bits <= 7 for bits in widths):
         raise VitqError("--widths: give some of 2 to 7, with commas; 8 is always there")
-    options = dataclasses.replace(options, recipe="w8a8")
+    options = dataclasses.replace(options, recipe=Recipe(nonlinear=options.recipe.nonlinear))
     wanted = fingerprint({"quantized": quantize_fingerprint(options)})
     path = _folder(options, "sensitivity") / f"{wanted[:16]}.json"
     kept = _restore(read_json(path)) if is_current(path, wanted) else None
@@ -118,16 +119,15 @@ def _measure(
 
     from vitq.quantization.mixed.costs import product_costs
     from vitq.quantization.mixed.sensitivity import Case, measure_sensitivity, sensitivity_cases
-    from vitq.quantization.plan.recipe import Recipe
     from vitq.quantization.ranges.calibrate import quantize_graph
 
     graph, prep, pictures = prepare(options)
     keys = {node.name: node.params["weight"] for node in graph if "weight" in node.params}
     modules = {name: key.removesuffix(".weight") for name, key in keys.items()}
     logits = _float_logits(graph, prep, pictures)
-    recipe, method = Recipe.parse(options.recipe, options.nonlinear), chosen_method(options)
+    method = chosen_method(options)
     pixels = torch.from_numpy(pictures.pixels)
-    quantize_graph(graph, pixels, recipe, method, prep.mean, prep.std, progress_bar)
+    quantize_graph(graph, pixels, options.recipe, method, prep.mean, prep.std, progress_bar)
     measured = list(known)
     result = Measurement(
         options.model, len(pictures), product_costs(graph), measured, modules, complete=[]
@@ -190,7 +190,7 @@ def mixed_options(options: QuantizeOptions, budget: "Budget") -> QuantizeOptions
         budget: bytes or bit operations.
 
     Returns:
-        The same with the path of a recipe file, which was written.
+        The same with that recipe, which was also written to a file.
 
     Raises:
         VitqError: if the budget is too small.
@@ -198,12 +198,12 @@ def mixed_options(options: QuantizeOptions, budget: "Budget") -> QuantizeOptions
     from vitq.quantization.mixed.mixed import mixed_recipe
 
     found = sensitivity(options, budget.widths(WIDTHS), budget.parts)
-    recipe = mixed_recipe(found.costs, found.measured, budget, options.nonlinear)
+    recipe = mixed_recipe(found.costs, found.measured, budget, options.recipe.nonlinear)
     content = recipe.to_json()
     path = _folder(options, "recipes") / fingerprint(content)[:8] / f"{recipe.name}.json"
     write_json(path, content)
     logger.info("sensitivity: recipe %s", path)
-    return dataclasses.replace(options, recipe=str(path))
+    return dataclasses.replace(options, recipe=recipe)
 
 
 def _folder(options: QuantizeOptions, name: str) -> Path:

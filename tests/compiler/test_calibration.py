@@ -13,7 +13,8 @@ from vitq.compiler.stages.quantize import chosen_method, prepare, quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.numerics.errors import VitqError
 from vitq.quantization.datafree.sources import SOURCES
-from vitq.quantization.plan.methods import DAMPING_MADE
+from vitq.quantization.plan.methods import DAMPING_MADE, get_method
+from vitq.quantization.plan.recipe import Recipe
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_pictures_are_made_once(options: QuantizeOptions, monkeypatch: pytest.Mo
     monkeypatch.setattr(calibration, "_generate", again)
     assert np.array_equal(prepare(options)[2].pixels, made.pixels)
     # The recipe and the method have no part in psaq, only in psaq2.
-    other = dataclasses.replace(options, recipe="w4a8", method="minmax")
+    other = dataclasses.replace(options, recipe=Recipe.parse("w4a8"), method=get_method("minmax"))
     assert np.array_equal(prepare(other)[2].pixels, made.pixels)
     assert len(kept(options)) == 1
     for change in ({"calib_seed": 1}, {"calib_steps": 3}, {"calib_count": 2}, {"calib": "psaq2"},

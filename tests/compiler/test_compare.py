@@ -32,7 +32,7 @@ FACTORY = "tests.compiler.factories:attentionless"
 
 def variants(artifacts: Path, **options: object) -> list[QuantizeOptions]:
     return [
-        QuantizeOptions(recipe=recipe, method=method, artifacts=artifacts, **options)  # type: ignore[arg-type]
+        QuantizeOptions.parse(recipe=recipe, method=method, artifacts=artifacts, **options)  # type: ignore[arg-type]
         for recipe in ("w8a8", "w2a2")
         for method in ("repq", "minmax")
     ]
@@ -98,7 +98,7 @@ def test_library_that_differs_is_no_refused_cell(
 
 def test_seeds_draw_other_pictures_and_give_mean_and_spread(tmp_path: Path) -> None:
     options = [
-        QuantizeOptions(recipe="w3a3", calib_count=4, calib_seed=seed, artifacts=tmp_path)
+        QuantizeOptions.parse(recipe="w3a3", calib_count=4, calib_seed=seed, artifacts=tmp_path)
         for seed in (0, 1, 2)
     ]
     result = compare_methods(options, count=COUNT)
@@ -156,7 +156,9 @@ def test_killed_run_goes_on(tmp_path: Path) -> None:
 
 def test_refused_cell_does_not_stop_the_others(tmp_path: Path, digits_npy: Path) -> None:
     options = [
-        QuantizeOptions(FACTORY, random_weights=0, calib=calib, calib_count=4, artifacts=tmp_path)
+        QuantizeOptions(
+            model=FACTORY, random_weights=0, calib=calib, calib_count=4, artifacts=tmp_path
+        )
         for calib in ("psaq", "noise")
     ]
     result = compare_methods(options, pictures=str(digits_npy))
@@ -182,7 +184,7 @@ def test_plot(result: Comparison, tmp_path: Path) -> None:
 def test_mistakes_are_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(VitqError, match="fake, reference, library"):
         compare_methods(variants(tmp_path), backend="magic")
-    foreign = QuantizeOptions(FACTORY, random_weights=0, calib="noise", artifacts=tmp_path)
+    foreign = QuantizeOptions(model=FACTORY, random_weights=0, calib="noise", artifacts=tmp_path)
     with pytest.raises(VitqError, match="--pictures"):
         compare_methods([foreign])
     assert kept(tmp_path) == {}

@@ -1,7 +1,6 @@
 """Parity of networks that amplify roundings, and of files that compute something else."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from vitq.numerics.errors import VitqError
 @pytest.fixture
 def narrow(tmp_path: Path) -> Artifact:
     """Quantized to 3 bits with a method that is too simple for it."""
-    options = replace(QuantizeOptions(artifacts=tmp_path), recipe="w3a3", method="minmax")
+    options = QuantizeOptions.parse(artifacts=tmp_path, recipe="w3a3", method="minmax")
     return quantize(options)
 
 

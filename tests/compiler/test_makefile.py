@@ -59,14 +59,14 @@ def written(folder: Path, recipe: str) -> str:
 def test_each_recipe_is_looked_for_where_it_was_written(recipe: str, tmp_path: Path) -> None:
     given = written(tmp_path, recipe)
     asked = recipe.split() if recipe.startswith("mixed") else [given]
-    expected = QuantizeOptions(recipe=given, artifacts=tmp_path / "out").artifact.folder
+    expected = QuantizeOptions.parse(recipe=given, artifacts=tmp_path / "out").artifact.folder
     found = make(tmp_path, "verify", f"RECIPE={asked[0]}", *asked[1:])
     assert (found.stdout, found.stderr) == (f"verify {expected / 'cpu'}\n", "")
 
 
 def test_everything_else_that_is_in_a_folders_name(tmp_path: Path) -> None:
     model = "tests.compiler.factories:plain"
-    options = QuantizeOptions(
+    options = QuantizeOptions.parse(
         model=model, method="minmax", nonlinear="ivit", artifacts=tmp_path / "out"
     )
     names = f"MODEL={model}", "METHOD=minmax", "NONLINEAR=ivit", "TARGET=rpi5", "BATCH=8"

@@ -40,14 +40,14 @@ def test_structure_is_integer_only_and_exact(
 
 
 def test_narrow_widths_are_exact_too(tmp_path: Path) -> None:
-    artifact = quantize(QuantizeOptions(recipe="w4a6", artifacts=tmp_path))
+    artifact = quantize(QuantizeOptions.parse(recipe="w4a6", artifacts=tmp_path))
     export(artifact)
     folder = compile_model(artifact.folder, CompileOptions())
     assert all(check.different == 0 for check in verify(folder, count=8))
 
 
 def test_ivit_forms_are_exact_too(tmp_path: Path) -> None:
-    artifact = quantize(QuantizeOptions(nonlinear="ivit", artifacts=tmp_path))
+    artifact = quantize(QuantizeOptions.parse(nonlinear="ivit", artifacts=tmp_path))
     export(artifact)
     folder = compile_model(artifact.folder, CompileOptions())
     operators = open_compiled(folder).metadata["integer_ops"]

@@ -23,7 +23,10 @@ from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact, file_hash
 from vitq.models.digits_vit.data import eval_images
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
 from vitq.quantization.graph import artifact as artifact_storage
+from vitq.quantization.plan.methods import get_method
+from vitq.quantization.plan.recipe import Recipe
 from vitq.relay_passes.dialect import names
 
 
@@ -67,8 +70,9 @@ def test_unchanged_stages_are_not_done_again(
 
 def test_other_options_are_another_artifact(artifact: Artifact) -> None:
     options = QuantizeOptions(artifacts=artifact.folder.parents[1])
-    assert replace(options, method="minmax").artifact.folder != artifact.folder
-    assert replace(options, nonlinear="ivit").artifact.folder != artifact.folder
+    assert replace(options, method=get_method("minmax")).artifact.folder != artifact.folder
+    ivit = Recipe(nonlinear=Nonlinear.IVIT)
+    assert replace(options, recipe=ivit).artifact.folder != artifact.folder
 
 
 def test_verify_is_exact_on_real_random_and_extreme_pictures(compiled: Path) -> None:

@@ -31,7 +31,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Quantiz
     hidden = Path(__file__).with_name("factories.py").read_text()
     (tmp_path / "vitq_hidden.py").write_text(hidden)
     before = set(sys.modules)
-    yield QuantizeOptions(
+    yield QuantizeOptions.parse(
         model="vitq_user:build", random_weights=0, calib="noise", calib_count=2, method="minmax",
         artifacts=tmp_path / "out",
     )  # fmt: skip

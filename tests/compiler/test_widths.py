@@ -33,7 +33,7 @@ CASES = {
 
 def mixed_recipe(folder: Path) -> str:
     """A file with layers of 2 to 8 bits."""
-    options = QuantizeOptions(artifacts=folder, method="minmax")
+    options = QuantizeOptions.parse(artifacts=folder, method="minmax")
     graph = storage.load(quantize(options).folder).graph
     names = [node.name for node in graph if node.op is OpKind.LINEAR]
     layers = [LayerBits(name, 2 + i % 7, 8 - i % 5) for i, name in enumerate(names[:-1])]
@@ -58,7 +58,7 @@ def with_codes(artifact: Artifact, form: AttentionForm, twin: bool) -> None:
 def test_every_width_is_exact(recipe: str, form: AttentionForm, tmp_path: Path) -> None:
     said, compiled = CASES[recipe, form]
     name = mixed_recipe(tmp_path) if recipe == "mixed" else recipe
-    options = QuantizeOptions(artifacts=tmp_path, recipe=name, method="minmax")
+    options = QuantizeOptions.parse(artifacts=tmp_path, recipe=name, method="minmax")
     artifact = quantize(options)
     assert artifact.folder.name == f"{Path(name).stem}-minmax"
     twin = recipe in ("w6a6-first6-last4", "w4a4")

@@ -13,7 +13,6 @@ from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.numerics.families import Nonlinear
 from vitq.quantization.graph.given import GivenModel, GivenPictures
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def model_options(
             f"{called}: no calibration pictures: give uint8 pixels, a folder, a .npy file or PIL "
             "images; or 'psaq' to make some from the model"
         )
-    return QuantizeOptions(
+    return QuantizeOptions.parse(
         model=called,
         module=module,
         weights=None if weights is None else Path(weights),
@@ -73,7 +72,7 @@ def model_options(
         calib_steps=steps,
         recipe=str(recipe),
         method=method,
-        nonlinear=Nonlinear.parse(nonlinear),
+        nonlinear=nonlinear,
         image_size=image_size,
         mean=numbers(mean),
         std=numbers(std),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vitq.api.given import given_pictures, model_options
 from vitq.api.workspace import Workspace
+from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.studies.compare_methods import Comparison
 from vitq.compiler.studies.compare_methods import compare_methods as compare_stage
 from vitq.compiler.studies.sensitivity import WIDTHS, Measurement
@@ -71,6 +72,11 @@ def compare_methods(
     """
     workspace = Workspace()
     sources = calibration if isinstance(calibration, Mapping) else {"array": calibration}
+    named = [
+        QuantizeOptions.parse(recipe=recipe, method=method, nonlinear=nonlinear)
+        for recipe in recipes
+        for method in methods
+    ]
     variants = []
     for name, source in sources.items():
         first = model_options(
@@ -78,9 +84,8 @@ def compare_methods(
             random_weights=random_weights, image_size=image_size, mean=mean, std=std, count=count,
         )  # fmt: skip
         variants += [
-            replace(first, recipe=recipe, method=method, calib_seed=seed)
-            for recipe in recipes
-            for method in methods
+            replace(first, recipe=options.recipe, method=options.method, calib_seed=seed)
+            for options in named
             for seed in seeds
         ]
     result = compare_stage(variants, given_pictures(pixels, labels), evaluate_count, backend)

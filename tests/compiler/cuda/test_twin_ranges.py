@@ -22,7 +22,7 @@ from vitq.quantization.run.reference import IntegerReference
 
 @needs_compiler
 def test_the_embedded_model_with_twin_ranges_is_exact(tmp_path: Path) -> None:
-    artifact = quantize(QuantizeOptions(artifacts=tmp_path, recipe="w6a6", method="ptq4vit"))
+    artifact = quantize(QuantizeOptions.parse(artifacts=tmp_path, recipe="w6a6", method="ptq4vit"))
     graph = storage.load(artifact.folder).graph
     twins = {twin_codes_of(node) for node in graph if node.op is OpKind.EXP}
     assert twins and ONE_RANGE not in twins
