@@ -29,7 +29,7 @@ class Calibration(CalibrationDataReader):
 
 
 def their_file(folder: Path) -> Path:
-    """What another tool leaves behind: quantizers around float operators."""
+    """Return what another tool leaves behind: quantizers around float operators."""
     source, prepared, path = (folder / f"{name}.onnx" for name in ("float", "prepared", "theirs"))
     torch.onnx.export(
         load_model("digits_vit").module,

@@ -49,13 +49,13 @@ class MyVit(nn.Module):
 
 
 def normalized(pixels: np.ndarray) -> torch.Tensor:
-    """What the model takes: uint8 (N, 3, H, W) as float32 around 0."""
+    """Return what the model takes: uint8 (N, 3, H, W) as float32 around 0."""
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))
     return (torch.tensor(pixels) / 255 - mean) / std
 
 
 def train(pixels: np.ndarray, labels: np.ndarray) -> nn.Module:
-    """A small ViT after a few steps."""
+    """Make a small ViT after a few steps."""
     torch.manual_seed(0)
     model = MyVit()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)

@@ -63,7 +63,7 @@ def compare(ours: FloatArray, theirs: FloatArray) -> Parity:
 
 
 def onnx_runner(path: Path) -> Callable[[UInt8Array], FloatArray]:
-    """An exported file in onnxruntime on the CPU, as a function of (N, C, H, W) uint8 pixels."""
+    """Open an exported file in onnxruntime, as a function of (N, C, H, W) uint8 pixels."""
     import onnxruntime  # deferred: the CLI must start fast
 
     options = onnxruntime.SessionOptions()

@@ -178,7 +178,7 @@ class _Writer:
         return self._emit("Gather", [table, index], f"{name}.weights", axis=0)
 
     def _twin(self, value: str, name: str, out: QuantParams, twin: Twin) -> str:
-        """The sum of two ranges, exactly representable by the quantizer that follows."""
+        """Return the sum of two ranges, exactly representable by the quantizer that follows."""
         meet = self._constant(f"{name}.split", threshold(twin, out))
         above = self._emit("Sub", [value, meet], f"{name}.above")
         fine = self._quantize(value, f"{name}.fine", fine_range(twin, out))
@@ -190,7 +190,7 @@ class _Writer:
         return self._emit("DequantizeLinear", [codes, scale, zero], f"{name}.dq", **attrs)
 
     def _parameter(self, node: Node, role: str) -> str:
-        """A parameter as float: an initializer, behind a DequantizeLinear if it is quantized."""
+        """Write a parameter as float: an initializer, dequantized if it is quantized."""
         key = node.params[role]
         value = self.graph.tensors[key]
         if key not in self.graph.qparams:
@@ -241,7 +241,7 @@ class _Writer:
         return self._emit("Exp", [self._exponent(node.name, distance, log)], node.name)
 
     def _exponent(self, name: str, distance: str, log: LogCodes) -> str:
-        """The logarithm of a weight on its grid, <= 0."""
+        """Return the logarithm of a weight on its grid, <= 0."""
         up = self._constant(f"log_steps.{log.steps}", np.float32(log.steps * np.log2(np.e)))
         down = self._constant(f"log_size.{log.steps}", np.float32(-LOG_OF_2 / log.steps))
         half = self._constant("half", np.float32(0.5))

@@ -72,7 +72,7 @@ class QkvShape(NamedTuple):
 
 
 def split_heads(qkv: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Views of the parts, heads before tokens.
+    """Split into views of the parts, heads before tokens.
 
     Args:
         qkv: (B, N, 3, H, D).
@@ -106,12 +106,12 @@ class AttentionParams(NamedTuple):
 
     @property
     def codes(self) -> CodeParams:
-        """Of the weights."""
+        """Codes of the weights."""
         return CodeParams(*(getattr(self, name) for name in CodeParams._fields))
 
     @property
     def normalize(self) -> NormalizeParams:
-        """Of the sum's division and the output."""
+        """Parameters of the sum's division and the output."""
         return NormalizeParams(
             self.numerator, self.out_shift, self.zero_point, self.qmin, self.qmax
         )

@@ -26,7 +26,7 @@ MAX_ERROR = 1.6e-4
 
 
 def mulhrs(a: IntArray | int, b: IntArray | int) -> IntArray:
-    """``(a * b + 2**14) >> 15``, HALF_UP: the product of two Q15 numbers.
+    """Compute ``(a * b + 2**14) >> 15``, HALF_UP: the product of two Q15 numbers.
 
     Args:
         a: integers in int16's range.

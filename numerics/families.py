@@ -17,7 +17,7 @@ class Nonlinear(StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> "Nonlinear":
-        """The family of that name.
+        """Return the family of that name.
 
         Raises:
             VitqError: if there is none.

@@ -111,7 +111,7 @@ def layernorm_params(
 
 
 def _quantized_eps(scale: float, eps: float, channels: int) -> int:
-    """The eps in the units of V: C**2 eps / sigma**2, at least 1."""
+    """Return the eps in the units of V: C**2 eps / sigma**2, at least 1."""
     if channels > MAX_CHANNELS:
         raise RangeError(f"LayerNorm over {channels} channels: at most {MAX_CHANNELS} are proven")
     eps_real = float(np.float32(eps)) * channels**2 / scale**2
@@ -139,7 +139,7 @@ def isqrt_normalized(n: IntArray) -> IntArray:
 
 
 def bit_length(n: IntArray) -> IntArray:
-    """Number of bits of positive int64 values (64 minus the leading-zero count), exact."""
+    """Count the bits of positive int64 values (64 minus the leading-zero count), exact."""
     n = np.asarray(n, np.int64)
     length: IntArray = np.zeros(n.shape, np.int64)
     for step in (32, 16, 8, 4, 2, 1):

@@ -161,7 +161,7 @@ def shift_exp(x: IntArray, i0: int, octaves: int) -> IntArray:
 
 
 def int_div(a: IntArray, b: IntArray) -> IntArray:
-    """``a / b`` in steps of 1/128, by a reciprocal of 62 bits (the paper's IntDiv, k_out = 8).
+    """Divide ``a / b`` in steps of 1/128 by a 62-bit reciprocal (the paper's IntDiv, k_out = 8).
 
     Args:
         a: any shape, int64, 0 <= a <= b.

@@ -82,7 +82,7 @@ class LinearParams(NamedTuple):
 
     @classmethod
     def from_operands(cls, arrays: Sequence[IntArray]) -> "LinearParams":
-        """The inverse of `operands`."""
+        """Return the inverse of `operands`."""
         weight, bias, multiplier, shift, zero_point, (qmin, qmax) = arrays
         return cls(weight, bias, Dyadic(multiplier, shift), zero_point, int(qmin), int(qmax))
 
@@ -95,7 +95,7 @@ What a fused operator adds follows them.
 
 
 def round_bias(bias: FloatArray, scale: FloatArray) -> IntArray:
-    """A real bias in steps of the accumulator.
+    """Make a real bias in steps of the accumulator.
 
     Args:
         bias: broadcastable to (N,), finite.
@@ -204,7 +204,7 @@ def patch_rows(pixels: IntArray, patch: int) -> IntArray:
 
 
 def int_patch_embed(pixels: IntArray, p: LinearParams) -> IntArray:
-    """A convolution whose stride is its kernel: one linear layer over patches.
+    """Make a convolution whose stride is its kernel: one linear layer over patches.
 
     Args:
         pixels: (B, C, H, W) 8-bit codes.

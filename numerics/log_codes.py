@@ -82,7 +82,7 @@ def log_code_params(scale: float, steps: int, levels: int, zero: bool) -> CodePa
 
 
 def describe_codes(p: CodeParams) -> str:
-    """What a person reads of an attention's codes: ``log sqrt 2, 16 weights``."""
+    """Return what a person reads of an attention's codes: ``log sqrt 2, 16 weights``."""
     if p.coarse:
         return describe_twin(p.twin)
     if p.grid_bits == LOG2_FRACTION_BITS:
@@ -91,5 +91,5 @@ def describe_codes(p: CodeParams) -> str:
 
 
 def code_table(p: CodeParams) -> IntArray:
-    """The weights of all codes: ``w(0)`` to ``w(limit)``, int64."""
+    """Return the weights of all codes: ``w(0)`` to ``w(limit)``, int64."""
     return code_weights(np.arange(p.limit + 1), p)

@@ -10,7 +10,7 @@ FLOAT64_EXACT = 2**53
 
 
 def int_matmul(a: IntArray, b: IntArray) -> IntArray:
-    """``a @ b`` in exact integers.
+    """Compute ``a @ b`` in exact integers.
 
     The product runs through floating point BLAS, which is exact in any order of summation as long
     as the sum of the terms' magnitudes is: float32 where K * max|a| * max|b| <= 2**24 (8-bit codes
@@ -34,7 +34,7 @@ def int_matmul(a: IntArray, b: IntArray) -> IntArray:
 
 
 def centred_matmul(a: IntArray, b: IntArray, a_zero_point: int, b_zero_point: int) -> IntArray:
-    """``(a - a_zero_point) @ (b - b_zero_point)``: the product of two activations, exact.
+    """Compute ``(a - a_zero_point) @ (b - b_zero_point)``: the product of two activations, exact.
 
     Args:
         a: (..., M, K) codes of 16 bits at most.
@@ -51,7 +51,7 @@ def centred_matmul(a: IntArray, b: IntArray, a_zero_point: int, b_zero_point: in
 
 
 def product_scale(a_scale: FloatArray | float, b_scale: FloatArray | float) -> FloatArray:
-    """The real value of one step of a product, or of codes that a constant multiplies.
+    """Return the real value of one step of a product, or of codes that a constant multiplies.
 
     Every multiplication of two scales runs through this function, in float64 and in this order, so
     that reference and passes cannot differ in the last bit of a factor.

@@ -53,7 +53,7 @@ class SoftmaxParams(NamedTuple):
 
     @classmethod
     def from_scalars(cls, values: tuple[int, ...]) -> "SoftmaxParams":
-        """The inverse of `scalars`."""
+        """Return the inverse of `scalars`."""
         split = len(ShiftmaxParams._fields)
         return cls(ShiftmaxParams(*values[:split]), NormalizeParams(*values[split:]))
 

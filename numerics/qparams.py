@@ -88,7 +88,7 @@ class QuantParams:
         raise VitqError(f"no integer type up to 32 bits holds [{self.qmin}, {self.qmax}]")
 
     def moved(self, offset: int) -> "QuantParams":
-        """The same real values with all codes, bounds included, larger by `offset`."""
+        """Return the same real values with all codes, bounds included, larger by `offset`."""
         zero_point = self.zero_point + offset
         qmin, qmax = self.qmin + offset, self.qmax + offset
         return QuantParams(self.scale, zero_point, qmin, qmax, self.granularity)

@@ -208,7 +208,7 @@ def _mantissas(exponent: IntArray, grid_bits: int) -> tuple[IntArray, IntArray]:
 
 
 def code_weights(exponent: IntArray, p: CodeParams) -> IntArray:
-    """The 8-bit weight of an exponent: ``(y + 2**(6+n)) >> (7+n)``, in its range.
+    """Return the 8-bit weight of an exponent: ``(y + 2**(6+n)) >> (7+n)``, in its range.
 
     Args:
         exponent: any shape, 0 to ``p.limit`` grid steps.
@@ -238,7 +238,7 @@ def shiftmax_codes(x: IntArray, p: CodeParams) -> IntArray:
 
 
 def shiftmax(x: IntArray, p: ShiftmaxParams, norm: NormalizeParams) -> IntArray:
-    """Normalized softmax codes for a given output quantizer.
+    """Compute normalized softmax codes for a given output quantizer.
 
     Args:
         x: (..., N) integer scores within +-SCORE_LIMIT, N <= 2**16.

@@ -61,16 +61,16 @@ def check_twin(twin: Twin, out: QuantParams) -> None:
 
 
 def coarse_range(twin: Twin, out: QuantParams) -> QuantParams:
-    """The coarse range as a quantizer of ``x - t``."""
+    """Return the coarse range as a quantizer of ``x - t``."""
     scale = np.float32(out.scale) * np.float32(2**twin.shift)
     return QuantParams.per_tensor(float(scale), 0, 0, (out.qmax - twin.split) >> twin.shift)
 
 
 def fine_range(twin: Twin, out: QuantParams) -> QuantParams:
-    """The fine range as a quantizer of x."""
+    """Return the fine range as a quantizer of x."""
     return QuantParams(out.scale, out.zero_point, out.qmin, twin.split)
 
 
 def threshold(twin: Twin, out: QuantParams) -> np.float32:
-    """The real value t where the ranges meet."""
+    """Return the real value t where the ranges meet."""
     return np.float32((twin.split - int(out.zero_point)) * np.float32(out.scale))

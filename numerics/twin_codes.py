@@ -57,7 +57,7 @@ class TwinCodes(NamedTuple):
 
     @property
     def bits(self) -> int:
-        """Of the codes, b."""
+        """Width of the codes, b."""
         return WEIGHT_BITS + 1 - self.coarse if self.coarse else WEIGHT_BITS
 
     @property
@@ -103,7 +103,7 @@ def check_twin_codes(twin: TwinCodes) -> None:
 
 
 def describe_twin(twin: TwinCodes) -> str:
-    """What a person reads of ranges: ``twin, steps of 4 and 32``."""
+    """Return what a person reads of ranges: ``twin, steps of 4 and 32``."""
     return f"twin, steps of {1 << twin.fine} and {1 << twin.coarse}"
 
 

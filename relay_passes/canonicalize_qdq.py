@@ -48,7 +48,7 @@ class CanonicalizeQdq(BindingPass):
 
 
 def _signed(call: Expr, found: Codes) -> Expr | None:
-    """An unsigned or shifted constant as int8 codes with zero point 0."""
+    """Make an unsigned or shifted constant as int8 codes with zero point 0."""
     codes = found.array
     if codes is None or not np.any(found.zero_point):
         return None
@@ -61,7 +61,7 @@ def _signed(call: Expr, found: Codes) -> Expr | None:
 
 
 def _identity(call: Expr, ctx: Context) -> Expr | None:
-    """The codes themselves, where a quantizer repeats their own parameters."""
+    """Return the codes themselves, where a quantizer repeats their own parameters."""
     out = ctx.quantizer(call)
     codes = None if out is None else ctx.codes(out.data)
     if codes is None or out is None:
@@ -81,7 +81,7 @@ def _identity(call: Expr, ctx: Context) -> Expr | None:
 
 
 def _bounds(codes: Expr, ctx: Context) -> tuple[int, int]:
-    """The bounds of what made some codes; their type's where that is not a quantizer."""
+    """Return the bounds of what made some codes; their type's where that is not a quantizer."""
     root, _ = layout_chain(codes, ctx.definition)
     quantizer = ctx.quantizer(root)
     if quantizer is not None:

@@ -34,7 +34,7 @@ class AccumulatorBound(NamedTuple):
 
 
 def intermediates(call: Expr, ranges: Ranges) -> list[Intermediate]:
-    """What the record of a call's operator proves of it.
+    """Return what the record of a call's operator proves of it.
 
     Args:
         call: of an integer operator.

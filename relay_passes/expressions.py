@@ -17,7 +17,7 @@ Expr = Any
 
 
 def shape_of(expr: Expr) -> tuple[int, ...]:
-    """Static shape of a tensor expression."""
+    """Read the static shape of a tensor expression."""
     return tuple(int(dim) for dim in expr.ty.shape.values)
 
 
@@ -42,7 +42,7 @@ def is_constant(expr: Expr) -> bool:
 
 
 def constant(value: IntArray | FloatArray, dtype: str | None = None) -> Expr:
-    """A Relax constant that keeps the array's own type (TVM would narrow float64)."""
+    """Make a Relax constant that keeps the array's own type (TVM would narrow float64)."""
     array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
     return relax.const(array, dtype or str(array.dtype))
 
@@ -59,7 +59,7 @@ def op_name(expr: Expr) -> str:
 
 
 def normalize_axis(axis: int, rank: int) -> int:
-    """An axis counted from the front."""
+    """Make an axis counted from the front."""
     return axis + rank if axis < 0 else axis
 
 
@@ -99,7 +99,7 @@ def operands_of(value: Expr) -> list[Expr]:
 
 
 def uses_of(function: Expr) -> dict[Expr, list[Any]]:
-    """The bindings that read each variable, once for each reading; outputs are not counted."""
+    """Find the bindings that read each variable, once for each reading, outputs apart."""
     uses: dict[Expr, list[Any]] = {}
     for binding in bindings_of(function):
         for operand in operands_of(binding.value):
@@ -109,7 +109,7 @@ def uses_of(function: Expr) -> dict[Expr, list[Any]]:
 
 
 def substitute(expr: Expr, mapping: dict[Expr, Expr]) -> Expr:
-    """An expression with its variables replaced."""
+    """Make an expression with its variables replaced."""
     if isinstance(expr, relax.Var):
         return mapping.get(expr, expr)
     if isinstance(expr, relax.Call):

@@ -78,7 +78,7 @@ def _outside(qparams: QuantParams, low: int, high: int) -> bool:
 
 
 def extreme_of(function: Any) -> str | None:
-    """What an element loop computes.
+    """Return what an element loop computes.
 
     Args:
         function: a PrimFunc.

@@ -79,7 +79,7 @@ class FoldInputNormalization(BindingPass):
             self._folded.add(param)
 
     def parameters(self, function: Expr) -> list[Expr]:
-        """The folded inputs become uint8."""
+        """Return the folded inputs become uint8."""
         return [
             relax.Var(param.name, relax.TensorType(list(shape_of(param)), "uint8"))
             if param in self._folded
@@ -88,7 +88,7 @@ class FoldInputNormalization(BindingPass):
         ]
 
     def enter(self, function: Expr, params: list[Expr], ctx: Context) -> dict[Expr, Expr]:
-        """What still reads the float input, until it is dead, reads a dequantize of the pixels."""
+        """Let what still reads the float input read a dequantize of the pixels until it is dead."""
         mapping = dict(zip(function.params, params, strict=True))
         self._pixels = dict(mapping)
         for old, new in mapping.items():
@@ -112,7 +112,7 @@ class FoldInputNormalization(BindingPass):
         return relax.op.dequantize(codes, value.args[1], zero_point, out_dtype="float32")
 
     def _values(self, param: Expr, steps: list[tuple[str, FloatArray]]) -> FloatArray:
-        """The real value that each pixel has at the quantizer: (C, 256) float32."""
+        """Return the real value that each pixel has at the quantizer: (C, 256) float32."""
         channels = shape_of(param)[1]
         if self._mean is None or self._std is None:
             raise VitqError(
@@ -135,7 +135,7 @@ class FoldInputNormalization(BindingPass):
 def _quantizer_of(
     param: Expr, uses: dict[Expr, list[Any]]
 ) -> tuple[Any, list[tuple[str, FloatArray]]] | str:
-    """The quantizer behind an input and the steps before it, or the reason why there is none."""
+    """Find the quantizer behind an input and the steps before it, or why there is none."""
     steps: list[tuple[str, FloatArray]] = []
     current = param
     while True:

@@ -119,7 +119,7 @@ class FoldLayernormScales(BindingPass):
 def _readers(
     binding: Any, quantizer: Quantizer, norm: Expr, uses: dict[Expr, list[Any]]
 ) -> list[Expr]:
-    """The dequantize and matmul variables behind a per-channel quantizer."""
+    """Return the dequantize and matmul variables behind a per-channel quantizer."""
     if quantizer.axis != len(shape_of(norm)) - 1:
         raise DeclineError("the scales do not lie along the last axis")
     if not all(is_constant(arg) for arg in norm.args[1:3]):
@@ -154,7 +154,7 @@ def _plan(quantizer: Quantizer) -> Plan:
 
 
 def _matmul(call: Expr, plan: Plan, ctx: Context) -> Expr:
-    """The product with rescaled int8 weights, minus what the zero points moved."""
+    """Return the product with rescaled int8 weights, minus what the zero points moved."""
     weight = call.args[1].value.numpy().astype(np.float64)  # (K, N)
     scaled = weight * plan.ratio[:, None]
     largest = np.abs(scaled).max(axis=0)

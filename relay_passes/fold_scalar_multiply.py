@@ -64,7 +64,7 @@ def _is_gelu_step(reader: Expr, definitions: dict[Expr, Expr]) -> bool:
 
 
 def _scaled(expr: Expr, factor: float, divide: bool, ctx: Context) -> Expr | None:
-    """The tensor times or divided by a factor, as codes with another scale."""
+    """Return the tensor times or divided by a factor, as codes with another scale."""
     codes = ctx.codes(expr)
     if codes is not None:
         scale = codes.scale / factor if divide else codes.scale * factor

@@ -59,7 +59,7 @@ class FuseAttention(BindingPass):
 
 
 def _qkv_shape(attended: Expr) -> QkvShape:
-    """Of the tensor whose attention has the shape (B, H, N, D)."""
+    """Read the shape of the tensor whose attention has the shape (B, H, N, D)."""
     if len(shape_of(attended)) != 4:
         raise DeclineError(f"attention of rank {len(shape_of(attended))}")
     batch, heads, tokens, width = shape_of(attended)
@@ -67,7 +67,7 @@ def _qkv_shape(attended: Expr) -> QkvShape:
 
 
 def _common_root(parts: tuple[Expr, Expr, Expr], attended: Expr, ctx: Context) -> Expr:
-    """The one tensor whose three parts q, k and v are."""
+    """Return the one tensor whose three parts q, k and v are."""
     chains = [layout_chain(part, ctx.definition) for part in parts]
     root = chains[0][0]
     if any(other != root for other, _ in chains):

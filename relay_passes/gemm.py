@@ -31,7 +31,7 @@ class Product:
     scalings: list[tuple[Expr, Factor]]
 
     def factors(self, axis: int) -> list[Factor]:
-        """The scalings, checked to be one positive number or one for each index of `axis`."""
+        """Check that the scalings are one positive number or one for each index of `axis`."""
         return [channel_factor(call, found, axis) for call, found in self.scalings]
 
 
@@ -58,7 +58,7 @@ def input_codes(codes: Codes | None, what: str = "input") -> Codes:
 
 
 def split_product(expr: Expr, ctx: Context, *names: str) -> Product | None:
-    """The product behind constant addends and factors.
+    """Return the product behind constant addends and factors.
 
     Args:
         expr: ``product``, ``product + b1 + b2``, ``(product + b) * c``.
@@ -81,7 +81,7 @@ def split_product(expr: Expr, ctx: Context, *names: str) -> Product | None:
 
 
 def bias_codes(bias: Expr, acc_scale: FloatArray, axis_size: int, ctx: Context) -> IntArray:
-    """A bias as integers of the accumulator.
+    """Make a bias as integers of the accumulator.
 
     int32 codes at the accumulator's scale are taken as they are; any other constant becomes
     ``round_half_even(b / acc_scale)``.

@@ -106,7 +106,7 @@ class HoistQuantize(BindingPass):
         return _narrowed(codes, group.codes, leaf.quantizer, ctx)
 
     def _lookup(self, expr: Expr) -> Expr:
-        """A variable's definition before the pass."""
+        """Make a variable's definition before the pass."""
         return self._definitions.get(expr, expr)
 
     def _channel_axis(self, root: Expr) -> int:
@@ -118,7 +118,7 @@ class HoistQuantize(BindingPass):
 
 
 def _hoisted(group: Group, root: Expr, axis: int, ctx: Context) -> Expr:
-    """The root, scaled and quantized once."""
+    """Return the root, scaled and quantized once."""
     joined = joined_quantizer(group, axis)
     inner = len(shape_of(root)) - 1 - axis
     for name, value in joined_factors(group, axis):
@@ -130,7 +130,7 @@ def _hoisted(group: Group, root: Expr, axis: int, ctx: Context) -> Expr:
 
 
 def _narrowed(codes: Expr, hoisted: Expr, part: Quantizer, ctx: Context) -> Expr:
-    """A part's codes within its own bounds and type; as they are where those are the root's."""
+    """Bring a part's codes into its own bounds and type; the root's stay as they are."""
     joined = ctx.quantizer(hoisted)
     assert joined is not None, "emitted as a quantizer"
     low, high = part.qparams.qmin, part.qparams.qmax

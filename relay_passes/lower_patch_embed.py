@@ -63,7 +63,7 @@ class LowerPatchEmbed(BindingPass):
 
 
 def _unsigned(pixels: Codes, ctx: Context) -> Codes:
-    """The same values in uint8 codes: codes, zero point and bounds move together."""
+    """Return the same values in uint8 codes: codes, zero point and bounds move together."""
     quantizer = ctx.quantizer(pixels.codes)
     if quantizer is None:
         raise DeclineError("the pixels are int8 and no quantizer makes them: uint8 is needed")

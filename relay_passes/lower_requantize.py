@@ -44,7 +44,7 @@ class LowerRequantize(BindingPass):
 
 
 def _single(zero_point: IntArray, what: str) -> int:
-    """The one zero point that all channels share."""
+    """Return the one zero point that all channels share."""
     values = np.unique(zero_point)
     if values.size != 1:
         raise DeclineError(f"the {what} has a zero point for each channel")

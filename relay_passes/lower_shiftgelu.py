@@ -63,7 +63,7 @@ class LowerShiftgelu(BindingPass):
         return None if data is None else self._lowered(data, out, None, ctx)
 
     def _lowered(self, data: Expr, out: Quantizer, twin: Twin | None, ctx: Context) -> Expr:
-        """The integer operator of the family."""
+        """Return the integer operator of the family."""
         codes = ctx.codes(data)
         if codes is None:
             raise DeclineError("the input is not quantized")
@@ -79,7 +79,7 @@ class LowerShiftgelu(BindingPass):
 
 
 def _factors(expr: Expr, ctx: Context) -> tuple[float, list[Expr]]:
-    """A product's constant factor and its other factors."""
+    """Make a product's constant factor and its other factors."""
     constant, pending = 1.0, [expr]
     factors: list[Expr] = []
     while pending:
@@ -101,7 +101,7 @@ def _factors(expr: Expr, ctx: Context) -> tuple[float, list[Expr]]:
 
 
 def erf_form(expr: Expr, ctx: Context) -> Expr | None:
-    """The x of ``x * (1 + erf(x / sqrt(2))) * 0.5``, the factors in any order.
+    """Return the x of ``x * (1 + erf(x / sqrt(2))) * 0.5``, the factors in any order.
 
     Args:
         expr: the product.

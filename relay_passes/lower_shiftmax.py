@@ -77,7 +77,7 @@ def _scores(codes: Codes | None) -> Codes:
 
 
 def _codes(exp: Expr, out: Quantizer, ctx: Context) -> Expr:
-    """The unnormalized form."""
+    """Return the unnormalized form."""
     exponent = read_exponent(exp.args[0], ctx)
     scores = _scores(ctx.codes(exponent.scores))
     qparams = out.qparams
@@ -92,7 +92,7 @@ def _codes(exp: Expr, out: Quantizer, ctx: Context) -> Expr:
 
 
 def _softmax_scores(softmax: Expr, ctx: Context) -> Codes:
-    """What a softmax over the last axis reads."""
+    """Return what a softmax over the last axis reads."""
     rank = len(shape_of(softmax))
     if normalize_axis(int(softmax.attrs.axis), rank) != rank - 1:
         raise DeclineError("softmax is not over the last axis")

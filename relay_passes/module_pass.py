@@ -66,7 +66,7 @@ class ModulePass(ABC):
         return after
 
     def as_tvm(self, watch: Watch | None = None) -> Any:
-        """A ``tvm.transform.Pass`` under this name; `watch` is told what it left."""
+        """Make a ``tvm.transform.Pass`` under this name; `watch` is told what it left."""
 
         def transform(mod: IRModule, _: Any) -> IRModule:
             after = self.checked(mod)

@@ -57,7 +57,7 @@ class Property(Enum):
 
 
 def static_shapes(mod: IRModule) -> list[str]:
-    """Inputs with symbolic dimensions."""
+    """List the inputs with symbolic dimensions."""
     return [
         f"input {param.name} has the dynamic shape {param.ty.shape}: import the network with a "
         "fixed batch size"
@@ -67,7 +67,7 @@ def static_shapes(mod: IRModule) -> list[str]:
 
 
 def _where(mod: IRModule, is_wrong: Callable[[Expr, dict[Expr, Expr]], bool]) -> list[str]:
-    """The bindings that contradict a property."""
+    """Return the bindings that contradict a property."""
     bindings: list[Any] = bindings_of(mod[MAIN])
     definitions = {binding.var: binding.value for binding in bindings}
     return [
@@ -83,7 +83,7 @@ def layout_canonical(mod: IRModule) -> list[str]:
 
 
 def qdq_canonical(mod: IRModule) -> list[str]:
-    """Sums and products with the constant on the left."""
+    """Return sums and products with the constant on the left."""
 
     def is_wrong(value: Expr, definitions: dict[Expr, Expr]) -> bool:
         if op_name(value) not in COMMUTATIVE:
@@ -127,18 +127,18 @@ CHECKS: dict[Property, Callable[[IRModule], list[str]]] = {
 
 
 def recorded(mod: IRModule) -> frozenset[Property]:
-    """The properties that passes have left in the module's attribute."""
+    """Return the properties that passes have left in the module's attribute."""
     return frozenset(Property[str(name)] for name in mod.attrs.get(ATTRIBUTE, []))
 
 
 def record(mod: IRModule, properties: Iterable[Property]) -> IRModule:
-    """The module with more properties in its attribute."""
+    """Return the module with more properties in its attribute."""
     found = recorded(mod) | set(properties)
     return mod.with_attr(ATTRIBUTE, [known.name for known in Property if known in found])
 
 
 def forget(mod: IRModule) -> IRModule:
-    """The module without the attribute: its properties are a matter between passes."""
+    """Return the module without the attribute: its properties are a matter between passes."""
     return mod.without_attr(ATTRIBUTE) if ATTRIBUTE in mod.attrs else mod
 
 

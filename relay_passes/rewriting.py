@@ -55,11 +55,11 @@ class BindingPass(ModulePass):
         return outputs
 
     def parameters(self, function: Expr) -> list[Expr]:
-        """The new function's parameters (default: the old ones)."""
+        """Return the new function's parameters (default: the old ones)."""
         return list(function.params)
 
     def enter(self, function: Expr, params: list[Expr], ctx: Context) -> dict[Expr, Expr]:
-        """What stands for each old parameter (default: the new one)."""
+        """Return what stands for each old parameter (default: the new one)."""
         del ctx
         return dict(zip(function.params, params, strict=True))
 
@@ -111,7 +111,7 @@ class BindingPass(ModulePass):
 
 
 def _results(function: Expr, mapping: dict[Expr, Expr], ctx: Context) -> list[Expr]:
-    """The function's results in the new function, a tuple's fields one by one."""
+    """Return the function's results in the new function, a tuple's fields one by one."""
     result = substitute(function.body.body, mapping)
     found = ctx.definition(result)
     return list(found.fields) if isinstance(found, relax.Tuple) else [result]

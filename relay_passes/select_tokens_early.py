@@ -73,5 +73,5 @@ def _cuts(data: Expr, axis: int, begin: int, end: int) -> bool:
 
 
 def substitute_data(call: Expr, data: Expr) -> Expr:
-    """The same call on another first operand."""
+    """Return the same call on another first operand."""
     return relax.Call(call.op, [data, *call.args[1:]], call.attrs, call.ty_args)

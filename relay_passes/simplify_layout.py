@@ -46,12 +46,12 @@ class SimplifyLayout(BindingPass):
 
 
 def _reshaped(source: Expr, shape: tuple[int, ...]) -> Expr:
-    """The source itself where its shape is right."""
+    """Return the source itself where its shape is right."""
     return source if shape_of(source) == shape else relax.op.reshape(source, shape)
 
 
 def axes_of(permute: Expr) -> list[int]:
-    """The axes of a permute_dims call; None in Relax means reversed."""
+    """Return the axes of a permute_dims call; None in Relax means reversed."""
     rank = len(shape_of(permute.args[0]))
     axes = permute.attrs.axes
     order = range(rank - 1, -1, -1) if axes is None else ints(axes)

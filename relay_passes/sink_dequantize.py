@@ -41,7 +41,7 @@ class SinkDequantize(BindingPass):
 
 
 def with_codes(original: Expr, codes: Codes) -> Expr:
-    """The same kind of dequantize on other codes: the file's float32 scale stays where it can."""
+    """Dequantize other codes in the same way: the file's float32 scale stays where it can."""
     if op_name(original) == DEQUANTIZE:
         return dialect.dequantize(codes.codes, codes.scale, codes.zero_point, codes.axis)
     return relax.Call(
@@ -120,7 +120,7 @@ def _concat(concat: Expr, ctx: Context) -> Expr | None:
 
 
 def read_origin(expr: Expr, ctx: Context) -> Expr:
-    """The dequantize call behind a tensor."""
+    """Return the dequantize call behind a tensor."""
     found = ctx.definition(expr)
     assert read_dequantize(found) is not None
     return found

@@ -142,7 +142,7 @@ def benchmark(folder: Path, options: BenchmarkOptions) -> Report:
 def _benchmark_there(
     artifact: Artifact, target: str, tracker: Tracker, options: BenchmarkOptions
 ) -> Report:
-    """The rows of a device; a contestant that is no library of TVM's is skipped."""
+    """Return the rows of a device; a contestant that is no library of TVM's is skipped."""
     from vitq.compiler.benchmark.remote import LOADERS, NOT_THERE, describe_there, device_for
     from vitq.compiler.benchmark.remote import measure_there as measure
 
@@ -162,7 +162,7 @@ def _benchmark_there(
 
 
 def _add(report: Report, threads: int, rows: list[Row], skipped: dict[Key, str]) -> None:
-    """What one number of threads came to."""
+    """Return what one number of threads came to."""
     report.rows.extend(rows)
     for (name, batch), reason in skipped.items():
         entry = {"name": name, "batch": batch, "threads": threads, "reason": reason}
@@ -176,7 +176,7 @@ def _attempt(
     options: BenchmarkOptions,
     function: Callable[[Task, BenchmarkOptions], T],
 ) -> T | None:
-    """A part whose failure must not cost what was measured before it."""
+    """Make a part whose failure must not cost what was measured before it."""
     logger.info("benchmark: %s, batch %d", name, task.batch)
     try:
         return function(task, options)
@@ -202,7 +202,7 @@ def _scaling(task: Task, options: BenchmarkOptions) -> Scaling:
 
 
 def open_for(folder: Path, target: str | None) -> tuple[Artifact, str]:
-    """The artifact, and the target: as given, as the folder was compiled for, or this machine's.
+    """Find the artifact, and the target: as given, the folder's own, or this machine's.
 
     Raises:
         VitqError: no artifact, or not exported yet.

@@ -87,7 +87,7 @@ def pack_weights(weight: FloatArray, lanes: int) -> FloatArray:
 
 
 def gemm_kernel(gemm: Gemm, name: str) -> Any:
-    """The PrimFunc: a (batch, rows, inner), b, out (batch, rows, columns)."""
+    """Return the PrimFunc: a (batch, rows, inner), b, out (batch, rows, columns)."""
     a = TensorType((gemm.batch, gemm.rows, gemm.inner), "float32")
     plain = (gemm.batch, gemm.inner, gemm.columns)
     b = TensorType((gemm.groups, gemm.inner, gemm.lanes) if gemm.packed else plain, "float32")

@@ -34,7 +34,7 @@ class Elementwise(ScheduleRule):
         self.lanes = lanes
 
     def apply(self, func: Any, target: Any, tunable: bool) -> Any:
-        """The schedule, or None for a function that is left as it is."""
+        """Return the schedule, or None for a function that is left as it is."""
         if not isinstance(func, tirx.PrimFunc):
             return None
         schedule = s_tir.Schedule(func)

@@ -61,7 +61,7 @@ class Loop:
 
 
 def hot_loops(path: Path) -> list[Loop]:
-    """The innermost loops of a library that multiply.
+    """Return the innermost loops of a library that multiply.
 
     Args:
         path: of the shared object.
@@ -108,7 +108,7 @@ def cycles(loop: Loop, cpu: str) -> float:
 
 
 def find_mca() -> str:
-    """The newest llvm-mca.
+    """Return the newest llvm-mca.
 
     Raises:
         VitqError: there is none, or only one that is too old to know the processors.
@@ -123,14 +123,14 @@ def find_mca() -> str:
 
 
 def _version(path: str) -> int:
-    """Of an LLVM tool; 0 if it does not say."""
+    """Read the version of an LLVM tool; 0 if it does not say."""
     said = subprocess.run([path, "--version"], check=False, capture_output=True, text=True).stdout
     found = re.search(r"LLVM version (\d+)", said)
     return int(found.group(1)) if found else 0
 
 
 def product(target: Target) -> KernelCall:
-    """The integer product of `GEMM`: a linear layer without bias, to int8."""
+    """Return the integer product of `GEMM`: a linear layer without bias, to int8."""
     from vitq.compiler.kernels.cpu.lowering import TensorType, lower_op
 
     rows, inner, channels = GEMM
@@ -146,14 +146,14 @@ def product(target: Target) -> KernelCall:
 
 
 def float_product(target: Target) -> Any:
-    """The float product of `GEMM` that `vitq benchmark` compares with."""
+    """Return the float product of `GEMM` that `vitq benchmark` compares with."""
     from vitq.compiler.benchmark.float_kernels import Gemm, gemm_kernel, registers_of
 
     return gemm_kernel(Gemm(1, *GEMM, True, *registers_of(target)), "kernel")
 
 
 def hottest(func: Any, target: Target) -> Loop:
-    """The loop of a PrimFunc that multiplies most in one iteration."""
+    """Return the loop of a PrimFunc that multiplies most in one iteration."""
     import tvm
 
     with tempfile.TemporaryDirectory(prefix="vitq.") as folder:
@@ -165,7 +165,7 @@ def hottest(func: Any, target: Target) -> Loop:
 
 
 def rows_of(names: Sequence[str]) -> list[list[str]]:
-    """A table's rows: target, kernel, multiplications, instructions and cycles of an iteration."""
+    """Make a table's rows: target, kernel, products, instructions and cycles of an iteration."""
     rows = []
     for name in names:
         target, cpu = TARGETS[name], MODELS[name]

@@ -64,7 +64,7 @@ class KitOptions:
     contestants: bool = False
 
     def chosen(self) -> Target:
-        """The target.
+        """Return the target.
 
         Raises:
             VitqError: it has no GPU.
@@ -128,7 +128,7 @@ def _fill(out: Path, folders: Sequence[Path], options: KitOptions) -> None:
 
 
 def _add_model(artifact: Artifact, batch: int, options: KitOptions, about: dict[str, Any]) -> None:
-    """A model at one batch size, tuned, and untuned if that is another library."""
+    """Make a model at one batch size, tuned, and untuned if that is another library."""
     libraries: dict[str, str] = {}
     hashes: dict[str, str] = {}
     for label, tuned in ((VITQ, True), (UNTUNED, False)):
@@ -161,7 +161,7 @@ def _add_model(artifact: Artifact, batch: int, options: KitOptions, about: dict[
 
 
 def _add_floats(artifact: Artifact, batch: int, options: KitOptions) -> dict[str, str]:
-    """The float model compiled by TVM, in single precision and with products in half."""
+    """Return the float model compiled by TVM, in single precision and with products in half."""
     from vitq.compiler.benchmark.prepare import Task, float_onnx
     from vitq.compiler.benchmark.tvm_float_gpu import build_float_library
 
@@ -182,7 +182,7 @@ def _add_floats(artifact: Artifact, batch: int, options: KitOptions) -> dict[str
 
 
 def _add_qdq(artifact: Artifact, out: Path) -> str:
-    """The QDQ file, once for all batch sizes; its path in the kit."""
+    """Return the QDQ file, once for all batch sizes; its path in the kit."""
     path = out / "models" / f"{artifact.folder.parent.name}.onnx"
     if not path.is_file():
         shutil.copy(artifact.onnx, path)

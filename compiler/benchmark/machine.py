@@ -69,7 +69,7 @@ def describe_machine(cores: list[int]) -> dict[str, Any]:
 
 
 def usable_cores(threads: int) -> list[int]:
-    """The first cores that this process may use, one for each thread.
+    """Return the first cores that this process may use, one for each thread.
 
     Raises:
         VitqError: if there are fewer.
@@ -92,7 +92,7 @@ def pin(cores: list[int]) -> None:
 
 
 def peak_rss_mb() -> float:
-    """The largest resident memory that this process had, MiB.
+    """Return the largest resident memory that this process had, MiB.
 
     Not ``ru_maxrss`` where the system offers better: that survives ``exec``, so that a child shows
     at least what its parent had.
@@ -121,5 +121,5 @@ def cache_sizes() -> dict[str, int]:
 
 
 def _load() -> float | None:
-    """Running processes in the last minute: other work on the machine."""
+    """Count the running processes of the last minute: other work on the machine."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

@@ -66,7 +66,7 @@ def measure(entries: list[Entry], threads: int, rounds: int) -> tuple[list[Row],
 
 
 def _spec(entry: Entry, inputs: Path, threads: int) -> dict[str, Any]:
-    """What `compiler.benchmark.turns.load` reads."""
+    """Return what `compiler.benchmark.turns.load` reads."""
     return {
         "loader": entry.contestant.loader,
         "path": str(entry.path),
@@ -100,5 +100,5 @@ def model_size(path: Path) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """A reason for a table."""
+    """Make a reason for a table."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -28,7 +28,7 @@ class Operand:
 
     @property
     def size_bytes(self) -> int:
-        """Of the whole tensor."""
+        """Size of the whole tensor."""
         return prod(self.shape) * self.itemsize
 
 
@@ -51,7 +51,7 @@ class Work:
 
 
 def operator_of(kernel: str) -> Operator | None:
-    """The record of what a kernel computes; None for layout that TVM wrote a loop for."""
+    """Return the record of what a kernel computes; None for layout that TVM wrote a loop for."""
     return OPERATORS.get(PREFIX + re.sub(r"_\d+$", "", kernel))
 
 
@@ -62,7 +62,7 @@ def family_of(kernel: str) -> str:
 
 
 def work_of(kernel: str, operands: Sequence[Operand]) -> Work:
-    """The work of one call.
+    """Return the work of one call.
 
     Args:
         kernel: its name.

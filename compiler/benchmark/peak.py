@@ -36,7 +36,7 @@ CALLS = 5
 
 @dataclass(frozen=True)
 class Peak:
-    """Of all threads together.
+    """What all threads together reach.
 
     Attributes:
         gmac_s: 1e9 multiply-accumulate operations for each second, the target's 8-bit dot product.
@@ -99,7 +99,7 @@ class PeakMeter:
         self._samples.append((rates[0] / 1e9, rates[1] / 1e9, rates[2] / 1e9))
 
     def result(self) -> Peak:
-        """The best of all samples: what the machine can do when nothing disturbs it."""
+        """Return the best of all samples: what the machine can do when nothing disturbs it."""
         return Peak(*(max(column) for column in zip(*self._samples, strict=True)))
 
 
@@ -122,7 +122,7 @@ def activations_type(dot: Any, threads: int) -> Any:
 
 
 def dot_kernel(features: Any, threads: int) -> Any:
-    """A PrimFunc: rows of activations -> (threads, accumulators, lanes) int32."""
+    """Make a PrimFunc: rows of activations -> (threads, accumulators, lanes) int32."""
     from vitq.compiler.kernels.building import build
     from vitq.compiler.kernels.cpu.builder import alloc, const, load, parallel, serial, store
     from vitq.compiler.kernels.cpu.dots import dot_for
@@ -155,7 +155,7 @@ def dot_kernel(features: Any, threads: int) -> Any:
 
 
 def read_kernel(size: int, repeats: int, threads: int) -> Any:
-    """A PrimFunc that adds up (threads, size / 4) int32, `repeats` times over."""
+    """Make a PrimFunc that adds up (threads, size / 4) int32, `repeats` times over."""
     from vitq.compiler.kernels.building import build
     from vitq.compiler.kernels.cpu.builder import alloc, const, load, parallel, serial, store
     from vitq.compiler.kernels.tensor import TensorType
@@ -181,7 +181,7 @@ def read_kernel(size: int, repeats: int, threads: int) -> Any:
 
 
 def _repeats(size: int) -> int:
-    """Passes that read about as much for a small buffer as for a large one."""
+    """Count the passes that read about as much for a small buffer as for a large one."""
     return max(1, 2**26 // size)
 
 

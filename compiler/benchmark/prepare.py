@@ -42,12 +42,12 @@ class Task:
 
 
 def vitq_tuned(task: Task) -> Path:
-    """The target's folder."""
+    """Return the target's folder."""
     return compile_for(task, tuned=True)
 
 
 def vitq_untuned(task: Task) -> Path:
-    """The folder of the library with default schedules."""
+    """Return the folder of the library with default schedules."""
     return compile_for(task, tuned=False)
 
 
@@ -71,12 +71,12 @@ def torch_float(task: Task) -> Path:
 
 
 def own_qdq(task: Task) -> Path:
-    """Exported by an earlier stage."""
+    """Find the file that an earlier stage exported."""
     return task.artifact.onnx
 
 
 def float_onnx(task: Task) -> Path:
-    """The float model, as PyTorch's own exporter writes it."""
+    """Return the float model, as PyTorch's own exporter writes it."""
     _require_own(task)
 
     def build(folder: Path) -> None:
@@ -136,7 +136,7 @@ def _calibration_reader(task: Task, path: Path) -> Any:
         """Hands out one batch after the other."""
 
         def get_next(self) -> dict[str, Any] | None:
-            """The next feed, or None at the end."""
+            """Return the next feed, or None at the end."""
             batch = next(batches, None)
             return None if batch is None else {name: batch}
 
@@ -164,7 +164,7 @@ def openvino_nncf(task: Task) -> Path:
 
 
 def tvm_float(task: Task) -> Path:
-    """The float export compiled by TVM."""
+    """Return the float export compiled by TVM."""
     source = float_onnx(task)
 
     def build(folder: Path) -> None:
@@ -178,7 +178,7 @@ def tvm_float(task: Task) -> Path:
 
 
 def pictures(task: Task, count: int) -> tuple[UInt8Array, FloatArray]:
-    """The same pictures for everyone: of the quantizer's sample, again and again.
+    """Return the same pictures for everyone: of the quantizer's sample, again and again.
 
     Args:
         task: whose model.
@@ -205,7 +205,7 @@ def pictures(task: Task, count: int) -> tuple[UInt8Array, FloatArray]:
 
 
 def calibration_batches(task: Task) -> list[FloatArray]:
-    """Normalized pictures in batches of the static size."""
+    """Make normalized pictures in batches of the static size."""
     count = -(-CALIBRATION_PICTURES // task.batch) * task.batch
     return np.split(pictures(task, count)[1], count // task.batch)
 
@@ -222,7 +222,7 @@ def _cached(
     build: Callable[[Path], None],
     sources: tuple[Path, ...] = (),
 ) -> Path:
-    """The folder that `build` fills, unless its inputs did not change."""
+    """Return the folder that `build` fills, unless its inputs did not change."""
     key = fingerprint({
         "quantize": file_hash(task.artifact.folder / "quantize.json"),
         "batch": task.batch,

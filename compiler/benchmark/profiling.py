@@ -53,7 +53,7 @@ class KernelRow:
 
     @property
     def total_us(self) -> float:
-        """Of all calls."""
+        """Time of all calls."""
         return self.calls * self.us
 
     @property

@@ -61,12 +61,12 @@ class DeviceContestant:
         self.idle_cpu_ms.append(0.0)
 
     def close(self) -> None:
-        """The session's end frees everything."""
+        """Return the session's end frees everything."""
 
 
 @contextmanager
 def device_for(tracker: Tracker, target: str) -> Iterator[tuple[Client, Device]]:
-    """A session for a whole benchmark."""
+    """Make a session for a whole benchmark."""
     with device_session(tracker, get_target(target)) as (client, device):
         logger.info("benchmark: on device %s", device.title)
         if device.emulated:

@@ -33,7 +33,7 @@ def _inputs(spec: Spec) -> tuple[Any, Any]:
 
 
 def load_vitq(spec: Spec) -> Runner:
-    """The integer library, as `vitq run` calls it; ``path`` is the target's folder."""
+    """Return the integer library, as `vitq run` calls it; ``path`` is the target's folder."""
     from vitq.compiler.codegen.compiled import open_compiled
 
     pixels, _ = _inputs(spec)
@@ -42,7 +42,7 @@ def load_vitq(spec: Spec) -> Runner:
 
 
 def load_tvm(spec: Spec) -> Runner:
-    """A float library of TVM's virtual machine."""
+    """Make a float library of TVM's virtual machine."""
     import tvm
     from tvm import relax
 
@@ -53,7 +53,7 @@ def load_tvm(spec: Spec) -> Runner:
 
 
 def load_onnxruntime(spec: Spec) -> Runner:
-    """An ONNX file, all graph optimizations; takes pixels or reals, as the file says."""
+    """Make an ONNX file, all graph optimizations; takes pixels or reals, as the file says."""
     import onnxruntime
 
     pixels, real = _inputs(spec)
@@ -70,7 +70,7 @@ def load_onnxruntime(spec: Spec) -> Runner:
 
 
 def load_openvino(spec: Spec) -> Runner:
-    """An OpenVINO model for latency: one stream, the default precision hint."""
+    """Make an OpenVINO model for latency: one stream, the default precision hint."""
     import openvino
 
     _, real = _inputs(spec)
@@ -81,7 +81,7 @@ def load_openvino(spec: Spec) -> Runner:
 
 
 def load_torch(spec: Spec) -> Runner:
-    """The original module, eager."""
+    """Return the original module, eager."""
     import torch
 
     from vitq.compiler.stages.evaluate import float_model

@@ -30,7 +30,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Fit:
-    """Of one family's times over tokens.
+    """How one family's times grow with the tokens.
 
     Attributes:
         family: of kernels, or ``latency`` for whole runs.
@@ -99,7 +99,7 @@ def check_sizes(sizes: tuple[int, ...]) -> None:
 
 
 def compile_sized(artifact: Artifact, model: str, target: str, size: int) -> Path:
-    """The target's folder of a model at a picture size; stages that are up to date are kept."""
+    """Compile a model at a picture size; stages that are up to date are kept."""
     from vitq.compiler.stages.compile import CompileOptions, compile_model
     from vitq.compiler.stages.export import export
     from vitq.compiler.stages.quantize import quantize
@@ -136,7 +136,7 @@ def _model_of(artifact: Artifact) -> str:
 
 
 def fit_all(profiles: list[Profile]) -> list[Fit]:
-    """A fit of whole runs and of each family."""
+    """Make a fit of whole runs and of each family."""
     tokens = [p.tokens for p in profiles]
     families = sorted({family for p in profiles for family in p.families_ms()})
     fits = [fit("latency", tokens, [p.latency_ms for p in profiles], None)]

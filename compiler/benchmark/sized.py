@@ -15,7 +15,7 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def sized_name(model: str, size: int) -> str:
-    """The name under which a model at a picture size can be quantized.
+    """Return the name under which a model at a picture size can be quantized.
 
     Raises:
         VitqError: for a model that is no timm name and not the embedded one.
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Callable[[], Any]:
 
 
 def _build(base: str, size: int) -> Any:
-    """The ``torch.nn.Module``, which says what its input is."""
+    """Return the ``torch.nn.Module``, which says what its input is."""
     try:
         if base == EMBEDDED_MODEL:
             from vitq.models.digits_vit import NUM_CLASSES

@@ -76,7 +76,7 @@ class LowerFloat(PyExprMutator):
         self.kernels: dict[Gemm, Any] = {}
 
     def run(self) -> Any:
-        """The rewritten module."""
+        """Return the rewritten module."""
         for gvar, function in self.mod.functions_items():
             if isinstance(function, relax.Function):
                 self.builder_.update_func(gvar, self.visit_expr(function))
@@ -113,7 +113,7 @@ class LowerFloat(PyExprMutator):
         return relax.op.reshape(result, (*left[:-1], right[-1]))
 
     def _patches(self, call: Any) -> Any:
-        """A convolution whose stride is its kernel: a product of patches."""
+        """Make a convolution whose stride is its kernel: a product of patches."""
         x, weight = call.args[0], call.args[1]
         batch, channels, height, width = shape_of(x)
         count, _, patch, _ = shape_of(weight)

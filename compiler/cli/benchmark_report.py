@@ -32,7 +32,7 @@ class BenchmarkRequest:
     beside: tuple[Path, ...] = ()
 
     def options(self) -> BenchmarkOptions:
-        """Parsed.
+        """Parse what was given.
 
         Raises:
             VitqError: naming the option that is wrong.

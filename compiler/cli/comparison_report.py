@@ -33,7 +33,7 @@ def _figures(row: Row) -> list[str]:
 
 
 def _spreads(summary: Summary) -> list[str]:
-    """The columns of `_figures` as mean and standard deviation."""
+    """Return the columns of `_figures` as mean and standard deviation."""
     counts = (f"/{summary.images}", 1.0, 1)
     return [
         _plus_minus(summary.top1, *counts),

@@ -82,7 +82,7 @@ class Interrupts:
         signal.signal(signal.SIGINT, after)
 
     def _press(self, number: int, frame: FrameType | None) -> None:
-        """The signal's handler."""
+        """Return the signal's handler."""
         self.received, self._since = True, time.monotonic()
         signal.signal(signal.SIGINT, self._deliver)
         self._deliver(number, frame)

@@ -234,7 +234,7 @@ def build(
     tuning_log: opt.TuningLog = None,
     arch: opt.Arch = None,
 ) -> None:
-    """The whole job: quantize, export, compile, verify, evaluate."""
+    """Return the whole job: quantize, export, compile, verify, evaluate."""
     from vitq.compiler.stages.build import build as stage
     from vitq.compiler.stages.compile import CompileOptions
 

@@ -91,7 +91,7 @@ def kit(
         bool, typer.Option("--contestants", help="TVM's float model and the QDQ file, too: minutes")
     ] = False,
 ) -> None:
-    """What a machine with a GPU and without TVM needs: there, python3 -m gpu_kit."""
+    """Return what a machine with a GPU and without TVM needs: there, python3 -m gpu_kit."""
     from vitq.compiler.benchmark.kit import KitOptions
     from vitq.compiler.benchmark.kit import kit as stage
 

@@ -52,7 +52,7 @@ Folders = Annotated[
 
 
 def tracker(address: str | None, key: str | None, target: Callable[[], str]) -> Any:
-    """The tracker that is named, if any; the key is the target's name if not given."""
+    """Return the tracker that is named, if any; the key is the target's name if not given."""
     from vitq.compiler.remote.tracker import parse_tracker
 
     if address is None:
@@ -87,5 +87,5 @@ def words(text: str | None) -> tuple[str, ...] | None:
 
 
 def family(name: str | None) -> Nonlinear | None:
-    """The family of nonlinear operators of that name, if one is given."""
+    """Return the family of nonlinear operators of that name, if one is given."""
     return None if name is None else Nonlinear.parse(name)

@@ -22,7 +22,7 @@ BUDGET = {"budget_bytes": opt.BudgetBytes, "budget_bitops": opt.BudgetBitops}
 
 
 def _shared() -> dict[str, inspect.Parameter]:
-    """The options that all commands around quantization take, as typer reads them."""
+    """Return the options that all commands around quantization take, as typer reads them."""
     kinds: dict[str, tuple[Any, Any]] = {}
     read = inspect.signature(QuantizeOptions.parse).parameters
     fields, texts = (
@@ -49,7 +49,7 @@ SHARED = _shared()
 
 
 def quantize_options(**given: Any) -> Any:
-    """What the shared options say, as `compiler.stages.quantize_options.QuantizeOptions`.
+    """Return what the shared options say, as `compiler.stages.quantize_options.QuantizeOptions`.
 
     Recipe ``mixed`` is measured (once) and allocated here, and becomes a recipe's file.
 

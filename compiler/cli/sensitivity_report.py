@@ -33,7 +33,7 @@ def _parts(result: Measurement) -> list[tuple[str, str]]:
 
 
 def plot_sensitivity(result: Measurement, path: Path) -> None:
-    """Added noise of every layer at every width, weights above, inputs below."""
+    """Draw the added noise of every layer at every width, weights above, inputs below."""
     plt = pyplot()
     parts = list(dict.fromkeys(e.part for e in result.measured if e.layer))
     count = max(sum(p == part for _, p in _parts(result)) for part in parts)

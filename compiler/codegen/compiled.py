@@ -77,13 +77,13 @@ class Compiled:
         return target.for_architectures(tuple(architectures)) if architectures else target
 
     def library(self, threads: int | None = None) -> Callable[[UInt8Array], IntArray]:
-        """The compiled model (see `library_path`)."""
+        """Return the compiled model (see `library_path`)."""
         from vitq.compiler.codegen.library import Library
 
         return Library(self.library_path(), self.input_shape, self.target, threads)
 
     def library_path(self) -> Path:
-        """The library's file.
+        """Return the library's file.
 
         Raises:
             VitqError: if it is not the one that was compiled.
@@ -94,7 +94,7 @@ class Compiled:
         return path
 
     def reference(self) -> Callable[[UInt8Array], IntArray]:
-        """The independent integer reference; for a foreign model the interpreter of its passes."""
+        """Open the independent integer reference; a foreign model's is the interpreter."""
         if self.is_foreign:
             return self._interpreter()
         from vitq.quantization.graph import artifact as storage
@@ -109,7 +109,7 @@ class Compiled:
         return run
 
     def imported(self) -> "ImportedModel":
-        """The integer module, imported and lowered again."""
+        """Return the integer module, imported and lowered again."""
         from vitq.compiler.codegen.importing import Meaning, import_model
 
         mean, std = (self.metadata[key] and tuple(self.metadata[key]) for key in ("mean", "std"))
@@ -117,7 +117,7 @@ class Compiled:
         return import_model(open_artifact(self.folder).onnx, meaning)
 
     def _interpreter(self) -> Callable[[UInt8Array], IntArray]:
-        """The integer operators on NumPy."""
+        """Return the integer operators on NumPy."""
         from vitq.compiler.codegen.importing import interpreter_runner
 
         return interpreter_runner(self.imported())

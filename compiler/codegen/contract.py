@@ -45,11 +45,11 @@ class Operator:
 
     @property
     def kernel(self) -> Kernel:
-        """Of the call."""
+        """The call's kernel."""
         return self.call.kernel
 
     def draw(self, case: str) -> list[IntArray]:
-        """The activations of one case, in the kernel's order."""
+        """Return the activations of one case, in the kernel's order."""
         activations = [
             Activation(kind.shape, kind.dtype, *codes)
             for kind, codes in zip(self.kernel.inputs, self.codes, strict=True)
@@ -58,7 +58,7 @@ class Operator:
         return draw(case, activations)
 
     def evaluate(self, activations: list[IntArray]) -> IntArray:
-        """The contract's result, computed picture by picture to need little memory.
+        """Return the contract's result, computed picture by picture to need little memory.
 
         Args:
             activations: in the kernel's order.
@@ -76,7 +76,7 @@ class Operator:
         return np.concatenate(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """The codes, and hashes of inputs and result of each case."""
+        """Return the codes, and hashes of inputs and result of each case."""
         cases = {}
         for case in CASES:
             drawn = self.draw(case)
@@ -107,5 +107,5 @@ def _operator(expr: Expr, call: KernelCall, known: Ranges) -> Operator:
 
 
 def _value(operand: Expr) -> IntArray | None:
-    """Of a constant."""
+    """Read the value of a constant."""
     return operand.value.numpy() if is_constant(operand) else None

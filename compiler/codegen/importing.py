@@ -151,7 +151,7 @@ def _input_shape(model: Any, path: Path, batch: int) -> tuple[int, ...]:
 
 
 def interpreter_runner(model: ImportedModel) -> Callable[[UInt8Array], IntArray]:
-    """The integer module on NumPy, for any number of pictures: a foreign model's reference."""
+    """Run the integer module on NumPy, for any number of pictures: a foreign model's reference."""
     from vitq.relay_passes.interpreter.interpreter import interpret
 
     def one_batch(pixels: UInt8Array) -> IntArray:

@@ -46,7 +46,7 @@ def lower_op(
     out: TensorType,
     features: Features,
 ) -> KernelCall:
-    """The kernel of one operator call, of the family that the features belong to."""
+    """Return the kernel of one operator call, of the family that the features belong to."""
     if isinstance(features, GpuFeatures):
         from vitq.compiler.kernels.cuda.lowering import lower_op as lower_cuda
 
@@ -91,7 +91,7 @@ def lower_kernels(
 
 
 def kernel_calls(mod: IRModule, features: Features) -> list[KernelCall]:
-    """The kernels that `lower_kernels` would call, one for each call.
+    """Return the kernels that `lower_kernels` would call, one for each call.
 
     Args:
         mod: from `relay_passes.pipeline.integerize`.
@@ -138,7 +138,7 @@ class _Kernels:
         self.functions: dict[Kernel, Any] = {}
 
     def call(self, value: Expr, var: Expr) -> Expr:
-        """The ``call_tir`` for one dialect call."""
+        """Return the ``call_tir`` for one dialect call."""
         operands = dialect.operands(value)
         call = _kernel_call(value, var, self.features)
         args = [
@@ -148,7 +148,7 @@ class _Kernels:
         return relax.call_tir(self._function(call.kernel), relax.Tuple(args), var.ty)
 
     def _function(self, kernel: Kernel) -> Any:
-        """The module's global for a kernel; the same kernel is added once."""
+        """Return the module's global for a kernel; the same kernel is added once."""
         if kernel not in self.functions:
             same = sum(known.name == kernel.name for known in self.functions)
             symbol = f"{kernel.name}_{same}"

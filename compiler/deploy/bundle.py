@@ -95,7 +95,7 @@ class Bundle:
     said: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What a program wants to know."""
+        """Return what a program wants to know."""
         about = {key: value for key, value in self.manifest.items() if key != "files"}
         known = {"folder": str(self.folder), "size_bytes": self.size_bytes}
         return known | self.measured.to_json() | about | {"device": self.said}
@@ -158,14 +158,14 @@ def _fill(
 
 
 def _write_licenses(folder: Path) -> None:
-    """The project's licence, which its package has, and those of the sources of others."""
+    """Return the project's licence, which its package has, and those of the sources of others."""
     (folder / "vitq.LICENSE").write_bytes((files("vitq") / "LICENSE").read_bytes())
     for path in (SOURCES / THIRD_PARTY).iterdir():
         shutil.copy(path / "LICENSE", folder / f"{path.name}.LICENSE")
 
 
 def _build_programs(build: Path, flavour: str, tools: Toolchain) -> str:
-    """The runner, and the server of the virtual machine's flavour; returns the runner's command."""
+    """Build the runner, and the virtual machine's server; returns the runner's command."""
     flavoured = FLAVOUR_SOURCES[flavour]
     programs = {RUNNER: [*RUNNER_SOURCES, *flavoured]}
     if flavour == "vm":
@@ -202,7 +202,7 @@ def _sources(wanted: set[str]) -> list[Path]:
 
 
 def _add_machine(build: Path, compiled: Compiled, tools: Toolchain) -> dict[str, int]:
-    """The artifact's library without debug information, and TVM's."""
+    """Return the artifact's library without debug information, and TVM's."""
     shutil.copy(compiled.folder / LIBRARY_NAME, build / LIBRARY_NAME)
     tools.strip(build / LIBRARY_NAME)
     cuda = compiled.target.gpu is not None

@@ -47,13 +47,13 @@ OWN_PROGRAM = {
 
 
 def model_name(compiled: Compiled) -> str:
-    """What the model is called."""
+    """Return what the model is called."""
     name = compiled.metadata["metadata_props"].get("vitq.model")
     return str(name or compiled.folder.resolve().parent.parent.name)
 
 
 def write_golden(build: Path, compiled: Compiled) -> None:
-    """The golden pictures and integers, as many as `GOLDEN_BYTES` allow."""
+    """Return the golden pictures and integers, as many as `GOLDEN_BYTES` allow."""
     with np.load(compiled.folder / GOLDEN_NAME, allow_pickle=False) as golden:
         pixels, codes = golden["pixels"], golden["codes"]
     count = max(1, GOLDEN_BYTES // pixels[0].nbytes)
@@ -62,7 +62,7 @@ def write_golden(build: Path, compiled: Compiled) -> None:
 
 
 def write_labels(build: Path, compiled: Compiled, labels: Path | None) -> None:
-    """The classes' names, where they are known.
+    """Return the classes' names, where they are known.
 
     Raises:
         VitqError: the file has not one line for each class.
@@ -117,7 +117,7 @@ def write_readme(
 def write_manifest(
     build: Path, compiled: Compiled, flavour: str, architecture: str, memory: dict[str, int]
 ) -> dict[str, Any]:
-    """What the bundle is and the hash of every file; the last thing written.
+    """Return what the bundle is and the hash of every file; the last thing written.
 
     Args:
         build: the bundle's folder, complete.

@@ -71,7 +71,7 @@ def check_and_measure(runner: Path, target: Target) -> Measured:
 
 
 def _instructions(path: str, target: Target) -> int | None:
-    """Of one inference: what a second one makes the program execute."""
+    """Count one inference's instructions: what a second one makes the program execute."""
 
     def whole(rounds: int) -> int:
         command = [path, "bench", "--warmup", "0", "--rounds", str(rounds)]

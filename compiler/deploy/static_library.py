@@ -65,7 +65,7 @@ def build_static_library(build: Path, compiled: Compiled, tools: Toolchain) -> d
 
 
 def _lowered(compiled: Compiled) -> Any:
-    """The module of kernels, as compile made it."""
+    """Return the module of kernels, as compile made it."""
     from tvm.target import Target as TvmTarget
 
     from vitq.compiler.codegen.lower_kernels import lower_kernels
@@ -81,7 +81,7 @@ def _lowered(compiled: Compiled) -> Any:
 
 
 def _recorded_schedules(schedules: list[dict[str, Any]]) -> Any:
-    """The schedules that the artifact's library has, whatever the tuning log holds by now."""
+    """Read the schedules that the artifact's library has, whatever the tuning log holds by now."""
     from vitq.compiler.tuning.workload import task_text
 
     values = {applied["task"]: applied["values"] for applied in schedules}
@@ -89,7 +89,7 @@ def _recorded_schedules(schedules: list[dict[str, Any]]) -> Any:
 
 
 def _compile_kernels(module: Any, target: Target, path: Path) -> None:
-    """An object file of all PrimFuncs."""
+    """Make an object file of all PrimFuncs."""
     import tvm
     from tvm.target import Target as TvmTarget
 
@@ -104,7 +104,7 @@ def _compile_kernels(module: Any, target: Target, path: Path) -> None:
 
 
 def render(plan: StaticPlan, compiled: Compiled) -> str:
-    """The text of ``vitq_plan.h``."""
+    """Return the text of ``vitq_plan.h``."""
     assert plan.input is not None and plan.output is not None
     tables = _Tables()
     input_index, output_index = tables.index(plan.input), tables.index(plan.output)
@@ -167,7 +167,7 @@ class _Tables:
         self._indices: dict[str, int] = {}
 
     def index(self, tensor: Tensor) -> int:
-        """Number of a tensor in the table."""
+        """Count the a tensor in the table."""
         dtype = np.dtype(tensor.dtype)
         place = (
             f"    {{{int(tensor.block is None)}, {DLPACK_CODES[dtype.kind]}, "

@@ -75,12 +75,12 @@ class Tensor:
 
     @property
     def offset(self) -> int:
-        """Of the first byte, in the arena or the constants."""
+        """Place of the first byte, in the arena or the constants."""
         return self.constant if self.block is None else self.block.offset
 
     @property
     def size_bytes(self) -> int:
-        """Of all elements."""
+        """Size of all elements."""
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
@@ -184,7 +184,7 @@ class _Planner:
             raise VitqError(f"the static flavour has no plan for {name or value}: deploy vm")
 
     def operand(self, expr: Expr) -> Tensor:
-        """A tensor that the next step reads."""
+        """Make a tensor that the next step reads."""
         if is_constant(expr):
             array = np.ascontiguousarray(expr.value.numpy())
             return Tensor(shape_of(expr), str(array.dtype), None, self._store(array))
@@ -194,7 +194,7 @@ class _Planner:
         return tensor
 
     def result(self, var: Expr, step: int) -> Tensor:
-        """A tensor that a step writes."""
+        """Make a tensor that a step writes."""
         block = Block(0, step, step)
         tensor = Tensor(shape_of(var), dtype_of(var), block)
         block.size = _aligned(tensor.size_bytes)

@@ -180,7 +180,7 @@ def _benchmark(
 
 
 def _peak(about: dict[str, Any], gpu: Gpu, results: Results) -> None:
-    """This GPU's int8 rate, and PyTorch's product for each of ours."""
+    """Measure this GPU's int8 rate, and PyTorch's product for each of ours."""
 
     def time_ms(run: Callable[[], Any]) -> float:
         for _ in range(WARM_UP_RUNS):

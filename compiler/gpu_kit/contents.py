@@ -17,7 +17,7 @@ NAMED = 6
 
 
 def open_kit(kit: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What is in a kit.
+    """Return what is in a kit.
 
     Args:
         kit: its folder.

@@ -58,7 +58,7 @@ def torch_contestants(
 
 
 def _as_graph(run: Queue) -> Queue:
-    """A CUDA graph's replay; it keeps alive what `run` refers to, which the graph reads."""
+    """Make a CUDA graph's replay; it keeps alive what `run` refers to, which the graph reads."""
     import torch
 
     side = torch.cuda.Stream()
@@ -79,14 +79,14 @@ def _as_graph(run: Queue) -> Queue:
 
 
 def library_contestant(folder: Path, libraries: Path, pixels: Any) -> Queue:
-    """A library of TVM's: vitq's, or a float model's."""
+    """Make a library of TVM's: vitq's, or a float model's."""
     model = Model(folder, libraries)
     model.set_input(pixels)
     return model.invoke
 
 
 def onnxruntime_contestants(path: Path, batch: int, size: int) -> dict[str, Callable[[], Queue]]:
-    """The QDQ file in onnxruntime's GPU providers, as far as they are installed."""
+    """Return the QDQ file in onnxruntime's GPU providers, as far as they are installed."""
     try:
         import onnxruntime
     except ImportError:
@@ -134,7 +134,7 @@ def int_mm_times(products: list[list[int]], time_ms: Callable[[Queue], float]) -
 
 
 def peak_macs_per_s(time_ms: Callable[[Queue], float]) -> float:
-    """The int8 tensor-core rate measured on this GPU: a large ``torch._int_mm``."""
+    """Return the int8 tensor-core rate measured on this GPU: a large ``torch._int_mm``."""
     key = [PEAK_SIZE, PEAK_SIZE, PEAK_SIZE]
     (milliseconds,) = int_mm_times([key], time_ms).values()
     return PEAK_SIZE**3 / milliseconds * 1000

@@ -58,7 +58,7 @@ class RuntimeFailedError(Exception):
 def tensor_at(
     data: int, shape: Sequence[int], kind: str, bits: int, device: int
 ) -> tuple[DLTensor, Any]:
-    """A contiguous tensor at an address, and what must stay alive with it."""
+    """Make a contiguous tensor at an address, and what must stay alive with it."""
     extents = (ctypes.c_int64 * len(shape))(*shape)
     pointer = ctypes.cast(extents, ctypes.POINTER(ctypes.c_int64))
     code = TYPE_CODES[kind]
@@ -80,7 +80,7 @@ class Object:
 
     @property
     def dl(self) -> DLTensor:
-        """Of a tensor object."""
+        """The DLTensor of a tensor object."""
         return DLTensor.from_address(self.handle + OBJECT_HEADER_BYTES)
 
 
@@ -111,7 +111,7 @@ class Runtime:
         self.ffi.TVMFFIObjectDecRef(ctypes.c_void_p(handle))
 
     def function(self, name: str) -> Object:
-        """A global function."""
+        """Make a global function."""
         text = name.encode()
         key, handle = ByteArray(text, len(text)), ctypes.c_void_p()
         if self.ffi.TVMFFIFunctionGetGlobal(ctypes.byref(key), ctypes.byref(handle)):
@@ -121,12 +121,12 @@ class Runtime:
         return Object(self, handle.value, FUNCTION)
 
     def load(self, path: Path) -> Object:
-        """A compiled library."""
+        """Make a compiled library."""
         module: Object = self.function("ffi.ModuleLoadFromFile")(str(path.resolve()))
         return module
 
     def method(self, module: Object, name: str) -> Object:
-        """A function of a module or of what it imports."""
+        """Make a function of a module or of what it imports."""
         found = self.function("ffi.ModuleGetFunction")(module, name, True)
         if found is None:
             raise RuntimeFailedError(f"the library has no function {name}")
@@ -149,7 +149,7 @@ class Runtime:
         return None if result.type_index == NONE else result.value
 
     def from_dlpack(self, source: Any) -> Object:
-        """A tensor object over the memory of any array with ``__dlpack__``."""
+        """Make a tensor object over the memory of any array with ``__dlpack__``."""
         capsule = source.__dlpack__()
         api = ctypes.pythonapi
         api.PyCapsule_GetPointer.restype = ctypes.c_void_p
@@ -164,7 +164,7 @@ class Runtime:
         return Object(self, handle.value, TENSOR)
 
     def to_dlpack(self, tensor: Object) -> Any:
-        """A capsule that ``from_dlpack`` of NumPy or PyTorch takes."""
+        """Make a capsule that ``from_dlpack`` of NumPy or PyTorch takes."""
         managed = ctypes.c_void_p()
         if self.ffi.TVMFFITensorToDLPack(ctypes.c_void_p(tensor.handle), ctypes.byref(managed)):
             raise RuntimeFailedError(self._raised())
@@ -174,7 +174,7 @@ class Runtime:
         return api.PyCapsule_New(managed, CAPSULE, None)
 
     def _raised(self) -> str:
-        """The first line of the last error."""
+        """Return the first line of the last error."""
         handle = ctypes.c_void_p()
         self.ffi.TVMFFIErrorMoveFromRaised(ctypes.byref(handle))
         if not handle.value:
@@ -208,7 +208,7 @@ def _fill(value: Any16, arg: Any) -> Any:
 
 
 def load_library(path: Path) -> Any:
-    """A library by its path, for all that is loaded later, too."""
+    """Make a library by its path, for all that is loaded later, too."""
     try:
         return ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
     except OSError as error:

@@ -15,7 +15,7 @@ TASKS_NAME, KERNELS_NAME, CONSTANTS_NAME = "tasks.json", "kernels.so", "constant
 
 
 def read_tasks(kit: Path) -> list[dict[str, Any]]:
-    """The kit's tasks; none in a kit without candidates."""
+    """Return the kit's tasks; none in a kit without candidates."""
     path = kit / TASKS_NAME
     tasks: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
     return tasks
@@ -86,7 +86,7 @@ def roofline(
 
 
 def _drawn(task: dict[str, Any], case: str) -> list[Any]:
-    """A case's activations, proven to be those that the contract was evaluated on."""
+    """Make a case's activations, proven to be those that the contract was evaluated on."""
     contract = task["contract"]
     arrays = draw(
         case,

@@ -41,7 +41,7 @@ class Output:
         return dl.device_type, dl.device_id
 
     def numpy(self) -> Any:
-        """A copy on the host; waits for the device."""
+        """Make a copy on the host; waits for the device."""
         dl = self.tensor.dl
         shape = tuple(dl.shape[i] for i in range(dl.ndim))
         result = np.empty(shape, f"{'iuf'[dl.code]}{dl.bits // 8}")
@@ -91,7 +91,7 @@ class Model:
         self._invoke(MAIN)
 
     def output(self) -> Output:
-        """Of the last run."""
+        """Codes of the last run."""
         return Output(self.runtime, self._get(MAIN))
 
     def run(self, pixels: Any) -> Output:

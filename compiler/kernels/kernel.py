@@ -34,12 +34,12 @@ class Knob(NamedTuple):
 
 
 def no_knobs(_: "Kernel") -> dict[str, Knob]:
-    """Of a template that has one schedule."""
+    """Return the knobs of a template that has one schedule: none."""
     return {}
 
 
 def no_facts(_: "Kernel") -> tuple[int | str, ...]:
-    """Of a template whose speed follows from its shapes."""
+    """Return the facts of a template whose speed follows from its shapes: none."""
     return ()
 
 
@@ -87,7 +87,7 @@ class Kernel:
         return self.template.name
 
     def knobs(self) -> dict[str, Knob]:
-        """What can be chosen."""
+        """Return what can be chosen."""
         return self.template.knobs(self)
 
     @property
@@ -96,7 +96,7 @@ class Kernel:
         return any(len(knob.choices) > 1 for knob in self.knobs().values())
 
     def schedule(self, chosen: Schedule | None = None) -> dict[str, int]:
-        """A value for every knob.
+        """Make a value for every knob.
 
         Args:
             chosen: values that differ from the defaults.
@@ -125,7 +125,7 @@ class KernelCall:
 
 
 def lowering_of(table: Mapping[str, L], op: str, kind: str) -> L:
-    """What makes an operator's kernel.
+    """Return what makes an operator's kernel.
 
     Args:
         table: of a family of kernels, by operator.

@@ -18,12 +18,12 @@ LARGEST_BITS = 16
 
 
 def pointwise_operators() -> dict[str, Operator]:
-    """The records of all operators that a table can stand for, by name."""
+    """Return the records of all operators that a table can stand for, by name."""
     return {name: operator for name, operator in OPERATORS.items() if operator.is_pointwise}
 
 
 def kernel_name(operator: Operator) -> str:
-    """What the operator's kernels are called."""
+    """Return what the operator's kernels are called."""
     return operator.name.removeprefix(PREFIX)
 
 

@@ -33,5 +33,5 @@ class TensorType:
 
 
 def tensor_of(array: IntArray) -> TensorType:
-    """The type of a constant."""
+    """Return the type of a constant."""
     return TensorType(tuple(array.shape), str(np.asarray(array).dtype))

@@ -75,7 +75,7 @@ def why_not_here(gpu: Gpu) -> str | None:
 
 
 def why_no_gpu() -> str | None:
-    """What is missing here, in a few words; None if a GPU is here."""
+    """Return what is missing here, in a few words; None if a GPU is here."""
     if not has_driver():
         return f"no NVIDIA driver here ({DRIVER} is not installed)"
     driver = ctypes.CDLL(DRIVER)
@@ -113,7 +113,7 @@ def _load_cuda_runtime() -> None:
 
 
 def _stub() -> Path:
-    """The stub library, compiled once."""
+    """Return the stub library, compiled once."""
     source = STUB_SOURCE.read_bytes()
     folder = cache_folder() / f"libcuda-stub-{hashlib.sha256(source).hexdigest()[:12]}"
     path = folder / DRIVER

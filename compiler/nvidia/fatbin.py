@@ -38,7 +38,7 @@ def contents(data: bytes) -> list[Part]:
 
 
 def _entries(data: bytes, start: int) -> Iterator[Part]:
-    """Of the container at an offset."""
+    """Read the entries of the container at an offset."""
     if start + HEADER.size > len(data):
         return
     _, _, header, size = HEADER.unpack_from(data, start)

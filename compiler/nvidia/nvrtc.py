@@ -32,7 +32,7 @@ def version() -> str | None:
 
 
 def compile_text(code: str, architectures: tuple[str, ...]) -> bytes:
-    """A fat binary; plain machine code for one architecture where nvfatbin is missing.
+    """Make a fat binary; plain machine code for one architecture where nvfatbin is missing.
 
     Raises:
         VitqError: with the compiler's words, or several architectures without nvfatbin.
@@ -53,7 +53,7 @@ def compile_text(code: str, architectures: tuple[str, ...]) -> bytes:
 
 
 def _load(names: tuple[str, ...]) -> Any:
-    """The first library found: the system's, or that of pip's packages."""
+    """Return the first library found: the system's, or that of pip's packages."""
     folders = [folder / "lib" for folder in nvidia_packages()]
     for path in [p for folder in folders for p in folder.glob("libnvrtc-builtins.so*")]:
         ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)  # NVRTC looks for it by name only
@@ -67,7 +67,7 @@ def _load(names: tuple[str, ...]) -> Any:
 
 
 def _headers() -> dict[str, str]:
-    """What TVM's preamble includes, as far as integer kernels need it."""
+    """Return what TVM's preamble includes, as far as integer kernels need it."""
     pairs = [pair.split(" ", 1) for pair in INTEGERS.split(", ")]
     types = " ".join(f"typedef {kind} {name};" for name, kind in pairs)
     traits = []

@@ -30,7 +30,7 @@ GRAPHS = "relax.backend.use_cuda_graph"
 
 
 def relax_passes(target: Any) -> Any:
-    """The Relax pipeline: legalize what is left, plan memory, record CUDA graphs."""
+    """Return the Relax pipeline: legalize what is left, plan memory, record CUDA graphs."""
     from tvm.s_tir import dlight
 
     @tvm.transform.module_pass(opt_level=0)

@@ -57,7 +57,7 @@ def use_for(
 
 
 def compile_cuda(code: str, architectures: tuple[str, ...], ptx: bool = True) -> bytes:
-    """A fat binary.
+    """Make a fat binary.
 
     Args:
         code: CUDA text.

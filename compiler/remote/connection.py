@@ -166,5 +166,5 @@ def time_model(name: str, runs: int) -> tuple[list[float], int]:
 
 
 def peak_bytes() -> int:
-    """The most memory that the session's process had."""
+    """Return the most memory that the session's process had."""
     return int(_sessions[-1].remote.get_function("vitq.memory")())

@@ -70,7 +70,7 @@ class Tracker:
             )
 
     def registered(self) -> dict[str, int]:
-        """Number of devices under each key."""
+        """Count the devices under each key."""
         try:
             servers = self._ask([SUMMARY], ANSWER_S)[1]["server_info"]
         except _NoAnswerError as error:
@@ -132,7 +132,7 @@ class _NoAnswerError(Exception):
 
 
 def parse_tracker(address: str, key: str) -> Tracker:
-    """A tracker as the command line names it.
+    """Make a tracker as the command line names it.
 
     Args:
         address: ``host:port``.

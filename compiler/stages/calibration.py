@@ -52,7 +52,7 @@ SHEET_GAP = 2
 def calibration_pictures(
     options: "QuantizeOptions", graph: "Graph", prep: "Preprocessing"
 ) -> "Pictures":
-    """The pictures that the options name.
+    """Return the pictures that the options name.
 
     Args:
         options: source, number, seed, steps, recipe and method.
@@ -113,7 +113,7 @@ def _made(
 
 
 def _student(options: "QuantizeOptions") -> dict[str, Any]:
-    """What decides the quantized model that psaq2 looks at, beside the pictures."""
+    """Return what decides the quantized model that psaq2 looks at, beside the pictures."""
     return {
         "recipe": options.recipe.to_json(),
         "method": asdict(options.method),

@@ -127,7 +127,7 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
 
 
 def _foreign_artifact(path: Path, options: CompileOptions) -> Artifact:
-    """An artifact around a QDQ file from elsewhere."""
+    """Make an artifact around a QDQ file from elsewhere."""
     model = read_onnx(path)
     artifact = Artifact(options.artifacts / path.stem / "onnx")
     if artifact.onnx.resolve() != path.resolve():
@@ -174,7 +174,7 @@ def _compile(
 
 
 def _require_own_nonlinear(artifact: Artifact, wanted: str | None) -> None:
-    """An artifact with a reference is bound to the operators that it was quantized for."""
+    """Make an artifact with a reference is bound to the operators that it was quantized for."""
     if artifact.is_foreign or wanted is None:
         return
     own = read_json(artifact.folder / QUANTIZE_NAME)["provenance"]["nonlinear"]
@@ -185,7 +185,7 @@ def _require_own_nonlinear(artifact: Artifact, wanted: str | None) -> None:
 
 
 def _describe(model: ImportedModel) -> dict[str, Any]:
-    """The part of the metadata that does not depend on the target."""
+    """Return the part of the metadata that does not depend on the target."""
     from vitq.relay_passes.check_integer_only import float_islands
 
     output, meaning = model.integer.report.outputs[0], model.meaning
@@ -226,7 +226,7 @@ def _golden(artifact: Artifact, model: ImportedModel) -> tuple[UInt8Array, IntAr
 
 
 def _attention_codes(mod: Any) -> dict[str, str]:
-    """The codes of each attention's weights, by the name of the operator's result."""
+    """Return the codes of each attention's weights, by the name of the operator's result."""
     from vitq.numerics.attention import AttentionParams
     from vitq.numerics.log_codes import describe_codes
     from vitq.numerics.shiftmax import CodeParams

@@ -72,7 +72,7 @@ def compare_kernels(
 
 
 def emulate(operator: Operator, activations: list[IntArray], values: Schedule) -> IntArray:
-    """What a kernel computes.
+    """Return what a kernel computes.
 
     Args:
         operator: that it stands for.

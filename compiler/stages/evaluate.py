@@ -138,7 +138,7 @@ def _float_is_known(compiled: Compiled, module: GivenModel | None) -> bool:
 def _float_backend(
     compiled: Compiled, module: GivenModel | None
 ) -> Callable[[UInt8Array], FloatArray]:
-    """The original model with its normalization, as a function of pixels."""
+    """Return the original model with its normalization, as a function of pixels."""
     from vitq.quantization.graph import artifact as storage
 
     folder = open_artifact(compiled.folder).folder
@@ -158,7 +158,7 @@ def _float_backend(
 def float_runner(
     module: Any, mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[UInt8Array], FloatArray]:
-    """A ``torch.nn.Module`` with its input normalization, as a function of pixels."""
+    """Make a ``torch.nn.Module`` with its input normalization, as a function of pixels."""
     import torch
 
     means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
@@ -173,7 +173,7 @@ def float_runner(
 
 
 def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
-    """The original model, loaded again from where the quantizer found it.
+    """Return the original model, loaded again from where the quantizer found it.
 
     Args:
         folder: of the artifact.
@@ -212,7 +212,7 @@ def row_of(
     labels: IntArray | None,
     seconds: float,
 ) -> Row:
-    """What logits (N, classes) say, beside the float model's and the labels (N,)."""
+    """Return what logits (N, classes) say, beside the float model's and the labels (N,)."""
     from vitq.export.parity import cosine
 
     top1 = top5 = None

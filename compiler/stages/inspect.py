@@ -73,7 +73,7 @@ def _quantizers(artifact: Artifact, stored: dict[str, Any]) -> list[dict[str, An
 
 
 def _layers(stored: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the widths and codes of each layer are, in execution order."""
+    """Return what the widths and codes of each layer are, in execution order."""
     from vitq.quantization.graph.artifact import node_from_json
     from vitq.quantization.graph.graph import OpKind
     from vitq.quantization.plan.attention_codes import codes_name

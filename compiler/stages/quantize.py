@@ -73,7 +73,7 @@ def quantize(options: QuantizeOptions) -> Artifact:
 
 
 def prepare(options: QuantizeOptions) -> "tuple[Graph, Preprocessing, Pictures]":
-    """The float graph, what its input means, and calibration pictures (saved, if asked for)."""
+    """Load the float graph, its input's meaning, and calibration pictures (saved if asked for)."""
     from vitq.compiler.stages.calibration import calibration_pictures, save_images
     from vitq.quantization.graph.tracing import trace
 
@@ -87,7 +87,7 @@ def prepare(options: QuantizeOptions) -> "tuple[Graph, Preprocessing, Pictures]"
 
 
 def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
-    """What the stage writes, without writing it."""
+    """Return what the stage writes, without writing it."""
     import torch
 
     from vitq.quantization.graph.artifact import QuantizedModel
@@ -121,14 +121,14 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
 
 
 def chosen_method(options: QuantizeOptions) -> Method:
-    """The method; pictures that were made from the model take more damping."""
+    """Return the method; pictures that were made from the model take more damping."""
     if options.calib not in GENERATED:
         return options.method
     return replace(options.method, damping=DAMPING_MADE)
 
 
 def load_float_model(options: QuantizeOptions) -> "LoadedModel":
-    """The float model that the options name."""
+    """Return the float model that the options name."""
     from vitq.quantization.graph.models import Preprocessing, given_model, load_model
 
     preprocessing = None
@@ -160,7 +160,7 @@ def quantize_fingerprint(options: QuantizeOptions) -> str:
 
 
 def model_content(options: QuantizeOptions) -> dict[str, Any]:
-    """What decides the float model."""
+    """Return what decides the float model."""
     return {
         "model": options.model,
         "weights": _content(options.weights),
@@ -194,12 +194,12 @@ def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
 
 
 def _name(calib: str | GivenPictures | None) -> str | None:
-    """What a source is called; pictures in hand are told apart by their content."""
+    """Return what a source is called; pictures in hand are told apart by their content."""
     return calib.source if isinstance(calib, GivenPictures) else calib
 
 
 def _given_hash(module: GivenModel | None) -> dict[str, str]:
-    """Of a model in hand: no file or name holds it."""
+    """Hash a model in hand: no file or name holds it."""
     return {} if module is None else {IN_MEMORY: module.digest}
 
 

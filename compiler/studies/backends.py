@@ -37,7 +37,7 @@ def _fake(model: "QuantizedModel", _: Source) -> Logits:
 
 
 def _reference(model: "QuantizedModel", _: Source) -> Logits:
-    """The integers that a library computes, in NumPy."""
+    """Return the integers that a library computes, in NumPy."""
     from vitq.quantization.run.reference import IntegerReference
 
     reference = IntegerReference(model.graph)
@@ -45,7 +45,7 @@ def _reference(model: "QuantizedModel", _: Source) -> Logits:
 
 
 def _library(model: "QuantizedModel", pictures: Source) -> Logits:
-    """The compiled library, verified; its files are gone when it is loaded."""
+    """Return the compiled library, verified; its files are gone when it is loaded."""
     from vitq.compiler.codegen.compiled import open_compiled
     from vitq.compiler.stages.compile import CompileOptions, compile_model
     from vitq.compiler.stages.export import export

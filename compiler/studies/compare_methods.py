@@ -143,7 +143,7 @@ class _Judge:
         return fingerprint(content)
 
     def float_logits(self) -> FloatArray:
-        """Of all pictures, computed once."""
+        """Float logits of all pictures, computed once."""
         if self._logits is None:
             self._logits = with_progress(self._float, self.data.pixels, FLOAT)
         return self._logits
@@ -176,7 +176,7 @@ def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
 
 
 def _kept(options: QuantizeOptions, key: str, compute: Callable[[], Row]) -> Row:
-    """A result from its file, or computed and written."""
+    """Make a result from its file, or computed and written."""
     path = _folder(options) / f"{key[:16]}.json"
     if is_current(path, key):
         return Row(**read_json(path)["row"])

@@ -69,7 +69,7 @@ class Artifact:
 
 
 def open_artifact(path: Path) -> Artifact:
-    """The artifact at a folder, or at a target's folder inside it.
+    """Return the artifact at a folder, or at a target's folder inside it.
 
     Raises:
         VitqError: if there is none.

@@ -16,12 +16,12 @@ def is_checkout() -> bool:
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made or fetched again (``$XDG_CACHE_HOME/vitq``)."""
+    """Return the user's folder for what can be made or fetched again (``$XDG_CACHE_HOME/vitq``)."""
     return user_cache_path(PROJECT)
 
 
 def data_folder() -> Path:
-    """The user's folder for what is kept (``$XDG_DATA_HOME/vitq``)."""
+    """Return the user's folder for what is kept (``$XDG_DATA_HOME/vitq``)."""
     return user_data_path(PROJECT)
 
 

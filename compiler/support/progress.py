@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 def progress_bar(
     items: Iterable[Item], title: str, total: int, unit: str = "batch"
 ) -> Iterable[Item]:
-    """The same items, with a bar that goes away when they are used up."""
+    """Return the same items, with a bar that goes away when they are used up."""
     from tqdm import tqdm
 
     bar: Iterable[Item] = tqdm(items, desc=title, total=total, unit=unit, leave=False, disable=None)

@@ -45,7 +45,7 @@ PLATFORM = "manylinux_2_28"
 
 
 def runtime_files(architecture: str, cuda: bool = False) -> dict[str, Path]:
-    """The files that a bundle of the VM's flavour needs of TVM.
+    """Return the files that a bundle of the VM's flavour needs of TVM.
 
     Args:
         architecture: of the device, ``x86_64`` or ``aarch64``.
@@ -72,7 +72,7 @@ def runtime_files(architecture: str, cuda: bool = False) -> dict[str, Path]:
 
 
 def include_folder() -> Path:
-    """The headers of TVM's C interface."""
+    """Return the headers of TVM's C interface."""
     return _site_packages() / "tvm_ffi" / "include"
 
 
@@ -81,7 +81,7 @@ def _site_packages() -> Path:
 
 
 def _cached(architecture: str, cuda: bool) -> Path:
-    """The unpacked wheels of another architecture; fetched if they are not there or damaged.
+    """Return the unpacked wheels of another architecture; fetched if they are not there or damaged.
 
     What an earlier release fetched lacks CUDA's library.
     """

@@ -83,7 +83,7 @@ def _described(error: Exception) -> str:
 
 
 def _portable(error: Exception) -> Exception | None:
-    """An exception that can be sent, with its traceback as a note."""
+    """Make an exception that can be sent, with its traceback as a note."""
     error.add_note("".join(traceback.format_exception(error)))
     try:
         copy = pickle.loads(pickle.dumps(error))

@@ -44,7 +44,7 @@ class Gpu:
 
 
 def gpu_of(names: tuple[str, ...]) -> Gpu:
-    """The GPU part of a target for some architectures.
+    """Return the GPU part of a target for some architectures.
 
     Raises:
         VitqError: for one that is not in the table, or none.

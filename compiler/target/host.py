@@ -23,12 +23,12 @@ def host_flags() -> set[str]:
 
 
 def missing_flags(target: Target, flags: set[str]) -> list[str]:
-    """Flags that a target needs and a machine lacks."""
+    """List the flags that a target needs and a machine lacks."""
     return [flag for flag in target.needs if flag not in flags]
 
 
 def host_cpu() -> str:
-    """The processor's name."""
+    """Return the processor's name."""
     return processor().get("model name") or platform.machine()
 
 

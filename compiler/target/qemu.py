@@ -65,13 +65,13 @@ class Call:
 
 
 def call_of(library: Path, kernel: Any, name: str | None = None) -> Call:
-    """A call of a `compiler.kernels.kernel.Kernel` with zeros."""
+    """Make a call of a `compiler.kernels.kernel.Kernel` with zeros."""
     inputs = tuple((t.shape, t.dtype) for t in kernel.inputs)
     return Call(library, name or kernel.name, inputs, (kernel.out.shape, kernel.out.dtype))
 
 
 def predict(library: Path, kernel: Any, target: Target, name: str | None = None) -> Cost:
-    """The cost of a compiled kernel, without the processor it is for.
+    """Return the cost of a compiled kernel, without the processor it is for.
 
     Args:
         library: shared object.
@@ -89,7 +89,7 @@ def predict(library: Path, kernel: Any, target: Target, name: str | None = None)
 
 
 def why_not(target: Target) -> str | None:
-    """What is missing to emulate a target here; None if nothing is."""
+    """Return what is missing to emulate a target here; None if nothing is."""
     if target.emulation is None:
         return f"target {target.name} is not emulated"
     if not shutil.which(EMULATOR):

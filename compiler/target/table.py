@@ -83,7 +83,7 @@ class Target:
         return self.stands_for or self.name
 
     def tvm_config(self) -> dict[str, Any]:
-        """The dictionary that ``tvm.target.Target`` takes."""
+        """Return the dictionary that ``tvm.target.Target`` takes."""
         host = {key: list(v) if isinstance(v, tuple) else v for key, v in self.config}
         if self.gpu is None:
             return host
@@ -96,7 +96,7 @@ class Target:
         return self.features
 
     def for_architectures(self, names: tuple[str, ...]) -> "Target":
-        """The same for other GPUs.
+        """Return the same for other GPUs.
 
         Raises:
             VitqError: for an architecture that is not known, or a target without a GPU.
@@ -123,7 +123,7 @@ ARM_CROSS = Cross(
 def _arm(
     name: str, description: str, mcpu: str, dot: str, needs: tuple[str, ...], emulation: Emulation
 ) -> Target:
-    """An entry for 64-bit ARM on Linux; kernels work on four registers at once."""
+    """Make an entry for 64-bit ARM on Linux; kernels work on four registers at once."""
     config = (("kind", "llvm"), ("mtriple", "aarch64-linux-gnu"), ("mcpu", mcpu))
     features = CpuFeatures(dot, 512)
     needs = ("aarch64", *needs)
@@ -213,7 +213,7 @@ _ENTRIES = (
 
 
 def _gpu(name: str, description: str, gpu: Gpu, arm: Target | None = None) -> Target:
-    """An entry for a GPU beside any x86-64, or beside an ARM processor of the table."""
+    """Make an entry for a GPU beside any x86-64, or beside an ARM processor of the table."""
     if arm is not None:
         return replace(arm, name=name, description=description, features=gpu.features, gpu=gpu,
                        emulation=None)  # fmt: skip

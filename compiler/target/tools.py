@@ -50,7 +50,7 @@ class Toolchain:
 
 
 def toolchain(target: Target) -> Toolchain:
-    """The tools for a target.
+    """Return the tools for a target.
 
     Raises:
         VitqError: no compiler for it is installed.
@@ -90,7 +90,7 @@ EXECUTABLE = 0o755
 
 
 def find_compiler(target: Target) -> str:
-    """The C++ compiler that links the library.
+    """Return the C++ compiler that links the library.
 
     Raises:
         VitqError: if none is installed.
@@ -108,7 +108,7 @@ def find_compiler(target: Target) -> str:
 
 
 def _find_cross_compiler(name: str, cross: Cross) -> str:
-    """A compiler for another kind of machine: the system's, else that of pip's ``ziglang``."""
+    """Make a compiler for another kind of machine: the system's, else that of pip's ``ziglang``."""
     path = shutil.which(cross.compiler)
     if path:
         return path
@@ -121,7 +121,7 @@ def _find_cross_compiler(name: str, cross: Cross) -> str:
 
 
 def _zig_compiler(cross: Cross) -> Path:
-    """An executable that starts zig for the target, because linkers are called by one name."""
+    """Make an executable that starts zig for the target, because linkers are called by one name."""
     path = cache_folder() / f"zig-{cross.zig}-c++"
     command = f'#!/bin/sh\nexec "{sys.executable}" -m ziglang c++ -target {cross.zig} "$@"\n'
     if not path.is_file() or path.read_text() != command:

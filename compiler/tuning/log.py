@@ -71,7 +71,7 @@ class Entry:
 
 
 def describe(target: Target, times: str, processor: str | None = None) -> dict[str, Any]:
-    """The content of ``meta.json``.
+    """Return the content of ``meta.json``.
 
     Args:
         target: of the log.
@@ -116,7 +116,7 @@ def log_hash(folder: Path | None) -> str | None:
 
 
 def find_log(target: Target, tuned: bool, given: Path | None) -> Path | None:
-    """The log that a library is compiled with.
+    """Return the log that a library is compiled with.
 
     Args:
         target: of the library.
@@ -171,7 +171,7 @@ def read_log(folder: Path) -> dict[str, list[Entry]]:
 
 
 def _lines(path: Path) -> Iterator[Any]:
-    """The JSON of each line; a torn last line is left out."""
+    """Return the JSON of each line; a torn last line is left out."""
     if not path.is_file():
         return
     lines = path.read_text(errors="replace").splitlines()
@@ -194,7 +194,7 @@ def _workload_of(line: Any) -> tuple[str, str]:
 
 
 def _values(trace: Any) -> dict[str, int]:
-    """What a trace decides, read from its JSON without replaying it."""
+    """Return what a trace decides, read from its JSON without replaying it."""
     instructions, decisions = trace
     decided = dict(decisions)
     chosen: dict[str, int] = {}

@@ -116,7 +116,7 @@ def time_kernel(path: str, inputs: Inputs, budget_s: float) -> float:
 
 
 def _time_on_gpu(path: str, inputs: Inputs, budget_s: float) -> float:
-    """Likewise, between CUDA events.
+    """Time a kernel between CUDA events.
 
     Its second-level cache holds a whole model of the table's sizes: constants are not copied.
     """
@@ -199,7 +199,7 @@ def _codes(numbers: np.random.Generator, kind: TensorType) -> IntArray:
 
 
 def available_cores() -> list[int]:
-    """The cores that this process may use."""
+    """Return the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -16,19 +16,19 @@ GPU_PREFIX = "cuda-"
 
 
 def entry_name(target: Target) -> str:
-    """The name in the table of targets, also of ``cpu``; of a GPU its newest architecture."""
+    """Name a target as the table does, also ``cpu``; a GPU by its newest architecture."""
     if target.gpu is not None:
         return GPU_PREFIX + target.gpu.newest
     return target.entry
 
 
 def shipped_log(target: Target) -> Path:
-    """The folder of the logs that come with this release."""
+    """Return the folder of the logs that come with this release."""
     return LOGS / entry_name(target)
 
 
 def own_log(target: Target) -> Path:
-    """The folder that ``tune`` writes to: a checkout's own, else one of the user's."""
+    """Return the folder that ``tune`` writes to: a checkout's own, else one of the user's."""
     return shipped_log(target) if is_checkout() else _own_logs() / entry_name(target)
 
 
@@ -46,7 +46,7 @@ def begin_own_log(target: Target) -> Path:
 
 
 def known_log(target: Target) -> Path:
-    """The folder that ``compile`` reads: the user's where there is one, else the shipped one."""
+    """Find the folder that ``compile`` reads: the user's if there is one, else the shipped."""
     own = own_log(target)
     return own if is_log(own) else shipped_log(target)
 

@@ -53,7 +53,7 @@ class Schedules:
         self.applied: list[Applied] = []
 
     def __call__(self, kernel: Kernel) -> Schedule:
-        """The values for a kernel."""
+        """Return the values for a kernel."""
         task = task_text(kernel)
         source, chosen = self._choose(kernel, task)
         same = sum(known.name.rpartition("_")[0] == kernel.name for known in self.applied)
@@ -90,7 +90,7 @@ class Schedules:
 
 
 def _working(entries: Mapping[str, Sequence[Entry]], kernel: Kernel) -> list[Entry]:
-    """The points of a log for a kernel's task, or for the nearest one that it knows."""
+    """Return the points of a log for a kernel's task, or for the nearest one that it knows."""
     found = entries.get(task_text(kernel)) or entries.get(task_text(kernel, facts=False), ())
     return [entry for entry in found if entry.works]
 
@@ -98,7 +98,7 @@ def _working(entries: Mapping[str, Sequence[Entry]], kernel: Kernel) -> list[Ent
 def best_schedules(
     entries: Mapping[str, Sequence[Entry]], kernel: Kernel, count: int
 ) -> list[dict[str, int]]:
-    """The best points of a log for a kernel, the one that compile takes first.
+    """Return the best points of a log for a kernel, the one that compile takes first.
 
     Args:
         entries: of the log.
@@ -117,7 +117,7 @@ def is_valid(kernel: Kernel, values: Mapping[str, int]) -> bool:
 
 
 def best(entries: Sequence[Entry]) -> Entry:
-    """The fastest; where some were measured in turn with their rivals, the fastest of those."""
+    """Choose the fastest; where some were measured in turn with rivals, the fastest of those."""
     return min(entries, key=_rank)
 
 
@@ -126,7 +126,7 @@ def _rank(entry: Entry) -> tuple[bool, float]:
 
 
 def open_schedules(log: Path | None, tuned: bool) -> Schedules:
-    """The schedules of a log (`find_log`), or the defaults."""
+    """Return the schedules of a log (`find_log`), or the defaults."""
     if not tuned:
         return Schedules(None)
     return Schedules({} if log is None else read_log(log), log)

@@ -37,7 +37,7 @@ ROUNDS = 3
 
 
 def measure_defaults(session: Session) -> None:
-    """The untuned point of each task first: what tuning finds is never worse."""
+    """Return the untuned point of each task first: what tuning finds is never worse."""
     missing = [(s, s.default) for s in session.states if s.default not in s.known]
     for start in range(0, len(missing), BATCH):
         if session.is_over:
@@ -85,7 +85,7 @@ def _is_exhausted(state: State) -> bool:
 
 
 def context_of(session: Session, task: Task, seed: int) -> Any:
-    """What MetaSchedule searches a task with."""
+    """Return what MetaSchedule searches a task with."""
     strategy = ms.search_strategy.EvolutionarySearch(
         population_size=128, init_measured_ratio=0.3, init_min_unmeasured=32,
         genetic_num_iters=3, genetic_mutate_prob=0.85, eps_greedy=0.15,
@@ -141,7 +141,7 @@ class _Trials:
         self.built: dict[str, tuple[State, Point]] = {}
 
     def find(self, mod: Any) -> tuple[State, Point]:
-        """The task and the point of a candidate."""
+        """Return the task and the point of a candidate."""
         state = self.states[text_of(mod), str(mod["main"].attrs[SPACE])]
         return state, tuple(sorted(values_of(mod).items()))
 
@@ -193,7 +193,7 @@ class _Builder(ms.builder.PyBuilder):
         self.trials = trials
 
     def build(self, build_inputs: Sequence[Any]) -> list[Any]:
-        """Called by MetaSchedule for one batch of a task."""
+        """Answer a call by MetaSchedule for one batch of a task."""
         with self.trials.session.noting_stops():
             return self.trials.build([item.mod for item in build_inputs])
 
@@ -207,11 +207,11 @@ class _Future(ms.runner.PyRunnerFuture):
         self.found = found
 
     def done(self) -> bool:
-        """Always."""
+        """Accept every module."""
         return True
 
     def result(self) -> Any:
-        """What was measured."""
+        """Return what was measured."""
         return self.found
 
 
@@ -224,7 +224,7 @@ class _Runner(ms.runner.PyRunner):
         self.trials = trials
 
     def run(self, runner_inputs: Sequence[Any]) -> list[Any]:
-        """Called by MetaSchedule for what was built."""
+        """Answer a call by MetaSchedule for what was built."""
         with self.trials.session.noting_stops():
             found = self.trials.run([str(item.artifact_path) for item in runner_inputs])
         return [_Future(result) for result in found]
@@ -239,7 +239,7 @@ class _StopWhenOver(ms.measure_callback.PyMeasureCallback):
         self.session = session
 
     def apply(self, *_: Any) -> None:
-        """Called by MetaSchedule after each batch."""
+        """Answer a call by MetaSchedule after each batch."""
         if self.session.is_over:
             self.session.finished = True
             raise RuntimeError("the budget is spent")
@@ -262,7 +262,7 @@ def confirm(session: Session) -> None:
 
 
 def _rivals(state: State) -> list[Point]:
-    """What is to be compared, if anything."""
+    """Return what is to be compared, if anything."""
     rivals = state.ranked()[:RIVALS]
     if len(rivals) < 2 or all(entry.confirmed for _, entry in rivals):
         return []

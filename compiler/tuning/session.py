@@ -204,7 +204,7 @@ class Session:
         return results
 
     def _time_one(self, state: State, built: str | WorkerError) -> list[Attempt]:
-        """Attempts at a point; none if the time is over."""
+        """Count the attempts at a point; none if the time is over."""
         if isinstance(built, WorkerError):
             return [Attempt([[]], error=built)]
         try:

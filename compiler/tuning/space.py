@@ -37,7 +37,7 @@ def space_of(task: Task, seed: int) -> Any:
 
 
 def point(task: Task, values: Mapping[str, int]) -> Any:
-    """The schedule of a task with given values.
+    """Return the schedule of a task with given values.
 
     Args:
         task: the task.
@@ -61,7 +61,7 @@ def _sample(schedule: Any, knobs: Mapping[str, Knob], values: Mapping[str, int] 
 
 
 def values_of(mod: Any) -> dict[str, int]:
-    """The values that a scheduled descriptor carries."""
+    """Return the values that a scheduled descriptor carries."""
     schedule = TvmSchedule(mod)
     annotations = schedule.get(schedule.get_sblock(BLOCK)).annotations
     return {
@@ -95,7 +95,7 @@ class KnobMutator(PyMutator):
         pass
 
     def apply(self, trace: Any, _: Any) -> Any:
-        """The mutated trace; None if there is nothing to choose."""
+        """Return the mutated trace; None if there is nothing to choose."""
         free = [i for i in trace.insts if i.kind.name == SAMPLE and len(i.attrs[0]) > 1]
         if not free:
             return None
@@ -109,7 +109,7 @@ class KnobMutator(PyMutator):
 
 
 def knob_features(tasks: Sequence[Task]) -> Any:
-    """What the cost model sees, for candidates of any of the tasks."""
+    """Return what the cost model sees, for candidates of any of the tasks."""
     names = sorted({name for task in tasks for name in task.knobs})
     kinds = sorted({task.kernel.name for task in tasks})
     fixed = {task.text: _task_features(task, kinds) for task in tasks}
@@ -131,7 +131,7 @@ class KnobFeatures(PyFeatureExtractor):
         self.of = of
 
     def extract_from(self, _: Any, candidates: Sequence[Any]) -> list[Any]:
-        """The features of some candidates."""
+        """Return the features of some candidates."""
         return [
             tensor(np.array([self.of(candidate.sch.mod)], np.float32)) for candidate in candidates
         ]

@@ -76,7 +76,7 @@ def space_text(knobs: Mapping[str, Knob]) -> str:
 
 
 def descriptor(kernel: Kernel) -> Any:
-    """The PrimFunc that stands for a kernel's task; equal for all kernels of the task."""
+    """Return the PrimFunc that stands for a kernel's task; equal for all kernels of the task."""
     from tvm import tirx
     from tvm.script.ir_builder import IRBuilder
     from tvm.tirx.script import builder as T  # noqa: N812 - the name that TVM gives it
@@ -102,20 +102,20 @@ def descriptor(kernel: Kernel) -> Any:
 
 
 def workload(kernel: Kernel) -> Any:
-    """The descriptor as MetaSchedule's module."""
+    """Return the descriptor as MetaSchedule's module."""
     from tvm import IRModule
 
     return IRModule({"main": descriptor(kernel)})
 
 
 def text_of(mod: Any) -> str:
-    """The task of a workload; empty for a module that is none."""
+    """Return the task of a workload; empty for a module that is none."""
     attributes = mod["main"].attrs
     return str(attributes[TASK]) if attributes and TASK in attributes else ""
 
 
 def extract(mod: Any, features: Features, config: Mapping[str, Any]) -> list[Task]:
-    """The tasks of an integer module; kernels with one schedule are none.
+    """Return the tasks of an integer module; kernels with one schedule are none.
 
     Args:
         mod: from `relay_passes.pipeline.integerize`.
@@ -157,7 +157,7 @@ def _constants(call: KernelCall) -> tuple[IntArray | None, ...]:
 
 
 def _graph(kernels: list[Kernel]) -> Any:
-    """A Relax module that calls the descriptors as the model calls the kernels."""
+    """Make a Relax module that calls the descriptors as the model calls the kernels."""
     from tvm import relax
 
     builder = relax.BlockBuilder()
@@ -178,7 +178,7 @@ def _graph(kernels: list[Kernel]) -> Any:
 
 
 def _global(builder: Any, kernel: Kernel, known: dict[tuple[str, str], Any]) -> Any:
-    """The module's global for a kernel's descriptor; the same descriptor is added once."""
+    """Return the module's global for a kernel's descriptor; the same descriptor is added once."""
     key = _key(kernel)
     if key not in known:
         symbol = f"{kernel.name}_{len(known)}"

@@ -89,5 +89,5 @@ def expanded(text: str) -> str:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Hook of mkdocs: what a page says before it is rendered."""
+    """Edit a page before mkdocs renders it."""
     return expanded(markdown)

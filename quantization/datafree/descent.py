@@ -48,11 +48,11 @@ class Normalization:
         return cls(*(v.reshape(-1, 1, 1) for v in values))
 
     def clip(self, x: torch.Tensor) -> torch.Tensor:
-        """The nearest normalized pictures that are pictures, colours in [0, 1]."""
+        """Return the nearest normalized pictures that are pictures, colours in [0, 1]."""
         return ((x * self.std + self.mean).clamp(0, 1) - self.mean) / self.std
 
     def pixels(self, x: torch.Tensor) -> UInt8Array:
-        """Normalized pictures (N, C, H, W) as uint8, rounded to nearest."""
+        """Convert normalized pictures (N, C, H, W) to uint8, rounded to nearest."""
         values = (x.detach() * self.std + self.mean).clamp(0, 1) * 255
         found: UInt8Array = values.round().to(torch.uint8).cpu().numpy()
         return found

@@ -56,7 +56,7 @@ def find_patches(graph: Graph) -> PatchProbe:
 
 
 def _projection(graph: Graph, product: Node) -> Node:
-    """The linear layer that reads a product through layout, or the product."""
+    """Return the linear layer that reads a product through layout, or the product."""
     node = product
     while True:
         readers = graph.consumers(node.name)

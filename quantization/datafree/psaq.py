@@ -23,7 +23,7 @@ STEPS = 200
 
 
 def gaussian_noise(request: Request, graph: Graph) -> torch.Tensor:
-    """Standard Gaussian noise, clipped to pictures: the beginning, and the negative control.
+    """Draw standard Gaussian noise, clipped to pictures: the beginning, and the control.
 
     Returns:
         (N, C, H, W) normalized.
@@ -34,7 +34,7 @@ def gaussian_noise(request: Request, graph: Graph) -> torch.Tensor:
 
 
 def variation_targets(request: Request, random: np.random.RandomState) -> torch.Tensor:
-    """The total variation that each picture is held at, (N,)."""
+    """Return the total variation that each picture is held at, (N,)."""
     values = random.uniform(*TV_TARGET, request.count).astype(np.float32)
     return torch.from_numpy(values).to(request.device)
 

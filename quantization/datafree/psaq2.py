@@ -107,7 +107,7 @@ def straight_through(node: Node, x: torch.Tensor) -> torch.Tensor:
 def _student(
     request: Request, graph: Graph, recipe: Recipe, method: Method, pixels: UInt8Array
 ) -> GraphModule:
-    """The quantized model, calibrated on the pictures of this cycle."""
+    """Return the quantized model, calibrated on the pictures of this cycle."""
     quantized = copy.deepcopy(graph)
     data = torch.from_numpy(pixels)
     quantize_graph(quantized, data, recipe, method, request.mean, request.std)

@@ -61,7 +61,7 @@ class _OneName:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module's spec; None for any other name."""
+        """Return the module's spec; None for any other name."""
         return PathFinder.find_spec(fullname, [self._folder]) if fullname == self._name else None
 
 
@@ -88,7 +88,7 @@ def _importable(module_name: str) -> Iterator[None]:
 
 
 def _own_file(module_name: str, folder: str) -> Path | None:
-    """The module's file, if that folder has it."""
+    """Return the module's file, if that folder has it."""
     place = Path(folder, *module_name.split("."))
     files = (place / "__init__.py", place.with_name(f"{place.name}.py"))
     return next((file for file in files if file.is_file()), None)
@@ -110,7 +110,7 @@ def _require_free(module_name: str, folder: str) -> None:
 
 
 def factory_files(model: str) -> dict[str, Path]:
-    """The source files that a factory is made of, found by reading imports, without importing.
+    """Find the source files that a factory is made of by reading imports, without importing.
 
     Args:
         model: ``package.module:factory``.
@@ -192,7 +192,7 @@ def _imports(spec: ModuleSpec, file: Path) -> list[str]:
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """The module that is imported from; empty if a relative import leaves the package."""
+    """Return the module that is imported from; empty if a relative import leaves the package."""
     if node.level == 0:
         return node.module or ""
     parts = package.split(".")

@@ -102,7 +102,7 @@ class Node:
     out: QuantParams | None = None
 
     def shape_at(self, batch: int) -> tuple[int, ...]:
-        """The result's shape at a batch size."""
+        """Return the result's shape at a batch size."""
         if self.batch_axis is None:
             return self.shape
         dims = list(self.shape)
@@ -140,11 +140,11 @@ class Graph:
         return [node for node in self if name in node.inputs]
 
     def operand(self, node: Node, index: int = 0) -> Node:
-        """The node behind one input."""
+        """Return the node behind one input."""
         return self.nodes[node.inputs[index]]
 
     def tensor(self, node: Node, role: str) -> FloatArray | IntArray:
-        """The stored values of one parameter: float, or codes if quantized."""
+        """Return the stored values of one parameter: float, or codes if quantized."""
         return self.tensors[node.params[role]]
 
     def real(self, node: Node, role: str) -> FloatArray:

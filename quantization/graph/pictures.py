@@ -52,7 +52,7 @@ class Pictures:
     source: str
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Count the pictures."""
         return len(self.pixels)
 
 
@@ -131,7 +131,7 @@ def _described(source: str, seed: int) -> str:
 
 
 def picture_files(source: str, limit: int | None, seed: int = 0) -> list[Path]:
-    """The files that `load_pictures` would read, to tell whether they changed.
+    """Return the files that `load_pictures` would read, to tell whether they changed.
 
     Raises:
         VitqError: if there is no such source.

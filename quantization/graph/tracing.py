@@ -332,7 +332,7 @@ class _Tracer:
 
 
 def _float32(value: float) -> float:
-    """The number that a float32 constant of the exported file will hold."""
+    """Return the number that a float32 constant of the exported file will hold."""
     return float(np.float32(value))
 
 

@@ -29,7 +29,7 @@ class Choice(NamedTuple):
 
 
 def allocate(layers: Sequence[Sequence[Choice]], budget: int, what: str) -> list[int]:
-    """The best option of every layer.
+    """Return the best option of every layer.
 
     Args:
         layers: the options of each layer, at least one.

@@ -44,7 +44,7 @@ class ProductCost:
 
 
 def product_costs(graph: Graph) -> list[ProductCost]:
-    """The costs of every matrix product, in execution order.
+    """Return the costs of every matrix product, in execution order.
 
     Args:
         graph: after `quantization.graph.rewrites`, float or quantized.
@@ -75,7 +75,7 @@ def has_fixed_width(source: Node) -> bool:
 
 
 def operand_source(graph: Graph, node: Node, index: int) -> Node:
-    """What computes or quantizes one operand, looked up through layout and scale."""
+    """Return what computes or quantizes one operand, looked up through layout and scale."""
     source = graph.operand(node, index)
     while source.out is None and (source.op in LAYOUT_OPS or source.op is OpKind.SCALE):
         source = graph.operand(source)

@@ -21,7 +21,7 @@ def mixed_recipe(
     budget: Budget,
     nonlinear: Nonlinear,
 ) -> Recipe:
-    """The widths of each layer with the smallest sum of errors within a budget.
+    """Return the widths of each layer with the smallest sum of errors within a budget.
 
     Args:
         costs: of every matrix product.

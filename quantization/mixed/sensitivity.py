@@ -172,7 +172,7 @@ class _Front:
         self._place = place
 
     def value(self, name: str) -> torch.Tensor:
-        """What an earlier node gives that a later one needs, of all pictures."""
+        """Return what an earlier node gives that a later one needs, of all pictures."""
         return torch.cat([values[name] for values in self._values])
 
     @torch.inference_mode()
@@ -187,13 +187,13 @@ class _Front:
 
 
 def _free_inputs(graph: Graph, node: Node) -> list[Node]:
-    """The quantizers before a product whose widths a recipe chooses."""
+    """Return the quantizers before a product whose widths a recipe chooses."""
     sources = [operand_source(graph, node, index) for index in range(len(node.inputs))]
     return [s for s in sources if not has_fixed_width(s) and s.out is not None]
 
 
 def _narrow_weight(graph: Graph, node: Node, bits: int, method: Method, x: torch.Tensor) -> Graph:
-    """A graph in which one layer's weights have fewer bits; the original is shared otherwise."""
+    """Copy a graph with fewer bits for one layer's weights; the rest is shared."""
     changed = Graph(dict(graph.nodes), graph.output, dict(graph.tensors), dict(graph.qparams))
     narrow = copy.copy(node)
     narrow.params = dict(node.params)
@@ -213,7 +213,7 @@ def _narrow_weight(graph: Graph, node: Node, bits: int, method: Method, x: torch
 
 
 def _observe_inputs(graph: Graph, pixels: UInt8Array) -> dict[str, Observer]:
-    """What the quantizers before all products see, by name."""
+    """Return what the quantizers before all products see, by name."""
     products = (node for node in graph if node.op in PRODUCTS)
     names = {source.name for node in products for source in _free_inputs(graph, node)}
     seen = {name: Observer(name, channels=False) for name in names}
@@ -230,7 +230,7 @@ def _observe_inputs(graph: Graph, pixels: UInt8Array) -> dict[str, Observer]:
 
 
 def _narrow_input(graph: Graph, node: Node, bits: int, seen: dict[str, Observer]) -> Graph:
-    """A graph in which what one product reads has fewer bits."""
+    """Make a graph in which what one product reads has fewer bits."""
     changed = Graph(dict(graph.nodes), graph.output, graph.tensors, graph.qparams)
     for source in _free_inputs(graph, node):
         narrow, out = copy.copy(source), source.out

@@ -51,7 +51,7 @@ class LogCodes(NamedTuple):
 
 
 def log_codes_of(node: Node) -> LogCodes | None:
-    """The log codes of an EXP node, None where they are uniform.
+    """Return the log codes of an EXP node, None where they are uniform.
 
     Raises:
         VitqError: if only one of steps and levels is there.
@@ -65,7 +65,7 @@ def log_codes_of(node: Node) -> LogCodes | None:
 
 
 def twin_codes_of(node: Node) -> TwinCodes:
-    """The two ranges of an EXP node's codes, `ONE_RANGE` where they have none.
+    """Return the two ranges of an EXP node's codes, `ONE_RANGE` where they have none.
 
     Raises:
         VitqError: if only one of their steps is there, or log codes besides.
@@ -95,7 +95,7 @@ def narrow_codes(node: Node, bits: int) -> None:
 
 
 def codes_name(node: Node) -> str:
-    """What a person reads of an EXP node's codes: ``log sqrt 2, 16 codes``, or ``uniform``."""
+    """Describe an EXP node's codes for a person: ``log sqrt 2, 16 codes``, or ``uniform``."""
     log, twin = log_codes_of(node), twin_codes_of(node)
     if twin != ONE_RANGE:
         return describe_twin(twin)
@@ -105,7 +105,7 @@ def codes_name(node: Node) -> str:
 
 
 def exp_params(node: Node, scale: float) -> CodeParams:
-    """The integers of an EXP node for scores of one scale."""
+    """Return the integers of an EXP node for scores of one scale."""
     log = log_codes_of(node)
     if log is not None:
         return log_code_params(scale, *log)

@@ -115,7 +115,7 @@ def _origin(graph: Graph, name: str) -> str:
 
 
 def _climb(graph: Graph, name: str) -> str:
-    """The node whose result is quantized for a reader of `name`.
+    """Return the node whose result is quantized for a reader of `name`.
 
     An accumulator may travel through layout, so it is quantized where it is read (onnxruntime
     1.31 fails on a Transpose behind a DequantizeLinear of int8). All others are quantized where

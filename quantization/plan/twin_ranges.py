@@ -11,7 +11,7 @@ from vitq.quantization.plan.nonlinear import family_of
 
 
 def twin_of(node: Node) -> Twin | None:
-    """The two ranges of a node's quantizer, None where it has one.
+    """Return the two ranges of a node's quantizer, None where it has one.
 
     Raises:
         VitqError: for another operator than GELU, and for ranges that cannot be executed.

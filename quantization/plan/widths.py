@@ -14,7 +14,7 @@ _BETWEEN = (*LAYOUT_OPS, OpKind.SCALE, OpKind.ADD, OpKind.MEAN, OpKind.CONCAT, O
 
 
 def layer_widths(graph: Graph, recipe: Recipe) -> dict[str, LayerBits]:
-    """The widths of every matrix product.
+    """Return the widths of every matrix product.
 
     Args:
         graph: after `quantization.graph.rewrites`.
@@ -41,7 +41,7 @@ def layer_widths(graph: Graph, recipe: Recipe) -> dict[str, LayerBits]:
 
 
 def first_layers(graph: Graph) -> list[str]:
-    """The layers that read pixels."""
+    """Return the layers that read pixels."""
     return [
         node.name
         for node in graph
@@ -56,7 +56,7 @@ def _root(graph: Graph, node: Node) -> Node:
 
 
 def last_layers(graph: Graph) -> list[str]:
-    """The layers that make the logits: nothing but sums and layout follows them."""
+    """Return the layers that make the logits: nothing but sums and layout follows them."""
     found, pending = [], [graph.output]
     while pending:
         node = graph.nodes[pending.pop()]

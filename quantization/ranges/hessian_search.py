@@ -80,7 +80,7 @@ class AttentionQuantizer:
 
 
 def scaled(qparams: QuantParams, factor: float) -> QuantParams:
-    """The same codes with another step."""
+    """Return the same codes with another step."""
     scale = float(qparams.scale) * factor
     return QuantParams.per_tensor(scale, int(qparams.zero_point), qparams.qmin, qparams.qmax)
 
@@ -97,7 +97,7 @@ def search_input(
     gradients: torch.Tensor,
     candidates: Sequence[Candidate],
 ) -> Candidate:
-    """The best quantizer of a product's first operand, the second one as it is.
+    """Return the best quantizer of a product's first operand, the second one as it is.
 
     Args:
         x: (..., R, K) values.
@@ -124,7 +124,7 @@ def search_weight_scales(
     scales: torch.Tensor,
     limits: tuple[int, int],
 ) -> torch.Tensor:
-    """The best scale of each output channel, the input as it is.
+    """Return the best scale of each output channel, the input as it is.
 
     A channel's output depends on its own row only, so that the sum over channels falls apart and
     all candidates of all channels are one product.

@@ -75,7 +75,7 @@ class HessianWalk(Walk):
             source.attrs.update(twin_shift=found.twin.shift, twin_split=found.twin.split)
 
     def _searched(self, node: Node, index: int) -> Node | None:
-        """What carries the quantizer of an operand, if it is to be searched here.
+        """Return what carries the quantizer of an operand, if it is to be searched here.
 
         A value that several products read is searched for the first of them.
         """
@@ -170,7 +170,7 @@ class HessianWalk(Walk):
             source.out = scaled(quantizer.qparams, 1 / factor)
 
     def _twin_weights(self, node: Node) -> Node | None:
-        """The attention weights that a product reads, if they have two ranges."""
+        """Return the attention weights that a product reads, if they have two ranges."""
         source = self.graph.operand(node)
         is_twin = source.op is OpKind.EXP and twin_codes_of(source) != ONE_RANGE
         return source if is_twin else None

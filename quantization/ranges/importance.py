@@ -60,7 +60,7 @@ def measure_importance(graph: Graph, names: set[str], pixels: torch.Tensor) -> I
 def _squared_gradients(
     graph: Graph, names: set[str], pixels: torch.Tensor, generator: torch.Generator
 ) -> Importance:
-    """Sums over the batch of squared gradients, each picture's scaled to mean 1."""
+    """Return sums over the batch of squared gradients, each picture's scaled to mean 1."""
     values: dict[str, torch.Tensor] = {}
     watched: dict[str, torch.Tensor] = {}
     for node in graph:
@@ -104,7 +104,7 @@ def _even(squares: torch.Tensor) -> torch.Tensor:
 
 
 def spread(importance: torch.Tensor, value: torch.Tensor, batch_axis: int) -> torch.Tensor:
-    """Importance of every element of a node's value.
+    """Return the importance of every element of a node's value.
 
     Args:
         importance: of the node, at batch 1.

@@ -20,7 +20,7 @@ INT32_MAX = 2**31 - 1
 
 
 def quantized_source(graph: Graph, node: Node, index: int = 0) -> tuple[Node, float]:
-    """What quantizes one input, looked up through layout, and the factor on the way."""
+    """Return what quantizes one input, looked up through layout, and the factor on the way."""
     source, factor = graph.operand(node, index), 1.0
     while source.out is None:
         if source.op not in LAYOUT_OPS and source.op is not OpKind.SCALE:

@@ -103,7 +103,7 @@ class Observer:
         return np.concatenate(self._samples)
 
     def range_of(self, rule: RangeRule, bits: int, scheme: QScheme) -> tuple[float, float]:
-        """The range to represent, cut by a rule."""
+        """Return the range to represent, cut by a rule."""
         if rule is RangeRule.MINMAX:
             return self.low, self.high
         values = self.samples.reshape(-1)
@@ -140,7 +140,7 @@ def channel_extent(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _stride(size: int, limit: int, period: int) -> int:
-    """A step that leaves about `limit` of `size` values and visits every channel.
+    """Make a step that leaves about `limit` of `size` values and visits every channel.
 
     A step that shares a factor with the number of channels would see only some of them.
     """
@@ -158,7 +158,7 @@ def _quantile_range(values: FloatArray, quantile: float) -> tuple[float, float]:
 def _mse_range(
     values: FloatArray, low: float, high: float, bits: int, scheme: QScheme
 ) -> tuple[float, float]:
-    """The candidate range with the smallest squared quantization error.
+    """Return the candidate range with the smallest squared quantization error.
 
     RepQ-ViT's search (arXiv:2212.08254, Sec. 4.1, "percentiles") extended by uniform shrinking.
     """

@@ -82,7 +82,7 @@ def search_range(
 def search_channels(
     rows: FloatArray, low: FloatArray, high: FloatArray, bits: int
 ) -> tuple[FloatArray, FloatArray]:
-    """A range for each channel.
+    """Make a range for each channel.
 
     Args:
         rows: (R, C) samples.
@@ -159,7 +159,7 @@ def twin_params(scale: float, negative: int, fine: int, shift: int, bits: int) -
 
 
 def search_twin(values: FloatArray, bits: int, twin: bool = False) -> TwinParams:
-    """The best two ranges for post-GELU values.
+    """Return the best two ranges for post-GELU values.
 
     Args:
         values: (S,) samples.

@@ -191,7 +191,7 @@ def _linear(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
 
 
 def _conv2d(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
-    """A convolution with stride = kernel: a linear layer over patches; result (N, O, H', W')."""
+    """Run a convolution with stride = kernel as a linear layer over patches: (N, O, H', W')."""
     patch = graph.tensor(node, "weight").shape[2]
     batch, _, height, width = inputs[0].codes.shape
     acc = _affine(graph, node, inputs[0], patch_rows(inputs[0].codes, patch))

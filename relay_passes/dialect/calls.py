@@ -73,12 +73,12 @@ WORDS = ("int8", "uint8", "int16", "uint16")
 
 
 def params_constant(values: Sequence[int] | IntArray) -> Expr:
-    """A ``params`` operand."""
+    """Make a ``params`` operand."""
     return constant(np.array([int(value) for value in values], np.int64))
 
 
 def packed(name: str, operands: Sequence[Expr], shape: Sequence[int], dtype: str) -> Expr:
-    """A call of any packed function of tensors."""
+    """Make a call of any packed function of tensors."""
     return relax.call_pure_packed(name, *operands, ty_args=relax.TensorType(list(shape), dtype))
 
 
@@ -88,7 +88,7 @@ def make(
     params: Sequence[int] | IntArray | None = None,
     dtype: str = "",
 ) -> Expr:
-    """A call of an integer operator.
+    """Make a call of an integer operator.
 
     Args:
         name: of its record.
@@ -114,27 +114,27 @@ def make(
 
 
 def operands(call: Expr) -> list[Expr]:
-    """The tensor operands of a dialect call."""
+    """Return the tensor operands of a dialect call."""
     return list(call.args[1:])
 
 
 def array(call: Expr, index: int) -> IntArray:
-    """A constant operand of a dialect call; negative indices count from the end."""
+    """Make a constant operand of a dialect call; negative indices count from the end."""
     return np.asarray(operands(call)[index].value.numpy())
 
 
 def scalars(call: Expr) -> tuple[int, ...]:
-    """The ``params`` operand of a dialect call as Python integers."""
+    """Return the ``params`` operand of a dialect call as Python integers."""
     return tuple(int(value) for value in array(call, -1))
 
 
 def record_of(call: Expr) -> Operator:
-    """The record of a dialect call's operator."""
+    """Return the record of a dialect call's operator."""
     return OPERATORS[op_name(call)]
 
 
 def params_of(call: Expr) -> Any:
-    """The value of a dialect call's parameters; None for an operator without any."""
+    """Return the value of a dialect call's parameters; None for an operator without any."""
     record = record_of(call)
     return None if record.params is None else record.read(array(call, -1))
 
@@ -160,7 +160,7 @@ def linear(x: Expr, layer: LinearParams, dtype: str) -> Expr:
 
 
 def linear_add(layer: Expr, residual: Expr, params: AddParams, dtype: str) -> Expr:
-    """A ``vitq.linear`` call's codes plus a residual of the same shape."""
+    """Make a ``vitq.linear`` call's codes plus a residual of the same shape."""
     return make(names.LINEAR_ADD, [*operands(layer), residual], params, dtype)
 
 
@@ -170,7 +170,7 @@ def linear_gelu(layer: Expr, params: GeluParams, dtype: str) -> Expr:
 
 
 def swap_summands(p: AddParams) -> AddParams:
-    """The same sum with its operands exchanged."""
+    """Return the same sum with its operands exchanged."""
     return p._replace(
         a_zero_point=p.b_zero_point,
         b_zero_point=p.a_zero_point,
@@ -180,7 +180,7 @@ def swap_summands(p: AddParams) -> AddParams:
 
 
 def matmul(a: Expr, b: Expr, a_zero_point: int, b_zero_point: int) -> Expr:
-    """``(a - a_zp) @ (b - b_zp).T`` as int32; `b` is (..., N, K)."""
+    """Compute ``(a - a_zp) @ (b - b_zp).T`` as int32; `b` is (..., N, K)."""
     return make(names.MATMUL, [a, b], (a_zero_point, b_zero_point))
 
 
@@ -197,7 +197,7 @@ def shiftmax_codes(x: Expr, params: CodeParams) -> Expr:
 
 
 def shiftmax(x: Expr, octaves: ShiftmaxParams, norm: NormalizeParams, dtype: str) -> Expr:
-    """Normalized softmax."""
+    """Call normalized softmax."""
     return make(names.SHIFTMAX, [x], SoftmaxParams(octaves, norm).scalars(), dtype)
 
 

@@ -49,7 +49,7 @@ class Operand(NamedTuple):
         return self.array
 
     def magnitude(self, zero_point: int = 0) -> int:
-        """The largest ``|code - zero_point|``."""
+        """Return the largest ``|code - zero_point|``."""
         return magnitude(self.codes, zero_point)
 
 
@@ -78,23 +78,23 @@ class Intermediate(NamedTuple):
 
 
 def magnitude(interval: Interval, zero_point: int = 0) -> int:
-    """The largest ``|x - zero_point|``."""
+    """Return the largest ``|x - zero_point|``."""
     return max(abs(interval[0] - zero_point), abs(interval[1] - zero_point))
 
 
 def clamped(operands: Operands, p: Any) -> Interval:
-    """The result of an operator that ends in a clamp to its parameters qmin and qmax."""
+    """Return the result of an operator that ends in a clamp to its parameters qmin and qmax."""
     del operands
     return p.qmin, p.qmax
 
 
 def like_first(first: Shape, *_: Shape) -> Shape:
-    """The result has the shape of the first operand."""
+    """Return the result has the shape of the first operand."""
     return first
 
 
 def no_products(first: Shape, out: Shape) -> int:
-    """An operator without a sum of products."""
+    """Make an operator without a sum of products."""
     del first, out
     return 0
 
@@ -142,7 +142,7 @@ class Operator:
             raise VitqError(f"{self.name}: a pointwise operator takes x and {PARAMS}")
 
     def read(self, values: Sequence[int] | IntArray) -> Any:
-        """The parameters' value."""
+        """Return the parameters' value."""
         assert self.params is not None, "an operator without parameters has nothing to read"
         return self.params(*(int(value) for value in values))
 

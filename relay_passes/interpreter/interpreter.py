@@ -33,7 +33,7 @@ from vitq.relay_passes.reading.relax_numpy import (
 
 
 def _by_record(operator: Operator) -> Evaluator:
-    """The arithmetic contract of an integer operator."""
+    """Return the arithmetic contract of an integer operator."""
     return lambda _, arrays: operator.run(arrays)
 
 
@@ -70,7 +70,7 @@ def evaluate(call: Expr, args: list[Array]) -> Array:
 
 
 def _argument(arg: Expr, values: dict[Expr, Array]) -> Array:
-    """The array, or tuple of arrays, of one operand; None where it holds no tensor."""
+    """Return the array, or tuple of arrays, of one operand; None where it holds no tensor."""
     if is_constant(arg):
         return arg.value.numpy()
     if isinstance(arg, relax.Tuple):

@@ -61,7 +61,7 @@ def read_code_table(expr: Expr, ctx: Context) -> CodeTable | None:
 
 
 def twin_of_table(table: Expr) -> TwinCodes:
-    """The ranges whose weights a table holds.
+    """Return the ranges whose weights a table holds.
 
     Raises:
         DeclineError: for a table of anything else.

@@ -26,7 +26,7 @@ class Context:
         self.current = ""
 
     def definition(self, expr: Expr) -> Expr:
-        """What a variable was bound to; any other expression, and a parameter, is itself."""
+        """Return what a variable was bound to; any other expression, and a parameter, is itself."""
         while isinstance(expr, relax.Var):
             bound = self._builder.lookup_binding(expr)
             if bound is None:
@@ -35,7 +35,7 @@ class Context:
         return expr
 
     def typed(self, expr: Expr) -> Expr:
-        """The expression with its type inferred: substitution drops it."""
+        """Return the expression with its type inferred: substitution drops it."""
         return self._builder.normalize(expr)
 
     def bind(self, expr: Expr) -> Expr:
@@ -47,18 +47,18 @@ class Context:
         return self._builder.emit(expr, f"{self.current}_{suffix}")
 
     def call(self, expr: Expr, *names: str) -> Expr | None:
-        """The definition of `expr` if it is a call of one of `names`."""
+        """Return the definition of `expr` if it is a call of one of `names`."""
         found = self.definition(expr)
         return found if op_name(found) in names else None
 
     def codes(self, expr: Expr) -> Codes | None:
-        """The integer codes behind a dequantized tensor."""
+        """Return the integer codes behind a dequantized tensor."""
         return read_dequantize(self.definition(expr))
 
     def quantizer(self, expr: Expr) -> Quantizer | None:
-        """The quantizer that a tensor of codes came from."""
+        """Return the quantizer that a tensor of codes came from."""
         return read_quantize(self.definition(expr))
 
     def real(self, expr: Expr) -> FloatArray | None:
-        """The real values of a float constant or of dequantized constant codes, float64."""
+        """Return the real values of a float constant or of dequantized constant codes, float64."""
         return real_constant(self.definition(expr))

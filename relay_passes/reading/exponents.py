@@ -76,7 +76,7 @@ def read_exponent(expr: Expr, ctx: Context) -> Exponent:
 
 
 def _limited(expr: Expr, size: float, ctx: Context) -> tuple[Expr, float, bool]:
-    """The codes, the last of them, and whether what lies beyond weighs nothing."""
+    """Return the codes, the last of them, and whether what lies beyond weighs nothing."""
     chosen = _operand(expr, "relax.where", ctx)
     condition, beyond, codes = chosen.args
     greater = _operand(condition, "relax.greater", ctx)
@@ -88,7 +88,7 @@ def _limited(expr: Expr, size: float, ctx: Context) -> tuple[Expr, float, bool]:
 
 
 def _scores(expr: Expr, ctx: Context, flipped: bool) -> Expr:
-    """The x of ``x - max(x)``, or of ``max(x) - x``."""
+    """Return the x of ``x - max(x)``, or of ``max(x) - x``."""
     difference = ctx.call(expr, "relax.subtract")
     if difference is None:
         raise DeclineError("an exponential that is not exp(x - max(x))")
@@ -104,7 +104,7 @@ def _scores(expr: Expr, ctx: Context, flipped: bool) -> Expr:
 
 
 def _operand(expr: Expr, name: str, ctx: Context) -> Expr:
-    """A call that must be there."""
+    """Make a call that must be there."""
     call = ctx.call(expr, name)
     if call is None:
         raise DeclineError(f"an exponential whose grid has no {name.removeprefix('relax.')}")
@@ -112,7 +112,7 @@ def _operand(expr: Expr, name: str, ctx: Context) -> Expr:
 
 
 def _number(expr: Expr, ctx: Context) -> float:
-    """A constant scalar."""
+    """Make a constant scalar."""
     real = ctx.real(expr)
     if real is None or real.size != 1:
         raise DeclineError("an exponential whose grid is not constant")

@@ -71,7 +71,7 @@ def joined_quantizer(group: Group, axis: int) -> Quantizer:
 
 
 def _widest(group: Group) -> tuple[str, int, int]:
-    """The type and bounds that hold all leaves' codes."""
+    """Return the type and bounds that hold all leaves' codes."""
     quantizers = [leaf.quantizer for leaf in group.leaves]
     low = min(quantizer.qparams.qmin for quantizer in quantizers)
     high = max(quantizer.qparams.qmax for quantizer in quantizers)
@@ -101,14 +101,14 @@ def _assign(scale: FloatArray, zero_point: IntArray, ids: IntArray, quantizer: Q
 
 
 def _reached(ids: IntArray, channels: int) -> IntArray:
-    """The channels among some ids, each once."""
+    """Return the channels among some ids, each once."""
     reached = np.zeros(channels, bool)
     reached[ids.reshape(-1)] = True
     return np.flatnonzero(reached)
 
 
 def joined_factors(group: Group, axis: int) -> list[Factor]:
-    """What the root must be multiplied and divided by, so that the parts need not be.
+    """Return what the root must be multiplied and divided by, so that the parts need not be.
 
     A part's first factor lies in the first of them, and so on; other channels get a 1, which
     changes nothing.

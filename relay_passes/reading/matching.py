@@ -58,7 +58,7 @@ class Codes:
         return values.reshape(dims)
 
     def real(self) -> FloatArray:
-        """The real values of constant codes, float64."""
+        """Return the real values of constant codes, float64."""
         array = self.array
         assert array is not None, "only constant codes have values at compile time"
         centred = array.astype(np.float64) - self.broadcast(self.zero_point)
@@ -134,7 +134,7 @@ def read_dequantize(call: Expr) -> Codes | None:
 
 
 def real_constant(definition: Expr) -> FloatArray | None:
-    """The real values of a float constant or of dequantized constant codes, float64."""
+    """Return the real values of a float constant or of dequantized constant codes, float64."""
     if is_constant(definition):
         return np.asarray(definition.value.numpy(), np.float64)
     codes = read_dequantize(definition)

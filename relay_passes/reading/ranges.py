@@ -20,12 +20,12 @@ from vitq.relay_passes.expressions import (
 
 
 def constant_range(value: Any) -> Interval:
-    """The extremes of a constant."""
+    """Return the extremes of a constant."""
     return int(value.min()), int(value.max())
 
 
 def type_range(expr: Expr) -> Interval:
-    """What the storage type allows."""
+    """Return what the storage type allows."""
     info = np.iinfo(dtype_of(expr))
     return int(info.min), int(info.max)
 
@@ -38,7 +38,7 @@ class Ranges:
         self._known: dict[Expr, Interval] = {}
 
     def of(self, expr: Expr) -> Interval:
-        """The interval of a variable or constant; its type's where nothing is known."""
+        """Return the interval of a variable or constant; its type's where nothing is known."""
         if is_constant(expr):
             return constant_range(expr.value.numpy())
         return self._known.get(expr) or type_range(expr)
@@ -54,7 +54,7 @@ class Ranges:
                 self._known[binding.var] = interval
 
     def _derive(self, call: Expr) -> Interval | None:
-        """The interval of a call's result, where it is narrower than its type."""
+        """Return the interval of a call's result, where it is narrower than its type."""
         if dialect.is_dialect(call):
             return dialect.record_of(call).codes(KnownOperands(call, self), dialect.params_of(call))
         name = op_name(call)
@@ -93,7 +93,7 @@ class KnownOperands(Mapping[str, Operand]):
 
 
 def ranges_of(mod: IRModule) -> Ranges:
-    """The intervals of all tensors of ``main``."""
+    """Return the intervals of all tensors of ``main``."""
     ranges = Ranges()
     for binding in bindings_of(mod[MAIN]):
         ranges.record(binding)

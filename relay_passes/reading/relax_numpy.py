@@ -79,7 +79,7 @@ def _reduce(function: Callable[..., Array]) -> Callable[[Expr, list[Array]], Arr
 
 
 def slices_of(call: Expr) -> tuple[slice, ...]:
-    """The NumPy index of a ``R.strided_slice`` call."""
+    """Return the NumPy index of a ``R.strided_slice`` call."""
     rank = len(shape_of(call.args[0]))
     index = [slice(None)] * rank
     axes, begin, end = (ints(arg) for arg in call.args[1:4])

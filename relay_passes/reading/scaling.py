@@ -26,14 +26,14 @@ class Factor(NamedTuple):
     value: FloatArray
 
     def apply(self, scale: FloatArray) -> FloatArray:
-        """The scale behind it."""
+        """Return the scale behind it."""
         if self.name == "relax.divide":
             return scale / self.value
         return product_scale(scale, self.value)
 
 
 def constant_factor(call: Expr, lookup: Lookup) -> Factor | None:
-    """The constant that a call multiplies or divides by, of any shape and sign; None without."""
+    """Read the constant that a call multiplies or divides by, of any shape and sign, or None."""
     if op_name(call) not in SCALINGS:
         return None
     value = real_constant(lookup(call.args[1]))
@@ -41,7 +41,7 @@ def constant_factor(call: Expr, lookup: Lookup) -> Factor | None:
 
 
 def scalar_factor(call: Expr, lookup: Lookup) -> Factor | None:
-    """The same where it is one positive number, and the result has its operand's shape."""
+    """Return the same where it is one positive number, and the result has its operand's shape."""
     found = constant_factor(call, lookup)
     if found is None or found.value.size != 1 or shape_of(call) != shape_of(call.args[0]):
         return None
@@ -50,7 +50,7 @@ def scalar_factor(call: Expr, lookup: Lookup) -> Factor | None:
 
 
 def channel_factor(call: Expr, found: Factor, axis: int) -> Factor:
-    """A factor as () or (C,).
+    """Make a factor as () or (C,).
 
     Args:
         call: the multiplication or division.

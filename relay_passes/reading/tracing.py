@@ -18,7 +18,7 @@ Lookup = Callable[[Expr], Expr]
 def layout_chain(
     expr: Expr, lookup: Lookup, names: tuple[str, ...] = LAYOUT_OPS
 ) -> tuple[Expr, list[Expr]]:
-    """The layout operators between a tensor and what computed it.
+    """Return the layout operators between a tensor and what computed it.
 
     Args:
         expr: a tensor.
@@ -51,7 +51,7 @@ def channel_ids(root: Expr, axis: int) -> IntArray:
 
 
 def element_ids(root: Expr) -> IntArray:
-    """A number for each element of `root`."""
+    """Make a number for each element of `root`."""
     shape = shape_of(root)
     return np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
 

@@ -79,7 +79,7 @@ def read_twin(out: Quantizer, ctx: Context) -> TwinGelu | None:
 
 
 def _fine_limits(fine: Codes, gelu: Expr, data: Expr, ctx: Context) -> tuple[int, int] | None:
-    """The bounds of the fine part; None where it is no quantizer of the same GELU."""
+    """Return the bounds of the fine part; None where it is no quantizer of the same GELU."""
     quantizer = ctx.quantizer(fine.codes)
     if quantizer is not None:
         return (quantizer.qparams.qmin, quantizer.qparams.qmax) if quantizer.data == gelu else None

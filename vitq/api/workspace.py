@@ -80,7 +80,7 @@ def save_artifact(artifact: Artifact, out: Path) -> None:
 
 
 def _identity(artifact: Artifact) -> str:
-    """What decides the integers of an artifact."""
+    """Return what decides the integers of an artifact."""
     if artifact.is_foreign:
         return file_hash(artifact.onnx)
     return str(read_json(artifact.folder / QUANTIZE_NAME)["provenance"]["fingerprint"])

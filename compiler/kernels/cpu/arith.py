@@ -48,14 +48,14 @@ class Wide:
         )
 
     def low(self) -> Expr:
-        """The low 32 bits of each lane as int32, in lane order."""
+        """Return the low 32 bits of each lane as int32, in lane order."""
         if len(self.parts) == 1:
             return bind(cast(self.parts[0], "int32"))
         even, odd = self.parts
         return _join((even & _mask(LOW_HALF, even)) | (odd << 32))
 
     def high(self) -> Expr:
-        """The high 32 bits of each lane as int32, in lane order."""
+        """Return the high 32 bits of each lane as int32, in lane order."""
         if len(self.parts) == 1:
             return bind(cast(self.parts[0] >> 32, "int32"))
         even, odd = self.parts
@@ -86,7 +86,7 @@ def widen(x: Expr, split: bool) -> Wide:
 
 
 def wide_splat(scalar: Expr, lanes: int, split: bool) -> Wide:
-    """An int64 scalar in every lane."""
+    """Make an int64 scalar in every lane."""
     if not split or lanes == 1:
         return Wide((splat(scalar, lanes),))
     half = splat(scalar, lanes // 2)

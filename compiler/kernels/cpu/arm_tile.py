@@ -118,7 +118,7 @@ class Arm(Dot):
         return -128 if dtype == "uint8" else 0
 
     def ones(self) -> Expr:
-        """A group's bytes."""
+        """Make a group's bytes."""
         return const(1, "int8", self.lanes * self.depth)
 
     def ones_row(self) -> Expr:
@@ -141,14 +141,14 @@ class Arm(Dot):
 
     @abstractmethod
     def row_steps(self, rows: Buffer, row: Expr, step: Expr, count: int) -> list[Expr]:
-        """The operands of `count` steps from `step` on, for `Dot.rows` rows from `row` on."""
+        """Load the operands of `count` steps from `step` on, for `Dot.rows` rows from `row` on."""
 
     @abstractmethod
     def multiply(self, acc: Expr, a: Expr, b: Expr) -> Expr:
-        """The instructions for one register of accumulators and its part of the weights."""
+        """Return the instructions for one register of accumulators and its part of the weights."""
 
     def parts(self, b: Expr) -> list[Expr]:
-        """The part of a group's weights for each register of accumulators."""
+        """Return the part of a group's weights for each register of accumulators."""
         return [piece(b, i, REGISTER) for i in range(lanes_of(b) // REGISTER)]
 
     def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:

@@ -137,7 +137,7 @@ def _knobs(kernel: Kernel) -> dict[str, Knob]:
 
 
 def _best_rows(dot: Dot, choices: tuple[int, ...], groups: int) -> int:
-    """The most rows with the fewest slots for each row: products, loads, and their latency."""
+    """Choose the most rows with the fewest slots for each: products, loads, and their latency."""
 
     def cost(rows: int) -> tuple[float, int, int]:
         pieces = -(-groups // largest_columns(dot, rows))

@@ -170,7 +170,7 @@ class PackedCodes(RowCodes):
 
 
 def _first_lanes(value: Expr, count: int) -> Expr:
-    """The first `count` lanes of a vector, and zeros."""
+    """Return the first `count` lanes of a vector, and zeros."""
     lanes = lanes_of(value)
     exists = tirx.Ramp(0, 1, lanes) < splat(const(count, "int32"), lanes)
     none = const(0, str(value.ty.dtype).split("x")[0], lanes)

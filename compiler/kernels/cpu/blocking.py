@@ -69,7 +69,7 @@ class Blocking:
 
 
 def knobs(dot: Dot, rows: int, groups: int, pairs: bool, unpacks: bool) -> dict[str, Knob]:
-    """What `blocking` takes.
+    """Return what `blocking` takes.
 
     Args:
         dot: the primitive.
@@ -101,7 +101,7 @@ def _knob(choices: tuple[int, ...], default: int) -> Knob:
 
 
 def blocking(schedule: Schedule, dot: Dot, rows: int, groups: int) -> Blocking:
-    """The choices of a schedule, limited to what the product and the registers hold."""
+    """Return the choices of a schedule, limited to what the product and the registers hold."""
     most = (dot.registers - dot.spare) // 2
     columns = min(schedule["columns"], groups, most)
     tile = Tile(min(schedule["rows"], _tallest(dot, columns), rows), columns)
@@ -110,14 +110,14 @@ def blocking(schedule: Schedule, dot: Dot, rows: int, groups: int) -> Blocking:
 
 
 def _tallest(dot: Dot, columns: int) -> int:
-    """The most rows of a tile that the registers hold."""
+    """Return the most rows of a tile that the registers hold."""
     return max((dot.registers - dot.spare - columns) // columns, 1) * dot.rows
 
 
 def emit_blocked(
     p: Product, rows: int, channels: int, how: Blocking, epilogue: Callable[[], TileEpilogue]
 ) -> None:
-    """A product of `rows` rows with all channels as one parallel loop.
+    """Make a product of `rows` rows with all channels as one parallel loop.
 
     Args:
         p: the product.
@@ -161,7 +161,7 @@ def _emit_item(
     how: Blocking,
     epilogue: Callable[[Expr, Expr, list[list[Expr]]], None],
 ) -> None:
-    """The tiles of a block of rows, the last block's shorter tile included."""
+    """Return the tiles of a block of rows, the last block's shorter tile included."""
     block, group = at
     whole, rest = divmod(rows, tile.rows)
     packed, narrow, groups = p.packed, p.narrow, int(p.packed.shape[0])

@@ -24,12 +24,12 @@ Buffer = Any
 
 
 def alloc(shape: tuple[int, ...], dtype: str) -> Buffer:
-    """Static scratch memory (registers when small and indexed by constants)."""
+    """Allocate static scratch memory (registers when small and indexed by constants)."""
     return T.alloc_buffer(shape, dtype, scope="global", layout=None, align=64)
 
 
 def view(buffer: Buffer, tensor: TensorType) -> Buffer:
-    """The memory of `buffer` under another shape of as many bytes."""
+    """Return the memory of `buffer` under another shape of as many bytes."""
     return T.decl_buffer(tensor.shape, tensor.dtype, data=buffer.data, layout=None)
 
 
@@ -50,14 +50,14 @@ def bind(value: Expr) -> Expr:
 
 @contextmanager
 def serial(extent: int) -> Iterator[Expr]:
-    """A sequential loop; yields its index."""
+    """Make a sequential loop; yields its index."""
     with T.serial(0, extent) as index:
         yield index
 
 
 @contextmanager
 def parallel(extent: int) -> Iterator[Expr]:
-    """A loop whose iterations may run on different threads; yields its index."""
+    """Make a loop whose iterations may run on different threads; yields its index."""
     with T.parallel(0, extent) as index:
         yield index
 
@@ -110,7 +110,7 @@ def _at(index: tuple[Expr, ...], lanes: int) -> tuple[Expr, ...]:
 
 
 def lanes_of(value: Expr) -> int:
-    """Number of vector lanes of an expression."""
+    """Count the vector lanes of an expression."""
     dtype = str(value.ty.dtype)
     return int(dtype.split("x")[1]) if "x" in dtype else 1
 
@@ -121,12 +121,12 @@ def typed(dtype: str, lanes: int) -> str:
 
 
 def const(value: int, dtype: str, lanes: int = 1) -> Expr:
-    """An integer constant, in every lane."""
+    """Make an integer constant, in every lane."""
     return splat(tirx.const(value, dtype), lanes)
 
 
 def splat(scalar: Expr, lanes: int) -> Expr:
-    """A scalar in every lane."""
+    """Make a scalar in every lane."""
     return scalar if lanes == 1 else tirx.Broadcast(scalar, lanes)
 
 
@@ -136,7 +136,7 @@ def cast(value: Expr, dtype: str) -> Expr:
 
 
 def reinterpret(value: Expr, dtype: str) -> Expr:
-    """The same bits as another (vector) type."""
+    """Return the same bits as another (vector) type."""
     return T.reinterpret(dtype, value)
 
 

@@ -65,18 +65,18 @@ class Dot(ABC):
 
     @abstractmethod
     def stored(self, dtype: str, weights: bool) -> str:
-        """The type of staged activations, or of weights packed at run time."""
+        """Return the type of staged activations, or of weights packed at run time."""
 
     @abstractmethod
     def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
-        """A register with one row's `depth` activations in every lane."""
+        """Make a register with one row's `depth` activations in every lane."""
 
     def weights(self, packed: Buffer, group: Expr, step: Expr) -> Expr:
-        """A register of packed weights, as they are multiplied."""
+        """Make a register of packed weights, as they are multiplied."""
         return self.operand(load(packed, group, step, 0, lanes=self.lanes * self.depth))
 
     def operand(self, weights: Expr) -> Expr:
-        """A register of weights as they are multiplied; by default as they are stored."""
+        """Make a register of weights as they are multiplied; by default as they are stored."""
         return weights
 
     @abstractmethod
@@ -113,7 +113,7 @@ class Dot(ABC):
         at: tuple[Expr, Expr],
         start: Callable[[Expr], Expr] | None,
     ) -> list[list[Expr]] | None:
-        """The accumulators of a register tile, of primitives that have a loop of their own.
+        """Return the accumulators of a register tile, of primitives that have a loop of their own.
 
         Args:
             rows: activations as stored.
@@ -135,7 +135,7 @@ class Dot(ABC):
         return self.accumulate(acc, operand, self.ones())
 
     def offset(self, dtype: str) -> int:
-        """What is added to activations of a type when they are stored for this primitive."""
+        """Return what is added to activations of a type when they are stored for this primitive."""
         return self.a_offset if dtype == "int8" else 0
 
     def ones_row(self) -> Expr:
@@ -143,11 +143,11 @@ class Dot(ABC):
         return self.ones()
 
     def groups(self, channels: int) -> int:
-        """Registers that hold this many channels."""
+        """Count the registers that hold this many channels."""
         return -(-channels // self.lanes)
 
     def steps(self, inner: int) -> int:
-        """Steps that cover this many products."""
+        """Count the steps that cover this many products."""
         return -(-inner // self.depth)
 
     def pack(self, weight: IntArray) -> IntArray:

@@ -53,7 +53,7 @@ class Sdot(Arm):
     """Signed dot products of four."""
 
     def row_steps(self, rows: Buffer, row: Expr, step: Expr, count: int) -> list[Expr]:
-        """A register with all steps, each of them broadcast."""
+        """Make a register with all steps, each of them broadcast."""
         codes = load(rows, row, step * 4, lanes=4 * count)
         words = bind(reinterpret(codes, typed("int32", count)))
         return [repeat(words, i, count) for i in range(count)]
@@ -95,7 +95,7 @@ class Smmla(Arm):
         return join([codes, codes])
 
     def row_steps(self, rows: Buffer, row: Expr, step: Expr, count: int) -> list[Expr]:
-        """A register of both rows for each step."""
+        """Make a register of both rows for each step."""
         at = [(step + i) * REGISTER for i in range(count)]
         return [load(rows, row // 2, i, lanes=REGISTER) for i in at]
 
@@ -148,7 +148,7 @@ class Neon(Arm):
         return list(zip(halves[::2], halves[1::2], strict=True))
 
     def parts(self, b: Expr) -> list[Expr]:
-        """Of four channels the first two bytes, the last two, and where in a register they are."""
+        """Take the first two bytes of four channels and the last two, and say where they are."""
         parts: list[Expr] = []
         words = [bind(reinterpret(part, "int16x8")) for part in super().parts(b)]
         for pair in zip(words[::2], words[1::2], strict=True):
@@ -189,7 +189,7 @@ def pairs_fit(packed: IntArray) -> bool:
 
 
 def arm_dot(features: CpuFeatures) -> Arm:
-    """The primitive for a processor; `features.dot` is one of `ARM_PRIMITIVES`."""
+    """Return the primitive for a processor; `features.dot` is one of `ARM_PRIMITIVES`."""
     if features.dot == "smmla":
         return Smmla(GROUP, 8, 4, 0, True, spare=0, latency=1, rows=2, chunk=4)
     if features.dot == "sdot":

@@ -10,14 +10,14 @@ from vitq.numerics.arrays import IntArray
 
 
 def features_for_weights(features: CpuFeatures, packed: IntArray) -> CpuFeatures:
-    """The primitive that constant weights, as multiplied, allow: ``neon-pairs`` not ``neon``."""
+    """Choose the primitive that constant weights, as multiplied, allow: ``neon-pairs``."""
     if features.dot != "neon":
         return features
     return replace(features, dot="neon-pairs") if pairs_fit(packed) else features
 
 
 def dot_for(features: CpuFeatures) -> Dot:
-    """The primitive for a processor."""
+    """Return the primitive for a processor."""
     if features.dot in ARM_PRIMITIVES:
         return arm_dot(features)
     return _DOTS.get(features.dot) or Generic(features.lanes, 1, 16, a_offset=0, b_signed=False)

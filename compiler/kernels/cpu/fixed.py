@@ -37,7 +37,7 @@ class VectorLanes(TirLanes):
     few_mantissas = True
 
     def const(self, value: int, like: Expr) -> Expr:
-        """A constant with as many lanes as `like`."""
+        """Make a constant with as many lanes as `like`."""
         return const(value, self.dtype, lanes_of(like))
 
     def keep(self, x: Expr) -> Expr:
@@ -70,7 +70,7 @@ class Halves(VectorLanes):
     names: ClassVar[dict[str, str]]
 
     def for_group(self, lanes: int) -> "Halves":
-        """The form for one group of `lanes` channels; by default two of them make a register."""
+        """Return the form for a group of `lanes` channels; by default two make a register."""
         return self
 
     @abstractmethod
@@ -104,11 +104,11 @@ class Halves(VectorLanes):
         return self._interleave(low, high, 0), self._interleave(low, high, WORDS_PER_BLOCK // 2)
 
     def multiply_high(self, a: Expr, b: Expr) -> Expr:
-        """``(a * b) >> 16`` (vpmulhw)."""
+        """Compute ``(a * b) >> 16`` (vpmulhw)."""
         return self._call("int16", "multiply_high", a, b)
 
     def multiply_pairs(self, pairs: Expr, multipliers: Expr) -> Expr:
-        """Sums of the two products in each int32 lane (vpmaddwd)."""
+        """Return sums of the two products in each int32 lane (vpmaddwd)."""
         return self._call("int32", "multiply_pairs", pairs, multipliers)
 
     def pack(self, first: Expr, second: Expr) -> Expr:
@@ -126,7 +126,7 @@ class Halves(VectorLanes):
         return bind(reinterpret(small, f"int16x{self.lanes}"))
 
     def words_in_order(self, packed: Expr) -> Expr:
-        """A register that `pack` made of two, in the order of the two: its 64-bit pieces moved."""
+        """Put a register that `pack` made of two in their order: its 64-bit pieces move."""
         return self._in_order(packed, "int64", 2, self.dtype)
 
     def bytes_in_order(self, first: Expr, second: Expr, signed: bool = False) -> Expr:

@@ -66,7 +66,7 @@ class NeonHalves(Halves):
         return _each("llvm.aarch64.neon.srshl.v8i16", x, left)
 
     def unpack(self, low: Expr, high: Expr) -> tuple[Expr, Expr]:
-        """The first half of both, and the second."""
+        """Return the first half of both, and the second."""
         half = lanes_of(low) // 2
         first, second = (Pairs(piece(low, i, half), piece(high, i, half)) for i in range(2))
         return first, second
@@ -128,7 +128,7 @@ class NeonHalves(Halves):
 
 
 def _each(name: str, a: Expr, b: Expr) -> Expr:
-    """An instruction on each register."""
+    """Make an instruction on each register."""
     registers = range(lanes_of(a) // HALVES)
     parts = [(piece(a, i, HALVES), piece(b, i, HALVES)) for i in registers]
     return join([bind(T.call_llvm_pure_intrin("int16x8", name, x, y)) for x, y in parts])

@@ -131,7 +131,7 @@ def lower_patch_embed(
 def _prepare(
     x: TensorType, constants: Mapping[int, IntArray], out: TensorType, features: CpuFeatures
 ) -> tuple[LinearSpec, tuple[IntArray, ...]]:
-    """The form of the first step, and what the kernel reads of `GEMM_BUFFERS`."""
+    """Return the form of the first step, and what the kernel reads of `GEMM_BUFFERS`."""
     dot, halves = dot_for(features), halves_for(features)
     spec, packed = pack_requantize(constants, dot.offset(x.dtype), dot)
     low, high = constants[6]
@@ -208,7 +208,7 @@ def _body(kernel: Kernel, schedule: Schedule, x: Buffer, *rest: Buffer) -> None:
 
 
 def _finish(kernel: Kernel, constants: Sequence[Buffer], target: Buffer, dot: Dot) -> TileEpilogue:
-    """What happens to a tile's accumulators."""
+    """Return what happens to a tile's accumulators."""
     spec: LinearSpec = kernel.spec
     halves = halves_for(kernel.features) if spec.halves else None
     halves = halves.for_group(dot.lanes) if halves else None

@@ -6,7 +6,7 @@ from vitq.compiler.target.features import ARM_PRIMITIVES, CpuFeatures
 
 
 def halves_for(features: CpuFeatures) -> Halves | None:
-    """The 16-bit form of a processor, where there is one."""
+    """Return the 16-bit form of a processor, where there is one."""
     if features.dot in ARM_PRIMITIVES:
         return NeonHalves(2 * features.lanes)
     if features.dot == "vnni512":

@@ -194,7 +194,7 @@ class _Unit:
         self.i0, self.multiplier = load(params, 0), load(params, 1)
 
     def exp(self, x: Expr, octaves: int) -> Expr:
-        """The exponential of int64 lanes <= 0."""
+        """Return the exponential of int64 lanes <= 0."""
 
         def divided(t: Expr) -> Expr:
             return bind((t * self.multiplier) >> UNIT_BITS)

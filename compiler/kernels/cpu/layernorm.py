@@ -192,7 +192,7 @@ class _Sums:
         self.even, self.odd = zeros(lanes // 2, "int64"), zeros(lanes // 2, "int64")
 
     def emit(self, row: Expr) -> tuple[Expr, Expr]:
-        """The sum (int32) and the sum of squares (int64) of a row."""
+        """Return the sum (int32) and the sum of squares (int64) of a row."""
         layer, lanes = self.layer, self.layer.lanes
         packed = layer.spec.packed
 
@@ -258,7 +258,7 @@ class _Row:
         self.addend = bind(half if shifted else half - cast(total, "int64") * self.factor)
 
     def emit(self) -> None:
-        """The packed channels, then the rest."""
+        """Return the packed channels, then the rest."""
         layer, packed = self.layer, self.layer.spec.packed
         if layer.halves:
             for_chunks(packed, 2 * layer.halves.lanes, self._packed)
@@ -308,7 +308,7 @@ class _Row:
 
 
 def zeros(lanes: int, dtype: str) -> Buffer:
-    """A register of zeros."""
+    """Make a register of zeros."""
     register = alloc((lanes,), dtype)
     store(register, const(0, dtype, lanes), 0)
     return register

@@ -70,7 +70,7 @@ def lower_op(
     out: TensorType,
     features: CpuFeatures,
 ) -> KernelCall:
-    """The kernel of one operator call.
+    """Return the kernel of one operator call.
 
     Args:
         op: a name of `supported_ops`.

@@ -49,7 +49,7 @@ from vitq.numerics.shiftmax import CODE_MAX
 
 
 def _matrices(t: TensorType) -> TensorType:
-    """A stack of matrices with one batch axis."""
+    """Make a stack of matrices with one batch axis."""
     return TensorType((prod(t.shape[:-2]), *t.shape[-2:]), t.dtype)
 
 
@@ -197,7 +197,7 @@ NORMALIZED_MATMUL = Template("normalized_matmul", _normalized_body)
 
 
 def _row_totals(staged: Buffer, rows: int, row: tuple[int, str], dot: Dot) -> Buffer:
-    """The sum of each row of codes (their number and type), int32, in every lane."""
+    """Return the sum of each row of codes (their number and type), int32, in every lane."""
     inner, dtype = row
     totals = alloc((rows, dot.lanes), "int32")
     added = const(inner * dot.offset(dtype), "int32", dot.lanes)

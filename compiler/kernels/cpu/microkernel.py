@@ -49,7 +49,7 @@ WIDENED_ROWS = 16
 
 
 def choose_tile(dot: Dot, rows: int, groups: int) -> Tile:
-    """The tile with the lowest estimated cost for a product.
+    """Return the tile with the lowest estimated cost for a product.
 
     A tile's registers are its accumulators, one for each column's weights and `Dot.spare`. Its step
     costs a slot for each product, or for each load if those are more, and no less than the dot
@@ -109,7 +109,7 @@ class Product:
         return self.narrow.steps if self.narrow else 1
 
     def weights(self, group: Expr, step: Expr, more: int) -> Expr:
-        """A group's weights as they are multiplied.
+        """Make a group's weights as they are multiplied.
 
         Args:
             group: which.
@@ -196,7 +196,7 @@ def emit_accumulators(
 
 
 def _shifted(acc: Expr, up: int) -> Expr:
-    """A finished accumulator of weights that were multiplied ``2**up`` times too large."""
+    """Make a finished accumulator of weights that were multiplied ``2**up`` times too large."""
     return bind(acc >> const(up, "int32", lanes_of(acc))) if up else acc
 
 
@@ -214,7 +214,7 @@ def emit_rows(
 
 
 def widened(p: Product, columns: int, group: Expr) -> Product:
-    """The product with a column tile's weights as its primitive multiplies them, in scratch.
+    """Return the product with a column tile's weights as its primitive multiplies them, in scratch.
 
     Widening or unpacking them once is cheaper than in each row tile's loop, and constants stay
     small. The scratch is as large as a column tile of bytes would be, and is read as that would.
@@ -246,7 +246,7 @@ def emit_product(
     loop: Loop = parallel,
     first: Expr = 0,
 ) -> None:
-    """A product of `rows` rows with all channels.
+    """Make a product of `rows` rows with all channels.
 
     Args:
         p: the product.

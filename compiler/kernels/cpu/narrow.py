@@ -54,7 +54,7 @@ class Narrow:
 
     @property
     def registers(self) -> int:
-        """Of a bundle."""
+        """Count a bundle's registers."""
         return self.steps * self.bits // BYTE
 
     @property
@@ -86,7 +86,7 @@ class Narrow:
         return np.ascontiguousarray(packed).reshape(groups, bundles * self.registers, width)
 
     def unpack(self, read: Callable[[int], Expr], step: int) -> Expr:
-        """The weights of one step of a bundle, times ``2**up``.
+        """Return the weights of one step of a bundle, times ``2**up``.
 
         Args:
             read: a register of the bundle, as bytes.
@@ -109,7 +109,7 @@ class Narrow:
         return bind(reinterpret(total, str(raw.ty.dtype)))
 
     def expanded(self, packed: IntArray) -> IntArray:
-        """What `unpack` makes of all bundles of packed weights: (groups, steps, bytes) int8."""
+        """Unpack all bundles of packed weights as `unpack` does: (groups, steps, bytes) int8."""
         groups, _, width = packed.shape
         raw = packed.view(np.uint8).reshape(groups, -1, self.registers, width)
         steps = []

@@ -88,7 +88,7 @@ def half_constants(p: CodeParams) -> IntArray | None:
 
 
 def _codes(distance: IntArray, constants: tuple[int, ...], p: CodeParams) -> IntArray:
-    """The codes that `HalfOctaves` leads to; -1 where it would overflow."""
+    """Return the codes that `HalfOctaves` leads to; -1 where it would overflow."""
     high, low, offset, shift = constants
     word = np.clip(HALF - distance, -HALF, HALF - 1)
     total = word * high + ((word * low) >> 16) + offset
@@ -117,11 +117,11 @@ class HalfOctaves:
         self.halves, self.lanes = halves, lanes
 
     def base(self, top: Expr) -> Expr:
-        """What is subtracted from a row's scores, for its largest score."""
+        """Return what is subtracted from a row's scores, for its largest score."""
         return bind(splat(top - HALF, self.lanes))
 
     def __call__(self, base: Expr, scores: tuple[Expr, Expr]) -> Expr:
-        """The exponents of two registers of scores, as `Halves.pack` arranges them.
+        """Return the exponents of two registers of scores, as `Halves.pack` arranges them.
 
         They are unsigned; 65535 stands for all that is larger.
         """

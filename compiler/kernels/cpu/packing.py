@@ -126,7 +126,7 @@ def _interleave(values: list[Expr], lanes: int) -> Expr:
 
 
 def stored_zero_point(zero_point: Expr, dtype: str, dot: Dot, weights: bool) -> Expr:
-    """The code that stands for 0 after `pack_rows`, `pack_columns` or `stage_rows`."""
+    """Return the code that stands for 0 after `pack_rows`, `pack_columns` or `stage_rows`."""
     if weights:
         offset = -128 if dtype == "uint8" and dot.b_signed else 0
     else:
@@ -135,7 +135,7 @@ def stored_zero_point(zero_point: Expr, dtype: str, dot: Dot, weights: bool) -> 
 
 
 def emit_column_sums(packed: Buffer, group: Expr, steps: int, dot: Dot) -> Expr:
-    """Sums of one group's packed weights, int32 lanes."""
+    """Return sums of one group's packed weights, int32 lanes."""
     acc = alloc((dot.lanes,), "int32")
     store(acc, const(0, "int32", dot.lanes), 0)
     with serial(steps) as step:
@@ -167,7 +167,7 @@ def offset_sums(packed: Buffer, dtype: str, dot: Dot) -> Buffer | None:
 
 
 def emit_row_sums(rows: Buffer, row: Expr, steps: int, dot: Dot) -> Expr:
-    """The sum of one row as stored, in every lane."""
+    """Return the sum of one row as stored, in every lane."""
     acc = alloc((dot.lanes,), "int32")
     store(acc, const(0, "int32", dot.lanes), 0)
     with serial(steps) as step:

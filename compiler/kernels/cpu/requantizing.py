@@ -93,7 +93,7 @@ def _can_move(weight: IntArray, multiplier: IntArray, add: IntArray, up: IntArra
 
 
 def _own_bounds(bounds: IntArray) -> tuple[int | None, int | None]:
-    """The bounds, if they are those of a type."""
+    """Return the bounds, if they are those of a type."""
     low, high = (int(b) for b in bounds)
     for dtype in (np.int8, np.uint8, np.int16):
         info = np.iinfo(dtype)
@@ -123,7 +123,7 @@ class Requantize:
             self.bounds = const(spec.low, "int64"), const(spec.high or 0, "int64")
 
     def __call__(self, acc: Expr, group: Expr) -> Expr:
-        """A group's codes as int32 lanes, clamped only in the ``wide`` form."""
+        """Make a group's codes as int32 lanes, clamped only in the ``wide`` form."""
         lanes, split = self.dot.lanes, self.dot.split
         if self.spec.shift == "moved":
             acc = bind(acc << load(self.shift, group, lanes, lanes=lanes))

@@ -80,7 +80,7 @@ def lower_shiftgelu(
 def gelu_spec(
     params: IntArray, codes: tuple[int, int], out_dtype: str, features: CpuFeatures
 ) -> GeluSpec:
-    """The form of a GELU's code.
+    """Return the form of a GELU's code.
 
     Args:
         params: GeluParams.
@@ -160,7 +160,7 @@ class GeluWords:
 
 
 def _rounded(shift: Expr) -> Rounded:
-    """A rounding shift by a scalar, of which half is made where it is used."""
+    """Make a rounding shift by a scalar, of which half is made where it is used."""
 
     def rounding(x: Expr) -> Expr:
         half = bind((1 << shift) >> 1)

@@ -118,7 +118,7 @@ SHIFTMAX_CODES = Template("shiftmax_codes", _codes_body)
 
 
 def emit_row_maximum(x: Buffer, row: Expr, columns: int, lanes: int) -> Expr:
-    """The largest value of a row as an int32 scalar."""
+    """Return the largest value of a row as an int32 scalar."""
     vector, scalar = alloc((lanes,), "int32"), alloc((1,), "int32")
     lowest = tirx.min_value("int32")
     store(vector, splat(lowest, lanes), 0)
@@ -139,14 +139,14 @@ def emit_codes(distance: Expr, octaves: Rescale, spec: CodeSpec) -> Expr:
 
 
 def emit_half_codes(k: Expr, limit: Expr, spec: CodeSpec, q: Halves) -> Expr:
-    """The codes of 16-bit exponents, unsigned and not limited yet."""
+    """Return the codes of 16-bit exponents, unsigned and not limited yet."""
     if not spec.is_uniform:
         k = q.unsigned_min(k, limit)
     return _weights(k, limit, spec, q)
 
 
 def _weights(k: Expr, limit: Expr, spec: CodeSpec, q: VectorLanes) -> Expr:
-    """The weights of exponents up to a scalar limit."""
+    """Return the weights of exponents up to a scalar limit."""
     return code_weight(q, k, k < splat(cast(limit, q.dtype), lanes_of(k)), spec)
 
 

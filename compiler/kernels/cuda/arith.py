@@ -47,7 +47,7 @@ class Scalars(PlainLanes, TirLanes):
         self.dtype = dtype
 
     def const(self, value: int, like: Expr) -> Expr:
-        """A constant."""
+        """Make a constant."""
         return const(value, self.dtype)
 
     def keep(self, x: Expr) -> Expr:
@@ -75,7 +75,7 @@ class Scalars(PlainLanes, TirLanes):
         return super().rounding_shift(x, n)
 
     def clamp(self, x: Expr, low: Expr, high: Expr) -> Expr:
-        """The upper bound first: from sm_90 on, what follows with a bound of 0 costs nothing."""
+        """Clamp by the upper bound first: from sm_90 on, a bound of 0 behind it costs nothing."""
         return clamp(x, low, high)
 
 
@@ -126,7 +126,7 @@ class FoldedAdd:
 
 
 def folded_add(p: AddParams, largest: tuple[int, int]) -> IntArray | None:
-    """What `FoldedAdd` reads.
+    """Return what `FoldedAdd` reads.
 
     Args:
         p: of the addition.
@@ -173,7 +173,7 @@ class _Coarse:
 
 
 def _rounded(shift: Expr) -> Rounded:
-    """A shift, and half of what it shifts out."""
+    """Make a shift, and half of what it shifts out."""
     half = keep((const(1) << shift) >> const(1))
     return lambda x: dyadic.rounded(x, half, shift)
 
@@ -184,7 +184,7 @@ def is_twin(params: IntArray) -> bool:
 
 
 def divided(a: Expr, b: Expr, bits: int) -> Expr:
-    """``a // b`` for a quotient of at most `bits` bits with ``b << bits`` within int64.
+    """Compute ``a // b`` for a quotient of at most `bits` bits with ``b << bits`` within int64.
 
     Bit by bit: the machine's own 64-bit division goes through floating point.
     """
@@ -238,12 +238,12 @@ class Normalize:
             self.down = as_word(self.shift - word)
 
     def multiplier(self, total: Expr) -> Expr:
-        """Of a row with this sum of exponentials (int64)."""
+        """Compute the multiplier of a row with this sum of exponentials (int64)."""
         zeros = wide(intrinsics.leading_zeros(total))
         return quotient(LONGS, self.numerator, total, zeros)
 
     def __call__(self, acc: Expr, multiplier: Expr) -> Expr:
-        """A code as int32."""
+        """Make a code as int32."""
         if self.saturate:
             factor = as_word(multiplier)
             return keep(intrinsics.mad_high(acc, factor, self.low, self.high) >> self.down)

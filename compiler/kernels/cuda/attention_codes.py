@@ -94,7 +94,7 @@ class FastCodes:
         self.form = form
 
     def __call__(self, distance: Expr) -> Expr:
-        """Of an int32 >= 0."""
+        """Compute the code of an int32 >= 0."""
         shifted, cut = self.form.shifted, keep(tirx.min(distance, self.cut))
         if shifted == DISTANCE:
             cut = keep(cut << self.by)

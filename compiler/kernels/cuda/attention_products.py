@@ -54,7 +54,7 @@ class Products:
                 put(buffer, i, const(0))
 
     def add(self, first: Expr) -> None:
-        """This warp's keys of a chunk."""
+        """Return this warp's keys of a chunk."""
         self.rows.each(first, self._unit)
 
     def _unit(self, unit: Expr, key: Expr, acc: Buffer, masked: bool) -> None:

@@ -45,12 +45,12 @@ class Shape:
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Threads of a block."""
         return WARP * self.row_warps * self.key_warps
 
     @property
     def rows(self) -> int:
-        """Of a block."""
+        """Rows of a block."""
         return FRAGMENT_ROWS * self.row_warps
 
     @property
@@ -79,5 +79,5 @@ class Shape:
 
     @property
     def shared_bytes(self) -> int:
-        """Of a block."""
+        """Shared memory of a block."""
         return self.exchange_base + self._other_bytes

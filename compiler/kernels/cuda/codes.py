@@ -59,7 +59,7 @@ def fills(dtype: str, qmin: int, qmax: int) -> bool:
 
 
 def store_codes(buffer: Buffer, at: Expr, values: Sequence[Expr], saturate: bool = False) -> None:
-    """The reverse of `load_codes`.
+    """Return the reverse of `load_codes`.
 
     Args:
         buffer: a global tensor.

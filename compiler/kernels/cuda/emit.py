@@ -94,7 +94,7 @@ def spread(blocks: Sequence[int], threads: int, features: GpuFeatures) -> int:
 
 
 def registers(count: int, dtype: str = "int32") -> Buffer:
-    """A thread's own values; indices must be constants after unrolling."""
+    """Make a thread's own values; indices must be constants after unrolling."""
     return T.alloc_buffer((count,), dtype, scope="local", layout=None, align=ALIGN)
 
 
@@ -122,7 +122,7 @@ class Shared:
 
 
 def flat(buffer: Buffer, dtype: str | None = None) -> Buffer:
-    """The memory of a global tensor as one axis, perhaps of another type."""
+    """Return the memory of a global tensor as one axis, perhaps of another type."""
     own = str(buffer.ty.dtype)
     size = BYTES[own]
     for extent in buffer.shape:
@@ -173,7 +173,7 @@ def put_many(buffer: Buffer, at: Expr, values: Buffer, count: int) -> None:
 
 
 def address(buffer: Buffer, at: Expr) -> Expr:
-    """Of an element."""
+    """Take the address of an element."""
     return T.address_of(buffer[at])
 
 
@@ -188,7 +188,7 @@ def when(condition: Expr) -> Iterator[None]:
 
 
 def each_item(count: int, thread: Expr, threads: int) -> Iterator[Expr]:
-    """A thread's numbers below `count`: what is emitted for each runs only if it is one.
+    """Make a thread's numbers below `count`: what is emitted for each runs only if it is one.
 
     Args:
         count: of the items.
@@ -204,13 +204,13 @@ def each_item(count: int, thread: Expr, threads: int) -> Iterator[Expr]:
 
 @contextmanager
 def serial(extent: Expr) -> Iterator[Expr]:
-    """A loop with as many turns for every thread."""
+    """Make a loop with as many turns for every thread."""
     with T.serial(0, extent) as i:
         yield i
 
 
 def const(value: int, dtype: str = "int32") -> Expr:
-    """An integer constant."""
+    """Make an integer constant."""
     return tirx.const(value, dtype)
 
 
@@ -235,5 +235,5 @@ def clamp(value: Expr, low: Expr, high: Expr) -> Expr:
 
 
 def ceil_div(a: int, b: int) -> int:
-    """Rounded up."""
+    """Divide and round up."""
     return -(-a // b)

@@ -96,7 +96,7 @@ def pack_channels(
 
 
 def needs_of(kernel: Kernel) -> Needs:
-    """What a kernel's epilogue reads from shared memory."""
+    """Return what a kernel's epilogue reads from shared memory."""
     if kernel.spec.bucket_bits:
         return Needs(table=WORD_BYTES * kernel.inputs[MORE].size)
     if kernel.name != "linear_add" or kernel.out.shape[-1] % RUN:
@@ -206,11 +206,11 @@ class Epilogue:
         return value if only and self.forms.saturate else clamp(value, self.low, self.high)
 
     def _second(self, codes: list[Expr], residuals: Sequence[Expr | None]) -> list[Expr]:
-        """The second step for a run."""
+        """Return the second step for a run."""
         return [self.second(code, r) for code, r in zip(codes, residuals, strict=True)]
 
     def _store_each(self, codes: list[Expr], at: Expr, column: Expr) -> None:
-        """The second step and the store, one by one: a run that the last column may cut."""
+        """Return the second step and the store, one by one: a run that the last column may cut."""
         out = flat(self.out)
         for c, code in enumerate(codes):
             with when(column + c < self.runs.columns):
@@ -218,7 +218,7 @@ class Epilogue:
                 put(out, at + c, self._limited(self.second(code, other)))
 
     def _limited(self, code: Expr) -> Expr:
-        """A code that is stored alone, so that no packing clamps it."""
+        """Make a code that is stored alone, so that no packing clamps it."""
         if not self.packing_clamps:
             return code
         info = np.iinfo(self.kernel.out.dtype)

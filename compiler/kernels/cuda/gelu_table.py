@@ -69,7 +69,7 @@ def gelu_table(params: GeluParams, qmin: int, qmax: int) -> GeluTable | None:
 
 
 def _words(results: IntArray, bits: int) -> IntArray | None:
-    """A table with buckets of one size, if there is one."""
+    """Make a table with buckets of one size, if there is one."""
     size = 1 << bits
     count = -(-results.size // size)
     fitting = [words for words in TABLE_SIZES if words >= count]
@@ -85,7 +85,7 @@ def _words(results: IntArray, bits: int) -> IntArray | None:
 
 
 def look_up(codes: IntArray, table: GeluTable) -> IntArray:
-    """What the kernels do, in NumPy.
+    """Return what the kernels do, in NumPy.
 
     Args:
         codes: any shape, within the range that the table was made for.
@@ -115,6 +115,6 @@ class LookUp:
         self.words, self.first, self.bits = words, first, bucket_bits
 
     def __call__(self, place: Expr) -> Expr:
-        """The result in the lowest byte; what lies above it has no meaning."""
+        """Return the result in the lowest byte; what lies above it has no meaning."""
         word = keep(self.words[(place >> const(self.bits)) + self.first])
         return keep(intrinsics.pick(word, place & const((1 << self.bits) - 1)))

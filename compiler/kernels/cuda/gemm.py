@@ -133,7 +133,7 @@ def _call(
 
 
 def product_of(kernel: Kernel) -> Product:
-    """The product of a kernel."""
+    """Return the product of a kernel."""
     columns, inner = kernel.inputs[1].shape
     return Product(kernel.out.size // columns, columns, inner, needs_of(kernel))
 

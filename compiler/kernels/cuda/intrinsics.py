@@ -59,7 +59,7 @@ def wgmma_let(pending: int) -> None:
 
 
 def fence_async() -> None:
-    """What this thread has copied to shared memory is seen by `wgmma_issue` behind a barrier."""
+    """Let `wgmma_issue` behind a barrier see what this thread has copied to shared memory."""
     T.evaluate(_call("fence_async"))
 
 
@@ -88,7 +88,7 @@ def copy16(to: Expr, source: Expr) -> None:
 
 
 def commit() -> None:
-    """What this thread has copied since the last call is one group."""
+    """Return what this thread has copied since the last call is one group."""
     T.evaluate(_call("commit"))
 
 
@@ -98,7 +98,7 @@ def wait(pending: int) -> None:
 
 
 def start_next() -> None:
-    """The next kernel's blocks may begin where there is room, once all of this one's came here."""
+    """Let the next kernel's blocks begin where there is room, once all of this one's came here."""
     T.evaluate(_call("start_next"))
 
 
@@ -118,12 +118,12 @@ def barrier() -> None:
 
 
 def sync_warp() -> None:
-    """The lanes of a warp meet; the compiler moves no load from behind it to the front."""
+    """Return the lanes of a warp meet; the compiler moves no load from behind it to the front."""
     T.evaluate(_call("sync_warp"))
 
 
 def shuffle(value: Expr, mask: int) -> Expr:
-    """The value of lane ``lane ^ mask``; int32 or int64."""
+    """Return the value of lane ``lane ^ mask``; int32 or int64."""
     bits = 64 if str(value.ty.dtype) == "int64" else 32
     return _call(f"shuffle{bits}", value, mask)
 
@@ -134,12 +134,12 @@ def permute(low: Expr, high: Expr, selector: int) -> Expr:
 
 
 def pick(word: Expr, place: Expr) -> Expr:
-    """The word's second byte, brought down, where its bit ``31 - place`` is set; else the word."""
+    """Bring a word's second byte down where its bit ``31 - place`` is set; else keep the word."""
     return _call("pick", word, place)
 
 
 def mad_high(value: Expr, multiplier: Expr, low: Expr, high: Expr, unsigned: bool = False) -> Expr:
-    """The upper word of ``value * multiplier + (high, low)``: one instruction.
+    """Return the upper word of ``value * multiplier + (high, low)``: one instruction.
 
     CUDA C has no word for it, and does not always see that both factors have 32 bits; the two
     halves with a carry, as they are written, become one ``IMAD.HI``. Where `unsigned`, both factors
@@ -160,5 +160,5 @@ def pack(values: Sequence[Expr], kind: str) -> Expr:
 
 
 def leading_zeros(value: Expr) -> Expr:
-    """Of a positive int64."""
+    """Count the leading zeros of a positive int64."""
     return _call("leading_zeros", value)

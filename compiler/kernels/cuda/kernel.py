@@ -17,7 +17,7 @@ def call_of(
     features: GpuFeatures,
     spec: Any = None,
 ) -> KernelCall:
-    """A kernel and what it is called with.
+    """Make a kernel and what it is called with.
 
     Args:
         template: of the kernel.
@@ -33,5 +33,5 @@ def call_of(
 
 
 def gpu_of(kernel: Kernel) -> GpuFeatures:
-    """The features of a kernel that `call_of` made."""
+    """Return the features of a kernel that `call_of` made."""
     return cast(GpuFeatures, kernel.features)

@@ -44,7 +44,7 @@ class Layout:
 
     @property
     def pieces(self) -> int:
-        """Of a row."""
+        """Pieces of a row."""
         return self.chunk // PIECE
 
     def offset(self, row: Expr, piece: Expr) -> Expr:

@@ -77,7 +77,7 @@ def lower_op(
     out: TensorType,
     features: GpuFeatures,
 ) -> KernelCall:
-    """The kernel of one operator call; see `compiler.kernels.cpu.lowering.lower_op`.
+    """Return the kernel of one operator call; see `compiler.kernels.cpu.lowering.lower_op`.
 
     Raises:
         VitqError: for an operator without a kernel.

@@ -102,7 +102,7 @@ class MainLoop:
         return self.turns % self.tile.stages * self.tile.stage_bytes
 
     def emit(self, signs: str, loaded: Callable[[], None]) -> Buffer:
-        """The loop.
+        """Return the loop.
 
         Args:
             signs: types of both operands.

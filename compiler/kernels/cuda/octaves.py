@@ -18,7 +18,7 @@ LIMIT_INDEX = 3
 
 
 def distance_constants(multiplier: int, shift: int, limit: int) -> IntArray:
-    """What `capped` reads: ``min(rescale(d), limit)`` for d >= 0 with a result within int32.
+    """Return what `capped` reads: ``min(rescale(d), limit)`` for d >= 0 with a result within int32.
 
     The last value is the smallest d that reaches the limit: distances are cut there first.
 
@@ -47,7 +47,7 @@ class Capped:
         self.limit = limit
 
     def __call__(self, distance: Expr) -> Expr:
-        """Of an int32 >= 0."""
+        """Compute the code of an int32 >= 0."""
         cut = keep(tirx.min(distance, self.cut))
         scaled = rescaled(cut, self.multiplier, self.half, self.shift)
         return keep(tirx.min(scaled.astype("int32"), const(self.limit)))
@@ -70,10 +70,10 @@ class CodeForm(NamedTuple):
 
 
 def code_form(p: CodeParams) -> CodeForm:
-    """The static part of code parameters."""
+    """Return the static part of code parameters."""
     return CodeForm(p.grid_bits, p.limit, bool(p.zero_last), p.twin)
 
 
 def code_of(t: Expr, form: CodeForm) -> Expr:
-    """The 8-bit Shiftmax weight of an exponent (`numerics.shiftmax.code_weights`)."""
+    """Return the 8-bit Shiftmax weight of an exponent (`numerics.shiftmax.code_weights`)."""
     return code_weight(WORDS, t, t < form.limit, form)

@@ -74,7 +74,7 @@ class Product(NamedTuple):
 
 
 def knobs(product: Product, features: GpuFeatures) -> dict[str, Knob]:
-    """The choices, with the default that `ranked` puts first."""
+    """Return the choices, with the default that `ranked` puts first."""
     best = ranked(product, features)[0]
     choices = KNOBS if features.wgmma else KNOBS | WITHOUT_WGMMA
     return {name: Knob(values, getattr(best, name)) for name, values in choices.items()}
@@ -108,7 +108,7 @@ def _candidates(features: GpuFeatures, product: Product) -> Iterator[Tile]:
 
 
 def cycles(tile: Tile, product: Product, features: GpuFeatures) -> float:
-    """Of one product.
+    """Predict the cycles of one product.
 
     Args:
         tile: the schedule.

@@ -88,7 +88,7 @@ class Row:
         return slot[0]
 
     def maximum(self, value: Callable[[Expr], Expr], start: int = LOWEST) -> Expr:
-        """The largest of a function of the row's codes, and of `start`."""
+        """Return the largest of a function of the row's codes, and of `start`."""
         slot = registers(1)
         put(slot, 0, const(start))
         with self.elements() as (_, code):
@@ -96,7 +96,7 @@ class Row:
         return self.reduce(slot, tirx.max)
 
     def total(self, value: Callable[[Expr], Expr]) -> Expr:
-        """The sum of a function of the row's codes, int64."""
+        """Return the sum of a function of the row's codes, int64."""
         slot = registers(1, "int64")
         put(slot, 0, const(0, "int64"))
         with self.elements() as (_, code):

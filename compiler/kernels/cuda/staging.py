@@ -141,7 +141,7 @@ class Staging:
                         self._copy(self._run(number), from_)
 
     def channel(self, group: int, column: int) -> list[Expr]:
-        """The four words of a column of the thread's run in a group."""
+        """Return the four words of a column of the thread's run in a group."""
         place = self.runs.place
         at = place.column + group * GROUP + column * LANES + place.lane % LANES
         first = index(at * CHANNEL_WORDS + self.channels // WORD_BYTES)
@@ -149,7 +149,7 @@ class Staging:
         return [words[i] for i in range(CHANNEL_WORDS)]
 
     def residuals(self, number: int) -> list[Expr]:
-        """The int16 codes of a run."""
+        """Return the int16 codes of a run."""
         words = get_many(self.words, index(self._run(number) // WORD_BYTES), PIECE // WORD_BYTES)
         return [unpacked(words[i // 2], i % 2, "int16") for i in range(RUN)]
 

@@ -100,12 +100,12 @@ class Tile:
 
     @property
     def warps(self) -> int:
-        """Of one group."""
+        """Warps of one group."""
         return self.warps_m * self.warps_n
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Threads of a block."""
         return WARP * self.warps * self.split_k
 
     @property
@@ -139,7 +139,7 @@ class Tile:
         return bool(self.wgmma) and self.stages > 2
 
     def residual_bytes(self, needs: Needs) -> int:
-        """Of the codes that are added to the block's results."""
+        """Bytes of the codes that are added to the block's results."""
         return self.block_m * self.block_n * needs.residual
 
     def reuses_stage(self, needs: Needs) -> bool:
@@ -169,7 +169,7 @@ class Tile:
 
 
 def tile_of(schedule: Schedule, inner: int, features: GpuFeatures, needs: Needs = NOTHING) -> Tile:
-    """The schedule's tile, reduced until it fits: every combination of knobs is valid.
+    """Return the schedule's tile, reduced until it fits: every combination of knobs is valid.
 
     Args:
         schedule: a value for each knob.

@@ -21,7 +21,7 @@ class Arrays(PlainLanes):
         return np.int64(value)
 
     def keep(self, x: Expr) -> Expr:
-        """It is evaluated already; int32 would wrap."""
+        """Return the value: it is evaluated already; int32 would wrap."""
         kept: IntArray = np.asarray(x, np.int64)
         return kept
 
@@ -30,7 +30,7 @@ class Arrays(PlainLanes):
         return np.where(condition, yes, no)
 
     def one_if(self, condition: Expr) -> Expr:
-        """A condition is a number."""
+        """Make a condition is a number."""
         return np.asarray(condition).astype(np.int64)
 
     def minimum(self, a: Expr, b: Expr) -> Expr:

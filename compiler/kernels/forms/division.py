@@ -21,7 +21,7 @@ QUOTIENT_BITS = 31
 
 
 def quotient(q: Lanes, a: Expr, b: Expr, zeros: Expr) -> Expr:
-    """``a // b`` for a >= 0, 1 <= b < 2**31 and a quotient below 2**31, all int64.
+    """Compute ``a // b`` for a >= 0, 1 <= b < 2**31 and a quotient below 2**31, all int64.
 
     Args:
         q: 64-bit lanes.

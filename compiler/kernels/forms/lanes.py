@@ -29,7 +29,7 @@ class Lanes(ABC):
 
     @abstractmethod
     def const(self, value: int, like: Expr) -> Expr:
-        """A constant in as many lanes as `like` has."""
+        """Make a constant in as many lanes as `like` has."""
 
     @abstractmethod
     def keep(self, x: Expr) -> Expr:
@@ -41,11 +41,11 @@ class Lanes(ABC):
 
     @abstractmethod
     def minimum(self, a: Expr, b: Expr) -> Expr:
-        """The smaller one."""
+        """Return the smaller one."""
 
     @abstractmethod
     def maximum(self, a: Expr, b: Expr) -> Expr:
-        """The larger one."""
+        """Return the larger one."""
 
     @abstractmethod
     def one_if(self, condition: Expr) -> Expr:
@@ -53,7 +53,7 @@ class Lanes(ABC):
 
     @abstractmethod
     def mulhrs(self, a: Expr, b: Expr) -> Expr:
-        """``(a * b + 2**14) >> 15``: `numerics.exp2.mulhrs`."""
+        """Compute ``(a * b + 2**14) >> 15``: `numerics.exp2.mulhrs`."""
 
     @abstractmethod
     def shift_down(self, x: Expr, bits: int) -> Expr:

@@ -16,7 +16,7 @@ class CodeFacts(Protocol):
 
     @property
     def grid_bits(self) -> int:
-        """Of the exponent's grid."""
+        """Bits of the exponent's grid."""
 
     @property
     def zero_last(self) -> bool:
@@ -41,7 +41,7 @@ def code_weight(q: Lanes, k: Expr, counts: Expr, facts: CodeFacts) -> Expr:
 
 
 def finish_weight(q: Lanes, weight: Expr, counts: Expr, facts: CodeFacts) -> Expr:
-    """A weight's last steps: 0 at the limit, one of two ranges."""
+    """Make a weight's last steps: 0 at the limit, one of two ranges."""
     if facts.zero_last:
         weight = q.keep(q.select(counts, weight, q.const(0, weight)))
     return weight if facts.twin == ONE_RANGE else twin_weight(q, weight, facts.twin)
@@ -58,11 +58,11 @@ def twin_weight(q: Lanes, w: Expr, twin: TwinCodes) -> Expr:
 
 
 def _nearest_multiple(q: Lanes, w: Expr, bits: int) -> Expr:
-    """The nearest multiple of ``2**bits``, half up."""
+    """Return the nearest multiple of ``2**bits``, half up."""
     return q.keep(q.keep(w + q.const(1 << (bits - 1), w)) & q.const(-(1 << bits), w))
 
 
 def exponential(q: Lanes, t: Expr) -> Expr:
-    """The 15-bit exponential of an exponent in Q12, for the normalized form."""
+    """Return the 15-bit exponential of an exponent in Q12, for the normalized form."""
     y, n = octaves(q, t, LOG2_FRACTION_BITS)
     return q.rounding_shift(y, n)

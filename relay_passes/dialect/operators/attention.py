@@ -39,7 +39,7 @@ WEIGHT_MAX = 2**15
 
 
 class ZeroPoints(NamedTuple):
-    """Of a product's operands."""
+    """Zero points of a product's operands."""
 
     a_zero_point: int
     b_zero_point: int
@@ -66,7 +66,7 @@ def _norm_codes(_: Operands, p: NormalizedMatmulParams | SoftmaxParams) -> Inter
 
 
 def _products(o: Operands, p: ZeroPoints) -> int:
-    """The largest magnitude of an accumulator."""
+    """Return the largest magnitude of an accumulator."""
     a, b = o["a"], o["b"]
     return a.shape[-1] * a.magnitude(p.a_zero_point) * b.magnitude(p.b_zero_point)
 
@@ -86,13 +86,13 @@ def _multiplied(a: IntArray, b: IntArray, p: ZeroPoints) -> IntArray:
 
 
 def _exponent(p: CodeParams) -> Intermediate:
-    """A code's shift is less than ten octaves, so that it fits the lanes it is computed in."""
+    """Make a code's shift is less than ten octaves, so that it fits the lanes it is computed in."""
     largest = p.limit << (LOG2_FRACTION_BITS - p.grid_bits)
     return Intermediate("exponent", 0, largest, CODE_LIMIT)
 
 
 def _weighted(terms: int, value: int, norm: NormalizeParams) -> list[Intermediate]:
-    """The second product: weights by values of at most some magnitude, and its normalization."""
+    """Bound the second product, weights by values of some magnitude, and its normalization."""
     acc = terms * CODE_MAX * value
     return [
         Intermediate("accumulator", -acc, acc, ACC_LIMIT),

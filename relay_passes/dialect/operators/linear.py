@@ -45,7 +45,7 @@ def _accumulator(o: Operands) -> Intermediate:
 
 
 def _codes(o: Operands) -> Interval:
-    """What a fused layer hands on."""
+    """Return what a fused layer hands on."""
     low, high = o[BOUNDS].constant
     return int(low), int(high)
 

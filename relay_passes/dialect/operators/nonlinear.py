@@ -31,7 +31,7 @@ class LayerNormScalars(NamedTuple):
 
 
 def gelu_bounds(codes: Interval, p: GeluParams) -> list[Intermediate]:
-    """The intermediates of one GELU of codes."""
+    """Return the intermediates of one GELU of codes."""
     low, high = (end - p.x_zero_point for end in codes)
     distance = min(max(high, -low), p.farthest) * p.in_multiplier + (1 << p.in_shift)
     positive, tail = max(high, 0) << p.up, TAIL_MAX * p.tail_multiplier + (1 << p.tail_shift)
@@ -48,7 +48,7 @@ def gelu_bounds(codes: Interval, p: GeluParams) -> list[Intermediate]:
 
 
 def _coarse(total: Interval, p: GeluParams) -> list[Intermediate]:
-    """The difference that a coarse range is made of, from the bounds of the sum before it."""
+    """Bound the difference that a coarse range is made of by the sum before it."""
     if not p.is_twin:
         return []
     low, high = ((end >> p.out_shift) - p.split_steps for end in total)

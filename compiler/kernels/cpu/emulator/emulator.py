@@ -68,7 +68,7 @@ def run_kernel(func: Any, inputs: Sequence[IntArray], out: IntArray) -> IntArray
 
 @functools.cache
 def translated(func: Any) -> Any:
-    """The Python function of a PrimFunc: memory, then one flat array for each argument."""
+    """Return the Python function of a PrimFunc: memory, then one flat array for each argument."""
     names = Names()
     for param in func.params:
         names.parted.add(hash(param))
@@ -92,7 +92,7 @@ class _Statements:
         self.depth = 1
 
     def function(self, func: Any) -> str:
-        """The text of a function called ``kernel``."""
+        """Return the text of a function called ``kernel``."""
         params = ", ".join(self.names.of(param, "b") for param in func.params)
         self.lines = [f"def kernel(memory, {params}):"]
         self._say("noise, any_order = memory.noise, memory.any_order")
@@ -140,7 +140,7 @@ class _Statements:
         self._say(f"{self.names.of(node.var)} = {self._value(node.value)}")
 
     def _value(self, node: Any) -> str:
-        """An expression's text; what could be a view of memory is copied."""
+        """Make an expression's text; what could be a view of memory is copied."""
         text = self.expr.text(node)
         is_view = kind(node) in ("TensorLoad", "Shuffle", "Call") and type_of(node)[1] > 1
         return f"{text}.copy()" if is_view else text

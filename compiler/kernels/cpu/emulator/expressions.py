@@ -26,7 +26,7 @@ def type_of(node: Any) -> tuple[str, int]:
 
 
 def kind(node: Any) -> str:
-    """The class of a node."""
+    """Return the class of a node."""
     return type(node).__name__
 
 
@@ -45,18 +45,18 @@ class Names:
         self._number = 0
 
     def fresh(self, prefix: str) -> str:
-        """A name that nothing has."""
+        """Make a name that nothing has."""
         self._number += 1
         return f"{prefix}{self._number}"
 
     def of(self, node: Any, prefix: str = "v") -> str:
-        """The name of a variable or buffer."""
+        """Return the name of a variable or buffer."""
         if hash(node) not in self._known:
             self._known[hash(node)] = self.fresh(prefix)
         return self._known[hash(node)]
 
     def keep(self, value: Any) -> str:
-        """A constant's name."""
+        """Make a constant's name."""
         name = self.fresh("k")
         self.constants[name] = value
         return name
@@ -67,7 +67,7 @@ class Names:
 
 
 def extents_of(buffer: Any) -> tuple[int, ...]:
-    """A buffer's shape."""
+    """Make a buffer's shape."""
     return tuple(int(extent) for extent in buffer.shape)
 
 
@@ -94,7 +94,7 @@ class Expressions:
         self.names = names
 
     def text(self, node: Any) -> str:
-        """The text of one expression."""
+        """Return the text of one expression."""
         name = kind(node)
         if name in INFIX:
             return f"({self.text(node.a)} {INFIX[name]} {self.text(node.b)})"
@@ -217,7 +217,7 @@ class Expressions:
         return f"{function}({', '.join(self.text(arg) for arg in args)})"
 
     def access(self, buffer: Any, indices: Sequence[Any], lanes: int) -> str:
-        """The elements of an access, to be read or to be assigned to."""
+        """Return the elements of an access, to be read or to be assigned to."""
         if not is_whole(buffer, indices):
             self.names.parted.add(hash(buffer))
         name = self.names.of(buffer, "b")

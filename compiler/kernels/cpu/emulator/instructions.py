@@ -18,7 +18,7 @@ BLOCK_BYTES = 16
 
 
 def _dot(a: IntArray, b: IntArray, acc: IntArray) -> IntArray:
-    """Sums of four products in each int32 lane, wrapping."""
+    """Return sums of four products in each int32 lane, wrapping."""
     products = np.multiply(a, b, dtype=np.int32)
     result: IntArray = acc + products[0::4] + products[1::4] + products[2::4] + products[3::4]
     return result
@@ -106,7 +106,7 @@ def _rounding_shift(x: IntArray, left: IntArray) -> IntArray:
 
 
 def _added_pairs(signed: bool) -> Instruction:
-    """Sums of two neighbours in twice the width."""
+    """Return sums of two neighbours in twice the width."""
 
     def add(x: IntArray) -> IntArray:
         sign, bits = "" if signed else "u", 8 * x.itemsize
@@ -118,7 +118,7 @@ def _added_pairs(signed: bool) -> Instruction:
 
 
 def _reduced(function: Any) -> Instruction:
-    """A vector's lanes as one scalar of their type."""
+    """Make a vector's lanes as one scalar of their type."""
     return lambda x: function.reduce(x, dtype=x.dtype)
 
 
@@ -158,7 +158,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
 
 
 def instruction(name: str) -> Instruction:
-    """The meaning of an instruction.
+    """Return the meaning of an instruction.
 
     Raises:
         EmulationError: if it has none here.

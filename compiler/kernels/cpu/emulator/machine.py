@@ -23,18 +23,18 @@ class Memory:
         self._random = np.random.default_rng(SEED)
 
     def noise(self, size: int, dtype: str) -> IntArray:
-        """What nobody has written yet."""
+        """Return what nobody has written yet."""
         raw = self._random.integers(0, 256, size * np.dtype(dtype).itemsize, dtype=np.uint8)
         noise: IntArray = raw.view(dtype)
         return noise
 
     def any_order(self, start: int, extent: int) -> Iterator[int]:
-        """Indices of a parallel loop; it must not matter which comes first."""
+        """Shuffle the indices of a parallel loop: it must not matter which comes first."""
         return iter((self._random.permutation(int(extent)) + int(start)).tolist())
 
 
 def outside(buffer: str, extents: tuple[int, ...], lanes: int, *index: Value) -> NoReturn:
-    """An index that is not in its buffer."""
+    """Make an index that is not in its buffer."""
     at = ", ".join(str(int(i)) for i in index)
     what = f"{lanes} elements from [{at}]" if lanes > 1 else f"element [{at}]"
     raise EmulationError(f"{buffer} has {extents} elements: {what} are outside")
@@ -49,18 +49,18 @@ def gathered(data: IntArray, places: IntArray, buffer: str) -> IntArray:
 
 
 def cast(value: Value, dtype: str) -> Value:
-    """A scalar of another type, truncated."""
+    """Make a scalar of another type, truncated."""
     return np.asarray(value).astype(dtype)[()]
 
 
 def reinterpret(value: Value, before: str, after: str, lanes: int) -> Value:
-    """The same bits as another type."""
+    """Return the same bits as another type."""
     bits = np.ascontiguousarray(np.asarray(value, before).reshape(-1)).view(after)
     return bits if lanes > 1 else bits[0]
 
 
 def shift_left(a: Value, b: Value, bits: int) -> Value:
-    """A shift by less than the width, which is all that processors agree on."""
+    """Make a shift by less than the width, which is all that processors agree on."""
     return np.left_shift(a, _checked(b, bits))
 
 
@@ -76,13 +76,13 @@ def _checked(shift: Value, bits: int) -> Value:
 
 
 def truncated_quotient(a: Value, b: Value) -> Value:
-    """A quotient rounded towards zero."""
+    """Make a quotient rounded towards zero."""
     size = np.abs(a) // np.abs(b)
     return np.where((np.less(a, 0)) ^ (np.less(b, 0)), -size, size)[()]
 
 
 def truncated_rest(a: Value, b: Value) -> Value:
-    """What `truncated_quotient` leaves, with the sign of `a`."""
+    """Return what `truncated_quotient` leaves, with the sign of `a`."""
     rest = np.abs(a) % np.abs(b)
     return np.where(np.less(a, 0), -rest, rest)[()]
 

@@ -122,7 +122,7 @@ class _Statements:
         expressions.instruction = self.instructions.run
 
     def statement(self, node: Any) -> Run:
-        """The function of one statement."""
+        """Return the function of one statement."""
         kind = type(node).__name__
         translate = getattr(self, f"_{kind.lower()}", None)
         if translate is None:

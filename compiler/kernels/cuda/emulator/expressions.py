@@ -68,7 +68,7 @@ class Expressions:
         self.instruction: Callable[[str, list[Value], Mask], Value] = _unknown
 
     def translate(self, node: Any) -> Evaluate:
-        """The function of one expression."""
+        """Return the function of one expression."""
         kind = type(node).__name__
         if kind in _BINARY:
             return self._binary(node, _BINARY[kind])
@@ -195,7 +195,7 @@ class Expressions:
             memory.note_write(rows, at, self.owner[active])
 
     def uniform(self, value: Value, mask: Mask, what: str) -> int:
-        """The one value that all active threads have."""
+        """Return the one value that all active threads have."""
         values = np.broadcast_to(np.asarray(value), (self.threads,))[_active(mask, self.threads)]
         if values.min() != values.max():
             raise EmulationError(f"{what} is not the same for all threads")
@@ -217,7 +217,7 @@ def lanes_of(index: Any) -> int:
 
 
 def kind_of(value: Value, kind: Any) -> Value:
-    """A value wrapped into an integer type, as the machine does it."""
+    """Make a value wrapped into an integer type, as the machine does it."""
     if isinstance(value, np.ndarray):
         return value if value.dtype.type is kind else value.astype(kind)
     return np.asarray(value).astype(kind)[()]

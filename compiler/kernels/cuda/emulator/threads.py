@@ -148,12 +148,12 @@ class ActiveThreads:
                 memory.awaited = False
 
     def state(self, kind: type[S]) -> S:
-        """The launch's one instance of a class."""
+        """Return the launch's one instance of a class."""
         state: S = self.launch.states.setdefault(kind, kind())
         return state
 
     def only(self, warps: IntArray | None) -> "ActiveThreads":
-        """The same launch, other warps."""
+        """Return the same launch, other warps."""
         mask = None if warps is None else np.repeat(warps, WARP)
         return ActiveThreads(self.launch, self.name, mask)
 

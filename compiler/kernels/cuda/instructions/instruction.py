@@ -39,7 +39,7 @@ class Threads(Protocol):
         """Numbers of the active warps; refuses a warp of which only some lanes are active."""
 
     def lanes(self, value: Value) -> IntArray:
-        """A value as (active warps, 32)."""
+        """Make a value as (active warps, 32)."""
 
     def spread(self, lanes: IntArray) -> IntArray:
         """Active warps' values as (threads,)."""
@@ -80,10 +80,10 @@ class Threads(Protocol):
         """Let what the kernels in front wrote be read."""
 
     def state(self, kind: type[S]) -> S:
-        """What instructions keep over a launch: one instance of a class."""
+        """Return what instructions keep over a launch: one instance of a class."""
 
     def only(self, warps: IntArray | None) -> "Threads":
-        """The same launch with other active warps, (warps,) bool; None for all."""
+        """Return the same launch with other active warps, (warps,) bool; None for all."""
 
 
 Meaning = Callable[..., Value]
@@ -121,7 +121,7 @@ class Instruction:
 
 
 def of_values(function: Callable[..., Value]) -> Meaning:
-    """The meaning of an instruction that reads and writes a thread's own values only."""
+    """Return the meaning of an instruction that reads and writes a thread's own values only."""
     return lambda _, *values: function(*values)
 
 

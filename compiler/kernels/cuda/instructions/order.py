@@ -57,7 +57,7 @@ def copy16(threads: Threads, to: Value, source: Value) -> None:
 
 
 def commit(threads: Threads) -> None:
-    """What was copied since the last call is one group."""
+    """Return what was copied since the last call is one group."""
     threads.everyone()
     copies = threads.state(Copies)
     copies.groups.append(copies.open)
@@ -82,7 +82,7 @@ def await_inputs(threads: Threads) -> None:
 
 
 def _guarded(condition: str, instruction: str, memory: str = ' ::: "memory"') -> str:
-    """An instruction that older architectures lack, and need not have."""
+    """Make an instruction that older architectures lack, and need not have."""
     return _GUARDED.format(condition=condition, instruction=instruction, memory=memory)
 
 

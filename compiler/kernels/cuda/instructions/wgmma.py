@@ -168,7 +168,7 @@ def _tile(threads: Threads, source: Value, first: IntArray, rows: int, chunk: in
 
 
 def _registers(count: int) -> str:
-    """Registers of ``d`` that an instruction reads and writes."""
+    """List the registers of ``d`` that an instruction reads and writes."""
     return ", ".join(f'"+r"(d[{i}])' for i in range(count))
 
 

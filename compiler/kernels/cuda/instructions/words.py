@@ -54,13 +54,13 @@ def permute(low: Value, high: Value, selector: Value) -> IntArray:
 
 
 def pick(word: Value, place: Value) -> IntArray:
-    """The word's second byte, brought down, where its bit ``31 - place`` is set; else the word."""
+    """Bring a word's second byte down where its bit ``31 - place`` is set; else keep the word."""
     word, place = np.asarray(word, np.int64), np.asarray(place, np.int64)
     return np.where(word >> (31 - place) & 1, word >> 8, word).astype(np.int32)
 
 
 def mad_high(value: Value, multiplier: Value, low: Value, high: Value) -> IntArray:
-    """The upper word of ``value * multiplier + (high, low)``."""
+    """Return the upper word of ``value * multiplier + (high, low)``."""
     value, multiplier, low, high = (np.asarray(v, np.int64) for v in (value, multiplier, low, high))
     total = value * multiplier + ((high << 32) | (low & 0xFFFFFFFF))
     upper: IntArray = (total >> 32).astype(np.int32)
@@ -86,7 +86,7 @@ def pack(values: tuple[Value, ...], kind: str) -> IntArray:
 
 
 def leading_zeros(value: Value) -> IntArray:
-    """Of positive int64 values, exact; 63 for all others."""
+    """Count leading zeros of positive int64 values, exact; 63 for all others."""
     rest = np.maximum(np.asarray(value, np.int64), 1)
     zeros = np.full(rest.shape, 63, np.int32)
     for step in (32, 16, 8, 4, 2, 1):
@@ -97,7 +97,7 @@ def leading_zeros(value: Value) -> IntArray:
 
 
 def shuffle(threads: Threads, value: Value, mask: Value) -> IntArray:
-    """The value of lane ``lane ^ mask``."""
+    """Return the value of lane ``lane ^ mask``."""
     return threads.spread(threads.lanes(value)[:, np.arange(WARP) ^ int(mask)])
 
 
