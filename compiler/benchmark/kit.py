@@ -17,7 +17,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ KIT_NAME, TASKS_NAME = "kit.json", "tasks.json"
 VITQ, UNTUNED = "vitq-int8", "vitq-int8-untuned"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KitOptions:
     """What a kit is to hold.
 
@@ -51,28 +51,20 @@ class KitOptions:
         target: one with a GPU.
         batches: of each model.
         candidates: of each tuning task; 0 for a kit that only compares.
-        architectures: as for compile.
         contestants: whether the float model compiled by TVM (which takes minutes) and the QDQ file
             are in it, too.
     """
 
     out: Path
-    target: str = "cuda"
+    target: Target = field(default_factory=lambda: get_target("cuda"))
     batches: tuple[int, ...] = (1,)
     candidates: int = 0
-    architectures: tuple[str, ...] | None = None
     contestants: bool = False
 
-    def chosen(self) -> Target:
-        """Return the target.
-
-        Raises:
-            VitqError: it has no GPU.
-        """
-        target = get_target(self.target)
-        if target.gpu is None:
-            raise VitqError(f"target {self.target} has no GPU: a kit is for {_gpu_targets()}")
-        return target.for_architectures(self.architectures) if self.architectures else target
+    def __post_init__(self) -> None:
+        """Refuse a target without a GPU."""
+        if self.target.gpu is None:
+            raise VitqError(f"target {self.target.name} has no GPU: a kit is for {_gpu_targets()}")
 
 
 def _gpu_targets() -> str:
@@ -95,7 +87,6 @@ def kit(folders: Sequence[Path], options: KitOptions) -> Path:
         VitqError: no artifact, no compiler, or the folder is no kit.
     """
     out = options.out
-    options.chosen()
     taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
     if taken and not (out / KIT_NAME).is_file():
         raise VitqError(f"{out} exists and is no kit: give another --out")
@@ -108,7 +99,7 @@ def kit(folders: Sequence[Path], options: KitOptions) -> Path:
 
 def _fill(out: Path, folders: Sequence[Path], options: KitOptions) -> None:
     """Write everything."""
-    target = options.chosen()
+    target = options.target
     (out / "models").mkdir()
     shutil.copytree(PACKAGE, out / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     for name, path in runtime_files(toolchain(target).architecture, cuda=True).items():
@@ -134,7 +125,7 @@ def _add_model(artifact: Artifact, batch: int, options: KitOptions, about: dict[
     for label, tuned in ((VITQ, True), (UNTUNED, False)):
         folder = compile_model(
             artifact.folder,
-            CompileOptions(options.target, batch, tuned=tuned, architectures=options.architectures),
+            CompileOptions(target=options.target, batch=batch, tuned=tuned),
         )
         compiled = open_compiled(folder)
         schedules = json.dumps([s["values"] for s in compiled.metadata["schedules"]])
@@ -165,7 +156,7 @@ def _add_floats(artifact: Artifact, batch: int, options: KitOptions) -> dict[str
     from vitq.compiler.benchmark.prepare import Task, float_onnx
     from vitq.compiler.benchmark.tvm_float_gpu import build_float_library
 
-    target, found = options.chosen(), {}
+    target, found = options.target, {}
     source = float_onnx(Task(artifact, target.name, batch))
     shape = [batch, *open_compiled(artifact.target_folder(target.name, batch)).input_shape[1:]]
     assert target.gpu is not None

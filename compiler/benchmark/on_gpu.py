@@ -12,6 +12,7 @@ from typing import Any
 from vitq.compiler.benchmark.kit import PACKAGE, KitOptions
 from vitq.compiler.benchmark.kit import kit as build_kit
 from vitq.compiler.nvidia.driver import why_not_here
+from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,13 @@ def benchmark_gpu(folder: Path, target: str, batches: tuple[int, ...], rounds: i
         VitqError: no GPU here, or a golden integer differs.
     """
     with tempfile.TemporaryDirectory(prefix="vitq-kit-") as temporary:
-        options = KitOptions(Path(temporary) / "kit", target, batches, contestants=True)
-        gpu = options.chosen().gpu
+        options = KitOptions(
+            out=Path(temporary) / "kit",
+            target=get_target(target),
+            batches=batches,
+            contestants=True,
+        )
+        gpu = options.target.gpu
         assert gpu is not None
         if reason := why_not_here(gpu):
             raise VitqError(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from vitq.compiler.support.artifacts import Artifact, file_hash, fingerprint, versions
+from vitq.compiler.target.choice import get_target
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError
 
@@ -55,10 +56,8 @@ def compile_for(task: Task, tuned: bool) -> Path:
     """Compile, unless it is up to date."""
     from vitq.compiler.stages.compile import CompileOptions, compile_model
 
-    options: dict[str, Any] = {"target": task.target, "batch": task.batch}
-    if "tuned" in CompileOptions.__dataclass_fields__:
-        options["tuned"] = tuned
-    return compile_model(task.artifact.folder, CompileOptions(**options))
+    options = CompileOptions(target=get_target(task.target), batch=task.batch, tuned=tuned)
+    return compile_model(task.artifact.folder, options)
 
 
 def torch_float(task: Task) -> Path:
@@ -169,7 +168,6 @@ def tvm_float(task: Task) -> Path:
 
     def build(folder: Path) -> None:
         from vitq.compiler.benchmark.tvm_float import build_float_library
-        from vitq.compiler.target.choice import get_target
 
         build_float_library(source, get_target(task.target), folder / "model.so")
 

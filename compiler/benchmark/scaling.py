@@ -19,6 +19,7 @@ from vitq.compiler.benchmark.prepare import FOLDER
 from vitq.compiler.benchmark.profiling import Profile, profile
 from vitq.compiler.benchmark.sized import sized_name
 from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 
@@ -122,7 +123,7 @@ def compile_sized(artifact: Artifact, model: str, target: str, size: int) -> Pat
     )
     sized = quantize(options)
     export(sized)
-    return compile_model(sized.folder, CompileOptions(target))
+    return compile_model(sized.folder, CompileOptions(target=get_target(target)))
 
 
 def _model_of(artifact: Artifact) -> str:

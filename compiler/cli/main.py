@@ -88,12 +88,19 @@ def compile_command(
 ) -> None:
     """Compile a QDQ model to an integer-only library."""
     from vitq.compiler.stages.compile import CompileOptions, compile_model
+    from vitq.compiler.target.choice import get_target
 
-    normalization = opt.numbers(mean, "mean"), opt.numbers(std, "std")
     options = CompileOptions(
-        target, batch, *normalization, opt.family(nonlinear), debug_dump, artifacts,
-        not untuned, tuning_log, opt.words(arch),
-    )  # fmt: skip
+        target=get_target(target, opt.words(arch)),
+        batch=batch,
+        mean=opt.numbers(mean, "mean"),
+        std=opt.numbers(std, "std"),
+        nonlinear=opt.family(nonlinear),
+        debug_dump=debug_dump,
+        artifacts=artifacts,
+        tuned=not untuned,
+        tuning_log=tuning_log,
+    )
     typer.echo(compile_model(source, options))
 
 
@@ -190,7 +197,7 @@ def deploy(
     from vitq.compiler.deploy.bundle import DeployOptions
     from vitq.compiler.stages.deploy import deploy as stage
 
-    bundle = stage(folder, DeployOptions(out, flavour, labels), to)
+    bundle = stage(folder, DeployOptions(out=out, flavour=flavour, labels=labels), to)
     if as_json:
         print_json(bundle.to_json())
         return
@@ -234,12 +241,16 @@ def build(
     tuning_log: opt.TuningLog = None,
     arch: opt.Arch = None,
 ) -> None:
-    """Return the whole job: quantize, export, compile, verify, evaluate."""
+    """Do the whole job: quantize, export, compile, verify, evaluate."""
     from vitq.compiler.stages.build import build as stage
     from vitq.compiler.stages.compile import CompileOptions
+    from vitq.compiler.target.choice import get_target
 
     compiling = CompileOptions(
-        target, batch, tuned=not untuned, tuning_log=tuning_log, architectures=opt.words(arch)
+        target=get_target(target, opt.words(arch)),
+        batch=batch,
+        tuned=not untuned,
+        tuning_log=tuning_log,
     )
     built = stage(given(), compiling, pictures, count, threads)
     if built.checks:

@@ -37,9 +37,21 @@ def tune(
     from vitq.compiler.cli.report import print_tuning
     from vitq.compiler.stages.tune import TuneOptions
     from vitq.compiler.stages.tune import tune as stage
+    from vitq.compiler.target.choice import get_target
 
     fleet = opt.tracker(tracker, key, lambda: target)
-    options = TuneOptions(target, batch, trials, minutes, threads, log, seed, prune, fleet, results)
+    options = TuneOptions(
+        target=get_target(target),
+        batch=batch,
+        trials=trials,
+        minutes=minutes,
+        threads=threads,
+        log=log,
+        seed=seed,
+        prune=prune,
+        tracker=fleet,
+        results=results,
+    )
     result = stage(folder, options)
     if as_json:
         print_json(result.to_json())
@@ -91,10 +103,17 @@ def kit(
         bool, typer.Option("--contestants", help="TVM's float model and the QDQ file, too: minutes")
     ] = False,
 ) -> None:
-    """Return what a machine with a GPU and without TVM needs: there, python3 -m gpu_kit."""
+    """Make what a machine with a GPU and without TVM needs: there, python3 -m gpu_kit."""
     from vitq.compiler.benchmark.kit import KitOptions
     from vitq.compiler.benchmark.kit import kit as stage
+    from vitq.compiler.target.choice import get_target
 
     batches = opt.integers(batch, "batch")
-    options = KitOptions(out, target, batches, candidates, opt.words(arch), contestants)
+    options = KitOptions(
+        out=out,
+        target=get_target(target, opt.words(arch)),
+        batches=batches,
+        candidates=candidates,
+        contestants=contestants,
+    )
     typer.echo(stage(folders, options))

@@ -128,7 +128,7 @@ def where(
         given = functools.partial(given, recipe="w8a8")
     library = None
     if target is not None:
-        library = CompileOptions(get_target(target).name, batch, tuned=not untuned)
+        library = CompileOptions(target=get_target(target), batch=batch, tuned=not untuned)
     typer.echo(stage(given(), library, budget))
 
 

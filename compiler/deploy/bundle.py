@@ -56,7 +56,7 @@ SERVER_SOURCES = ("vitq_serve.cc", "session.cc", "timing.cc", "tracker.cc", "net
 FLAVOUR_SOURCES = {"vm": ("model_vm.cc", "runtime.cc"), "static": ("model_static.cc",)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DeployOptions:
     """What a bundle is to be.
 

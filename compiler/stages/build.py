@@ -15,7 +15,6 @@ from vitq.compiler.stages.export import export
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.verify import Check, verify
-from vitq.compiler.target.choice import get_target
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +69,8 @@ def build(
     Raises:
         VitqError: as of each stage.
     """
-    target = get_target(compiling.target)
-    runs_here = can_run_here(target)  # a typo should not cost a calibration
+    target = compiling.target
+    runs_here = can_run_here(target)
     artifact = quantize(quantizing)
     export(artifact)
     folder = compile_model(artifact.folder, compiling)
@@ -83,7 +82,7 @@ def build(
         logger.info("verify: 0 of %d integers differ", sum(check.values for check in checks))
     else:
         message = NOT_HERE if target.gpu is None else NO_GPU
-        skipped.append(message.format(compiling.target))
+        skipped.append(message.format(target.name))
     if pictures is None and open_compiled(folder).own_pictures is None:
         skipped.append(NO_PICTURES)
     else:

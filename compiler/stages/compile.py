@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
-from vitq.compiler.target.choice import get_target
+from vitq.compiler.target.choice import NATIVE, get_target
 from vitq.compiler.target.table import Target
 from vitq.compiler.tuning.log import find_log, log_hash
 from vitq.numerics.arrays import IntArray, UInt8Array
@@ -54,12 +54,12 @@ PACKAGES = ("numerics", "quantization", "relay_passes", "compiler")
 FOREIGN_SAMPLE = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompileOptions:
     """What decides the library beside the model.
 
     Attributes:
-        target: name in the table of targets.
+        target: what for.
         batch: static batch size.
         mean: of a foreign model that takes normalized floats.
         std: likewise.
@@ -68,10 +68,9 @@ class CompileOptions:
         artifacts: root folder, for foreign models.
         tuned: whether the kernels get the schedules that a tuning log knows.
         tuning_log: folder of that log; None for the shipped one of the target.
-        architectures: of the GPU (``sm_75``, ...); None for the target's own.
     """
 
-    target: str = "cpu"
+    target: Target = field(default_factory=lambda: get_target(NATIVE))
     batch: int = 1
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -80,11 +79,9 @@ class CompileOptions:
     artifacts: Path = Path("artifacts")
     tuned: bool = True
     tuning_log: Path | None = None
-    architectures: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown target, a batch that is none, and a log that is not wanted."""
-        get_target(self.target)
+        """Refuse a batch that is none, and a log that is not wanted."""
         if self.batch < 1:
             raise VitqError(f"batch {self.batch}: give at least 1")
         if self.tuning_log is not None and not self.tuned:
@@ -103,17 +100,15 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
 
     Raises:
         VitqError: not an ONNX file, unsupported operators, float operators left, an accumulator
-            that could overflow, an unknown target.
+            that could overflow.
     """
-    target = get_target(options.target)
-    if options.architectures is not None:
-        target = target.for_architectures(options.architectures)
+    target = options.target
     if not source.exists():
         raise VitqError(f"{source} does not exist: give an artifact's folder or a QDQ .onnx file")
     artifact = _foreign_artifact(source, options) if source.is_file() else open_artifact(source)
     if not artifact.onnx.is_file():
         raise VitqError(f"{artifact.folder} has no {artifact.onnx.name}: run export first")
-    folder = artifact.target_folder(options.target, options.batch, options.tuned)
+    folder = artifact.target_folder(options.target.name, options.batch, options.tuned)
     log = find_log(target, options.tuned, options.tuning_log)
     wanted = _fingerprint(artifact, target, options, log)
     json_path = folder / METADATA_NAME
@@ -147,7 +142,7 @@ def _compile(
     _require_own_nonlinear(artifact, options.nonlinear)
     given = Meaning(options.batch, options.mean, options.std, options.nonlinear)
     model = import_model(artifact.onnx, given, options.debug_dump)
-    folder = artifact.target_folder(options.target, options.batch, options.tuned)
+    folder = artifact.target_folder(options.target.name, options.batch, options.tuned)
     library, golden = folder / LIBRARY_NAME, folder / GOLDEN_NAME
     begin_stage(folder / METADATA_NAME)
     calls = build_library(model.integer.mod, target, library, schedules)

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from vitq.compiler.codegen.hardware import can_run_here
 from vitq.compiler.codegen.importing import Meaning, import_model
 from vitq.compiler.remote.tracker import Tracker
 from vitq.compiler.support.artifacts import open_artifact
-from vitq.compiler.target.choice import get_target
+from vitq.compiler.target.choice import NATIVE, get_target
 from vitq.compiler.target.host import host_flags, missing_flags
 from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import find_compiler
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 TRIALS_PER_TASK = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TuneOptions:
     """How to tune.
 
     Attributes:
-        target: name in the table of targets.
+        target: what for.
         batch: static batch size.
         trials: over all tasks, those already in the log included; `TRIALS_PER_TASK` for each if
             neither this nor `minutes` is given.
@@ -41,7 +41,7 @@ class TuneOptions:
         results: of a kit that ran on a GPU machine: nothing is measured here.
     """
 
-    target: str = "cpu"
+    target: Target = field(default_factory=lambda: get_target(NATIVE))
     batch: int = 1
     trials: int | None = None
     minutes: float | None = None
@@ -151,7 +151,7 @@ def tune(folder: Path, options: TuneOptions) -> TuneResult:
     """
     from vitq.compiler.support.compat import check_versions
 
-    target = get_target(options.target)
+    target = options.target
     if options.tracker:
         find_compiler(target)
         options.tracker.require_devices()

@@ -27,7 +27,7 @@ def where(
     artifact = options.artifact if budget is None else mixed_artifact(options, budget)
     if library is None:
         return artifact.folder
-    return artifact.target_folder(library.target, library.batch, library.tuned)
+    return artifact.target_folder(library.target.name, library.batch, library.tuned)
 
 
 def mixed_artifact(options: QuantizeOptions, budget: Budget) -> Artifact:

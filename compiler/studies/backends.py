@@ -10,6 +10,7 @@ import numpy as np
 
 from vitq.compiler.stages.evaluate import BATCH
 from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.target.choice import get_target
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.quantization.graph.given import GivenPictures
 
@@ -56,7 +57,9 @@ def _library(model: "QuantizedModel", pictures: Source) -> Logits:
         artifact = Artifact(Path(folder))
         storage.save(artifact.folder, model)
         export(artifact)
-        path = compile_model(artifact.folder, CompileOptions(TARGET, BATCH))
+        path = compile_model(
+            artifact.folder, CompileOptions(target=get_target(TARGET), batch=BATCH)
+        )
         checks = verify(path, pictures, VERIFIED)
         logger.info("compare: 0 of %d integers differ", sum(check.values for check in checks))
         compiled = open_compiled(path)

@@ -15,11 +15,12 @@ def target_names() -> list[str]:
     return [NATIVE, *TARGETS]
 
 
-def get_target(name: str) -> Target:
+def get_target(name: str, architectures: tuple[str, ...] | None = None) -> Target:
     """Look a target up.
 
     Args:
         name: an entry's name, or ``cpu`` for the best entry that this machine can run.
+        architectures: of its GPU (``sm_75``, ...); None for the entry's own.
 
     Returns:
         The entry; for ``cpu``, with that name.
@@ -27,6 +28,8 @@ def get_target(name: str) -> Target:
     Raises:
         VitqError: unknown name (the choices are listed), or no entry fits this machine.
     """
+    if architectures is not None:
+        return get_target(name).for_architectures(architectures)
     if name in TARGETS:
         return TARGETS[name]
     if name != NATIVE:

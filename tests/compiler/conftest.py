@@ -56,7 +56,10 @@ def bundles(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """For this machine, one of each flavour; tests must not edit them."""
 
     def make(folder: Path) -> None:
-        made = {name: deploy(compiled, DeployOptions(folder / name, name)) for name in FLAVOURS}
+        made = {
+            name: deploy(compiled, DeployOptions(out=folder / name, flavour=name))
+            for name in FLAVOURS
+        }
         (folder / "bundles").write_bytes(pickle.dumps(made))
 
     folder = made_once(session_folder(tmp_path_factory) / "bundles", make)

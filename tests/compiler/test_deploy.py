@@ -248,7 +248,7 @@ def test_labels_must_fit(bundles: dict[str, Bundle], compiled: Path, tmp_path: P
     )
     assert code == 2 and is_one_line(error) and "2 lines" in error
     with pytest.raises(VitqError, match="2 lines: the model has 10"):
-        deploy(compiled, DeployOptions(tmp_path / "out", labels=tmp_path / "names.txt"))
+        deploy(compiled, DeployOptions(out=tmp_path / "out", labels=tmp_path / "names.txt"))
     assert not (tmp_path / "out").exists()
 
 
@@ -299,7 +299,7 @@ def test_any_batch_size(artifact: Artifact, digits_pixels: UInt8Array, tmp_path:
     folder = compile_model(artifact.folder, CompileOptions(batch=3))
     np.save(tmp_path / "x.npy", digits_pixels[:4])
     wanted = open_compiled(folder).reference()(digits_pixels[:4])
-    made = deploy(folder, DeployOptions(tmp_path / "static", "static"))
+    made = deploy(folder, DeployOptions(out=tmp_path / "static", flavour="static"))
     assert np.array_equal(codes_of(made.folder, tmp_path / "x.npy"), wanted)
 
 
@@ -307,7 +307,7 @@ def test_only_a_bundle_is_replaced(compiled: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("text")
     with pytest.raises(VitqError, match="is no bundle"):
-        deploy(compiled, DeployOptions(tmp_path / "mine"))
+        deploy(compiled, DeployOptions(out=tmp_path / "mine"))
     assert (tmp_path / "mine" / "thesis.tex").is_file()
 
 
@@ -319,7 +319,7 @@ def test_a_failure_leaves_nothing(
 
     monkeypatch.setattr(bundling, "write_golden", fail)
     with pytest.raises(VitqError, match="on fire"):
-        deploy(compiled, DeployOptions(tmp_path / "out"))
+        deploy(compiled, DeployOptions(out=tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -327,11 +327,11 @@ def test_what_compile_did_not_write_is_refused(compiled: Path, tmp_path: Path) -
     copy = Path(shutil.copytree(compiled.parent, tmp_path / "artifact")) / compiled.name
     (copy / "golden.npz").write_bytes(b"other")
     with pytest.raises(VitqError, match=r"golden\.npz is not the file that compile wrote"):
-        deploy(copy, DeployOptions(tmp_path / "out"))
+        deploy(copy, DeployOptions(out=tmp_path / "out"))
     with pytest.raises(VitqError, match="choose vm or static"):
-        DeployOptions(tmp_path / "out", "javascript")
+        DeployOptions(out=tmp_path / "out", flavour="javascript")
     with pytest.raises(VitqError, match="no compiled library"):
-        deploy(tmp_path, DeployOptions(tmp_path / "out"))
+        deploy(tmp_path, DeployOptions(out=tmp_path / "out"))
 
 
 def test_jpeg_and_png(bundle: Path, compiled: Path, tmp_path: Path) -> None:

@@ -39,13 +39,13 @@ def deit(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.mark.parametrize("target", INSTRUCTIONS)
 def test_real_deit_tiny(deit: Artifact, tmp_path: Path, target: str) -> None:
     need_emulation(target, "vm")
-    folder = compile_model(deit.folder, CompileOptions(target))
+    folder = compile_model(deit.folder, CompileOptions(target=get_target(target)))
     pixels = np.random.default_rng(3).integers(0, 256, (2, 3, 224, 224), np.uint8)
     np.save(tmp_path / "x.npy", pixels)
     wanted = open_compiled(folder).reference()(pixels)
     before = emulator(get_target(target).emulation.cpu)  # type: ignore[union-attr]
     for flavour in FLAVOURS:
-        made = deploy(folder, DeployOptions(tmp_path / flavour, flavour))
+        made = deploy(folder, DeployOptions(out=tmp_path / flavour, flavour=flavour))
         assert made.measured.verified == "emulated"
         assert made.size_bytes < MOST_BYTES[flavour]
         assert made.measured.instructions is not None

@@ -64,8 +64,8 @@ def test_arm(
     too_old: str | None,
 ) -> None:
     need_emulation(target, flavour)
-    folder = compile_model(artifact.folder, CompileOptions(target))
-    made = deploy(folder, DeployOptions(tmp_path / "bundle", flavour))
+    folder = compile_model(artifact.folder, CompileOptions(target=get_target(target)))
+    made = deploy(folder, DeployOptions(out=tmp_path / "bundle", flavour=flavour))
     assert made.measured.verified == "emulated"
     assert made.measured.instructions and made.measured.instructions < 20e6
     assert made.manifest["architecture"] == "aarch64"

@@ -37,7 +37,10 @@ def test_names_beyond_ascii(
 ) -> None:
     labels = tmp_path / "étiquettes.txt"
     labels.write_text("\n".join(LABELS) + "\n", encoding="utf-8")
-    made = deploy(foreign, DeployOptions(tmp_path / f"paquet-視-{flavour}", flavour, labels))
+    made = deploy(
+        foreign,
+        DeployOptions(out=tmp_path / f"paquet-視-{flavour}", flavour=flavour, labels=labels),
+    )
     assert made.measured.verified == "here" and made.manifest["model"] == NAME
     assert NAME in run(made.folder, "info")[1]
     picture = tmp_path / "é.u8"
@@ -90,7 +93,9 @@ def test_a_relative_path(
     flavour: str, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made = deploy(Path(os.path.relpath(compiled)), DeployOptions(Path("bundle"), flavour))
+    made = deploy(
+        Path(os.path.relpath(compiled)), DeployOptions(out=Path("bundle"), flavour=flavour)
+    )
     assert made.measured.verified == "here" and (tmp_path / "bundle" / "vitq-run").is_file()
 
 

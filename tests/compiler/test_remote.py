@@ -38,12 +38,12 @@ TRIALS = 24
 @pytest.fixture(scope="module")
 def compiled_rpi5(artifact: Artifact) -> Path:
     need_emulation("rpi5", "vm")
-    return compile_model(artifact.folder, CompileOptions("rpi5"))
+    return compile_model(artifact.folder, CompileOptions(target=get_target("rpi5")))
 
 
 @pytest.fixture(scope="module")
 def bundle(compiled_rpi5: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = deploy(compiled_rpi5, DeployOptions(tmp_path_factory.mktemp("rpi5") / "bundle"))
+    made = deploy(compiled_rpi5, DeployOptions(out=tmp_path_factory.mktemp("rpi5") / "bundle"))
     return made.folder
 
 
@@ -77,7 +77,10 @@ def test_two_devices_of_which_one_is_killed(
     log = tmp_path / "log"
     tasks = [task_of(kernel_of(), 3), task_of(kernel_of(size=256))]
     options = TuneOptions(
-        "rpi5", trials=TRIALS, log=log, tracker=Tracker("127.0.0.1", tracker_port, "tuning")
+        target=get_target("rpi5"),
+        trials=TRIALS,
+        log=log,
+        tracker=Tracker("127.0.0.1", tracker_port, "tuning"),
     )
     with (
         served(bundle, tracker_port, "tuning", "first", before) as first,
@@ -157,7 +160,7 @@ def test_benchmark(
 
 
 def test_emulated_times_never_come_into_the_shipped_logs(device: Served) -> None:
-    options = TuneOptions("rpi5", tracker=device.tracker)
+    options = TuneOptions(target=get_target("rpi5"), tracker=device.tracker)
     with pytest.raises(VitqError, match=r"device pi-a .*mean nothing for rpi5.* --log"):
         tune_tasks([task_of(kernel_of())], TARGET, options)
 

@@ -64,5 +64,5 @@ def test_tvm_accepts_every_configuration() -> None:
 def test_every_target_gives_the_same_integers(name: str, artifact: Artifact) -> None:
     if missing_flags(TARGETS[name], host.host_flags()):
         pytest.skip(f"this processor cannot run {name}")
-    folder = compile_model(artifact.folder, CompileOptions(target=name))
+    folder = compile_model(artifact.folder, CompileOptions(target=get_target(name)))
     assert all(check.different == 0 for check in verify(folder, count=8))

@@ -16,6 +16,7 @@ from vitq.compiler.stages.tune import TuneOptions, tune
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact, file_hash
 from vitq.compiler.target import host
+from vitq.compiler.target.choice import get_target
 from vitq.compiler.tuning.log import META
 from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.workload import extract
@@ -95,4 +96,4 @@ def test_tuning_refuses_what_it_cannot_do(
     monkeypatch.setattr(host, "host_flags", set)
     monkeypatch.setattr("vitq.compiler.stages.tune.host_flags", set)
     with pytest.raises(VitqError, match="cannot be tuned here: this processor lacks avx"):
-        tune(artifact.folder, TuneOptions(target="x86-avx2"))
+        tune(artifact.folder, TuneOptions(target=get_target("x86-avx2")))

@@ -70,7 +70,7 @@ def test_every_width_is_exact(recipe: str, form: AttentionForm, tmp_path: Path) 
     assert all(check.different == 0 for check in checks)
 
     if recipe == "w3a4":
-        bundle = deploy(folder, DeployOptions(tmp_path / "bundle", "static"))
+        bundle = deploy(folder, DeployOptions(out=tmp_path / "bundle", flavour="static"))
         assert bundle.measured.verified == "here"
 
     content = inspect(folder)

@@ -14,6 +14,7 @@ from vitq.compiler.stages.export import export
 from vitq.compiler.stages.run import Integers, infer
 from vitq.compiler.stages.verify import verify, verify_emulated
 from vitq.compiler.support.artifacts import Artifact, open_artifact
+from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.quantization.graph.given import GivenModel, GivenPictures
@@ -275,7 +276,7 @@ def compile(
     """
     source, workspace, module = opened(model)
     options = CompileOptions(
-        target=target,
+        target=get_target(target, None if architectures is None else tuple(architectures)),
         batch=batch,
         mean=numbers(mean),
         std=numbers(std),
@@ -284,7 +285,6 @@ def compile(
         artifacts=workspace.folder,
         tuned=tuned,
         tuning_log=None if tuning_log is None else Path(tuning_log),
-        architectures=None if architectures is None else tuple(architectures),
     )
     return Library(compile_model(source, options), workspace, module)
 

@@ -61,7 +61,7 @@ def tune(
     """
     source, workspace, _ = opened(model)
     options = TuneOptions(
-        target=target,
+        target=get_target(target),
         batch=batch,
         trials=trials,
         minutes=minutes,
@@ -166,10 +166,9 @@ def kit(
     opening = [opened(model) for model in models]
     options = KitOptions(
         out=Path(out),
-        target=target,
+        target=get_target(target, None if architectures is None else tuple(architectures)),
         batches=tuple(batches),
         candidates=candidates,
-        architectures=None if architectures is None else tuple(architectures),
         contestants=contestants,
     )
     return kit_stage([folder for folder, _, _ in opening], options)

@@ -70,7 +70,6 @@ HOST_MAIN = (
     HOST_GPU
     + """
 import gpu_kit.__main__ as program
-from vitq.compiler.kernels.building import build_kernel
 from gpu_kit.ffi import Runtime
 program.Gpu = lambda ffi: HostGpu()
 program.Runtime = lambda folder, cuda: Runtime(folder, cuda=False)

@@ -292,7 +292,7 @@ def test_architectures_are_checked() -> None:
 def test_a_jetson_library_is_for_its_processor(artifact: Artifact) -> None:
     target = get_target("jetson-orin")
     assert "aarch64" in find_compiler(target)
-    folder = compile_model(artifact.folder, CompileOptions(target="jetson-orin"))
+    folder = compile_model(artifact.folder, CompileOptions(target=get_target("jetson-orin")))
     data = (folder / LIBRARY_NAME).read_bytes()
     assert data[18:20] == b"\xb7\x00", "ELF for AArch64"
     assert ("elf", "sm_87") in fatbin.contents(data)

@@ -41,8 +41,8 @@ GPU = get_target("cuda")
 def test_a_gpu_bundle_has_what_a_gpu_needs(artifact: Artifact, tmp_path: Path) -> None:
     from vitq.compiler.stages.compile import CompileOptions, compile_model
 
-    folder = compile_model(artifact.folder, CompileOptions(target="cuda"))
-    bundle = deploy(folder, DeployOptions(tmp_path / "bundle"))
+    folder = compile_model(artifact.folder, CompileOptions(target=get_target("cuda")))
+    bundle = deploy(folder, DeployOptions(out=tmp_path / "bundle"))
     assert bundle.manifest["gpu"] == ["sm_90"]
     files = {file["path"] for file in bundle.manifest["files"]}
     assert {"lib/libtvm_runtime_cuda.so", "python/gpu_kit/model.py", "vitq-run"} <= files
@@ -55,12 +55,12 @@ def test_a_gpu_bundle_has_what_a_gpu_needs(artifact: Artifact, tmp_path: Path) -
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "NVIDIA's driver" in done.stderr or "libcuda" in done.stderr
     with pytest.raises(VitqError, match="needs --flavour vm"):
-        deploy(folder, DeployOptions(tmp_path / "other", "static"))
+        deploy(folder, DeployOptions(out=tmp_path / "other", flavour="static"))
 
 
 @needs_compiler
 def test_a_kit_holds_models_and_says_what_to_compare(artifact: Artifact, tmp_path: Path) -> None:
-    kit = build_kit([artifact.folder], KitOptions(tmp_path / "kit"))
+    kit = build_kit([artifact.folder], KitOptions(out=tmp_path / "kit"))
     about = json.loads((kit / "kit.json").read_text())
     (name,) = about["models"]
     assert about["benchmarks"][0]["libraries"] == {"vitq-int8": name}
@@ -75,9 +75,11 @@ def test_a_kit_holds_models_and_says_what_to_compare(artifact: Artifact, tmp_pat
         assert done.returncode == 2 and done.stderr.startswith("gpu_kit: ")
     (kit / "kit.json").unlink()
     with pytest.raises(VitqError, match="is no kit"):
-        build_kit([artifact.folder], KitOptions(kit))
+        build_kit([artifact.folder], KitOptions(out=kit))
     with pytest.raises(VitqError, match="has no GPU: a kit is for cuda"):
-        build_kit([artifact.folder], KitOptions(tmp_path / "other", "x86-64"))
+        build_kit(
+            [artifact.folder], KitOptions(out=tmp_path / "other", target=get_target("x86-64"))
+        )
 
 
 def linear() -> Any:
@@ -145,7 +147,7 @@ def test_a_kit_times_what_the_log_has_and_knows_what_is_right(
     """After the default, before what is predicted; compiled elsewhere."""
     path, log = tmp_path / "results.json", tmp_path / "logs" / "cuda-sm_90"
     results_for(tasks, path)
-    tune(artifact.folder, TuneOptions("cuda", results=path, log=log))
+    tune(artifact.folder, TuneOptions(target=get_target("cuda"), results=path, log=log))
     monkeypatch.setattr(places, "LOGS", tmp_path / "logs")
     monkeypatch.setattr(candidates, "compile_points", lambda *_: None)
     found = candidates.Candidates(GPU, tmp_path / "kit", 2)
@@ -172,7 +174,9 @@ def test_results_become_a_log_that_compile_uses(
 ) -> None:
     path, log = tmp_path / "results.json", tmp_path / "cuda-sm_90"
     best = results_for(tasks, path)
-    result = tune(artifact.folder, TuneOptions("cuda", results=path, log=log, prune=True))
+    result = tune(
+        artifact.folder, TuneOptions(target=get_target("cuda"), results=path, log=log, prune=True)
+    )
     assert result.new_trials > len(tasks) == len(result.tasks)
     assert [task.values for task in result.tasks] == best
     assert all(task.gain == pytest.approx(2.5) for task in result.tasks)
@@ -197,7 +201,9 @@ def test_a_wrong_point_is_never_chosen(
     for task in content["tasks"]:
         task["points"][1]["right"] = RIGHT | {"random": False}
     path.write_text(json.dumps(content))
-    result = tune(artifact.folder, TuneOptions("cuda", results=path, log=log, prune=True))
+    result = tune(
+        artifact.folder, TuneOptions(target=get_target("cuda"), results=path, log=log, prune=True)
+    )
     assert all(task.values != wrong for task, wrong in zip(result.tasks, best, strict=True))
     assert [task.values for task in result.tasks] == [task.kernel.schedule() for task in tasks]
     assert caplog.text.count("is WRONG on the GPU") == len(tasks)
@@ -207,7 +213,7 @@ def test_results_that_are_none_or_wrong_are_refused(
     artifact: Artifact, tasks: list[Task], tmp_path: Path
 ) -> None:
     path, log = tmp_path / "results.json", tmp_path / "log"
-    options = TuneOptions("cuda", results=path, log=log)
+    options = TuneOptions(target=get_target("cuda"), results=path, log=log)
     with pytest.raises(VitqError, match="is not the result of a kit"):
         tune(artifact.folder, options)
     results_for(tasks, path, RIGHT | {"extreme": False})
@@ -225,7 +231,7 @@ def test_results_that_are_none_or_wrong_are_refused(
 @no_gpu
 def test_without_a_gpu_tune_and_benchmark_say_what_to_do(artifact: Artifact) -> None:
     with pytest.raises(VitqError, match=r"cannot be tuned here: there is no NVIDIA .*vitq kit"):
-        tune(artifact.folder, TuneOptions("cuda"))
+        tune(artifact.folder, TuneOptions(target=get_target("cuda")))
     request = BenchmarkRequest("cuda", "1", "1", None, 2, False, None, None, None, True)
     with pytest.raises(VitqError, match=r"cannot be measured here: .*vitq kit"):
         run_benchmark(artifact.folder, request)
