@@ -18,7 +18,7 @@
 # make tune|verify|benchmark TARGET=rpi5 TRACKER=host:port KEY=rpi5   on devices that run vitq-serve
 # make check                lint, types, import contracts, and the tests that are fast: under three minutes
 # make test                 the same with all tests
-# make mutants MINUTES=40 SEED=0   small wrong changes of numerics and of its proofs: each must fail a test
+# make mutants MINUTES=40 SAMPLE=20 SEED=0   small wrong changes of numerics and of its proofs: each must fail a test
 # make docs                 the site, in build/site; first the generated tables of README and docs
 # make kit BATCH=1,8 CANDIDATES=24 KIT=kit ALL=1   for a GPU machine without TVM: cd kit && python3 -m gpu_kit
 # make tune TARGET=cpu TRIALS=500 (or MINUTES=10) TUNING_LOG=folder THREADS=1 PRUNE=1
@@ -55,6 +55,7 @@ WIDTHS ?=
 BACKEND ?=
 SEEDS ?=
 SEED ?=
+SAMPLE ?=
 PICTURES ?=
 COUNT ?=
 IMAGE_SIZE ?=
@@ -173,7 +174,8 @@ test: lint
 	$(PYTEST)
 
 mutants: $(READY)
-	$(VENV)/bin/python -m tests.mutation.run $(call option,--minutes,$(MINUTES)) $(call option,--seed,$(SEED))
+	$(VENV)/bin/python -m tests.mutation.run $(call option,--minutes,$(MINUTES)) $(call option,--seed,$(SEED)) \
+		$(call option,--sample,$(SAMPLE))
 
 docs: $(VENV)/.docs
 	$(VENV)/bin/python -m docs.tools.results

@@ -49,10 +49,8 @@ def need_emulation(name: str, flavour: str) -> None:
     [
         ("vm", "rpi5", "cortex-a72"),
         ("static", "rpi5", "cortex-a72"),
-        ("vm", "rpi4", None),
         ("static", "rpi4", None),
         ("vm", "graviton3", "cortex-a76"),
-        ("static", "graviton3", "cortex-a76"),
     ],
 )
 def test_arm(

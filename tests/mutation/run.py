@@ -1,12 +1,12 @@
 """Mutation testing: every small change of the contract and of its proofs must fail a test.
 
-    python -m tests.mutation.run [--minutes 40] [--seed 0] [--only numerics/add.py]
+    python -m tests.mutation.run [--minutes 40] [--seed 0] [--sample 20] [--only numerics/add.py]
 
 A mutant runs in a fork of a process that has imported what is heavy; the changed module replaces
 the file's on import, so that no file is touched. Its own tests come first, and the first failure
-ends it. Results are kept in ``build/mutants.json`` with hashes of the module and of the tests: a
-run that is stopped goes on, and one after a change does only what changed. Survivors have to be in
-``explained.toml``; otherwise the exit code is 1.
+ends it. Results are kept in ``build/mutants.json``: a run that is stopped goes on, one after a
+change of a module does that module anew, and one after a change of tests only its survivors (remove
+the file to do all anew). Survivors have to be in ``explained.toml``; otherwise the exit code is 1.
 """
 
 import argparse
@@ -33,10 +33,15 @@ RESULTS = ROOT / "build" / "mutants.json"
 PROOFS = ("check_accumulators.py", "reading/ranges.py", "dialect/operators/*.py")
 """In ``relay_passes``: the bounds and the records that they stand in."""
 TESTS_OF_PROOFS = ("check_accumulators", "records", "operators", "interpreter")
+Results = dict[str, str]
+"""By mutant: `CAUGHT`, or the tests that it survived."""
+CAUGHT = "caught"
 CPU_LIMIT_S, LIMIT_S = 90, 900.0
 """A mutant that takes longer is caught: its tests loop, or wait."""
 FEW_EXAMPLES, MANY_EXAMPLES = 25, 100
 """Of hypothesis: for a module's own tests, which catch nearly all, and for those of the rest."""
+TESTED_WITH = {"twin": "shiftgelu"}
+"""Modules of `numerics` whose tests are another one's."""
 NO_ARITHMETIC = (
     "numerics/__init__.py",
     "numerics/arrays.py",
@@ -76,13 +81,13 @@ def modules() -> list[str]:
     return [file for file in files if file not in NO_ARITHMETIC]
 
 
-def tests_of(file: str) -> tuple[list[str], list[str]]:
+def covering(file: str) -> tuple[list[str], list[str]]:
     """A module's own tests, and all that are run where those find nothing."""
     if file.startswith("relay_passes"):
         own, *more = (f"tests/relay_passes/test_{name}*.py" for name in TESTS_OF_PROOFS)
     else:
         stem, folder = Path(file).stem, "tests/numerics"
-        own, more = f"{folder}/test_{stem}.py", [f"{folder}/test_*.py"]
+        own, more = f"{folder}/test_{TESTED_WITH.get(stem, stem)}.py", [f"{folder}/test_*.py"]
     first = [str(path) for path in sorted(ROOT.glob(own))]
     rest = [str(path) for pattern in more for path in sorted(ROOT.glob(pattern))]
     return first, list(dict.fromkeys([*first, *rest]))
@@ -103,7 +108,7 @@ def preload() -> None:
 
 def survives(file: str, tree: ast.Module) -> bool:
     """Whether all tests pass on a changed module."""
-    own, every = tests_of(file)
+    own, every = covering(file)
     passed = not own or _passes(file, tree, own, "few")
     return passed and _passes(file, tree, every, "many")
 
@@ -144,11 +149,11 @@ def _test(file: str, tree: ast.Module, tests: list[str], profile: str) -> None:
         os._exit(min(code, 1))
 
 
-def state_of(file: str) -> str:
-    """A hash of what decides a mutant's fate: the module and its tests."""
-    digest = hashlib.sha256((ROOT / file).read_bytes())
-    for path in tests_of(file)[1]:
-        digest.update(Path(path).read_bytes())
+def hash_of(*paths: str) -> str:
+    """Of the content of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update((ROOT / path).read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -166,53 +171,50 @@ def main() -> int:
     """Run mutants until the time is over; report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=40.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the order and of a sample")
+    parser.add_argument("--sample", type=int, help="at most so many of each file; without it: all")
     parser.add_argument("--only", action="append", help="a file, such as numerics/add.py")
     options = parser.parse_args()
     os.chdir(ROOT)
     preload()
-    known: dict[str, dict[str, bool]] = {}
-    if RESULTS.is_file():
-        known = json.loads(RESULTS.read_text())
+    keys = {file: f"{file} {hash_of(file)}" for file in options.only or modules()}
+    known = remembered(keys)
     end = time.monotonic() + 60 * options.minutes
-    survivors, left = [], 0
-    for file in options.only or modules():
-        key = f"{file} {state_of(file)}"
-        known = {k: v for k, v in known.items() if k == key or k.partition(" ")[0] != file}
-        results = known.setdefault(key, {})
-        found = run_file(file, results, end, options.seed)
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(known, indent=1))
-        alive = [mutant for mutant in found if results.get(str(mutant))]
-        done = sum(str(mutant) in results for mutant in found)
-        print(f"{file}: {done} of {len(found)} mutants, {len(alive)} survive", flush=True)
+    survivors, left, green = [], 0, set[str]()
+    for file, key in keys.items():
+        source, tests = (ROOT / file).read_text(), hash_of(*covering(file)[1])
+        every = dict(mutants(file, source))
+        drawn = sorted(every, key=str)
+        random.Random(options.seed).shuffle(drawn)
+        drawn = drawn[: options.sample]
+        order = [mutant for mutant in drawn if known[key].get(str(mutant)) not in (CAUGHT, tests)]
+        if order and tests not in green and not survives(file, ast.parse(source)):
+            raise SystemExit(f"{file}: its tests fail without any change")
+        green.add(tests)
+        while order and time.monotonic() < end:
+            mutant = order.pop()
+            survived = survives(file, every[mutant])
+            known[key][str(mutant)] = tests if survived else CAUGHT
+            save(known)
+        alive = [mutant for mutant in every if known[key].get(str(mutant)) == tests]
+        done = sum(str(mutant) in known[key] for mutant in every)
+        print(f"{file}: {done} of {len(every)} mutants, {len(alive)} survive", flush=True)
         survivors += alive
-        left += len(found) - done
+        left += len(every) - done
     return report(survivors, left)
 
 
-def run_file(file: str, results: dict[str, bool], end: float, seed: int) -> list[Mutant]:
-    """Run a module's mutants in random order until the time is over.
+def remembered(keys: dict[str, str]) -> dict[str, Results]:
+    """Earlier results, without those of modules that have changed."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    kept = {key: value for key, value in known.items() if key.partition(" ")[0] not in keys}
+    return kept | {key: known.get(key, {}) for key in keys.values()}
 
-    Args:
-        file: the module.
-        results: by mutant, whether it survives; added to.
-        end: when to stop, on the monotonic clock.
-        seed: of the order.
 
-    Returns:
-        All mutants.
-    """
-    source = (ROOT / file).read_text()
-    every = dict(mutants(file, source))
-    order = list(every)
-    random.Random(seed).shuffle(order)
-    if not results and time.monotonic() < end and not survives(file, ast.parse(source)):
-        raise SystemExit(f"{file}: its tests fail without any change")
-    for mutant in order:
-        if str(mutant) not in results and time.monotonic() < end:
-            results[str(mutant)] = survives(file, every[mutant])
-    return order
+def save(known: dict[str, Results]) -> None:
+    """Keep the results, so that a run can be stopped."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(known, indent=1))
 
 
 def report(survivors: list[Mutant], left: int) -> int:

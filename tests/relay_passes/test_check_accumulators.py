@@ -15,8 +15,10 @@ from vitq.numerics.requantize import RequantizeParams
 from vitq.numerics.shiftgelu import gelu_params
 from vitq.numerics.shiftmax import CODE_LIMIT, CodeParams, normalize_params
 from vitq.numerics.twin_codes import ONE_RANGE
-from vitq.relay_passes.check_accumulators import CheckAccumulators
+from vitq.relay_passes.check_accumulators import CheckAccumulators, is_proven
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.expressions import MAIN, bindings_of
+from vitq.relay_passes.reading.ranges import ranges_of
 
 
 def test_a_linear_bound_is_exact():
@@ -173,3 +175,13 @@ def test_ivit_shiftgelu_of_all_codes():
     moved = params._replace(x_zero_point=-(2**15) - 1)
     with pytest.raises(RangeError, match=r"ivit_shiftgelu .*input minus zero point"):
         one({"x": ((2, 16), "uint16")}, lambda x: dialect.ivit_shiftgelu(x, moved, "int8"))
+
+
+def test_all_intermediates_must_fit():
+    """Scores fit, their exponents do not."""
+    inputs = {"x": ((1, 4), "int8")}
+    for limit, wanted in ((CODE_LIMIT, True), (CODE_LIMIT + 1, False)):
+        params = CodeParams(2**30, 40, 12, limit, 0, *ONE_RANGE)
+        mod = module(inputs, lambda b, x, p=params: b(dialect.shiftmax_codes(x, p)))
+        call = bindings_of(mod[MAIN])[0].value
+        assert is_proven(call, ranges_of(mod)) == wanted

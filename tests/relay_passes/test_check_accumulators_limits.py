@@ -85,16 +85,16 @@ def requantize(zero_point):
 
 def shiftmax_codes(length=4, **changed):
     p = CODES._replace(**changed)
-    return on(lambda x: dialect.shiftmax_codes(x, p), shape=(1, length))
+    return on(lambda x: dialect.shiftmax_codes(x, p), shape=(1, 1, length))
 
 
 def shiftmax(length):
     p = ShiftmaxParams(2**30, 40)
-    return on(lambda x: dialect.shiftmax(x, p, NORM, "int8"), shape=(1, length))
+    return on(lambda x: dialect.shiftmax(x, p, NORM, "int8"), shape=(1, 1, length))
 
 
 def ivit_shiftmax(length=4, i0=2**20):
-    return on(lambda x: dialect.ivit_shiftmax(x, IvitSoftmaxParams(i0)), shape=(1, length))
+    return on(lambda x: dialect.ivit_shiftmax(x, IvitSoftmaxParams(i0)), shape=(1, 1, length))
 
 
 def normalized_matmul(length=4, value=(-1, 1), numerator=2**30):

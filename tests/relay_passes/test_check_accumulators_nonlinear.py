@@ -37,7 +37,7 @@ ZERO_POINTS = st.integers(-(2**14), 2**14)
 @given(intervals("int16"), st.integers(0, 12), st.integers(1, 300), st.floats(1e-3, 1.0))
 def test_shiftmax_codes(codes, grid_bits, length, scale):
     p = grid_params(scale, grid_bits, CODE_LIMIT >> (12 - grid_bits), zero_last=False)
-    bounds = within([((1, length), "int16", codes)], lambda x: dialect.shiftmax_codes(x, p))
+    bounds = within([((2, 3, length), "int16", codes)], lambda x: dialect.shiftmax_codes(x, p))
     assert assert_inside(bounds["score"], codes) == (0, 0)
     # A row of equal scores; and one whose distance goes on as far as an int32 does.
     row = shiftmax_codes(np.full((1, length), codes[1]), p)
@@ -53,7 +53,9 @@ def test_shiftmax_codes(codes, grid_bits, length, scale):
 def test_shiftmax(codes, length, scale):
     """The row sum's bound takes 2**15 for the largest exponential, which is `ONE`."""
     p, norm = shiftmax_params(scale), normalize_params(1.0, ONE, OUT)
-    bounds = within([((1, length), "int16", codes)], lambda x: dialect.shiftmax(x, p, norm, "int8"))
+    bounds = within(
+        [((2, 3, length), "int16", codes)], lambda x: dialect.shiftmax(x, p, norm, "int8")
+    )
     assert assert_inside(bounds["score"], codes) == (0, 0)
     assert assert_inside(bounds["row sum"], [0, length * ONE]) == (0, length * (2**15 - ONE))
 
@@ -163,7 +165,7 @@ def test_linear_gelu(limits, scale):
 @given(intervals("int16"), st.integers(1, 2**20), st.integers(1, 300))
 def test_ivit_shiftmax(codes, i0, length):
     params = ivit.IvitSoftmaxParams(i0)
-    bounds = within([((1, length), "int16", codes)], lambda x: dialect.ivit_shiftmax(x, params))
+    bounds = within([((2, 3, length), "int16", codes)], lambda x: dialect.ivit_shiftmax(x, params))
     assert assert_inside(bounds["score"], codes) == (0, 0)
     assert assert_inside(bounds["unit"], [i0]) == (0, 0)
     equal = ivit.shift_exp(np.zeros(length, np.int64), i0, ivit.SOFTMAX_OCTAVES)

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,6 +26,8 @@ from vitq.numerics.requantize import RequantizeParams
 from vitq.numerics.shiftmax import CODE_LIMIT, CODE_MAX, CodeParams, normalize_params
 from vitq.numerics.twin_codes import ONE_RANGE
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
+from vitq.relay_passes.dialect.registry import OPERATORS
 
 FEW = settings(deadline=None, max_examples=30)
 zero_points = st.integers(-128, 255)
@@ -65,7 +68,7 @@ def test_patch_embed(weight, bias):
 @FEW
 @given(intervals("int8"), intervals("uint8"), zero_points, zero_points, st.integers(1, 9))
 def test_matmul(a, b, a_zero, b_zero, terms):
-    operands = [((1, 2, terms), "int8", a), ((1, 3, terms), "uint8", b)]
+    operands = [((1, 5, 2, terms), "int8", a), ((1, 5, 3, terms), "uint8", b)]
     bounds = within(operands, lambda x, y: dialect.matmul(x, y, a_zero, b_zero))
     products = [p * q for p in farthest(a, a_zero) for q in farthest(b, b_zero)]
     # The interval is symmetric: only the end of the larger magnitude is reached.
@@ -155,7 +158,7 @@ def test_mean(codes, zero_point, length):
 @given(intervals("int8"), zero_points, st.floats(2.0**-20, 2.0**10), st.integers(1, 50))
 def test_normalized_matmul(value, zero_point, factor, length):
     norm = normalize_params(factor, CODE_MAX, OUT)
-    operands = [((1, 2, length), "uint8", (0, 255)), ((1, length, 3), "int8", value)]
+    operands = [((1, 5, 2, length), "uint8", (0, 255)), ((1, 5, length, 3), "int8", value)]
     bounds = within(
         operands, lambda c, v: dialect.normalized_matmul(c, v, zero_point, norm, "int8")
     )
@@ -193,3 +196,20 @@ def test_attention(codes, zeros, factor, grid_bits, length, depth):
     assert assert_inside(bounds["row multiplier"], [0, norm.numerator // CODE_MAX]) == (0, 0)
     octaves = [0, limit * 2**12 // 2**grid_bits]
     assert assert_inside(bounds["exponent"], octaves) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "result", "products"),
+    [
+        (names.LINEAR, (2, 5, 7), (2, 5, 3), 2 * 5 * 3 * 7),
+        (names.LINEAR_ADD, (2, 5, 7), (2, 5, 3), 2 * 5 * 3 * 7),
+        (names.LINEAR_GELU, (2, 5, 7), (2, 5, 3), 2 * 5 * 3 * 7),
+        (names.PATCH_EMBED, (2, 3, 8, 12), (2, 6, 5), 2 * 6 * 5 * (3 * 4 * 4)),
+        (names.MATMUL, (2, 4, 5, 7), (2, 4, 5, 3), 2 * 4 * 5 * 3 * 7),
+        (names.NORMALIZED_MATMUL, (2, 4, 5, 7), (2, 4, 5, 3), 2 * 4 * 5 * 3 * 7),
+        (names.ATTENTION, (2, 5, 3, 4, 7), (2, 5, 4, 7), 2 * (2 * 4 * 5 * 5 * 7)),
+        (names.LAYERNORM, (2, 5, 7), (2, 5, 7), 0),
+    ],
+)
+def test_products_are_counted(name, first, result, products):
+    assert OPERATORS[name].macs(first, result) == products

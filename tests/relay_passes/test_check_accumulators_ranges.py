@@ -25,6 +25,7 @@ from vitq.relay_passes.rewriting import MAIN, bindings_of
 
 NARROW = QuantParams(np.float32(0.01), np.int32(3), -20, 30)
 LIMITS = (-20, 30)
+INT8 = (-128, 127)
 WEIGHT = np.array([[90, -70, 50, 30]] * 4, np.int8)
 TABLE = np.arange(3 * 256).reshape(3, 256) % 50 - 20
 ADD = AddParams(0, 0, 2**14, 2**14, 10, 3, *LIMITS)
@@ -140,3 +141,24 @@ def test_nothing_is_known_of_inputs_but_their_type():
     x = mod[MAIN].params[0]
     assert ranges_of(mod).of(x) == (0, 255)
     assert ranges_of(mod).of(constant(np.array([3, -4], np.int32))) == (-4, 3)
+
+
+def test_a_tuple_that_is_joined_elsewhere_has_its_types_range():
+    """What is concatenated is then unknown, even where the first part is narrow."""
+
+    def body(m, x):
+        narrow = clamped(m, x, (-3, 4), "int8")
+        pair = m(relax.Tuple([narrow, narrow]))
+        return m(relax.op.concat(pair, axis=1))
+
+    mod = module({"x": ((1, 6), "int16")}, body)
+    assert ranges_of(mod).of(bindings_of(mod[MAIN])[-1].var) == INT8
+
+
+def test_variables_that_stand_for_others_have_their_interval():
+    def body(m, x):
+        return m(relax.op.reshape(m(clamped(m, x, (-3, 4), "int8")), (2, 3)))
+
+    mod = module({"x": ((1, 6), "int16")}, body)
+    assert any(isinstance(binding.value, relax.Var) for binding in bindings_of(mod[MAIN]))
+    assert ranges_of(mod).of(bindings_of(mod[MAIN])[-1].var) == (-3, 4)
