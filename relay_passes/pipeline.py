@@ -273,8 +273,6 @@ class _Observer:
         problems = static_shapes(mod)
         if problems:
             raise VitqError("; ".join(problems))
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
         self._dump("imported", mod)
         self._since = time.perf_counter()
         return mod
@@ -300,6 +298,12 @@ class _Observer:
 
     def _dump(self, name: str, mod: IRModule) -> None:
         """Write the module as TVMScript, numbered in the order of the passes."""
-        if self._folder is not None:
-            path = self._folder / f"{len(self._report.passes):02d}_{name}.py"
+        if self._folder is None:
+            return
+        path = self._folder / f"{len(self._report.passes):02d}_{name}.py"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             path.write_text(forget(mod).script())
+        except OSError as error:  # TVM would hand on a RuntimeError
+            reason = error.strerror or str(error)
+            raise VitqError(f"{path}: {reason}: give a folder that can be written") from error

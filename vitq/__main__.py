@@ -1,5 +1,5 @@
 """``python -m vitq``: the command line."""
 
-from vitq.compiler.cli.main import main
+from vitq.compiler.cli.main import program
 
-main()
+program()

@@ -7,6 +7,7 @@ behind such a start, once more where it was dropped, and any error that comes of
 "interrupted".
 """
 
+import atexit
 import errno
 import os
 import signal
@@ -14,10 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import ExtensionFileLoader
 from types import FrameType, TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, NoReturn, Self, TextIO
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells say it; likewise below."""
@@ -82,7 +83,7 @@ class Interrupts:
         signal.signal(signal.SIGINT, after)
 
     def _press(self, number: int, frame: FrameType | None) -> None:
-        """Return the signal's handler."""
+        """Remember that it was pressed, and raise it."""
         self.received, self._since = True, time.monotonic()
         signal.signal(signal.SIGINT, self._deliver)
         self._deliver(number, frame)
@@ -117,6 +118,19 @@ def _is_starting(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, with everything done that is registered for its end.
+
+    Where Ctrl-C came while text was executed (as for a dataclass that is being made), CPython ends
+    itself by the signal instead of with its exit code, even if the exception was caught.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def describe(error: OSError) -> str:

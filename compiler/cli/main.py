@@ -26,6 +26,7 @@ from vitq.compiler.cli.ending import (
     Output,
     describe,
     is_reader_gone,
+    leave,
 )
 from vitq.compiler.cli.report import print_artifact, print_checks, print_evaluation
 from vitq.compiler.support.tables import print_json, print_table
@@ -276,6 +277,16 @@ def main() -> None:
     sys.exit(code)
 
 
+def program() -> None:
+    """Run `main` as a process of its own."""
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            leave(INTERRUPTED)
+        raise
+
+
 def _run() -> int:
     """Parse and run; typer's own runner takes every broken pipe for its output's.
 
@@ -322,4 +333,4 @@ def _report(error: BaseException) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    program()

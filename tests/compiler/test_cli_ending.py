@@ -200,7 +200,7 @@ def unwritable(folder: Path, compiled: Path) -> dict[str, tuple[list[str], str]]
         "name": ([*run, str(folder / ("a" * 300))], "File name too long: give a shorter name"),
         "dump": (
             ["compile", str(compiled), "--debug-dump", inside, "--batch", "2"],
-            "stands where",
+            "Not a directory: give a folder that can be written",
         ),
     }
 

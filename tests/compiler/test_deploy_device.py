@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,10 +152,10 @@ def test_no_ssh(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table(bundles: dict[str, Bundle]) -> None:
-    rows = {flavour: dict(bundle_rows(made, None)) for flavour, made in bundles.items()}
+    rows = {flavour: dict(bundle_rows(made)) for flavour, made in bundles.items()}
     assert "planned" in rows["static"]["memory"] and "memory" not in rows["vm"]
     assert all("whole process" in row["peak"] for row in rows.values())
-    assert dict(bundle_rows(bundles["vm"], "fine"))["device"] == "fine"
+    assert dict(bundle_rows(replace(bundles["vm"], said="fine")))["device"] == "fine"
 
 
 def test_the_command(

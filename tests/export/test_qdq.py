@@ -1,6 +1,7 @@
 """The exported file: valid, complete, deterministic, and the same function as the simulation."""
 
 import copy
+import errno
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -251,7 +252,7 @@ def test_nothing_half_written_stays(
     model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
