@@ -203,3 +203,8 @@ def test_addend_stays_in_int64() -> None:
                 exact = bias * multiplier + 2**45 + (zero_point << SHIFT_MAX)
                 assert abs(exact) <= INT64_LIMIT
                 assert addend(np.array([bias]), dyadic, zero_point).tolist() == [exact]
+
+
+def test_shared_factors_of_nothing_have_the_largest_shift() -> None:
+    shared = to_shared_dyadic(np.zeros(2), bits=10, shift_limit=30)
+    assert shared.multiplier.tolist() == [0, 0] and shared.shift.tolist() == [30, 30]
