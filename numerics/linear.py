@@ -95,7 +95,7 @@ What a fused operator adds follows them.
 
 
 def round_bias(bias: FloatArray, scale: FloatArray) -> IntArray:
-    """Make a real bias in steps of the accumulator.
+    """Round a real bias to steps of the accumulator.
 
     Args:
         bias: broadcastable to (N,), finite.
@@ -204,7 +204,7 @@ def patch_rows(pixels: IntArray, patch: int) -> IntArray:
 
 
 def int_patch_embed(pixels: IntArray, p: LinearParams) -> IntArray:
-    """Make a convolution whose stride is its kernel: one linear layer over patches.
+    """Run a convolution whose stride is its kernel: one linear layer over patches.
 
     Args:
         pixels: (B, C, H, W) 8-bit codes.

@@ -146,7 +146,7 @@ def gelu_params(
 
 
 def _word_dyadic(factor: float, shift_limit: int = WORD_SHIFT) -> tuple[int, int]:
-    """Make a multiplier that is an int16, and its shift."""
+    """Choose a multiplier that is an int16, and its shift."""
     dyadic = to_shared_dyadic(np.array([factor]), MULTIPLIER_BITS, shift_limit)
     multiplier, shift = int(dyadic.multiplier[0]), int(dyadic.shift[0])
     if multiplier > MULTIPLIER_MAX and shift > SHIFT_MIN:

@@ -52,7 +52,7 @@ class CanonicalizeLayout(BindingPass):
         return self._take(value, ctx) if name == "relax.take" else None
 
     def _take(self, call: Expr, ctx: Context) -> Expr:
-        """Make a take of constant, consecutive indices."""
+        """Rewrite a take of constant, consecutive indices."""
         data, indices = call.args
         if not is_constant(indices):
             raise DeclineError("the indices are not constant")

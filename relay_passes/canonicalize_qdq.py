@@ -48,7 +48,7 @@ class CanonicalizeQdq(BindingPass):
 
 
 def _signed(call: Expr, found: Codes) -> Expr | None:
-    """Make an unsigned or shifted constant as int8 codes with zero point 0."""
+    """Rewrite an unsigned or shifted constant as int8 codes with zero point 0."""
     codes = found.array
     if codes is None or not np.any(found.zero_point):
         return None

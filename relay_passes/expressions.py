@@ -59,7 +59,7 @@ def op_name(expr: Expr) -> str:
 
 
 def normalize_axis(axis: int, rank: int) -> int:
-    """Make an axis counted from the front."""
+    """Count an axis from the front."""
     return axis + rank if axis < 0 else axis
 
 
@@ -109,7 +109,7 @@ def uses_of(function: Expr) -> dict[Expr, list[Any]]:
 
 
 def substitute(expr: Expr, mapping: dict[Expr, Expr]) -> Expr:
-    """Make an expression with its variables replaced."""
+    """Replace the variables of an expression."""
     if isinstance(expr, relax.Var):
         return mapping.get(expr, expr)
     if isinstance(expr, relax.Call):

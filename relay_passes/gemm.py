@@ -81,7 +81,7 @@ def split_product(expr: Expr, ctx: Context, *names: str) -> Product | None:
 
 
 def bias_codes(bias: Expr, acc_scale: FloatArray, axis_size: int, ctx: Context) -> IntArray:
-    """Make a bias as integers of the accumulator.
+    """Read a bias as integers of the accumulator.
 
     int32 codes at the accumulator's scale are taken as they are; any other constant becomes
     ``round_half_even(b / acc_scale)``.

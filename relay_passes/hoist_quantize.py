@@ -106,7 +106,7 @@ class HoistQuantize(BindingPass):
         return _narrowed(codes, group.codes, leaf.quantizer, ctx)
 
     def _lookup(self, expr: Expr) -> Expr:
-        """Make a variable's definition before the pass."""
+        """Look up a variable's definition before the pass."""
         return self._definitions.get(expr, expr)
 
     def _channel_axis(self, root: Expr) -> int:

@@ -55,7 +55,7 @@ class LowerNormalizedMatmul(BindingPass):
 
 
 def _check_row_sum(total: Expr, weights: Codes, ctx: Context) -> None:
-    """Return the divisor must be the sum of the same weights over the last axis."""
+    """Check that the divisor is the sum of the same weights over the last axis."""
     summed = ctx.codes(total.args[0])
     rank = len(shape_of(total.args[0]))
     axes = [] if total.attrs.axis is None else ints(total.attrs.axis)

@@ -79,7 +79,7 @@ class LowerShiftgelu(BindingPass):
 
 
 def _factors(expr: Expr, ctx: Context) -> tuple[float, list[Expr]]:
-    """Make a product's constant factor and its other factors."""
+    """Split a product into its constant factor and its other factors."""
     constant, pending = 1.0, [expr]
     factors: list[Expr] = []
     while pending:

@@ -176,7 +176,7 @@ def _attempt(
     options: BenchmarkOptions,
     function: Callable[[Task, BenchmarkOptions], T],
 ) -> T | None:
-    """Make a part whose failure must not cost what was measured before it."""
+    """Measure a part whose failure must not cost what was measured before it."""
     logger.info("benchmark: %s, batch %d", name, task.batch)
     try:
         return function(task, options)

@@ -119,7 +119,7 @@ def _fill(out: Path, folders: Sequence[Path], options: KitOptions) -> None:
 
 
 def _add_model(artifact: Artifact, batch: int, options: KitOptions, about: dict[str, Any]) -> None:
-    """Make a model at one batch size, tuned, and untuned if that is another library."""
+    """Add a model at one batch size, tuned, and untuned if that is another library."""
     libraries: dict[str, str] = {}
     hashes: dict[str, str] = {}
     for label, tuned in ((VITQ, True), (UNTUNED, False)):

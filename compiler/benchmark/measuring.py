@@ -100,5 +100,5 @@ def model_size(path: Path) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """Make a reason for a table."""
+    """Shorten a reason for a table."""
     return " ".join(str(error).split()) or type(error).__name__

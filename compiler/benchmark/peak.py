@@ -122,7 +122,7 @@ def activations_type(dot: Any, threads: int) -> Any:
 
 
 def dot_kernel(features: Any, threads: int) -> Any:
-    """Make a PrimFunc: rows of activations -> (threads, accumulators, lanes) int32."""
+    """Build a PrimFunc: rows of activations -> (threads, accumulators, lanes) int32."""
     from vitq.compiler.kernels.building import build
     from vitq.compiler.kernels.cpu.builder import alloc, const, load, parallel, serial, store
     from vitq.compiler.kernels.cpu.dots import dot_for
@@ -155,7 +155,7 @@ def dot_kernel(features: Any, threads: int) -> Any:
 
 
 def read_kernel(size: int, repeats: int, threads: int) -> Any:
-    """Make a PrimFunc that adds up (threads, size / 4) int32, `repeats` times over."""
+    """Build a PrimFunc that adds up (threads, size / 4) int32, `repeats` times over."""
     from vitq.compiler.kernels.building import build
     from vitq.compiler.kernels.cpu.builder import alloc, const, load, parallel, serial, store
     from vitq.compiler.kernels.tensor import TensorType

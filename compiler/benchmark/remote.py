@@ -66,7 +66,7 @@ class DeviceContestant:
 
 @contextmanager
 def device_for(tracker: Tracker, target: str) -> Iterator[tuple[Client, Device]]:
-    """Make a session for a whole benchmark."""
+    """Open a session for a whole benchmark."""
     with device_session(tracker, get_target(target)) as (client, device):
         logger.info("benchmark: on device %s", device.title)
         if device.emulated:

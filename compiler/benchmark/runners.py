@@ -42,7 +42,7 @@ def load_vitq(spec: Spec) -> Runner:
 
 
 def load_tvm(spec: Spec) -> Runner:
-    """Make a float library of TVM's virtual machine."""
+    """Load a float library of TVM's virtual machine."""
     import tvm
     from tvm import relax
 
@@ -53,7 +53,7 @@ def load_tvm(spec: Spec) -> Runner:
 
 
 def load_onnxruntime(spec: Spec) -> Runner:
-    """Make an ONNX file, all graph optimizations; takes pixels or reals, as the file says."""
+    """Load an ONNX file, all graph optimizations; takes pixels or reals, as the file says."""
     import onnxruntime
 
     pixels, real = _inputs(spec)
@@ -70,7 +70,7 @@ def load_onnxruntime(spec: Spec) -> Runner:
 
 
 def load_openvino(spec: Spec) -> Runner:
-    """Make an OpenVINO model for latency: one stream, the default precision hint."""
+    """Load an OpenVINO model for latency: one stream, the default precision hint."""
     import openvino
 
     _, real = _inputs(spec)

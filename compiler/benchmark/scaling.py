@@ -137,7 +137,7 @@ def _model_of(artifact: Artifact) -> str:
 
 
 def fit_all(profiles: list[Profile]) -> list[Fit]:
-    """Make a fit of whole runs and of each family."""
+    """Fit the times of whole runs and of each family."""
     tokens = [p.tokens for p in profiles]
     families = sorted({family for p in profiles for family in p.families_ms()})
     fits = [fit("latency", tokens, [p.latency_ms for p in profiles], None)]

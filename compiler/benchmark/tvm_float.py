@@ -113,7 +113,7 @@ class LowerFloat(PyExprMutator):
         return relax.op.reshape(result, (*left[:-1], right[-1]))
 
     def _patches(self, call: Any) -> Any:
-        """Make a convolution whose stride is its kernel: a product of patches."""
+        """Lower a convolution whose stride is its kernel: a product of patches."""
         x, weight = call.args[0], call.args[1]
         batch, channels, height, width = shape_of(x)
         count, _, patch, _ = shape_of(weight)

@@ -184,7 +184,7 @@ class _Planner:
             raise VitqError(f"the static flavour has no plan for {name or value}: deploy vm")
 
     def operand(self, expr: Expr) -> Tensor:
-        """Make a tensor that the next step reads."""
+        """Plan a tensor that the next step reads."""
         if is_constant(expr):
             array = np.ascontiguousarray(expr.value.numpy())
             return Tensor(shape_of(expr), str(array.dtype), None, self._store(array))
@@ -194,7 +194,7 @@ class _Planner:
         return tensor
 
     def result(self, var: Expr, step: int) -> Tensor:
-        """Make a tensor that a step writes."""
+        """Plan a tensor that a step writes."""
         block = Block(0, step, step)
         tensor = Tensor(shape_of(var), dtype_of(var), block)
         block.size = _aligned(tensor.size_bytes)

@@ -58,7 +58,7 @@ def torch_contestants(
 
 
 def _as_graph(run: Queue) -> Queue:
-    """Make a CUDA graph's replay; it keeps alive what `run` refers to, which the graph reads."""
+    """Record a CUDA graph; its replay keeps alive what `run` refers to, which the graph reads."""
     import torch
 
     side = torch.cuda.Stream()
@@ -79,7 +79,7 @@ def _as_graph(run: Queue) -> Queue:
 
 
 def library_contestant(folder: Path, libraries: Path, pixels: Any) -> Queue:
-    """Make a library of TVM's: vitq's, or a float model's."""
+    """Load a library of TVM's: vitq's, or a float model's."""
     model = Model(folder, libraries)
     model.set_input(pixels)
     return model.invoke

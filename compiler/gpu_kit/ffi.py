@@ -58,7 +58,7 @@ class RuntimeFailedError(Exception):
 def tensor_at(
     data: int, shape: Sequence[int], kind: str, bits: int, device: int
 ) -> tuple[DLTensor, Any]:
-    """Make a contiguous tensor at an address, and what must stay alive with it."""
+    """Describe a contiguous tensor at an address, and what must stay alive with it."""
     extents = (ctypes.c_int64 * len(shape))(*shape)
     pointer = ctypes.cast(extents, ctypes.POINTER(ctypes.c_int64))
     code = TYPE_CODES[kind]
@@ -111,7 +111,7 @@ class Runtime:
         self.ffi.TVMFFIObjectDecRef(ctypes.c_void_p(handle))
 
     def function(self, name: str) -> Object:
-        """Make a global function."""
+        """Find a global function."""
         text = name.encode()
         key, handle = ByteArray(text, len(text)), ctypes.c_void_p()
         if self.ffi.TVMFFIFunctionGetGlobal(ctypes.byref(key), ctypes.byref(handle)):
@@ -121,12 +121,12 @@ class Runtime:
         return Object(self, handle.value, FUNCTION)
 
     def load(self, path: Path) -> Object:
-        """Make a compiled library."""
+        """Load a compiled library."""
         module: Object = self.function("ffi.ModuleLoadFromFile")(str(path.resolve()))
         return module
 
     def method(self, module: Object, name: str) -> Object:
-        """Make a function of a module or of what it imports."""
+        """Find a function of a module or of what it imports."""
         found = self.function("ffi.ModuleGetFunction")(module, name, True)
         if found is None:
             raise RuntimeFailedError(f"the library has no function {name}")
@@ -208,7 +208,7 @@ def _fill(value: Any16, arg: Any) -> Any:
 
 
 def load_library(path: Path) -> Any:
-    """Make a library by its path, for all that is loaded later, too."""
+    """Load a library by its path, for all that is loaded later, too."""
     try:
         return ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
     except OSError as error:

@@ -86,7 +86,7 @@ def roofline(
 
 
 def _drawn(task: dict[str, Any], case: str) -> list[Any]:
-    """Make a case's activations, proven to be those that the contract was evaluated on."""
+    """Draw a case's activations, proven to be those that the contract was evaluated on."""
     contract = task["contract"]
     arrays = draw(
         case,

@@ -41,7 +41,7 @@ class Output:
         return dl.device_type, dl.device_id
 
     def numpy(self) -> Any:
-        """Make a copy on the host; waits for the device."""
+        """Copy to the host; waits for the device."""
         dl = self.tensor.dl
         shape = tuple(dl.shape[i] for i in range(dl.ndim))
         result = np.empty(shape, f"{'iuf'[dl.code]}{dl.bits // 8}")

@@ -46,7 +46,7 @@ class Gpu:
             raise RuntimeFailedError(f"{name}: {self.cuda.cudaGetErrorString(code).decode()}")
 
     def put(self, array: Any) -> int:
-        """Make a copy of a NumPy array in device memory; its address. It is never freed."""
+        """Copy a NumPy array to device memory and return its address. It is never freed."""
         pointer = ctypes.c_void_p()
         self.call("cudaMalloc", ctypes.byref(pointer), ctypes.c_size_t(array.nbytes))
         source = ctypes.c_void_p(array.ctypes.data)
@@ -124,7 +124,7 @@ class Gpu:
         return self._replay(launch, count)
 
     def _record(self, launch: Callable[[], None], count: int) -> ctypes.c_void_p:
-        """Make a graph of many launches."""
+        """Record a graph of many launches."""
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("cudaStreamBeginCapture", self.stream, RELAXED_CAPTURE)
         try:

@@ -96,7 +96,7 @@ class Kernel:
         return any(len(knob.choices) > 1 for knob in self.knobs().values())
 
     def schedule(self, chosen: Schedule | None = None) -> dict[str, int]:
-        """Make a value for every knob.
+        """Choose a value for every knob.
 
         Args:
             chosen: values that differ from the defaults.

@@ -61,7 +61,7 @@ def require_machine_code(library: Path, gpu: Gpu) -> None:
 def build_kernels(
     functions: dict[str, tuple[Kernel, Schedule]], config: Mapping[str, Any], gpu: Gpu | None = None
 ) -> Any:
-    """Make a module of single kernels, for timing.
+    """Build a module of single kernels, for timing.
 
     Args:
         functions: kernel and schedule by name.

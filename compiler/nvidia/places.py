@@ -15,7 +15,7 @@ def nvidia_packages() -> list[Path]:
 
 
 def find_tool(name: str) -> Path | None:
-    """Make a program of the CUDA toolkit: on the path, in CUDA's folder, or of pip's packages."""
+    """Find a program of the CUDA toolkit: on the path, in CUDA's folder, or of pip's packages."""
     path = shutil.which(name)
     if path:
         return Path(path)

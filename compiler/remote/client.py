@@ -39,7 +39,7 @@ class Client:
 
     @contextmanager
     def session(self) -> Iterator[Device]:
-        """Make a session on the next free device.
+        """Open a session on the next free device.
 
         Yields:
             What it is.
@@ -82,7 +82,7 @@ class Client:
         )
 
     def _connect(self, offer: Offer) -> Device | None:
-        """Make a device that was offered; None for one that does not answer as it should."""
+        """Accept a device that was offered; None for one that does not answer as it should."""
         try:
             return self.call(connection.attach, offer, self.limit_s, timeout_s=CONNECT_S)
         except WorkerError as error:

@@ -49,7 +49,7 @@ class Device:
 
 
 def parse_device(text: str) -> Device:
-    """Make a device's description.
+    """Parse a device's description.
 
     Raises:
         ValueError: it is none.

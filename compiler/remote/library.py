@@ -62,7 +62,7 @@ class RemoteLibrary:
 
 @contextmanager
 def device_session(tracker: Tracker, target: Target) -> Iterator[tuple[Client, Device]]:
-    """Make a session that ends with a user's error where its device is lost.
+    """Open a session that ends with a user's error where its device is lost.
 
     Raises:
         VitqError: no device, or it failed.
@@ -82,6 +82,6 @@ def device_session(tracker: Tracker, target: Target) -> Iterator[tuple[Client, D
 def open_remote(
     path: Path, batch: int, target: Target, tracker: Tracker, threads: int
 ) -> Iterator[RemoteLibrary]:
-    """Make a library on the next free device (see `RemoteLibrary`, `device_session`)."""
+    """Open a library on the next free device (see `RemoteLibrary`, `device_session`)."""
     with device_session(tracker, target) as (client, device):
         yield RemoteLibrary(client, device, path, batch, threads)

@@ -132,7 +132,7 @@ class _NoAnswerError(Exception):
 
 
 def parse_tracker(address: str, key: str) -> Tracker:
-    """Make a tracker as the command line names it.
+    """Parse a tracker as the command line names it.
 
     Args:
         address: ``host:port``.

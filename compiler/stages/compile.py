@@ -169,7 +169,7 @@ def _compile(
 
 
 def _require_own_nonlinear(artifact: Artifact, wanted: str | None) -> None:
-    """Make an artifact with a reference is bound to the operators that it was quantized for."""
+    """Bind an artifact with a reference to the operators that it was quantized for."""
     if artifact.is_foreign or wanted is None:
         return
     own = read_json(artifact.folder / QUANTIZE_NAME)["provenance"]["nonlinear"]

@@ -158,7 +158,7 @@ def _float_backend(
 def float_runner(
     module: Any, mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[UInt8Array], FloatArray]:
-    """Make a ``torch.nn.Module`` with its input normalization, as a function of pixels."""
+    """Wrap a ``torch.nn.Module`` with its input normalization, as a function of pixels."""
     import torch
 
     means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))

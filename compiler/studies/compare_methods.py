@@ -176,7 +176,7 @@ def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
 
 
 def _kept(options: QuantizeOptions, key: str, compute: Callable[[], Row]) -> Row:
-    """Make a result from its file, or computed and written."""
+    """Read a result from its file, or compute and write it."""
     path = _folder(options) / f"{key[:16]}.json"
     if is_current(path, key):
         return Row(**read_json(path)["row"])

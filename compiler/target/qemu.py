@@ -65,7 +65,7 @@ class Call:
 
 
 def call_of(library: Path, kernel: Any, name: str | None = None) -> Call:
-    """Make a call of a `compiler.kernels.kernel.Kernel` with zeros."""
+    """Describe a call of a `compiler.kernels.kernel.Kernel` with zeros."""
     inputs = tuple((t.shape, t.dtype) for t in kernel.inputs)
     return Call(library, name or kernel.name, inputs, (kernel.out.shape, kernel.out.dtype))
 

@@ -108,7 +108,7 @@ def find_compiler(target: Target) -> str:
 
 
 def _find_cross_compiler(name: str, cross: Cross) -> str:
-    """Make a compiler for another kind of machine: the system's, else that of pip's ``ziglang``."""
+    """Find a compiler for another kind of machine: the system's, else that of pip's ``ziglang``."""
     path = shutil.which(cross.compiler)
     if path:
         return path

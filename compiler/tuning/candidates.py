@@ -142,7 +142,7 @@ def _bytes(tensor: TensorType) -> int:
 def compile_points(
     kernel: Kernel, points: list[dict[str, Any]], target: Target, path: Path
 ) -> None:
-    """Make a library with one function for each schedule.
+    """Build a library with one function for each schedule.
 
     Args:
         kernel: of all of them.

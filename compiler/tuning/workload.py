@@ -157,7 +157,7 @@ def _constants(call: KernelCall) -> tuple[IntArray | None, ...]:
 
 
 def _graph(kernels: list[Kernel]) -> Any:
-    """Make a Relax module that calls the descriptors as the model calls the kernels."""
+    """Build a Relax module that calls the descriptors as the model calls the kernels."""
     from tvm import relax
 
     builder = relax.BlockBuilder()

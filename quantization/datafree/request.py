@@ -31,5 +31,5 @@ class Request:
 
 
 def best_device() -> torch.device:
-    """Make a GPU if there is one."""
+    """Choose a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -173,7 +173,7 @@ class Graph:
         self.nodes = dict([*items[:at], (node.name, node), *items[at:]])
 
     def replace_input(self, node: Node, old: str, new: str) -> None:
-        """Make a node read `new` where it read `old`."""
+        """Let a node read `new` where it read `old`."""
         node.inputs = tuple(new if name == old else name for name in node.inputs)
 
     def bypass(self, node: Node) -> None:

@@ -96,7 +96,7 @@ def load_model(
 def given_model(
     name: str, given: GivenModel, preprocessing: Preprocessing | None = None
 ) -> LoadedModel:
-    """Make a model in hand, with what its input means.
+    """Take a model in hand, with what its input means.
 
     Args:
         name: what it is called.

@@ -230,7 +230,7 @@ def _observe_inputs(graph: Graph, pixels: UInt8Array) -> dict[str, Observer]:
 
 
 def _narrow_input(graph: Graph, node: Node, bits: int, seen: dict[str, Observer]) -> Graph:
-    """Make a graph in which what one product reads has fewer bits."""
+    """Copy a graph in which what one product reads has fewer bits."""
     changed = Graph(dict(graph.nodes), graph.output, graph.tensors, graph.qparams)
     for source in _free_inputs(graph, node):
         narrow, out = copy.copy(source), source.out

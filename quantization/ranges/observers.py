@@ -140,7 +140,7 @@ def channel_extent(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _stride(size: int, limit: int, period: int) -> int:
-    """Make a step that leaves about `limit` of `size` values and visits every channel.
+    """Choose a step that leaves about `limit` of `size` values and visits every channel.
 
     A step that shares a factor with the number of channels would see only some of them.
     """

@@ -82,7 +82,7 @@ def search_range(
 def search_channels(
     rows: FloatArray, low: FloatArray, high: FloatArray, bits: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Make a range for each channel.
+    """Choose a range for each channel.
 
     Args:
         rows: (R, C) samples.

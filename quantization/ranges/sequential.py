@@ -113,7 +113,7 @@ class Walk:
         return value
 
     def _compute(self, node: Node, values: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Make a node's result from those before it, by the parameters that it has now."""
+        """Compute a node's result from those before it, by the parameters that it has now."""
         if node.op is OpKind.INPUT:
             return self.pixels.to(torch.float32) / 255
         inputs = [values[name] for name in node.inputs]
@@ -154,7 +154,7 @@ class Walk:
         return value
 
     def _rounded(self, linear: Node, weight: FloatArray, rows: FloatArray) -> FloatArray:
-        """Make a layer's weight as it would be rounded, with the scales of plain clipping."""
+        """Round a layer's weight for a trial, with the scales of plain clipping."""
         bits = self.widths[linear.name].weight_bits
         floor, hessian = np.zeros(len(weight)), torch.zeros(0)
         codes, qparams = round_weight(weight, bits, WeightRounding.CLIPPED, hessian, floor)

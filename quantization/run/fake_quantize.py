@@ -75,7 +75,7 @@ def twin_exponents(x: torch.Tensor, twin: TwinCodes) -> torch.Tensor:
 
 
 def simulate_node(node: Node, value: torch.Tensor) -> torch.Tensor:
-    """Make a node's result as its quantizers leave it."""
+    """Quantize a node's result as its quantizers do."""
     assert node.out is not None
     twin = twin_of(node)
     if twin is not None:

@@ -119,7 +119,7 @@ def operands(call: Expr) -> list[Expr]:
 
 
 def array(call: Expr, index: int) -> IntArray:
-    """Make a constant operand of a dialect call; negative indices count from the end."""
+    """Read a constant operand of a dialect call; negative indices count from the end."""
     return np.asarray(operands(call)[index].value.numpy())
 
 
@@ -160,7 +160,7 @@ def linear(x: Expr, layer: LinearParams, dtype: str) -> Expr:
 
 
 def linear_add(layer: Expr, residual: Expr, params: AddParams, dtype: str) -> Expr:
-    """Make a ``vitq.linear`` call's codes plus a residual of the same shape."""
+    """Add to a ``vitq.linear`` call's codes a residual of the same shape."""
     return make(names.LINEAR_ADD, [*operands(layer), residual], params, dtype)
 
 

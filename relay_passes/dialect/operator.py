@@ -94,7 +94,7 @@ def like_first(first: Shape, *_: Shape) -> Shape:
 
 
 def no_products(first: Shape, out: Shape) -> int:
-    """Make an operator without a sum of products."""
+    """Count none: an operator without a sum of products."""
     del first, out
     return 0
 

@@ -104,7 +104,7 @@ def _scores(expr: Expr, ctx: Context, flipped: bool) -> Expr:
 
 
 def _operand(expr: Expr, name: str, ctx: Context) -> Expr:
-    """Make a call that must be there."""
+    """Read a call that must be there."""
     call = ctx.call(expr, name)
     if call is None:
         raise DeclineError(f"an exponential whose grid has no {name.removeprefix('relax.')}")
@@ -112,7 +112,7 @@ def _operand(expr: Expr, name: str, ctx: Context) -> Expr:
 
 
 def _number(expr: Expr, ctx: Context) -> float:
-    """Make a constant scalar."""
+    """Read a constant scalar."""
     real = ctx.real(expr)
     if real is None or real.size != 1:
         raise DeclineError("an exponential whose grid is not constant")

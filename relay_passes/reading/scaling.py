@@ -50,7 +50,7 @@ def scalar_factor(call: Expr, lookup: Lookup) -> Factor | None:
 
 
 def channel_factor(call: Expr, found: Factor, axis: int) -> Factor:
-    """Make a factor as () or (C,).
+    """Reshape a factor to () or (C,).
 
     Args:
         call: the multiplication or division.

@@ -51,7 +51,7 @@ def channel_ids(root: Expr, axis: int) -> IntArray:
 
 
 def element_ids(root: Expr) -> IntArray:
-    """Make a number for each element of `root`."""
+    """Count through each element of `root`."""
     shape = shape_of(root)
     return np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
 

@@ -310,7 +310,7 @@ def load(folder: str | Path, *, model: "torch.nn.Module | None" = None) -> Libra
 
 
 def opened(model: "Quantized | Library | str | Path") -> tuple[Path, Workspace, GivenModel | None]:
-    """Make an exported artifact that may be written to: the object's own, or a copy.
+    """Take an exported artifact that may be written to: the object's own, or a copy.
 
     Args:
         model: quantized, compiled, or where an artifact or a QDQ file lies.

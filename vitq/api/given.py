@@ -86,7 +86,7 @@ def numbers(values: Sequence[float] | None) -> tuple[float, ...] | None:
 
 
 def given_model(model: "Model", name: str | None) -> tuple[str, GivenModel | None]:
-    """Make a model's name, and the model itself where it is in hand.
+    """Find a model's name, and the model itself where it is in hand.
 
     Args:
         model: module, factory, or the name of a model.
@@ -146,7 +146,7 @@ def given_pictures(
 
 
 def _source(path: str | Path | None) -> str | None:
-    """Make a path is never taken for the name of a source."""
+    """Keep a path from being taken for the name of a source."""
     name = None if path is None else str(path)
     if isinstance(path, Path) and name in (*GENERATED, EMBEDDED_CALIBRATION):
         return f"./{name}"
@@ -173,7 +173,7 @@ def _images(pictures: Any, count: int | None) -> "UInt8Array | tuple[Image, ...]
 
 
 def pixels_of(pixels: Any) -> UInt8Array:
-    """Make an array, or a tensor on the processor, as an array.
+    """Take an array, or a tensor on the processor, as an array.
 
     Raises:
         VitqError: it is none of both.

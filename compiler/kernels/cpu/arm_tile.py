@@ -118,7 +118,7 @@ class Arm(Dot):
         return -128 if dtype == "uint8" else 0
 
     def ones(self) -> Expr:
-        """Make a group's bytes."""
+        """Return a group's bytes."""
         return const(1, "int8", self.lanes * self.depth)
 
     def ones_row(self) -> Expr:

@@ -117,7 +117,7 @@ def _tallest(dot: Dot, columns: int) -> int:
 def emit_blocked(
     p: Product, rows: int, channels: int, how: Blocking, epilogue: Callable[[], TileEpilogue]
 ) -> None:
-    """Make a product of `rows` rows with all channels as one parallel loop.
+    """Emit a product of `rows` rows with all channels as one parallel loop.
 
     Args:
         p: the product.

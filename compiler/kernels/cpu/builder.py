@@ -50,14 +50,14 @@ def bind(value: Expr) -> Expr:
 
 @contextmanager
 def serial(extent: int) -> Iterator[Expr]:
-    """Make a sequential loop; yields its index."""
+    """Emit a sequential loop; yields its index."""
     with T.serial(0, extent) as index:
         yield index
 
 
 @contextmanager
 def parallel(extent: int) -> Iterator[Expr]:
-    """Make a loop whose iterations may run on different threads; yields its index."""
+    """Emit a loop whose iterations may run on different threads; yields its index."""
     with T.parallel(0, extent) as index:
         yield index
 
@@ -126,7 +126,7 @@ def const(value: int, dtype: str, lanes: int = 1) -> Expr:
 
 
 def splat(scalar: Expr, lanes: int) -> Expr:
-    """Make a scalar in every lane."""
+    """Broadcast a scalar to every lane."""
     return scalar if lanes == 1 else tirx.Broadcast(scalar, lanes)
 
 

@@ -69,14 +69,14 @@ class Dot(ABC):
 
     @abstractmethod
     def activations(self, rows: Buffer, row: Expr, step: Expr) -> Expr:
-        """Make a register with one row's `depth` activations in every lane."""
+        """Load a register with one row's `depth` activations in every lane."""
 
     def weights(self, packed: Buffer, group: Expr, step: Expr) -> Expr:
-        """Make a register of packed weights, as they are multiplied."""
+        """Load a register of packed weights, as they are multiplied."""
         return self.operand(load(packed, group, step, 0, lanes=self.lanes * self.depth))
 
     def operand(self, weights: Expr) -> Expr:
-        """Make a register of weights as they are multiplied; by default as they are stored."""
+        """Return a register of weights as they are multiplied; by default as they are stored."""
         return weights
 
     @abstractmethod

@@ -53,7 +53,7 @@ class Sdot(Arm):
     """Signed dot products of four."""
 
     def row_steps(self, rows: Buffer, row: Expr, step: Expr, count: int) -> list[Expr]:
-        """Make a register with all steps, each of them broadcast."""
+        """Load a register with all steps, each of them broadcast."""
         codes = load(rows, row, step * 4, lanes=4 * count)
         words = bind(reinterpret(codes, typed("int32", count)))
         return [repeat(words, i, count) for i in range(count)]
@@ -95,7 +95,7 @@ class Smmla(Arm):
         return join([codes, codes])
 
     def row_steps(self, rows: Buffer, row: Expr, step: Expr, count: int) -> list[Expr]:
-        """Make a register of both rows for each step."""
+        """Load a register of both rows for each step."""
         at = [(step + i) * REGISTER for i in range(count)]
         return [load(rows, row // 2, i, lanes=REGISTER) for i in at]
 

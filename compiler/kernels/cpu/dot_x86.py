@@ -27,7 +27,7 @@ class Vnni(Dot):
         return bind(reinterpret(splat(word, self.lanes), f"int8x{4 * self.lanes}"))
 
     def ones(self) -> Expr:
-        """Make a register of bytes."""
+        """Return a register of bytes."""
         return const(1, "int8", 4 * self.lanes)
 
     def accumulate(self, acc: Expr, a: Expr, b: Expr) -> Expr:
@@ -49,11 +49,11 @@ class Madd(Dot):
         return bind(reinterpret(splat(word, self.lanes), f"int16x{2 * self.lanes}"))
 
     def operand(self, weights: Expr) -> Expr:
-        """Make a register of words, widened where they are constants."""
+        """Return a register of words, widened where they are constants."""
         return bind(cast(weights, "int16"))
 
     def ones(self) -> Expr:
-        """Make a register of words."""
+        """Return a register of words."""
         return const(1, "int16", 2 * self.lanes)
 
     def accumulate(self, acc: Expr, a: Expr, b: Expr) -> Expr:

@@ -128,7 +128,7 @@ class NeonHalves(Halves):
 
 
 def _each(name: str, a: Expr, b: Expr) -> Expr:
-    """Make an instruction on each register."""
+    """Apply an instruction to each register."""
     registers = range(lanes_of(a) // HALVES)
     parts = [(piece(a, i, HALVES), piece(b, i, HALVES)) for i in registers]
     return join([bind(T.call_llvm_pure_intrin("int16x8", name, x, y)) for x, y in parts])

@@ -49,7 +49,7 @@ from vitq.numerics.shiftmax import CODE_MAX
 
 
 def _matrices(t: TensorType) -> TensorType:
-    """Make a stack of matrices with one batch axis."""
+    """View a stack of matrices with one batch axis."""
     return TensorType((prod(t.shape[:-2]), *t.shape[-2:]), t.dtype)
 
 

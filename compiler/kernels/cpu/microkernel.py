@@ -109,7 +109,7 @@ class Product:
         return self.narrow.steps if self.narrow else 1
 
     def weights(self, group: Expr, step: Expr, more: int) -> Expr:
-        """Make a group's weights as they are multiplied.
+        """Load a group's weights as they are multiplied.
 
         Args:
             group: which.
@@ -196,7 +196,7 @@ def emit_accumulators(
 
 
 def _shifted(acc: Expr, up: int) -> Expr:
-    """Make a finished accumulator of weights that were multiplied ``2**up`` times too large."""
+    """Bring down an accumulator of weights that were multiplied ``2**up`` times too large."""
     return bind(acc >> const(up, "int32", lanes_of(acc))) if up else acc
 
 
@@ -246,7 +246,7 @@ def emit_product(
     loop: Loop = parallel,
     first: Expr = 0,
 ) -> None:
-    """Make a product of `rows` rows with all channels.
+    """Emit a product of `rows` rows with all channels.
 
     Args:
         p: the product.

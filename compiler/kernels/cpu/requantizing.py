@@ -123,7 +123,7 @@ class Requantize:
             self.bounds = const(spec.low, "int64"), const(spec.high or 0, "int64")
 
     def __call__(self, acc: Expr, group: Expr) -> Expr:
-        """Make a group's codes as int32 lanes, clamped only in the ``wide`` form."""
+        """Compute a group's codes as int32 lanes, clamped only in the ``wide`` form."""
         lanes, split = self.dot.lanes, self.dot.split
         if self.spec.shift == "moved":
             acc = bind(acc << load(self.shift, group, lanes, lanes=lanes))

@@ -160,7 +160,7 @@ class GeluWords:
 
 
 def _rounded(shift: Expr) -> Rounded:
-    """Make a rounding shift by a scalar, of which half is made where it is used."""
+    """Emit a rounding shift by a scalar, of which half is made where it is used."""
 
     def rounding(x: Expr) -> Expr:
         half = bind((1 << shift) >> 1)

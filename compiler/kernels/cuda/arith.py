@@ -173,7 +173,7 @@ class _Coarse:
 
 
 def _rounded(shift: Expr) -> Rounded:
-    """Make a shift, and half of what it shifts out."""
+    """Return a shift, and half of what it shifts out."""
     half = keep((const(1) << shift) >> const(1))
     return lambda x: dyadic.rounded(x, half, shift)
 
@@ -243,7 +243,7 @@ class Normalize:
         return quotient(LONGS, self.numerator, total, zeros)
 
     def __call__(self, acc: Expr, multiplier: Expr) -> Expr:
-        """Make a code as int32."""
+        """Compute a code as int32."""
         if self.saturate:
             factor = as_word(multiplier)
             return keep(intrinsics.mad_high(acc, factor, self.low, self.high) >> self.down)

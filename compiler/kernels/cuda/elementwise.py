@@ -45,7 +45,7 @@ def each_element(size: int) -> Iterator[Expr]:
 
 
 def _as_word(buffer: Buffer, at: Expr) -> Expr:
-    """Make an element of a flat tensor as int32."""
+    """Load an element of a flat tensor as int32."""
     return as_word(flat(buffer)[at])
 
 

@@ -94,7 +94,7 @@ def spread(blocks: Sequence[int], threads: int, features: GpuFeatures) -> int:
 
 
 def registers(count: int, dtype: str = "int32") -> Buffer:
-    """Make a thread's own values; indices must be constants after unrolling."""
+    """Allocate a thread's own values; indices must be constants after unrolling."""
     return T.alloc_buffer((count,), dtype, scope="local", layout=None, align=ALIGN)
 
 
@@ -188,7 +188,7 @@ def when(condition: Expr) -> Iterator[None]:
 
 
 def each_item(count: int, thread: Expr, threads: int) -> Iterator[Expr]:
-    """Make a thread's numbers below `count`: what is emitted for each runs only if it is one.
+    """Walk a thread's numbers below `count`: what is emitted for each runs only if it is one.
 
     Args:
         count: of the items.
@@ -204,7 +204,7 @@ def each_item(count: int, thread: Expr, threads: int) -> Iterator[Expr]:
 
 @contextmanager
 def serial(extent: Expr) -> Iterator[Expr]:
-    """Make a loop with as many turns for every thread."""
+    """Emit a loop with as many turns for every thread."""
     with T.serial(0, extent) as i:
         yield i
 

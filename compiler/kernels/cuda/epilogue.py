@@ -218,7 +218,7 @@ class Epilogue:
                 put(out, at + c, self._limited(self.second(code, other)))
 
     def _limited(self, code: Expr) -> Expr:
-        """Make a code that is stored alone, so that no packing clamps it."""
+        """Compute a code that is stored alone, so that no packing clamps it."""
         if not self.packing_clamps:
             return code
         info = np.iinfo(self.kernel.out.dtype)

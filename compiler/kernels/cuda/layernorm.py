@@ -150,7 +150,7 @@ def _body(
 def _load(
     buffer: Buffer, base: Expr | int, columns: list[Expr], inside: list[Expr], run: int, zeros: bool
 ) -> Buffer:
-    """Make a lane's elements in registers; with `zeros`, 0 where there are none."""
+    """Load a lane's elements into registers; with `zeros`, 0 where there are none."""
     values = registers(len(columns) * run)
     for step, column in enumerate(columns):
         if zeros and inside[step] is not True:

@@ -30,7 +30,7 @@ class Arrays(PlainLanes):
         return np.where(condition, yes, no)
 
     def one_if(self, condition: Expr) -> Expr:
-        """Make a condition is a number."""
+        """Return the condition: it is a number already."""
         return np.asarray(condition).astype(np.int64)
 
     def minimum(self, a: Expr, b: Expr) -> Expr:

@@ -71,7 +71,7 @@ class Lanes(ABC):
         """
 
     def amount(self, shift: Expr) -> Expr:
-        """Make a shift what `rounding_shift` takes: evaluated here, or there at once."""
+        """Prepare a shift as `rounding_shift` takes it: evaluated here, or there at once."""
         return self.keep(shift)
 
     def mulhrs_add(self, c: int, a: Expr, b: Expr) -> Expr:

@@ -60,13 +60,13 @@ def _estimate(q: Lanes, n: Expr) -> Expr:
 
 
 def _signed(q: Lanes, a: Expr, b: Expr) -> Expr:
-    """Make a product of values within int32; the shifts tell the compiler so."""
+    """Multiply values within int32; the shifts tell the compiler so."""
     word = q.const(32, a)
     return q.keep(((a << word) >> word) * ((b << word) >> word))
 
 
 def _unsigned(q: Lanes, a: Expr, b: Expr) -> Expr:
-    """Make a product of values within uint32."""
+    """Multiply values within uint32."""
     mask = q.const((1 << 32) - 1, a)
     return q.keep((a & mask) * (b & mask))
 

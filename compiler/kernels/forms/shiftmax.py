@@ -41,7 +41,7 @@ def code_weight(q: Lanes, k: Expr, counts: Expr, facts: CodeFacts) -> Expr:
 
 
 def finish_weight(q: Lanes, weight: Expr, counts: Expr, facts: CodeFacts) -> Expr:
-    """Make a weight's last steps: 0 at the limit, one of two ranges."""
+    """Finish a weight: 0 at the limit, one of two ranges."""
     if facts.zero_last:
         weight = q.keep(q.select(counts, weight, q.const(0, weight)))
     return weight if facts.twin == ONE_RANGE else twin_weight(q, weight, facts.twin)

@@ -15,7 +15,7 @@ class TirLanes(Lanes):
     dtype: str
 
     def one_if(self, condition: Expr) -> Expr:
-        """Make a condition cast to the lanes' type."""
+        """Cast a condition to the lanes' type."""
         return condition.astype(self.dtype)
 
     def select(self, condition: Expr, yes: Expr, no: Expr) -> Expr:

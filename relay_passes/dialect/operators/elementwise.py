@@ -30,7 +30,7 @@ class RequantizeScalars(NamedTuple):
 
 
 def sum_bounds(a: Interval, b: Interval, p: AddParams) -> list[Intermediate]:
-    """Make an addition's sum before its shift."""
+    """Bound an addition's sum before its shift."""
     bound = magnitude(a, p.a_zero_point) * abs(p.a_multiplier)
     bound += magnitude(b, p.b_zero_point) * abs(p.b_multiplier)
     half = 1 << (p.shift - 1)

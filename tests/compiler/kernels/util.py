@@ -51,7 +51,7 @@ class Interpreted:
 
 
 def compile_function(func: Any, features: CpuFeatures) -> Any:
-    """Make a PrimFunc for the target of these features; returns what can be called.
+    """Compile a PrimFunc for the target of these features; returns what can be called.
 
     It is compiled where this processor has the instructions and interpreted everywhere else: no
     machine skips a kernel. What LLVM makes of those for ARM is in `test_cpu_emulator`, under qemu.

@@ -140,7 +140,7 @@ class _Statements:
         self._say(f"{self.names.of(node.var)} = {self._value(node.value)}")
 
     def _value(self, node: Any) -> str:
-        """Make an expression's text; what could be a view of memory is copied."""
+        """Write an expression's text; what could be a view of memory is copied."""
         text = self.expr.text(node)
         is_view = kind(node) in ("TensorLoad", "Shuffle", "Call") and type_of(node)[1] > 1
         return f"{text}.copy()" if is_view else text

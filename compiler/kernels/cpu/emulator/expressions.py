@@ -56,7 +56,7 @@ class Names:
         return self._known[hash(node)]
 
     def keep(self, value: Any) -> str:
-        """Make a constant's name."""
+        """Return a constant's name."""
         name = self.fresh("k")
         self.constants[name] = value
         return name
@@ -67,7 +67,7 @@ class Names:
 
 
 def extents_of(buffer: Any) -> tuple[int, ...]:
-    """Make a buffer's shape."""
+    """Read a buffer's shape."""
     return tuple(int(extent) for extent in buffer.shape)
 
 

@@ -118,7 +118,7 @@ def _added_pairs(signed: bool) -> Instruction:
 
 
 def _reduced(function: Any) -> Instruction:
-    """Make a vector's lanes as one scalar of their type."""
+    """Read a vector's lanes as one scalar of their type."""
     return lambda x: function.reduce(x, dtype=x.dtype)
 
 

@@ -34,7 +34,7 @@ class Memory:
 
 
 def outside(buffer: str, extents: tuple[int, ...], lanes: int, *index: Value) -> NoReturn:
-    """Make an index that is not in its buffer."""
+    """Refuse an index that is not in its buffer."""
     at = ", ".join(str(int(i)) for i in index)
     what = f"{lanes} elements from [{at}]" if lanes > 1 else f"element [{at}]"
     raise EmulationError(f"{buffer} has {extents} elements: {what} are outside")
@@ -49,7 +49,7 @@ def gathered(data: IntArray, places: IntArray, buffer: str) -> IntArray:
 
 
 def cast(value: Value, dtype: str) -> Value:
-    """Make a scalar of another type, truncated."""
+    """Cast a scalar to another type, truncated."""
     return np.asarray(value).astype(dtype)[()]
 
 
@@ -60,7 +60,7 @@ def reinterpret(value: Value, before: str, after: str, lanes: int) -> Value:
 
 
 def shift_left(a: Value, b: Value, bits: int) -> Value:
-    """Make a shift by less than the width, which is all that processors agree on."""
+    """Shift by less than the width, which is all that processors agree on."""
     return np.left_shift(a, _checked(b, bits))
 
 
@@ -76,7 +76,7 @@ def _checked(shift: Value, bits: int) -> Value:
 
 
 def truncated_quotient(a: Value, b: Value) -> Value:
-    """Make a quotient rounded towards zero."""
+    """Divide, rounded towards zero."""
     size = np.abs(a) // np.abs(b)
     return np.where((np.less(a, 0)) ^ (np.less(b, 0)), -size, size)[()]
 

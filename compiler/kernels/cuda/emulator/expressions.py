@@ -217,7 +217,7 @@ def lanes_of(index: Any) -> int:
 
 
 def kind_of(value: Value, kind: Any) -> Value:
-    """Make a value wrapped into an integer type, as the machine does it."""
+    """Wrap a value into an integer type, as the machine does it."""
     if isinstance(value, np.ndarray):
         return value if value.dtype.type is kind else value.astype(kind)
     return np.asarray(value).astype(kind)[()]

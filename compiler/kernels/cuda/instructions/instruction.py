@@ -39,7 +39,7 @@ class Threads(Protocol):
         """Numbers of the active warps; refuses a warp of which only some lanes are active."""
 
     def lanes(self, value: Value) -> IntArray:
-        """Make a value as (active warps, 32)."""
+        """View a value as (active warps, 32)."""
 
     def spread(self, lanes: IntArray) -> IntArray:
         """Active warps' values as (threads,)."""

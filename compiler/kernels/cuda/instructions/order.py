@@ -82,7 +82,7 @@ def await_inputs(threads: Threads) -> None:
 
 
 def _guarded(condition: str, instruction: str, memory: str = ' ::: "memory"') -> str:
-    """Make an instruction that older architectures lack, and need not have."""
+    """Guard an instruction that older architectures lack, and need not have."""
     return _GUARDED.format(condition=condition, instruction=instruction, memory=memory)
 
 
