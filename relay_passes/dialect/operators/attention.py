@@ -86,7 +86,7 @@ def _multiplied(a: IntArray, b: IntArray, p: ZeroPoints) -> IntArray:
 
 
 def _exponent(p: CodeParams) -> Intermediate:
-    """Bound a code's shift to ten octaves, so that it fits the lanes it is computed in."""
+    """Bound a code's shift below ten octaves, so that it fits the lanes it is computed in."""
     largest = p.limit << (LOG2_FRACTION_BITS - p.grid_bits)
     return Intermediate("exponent", 0, largest, CODE_LIMIT)
 
