@@ -11,7 +11,7 @@ import numpy as np
 from vitq.compiler.codegen.compiled import Backend, Compiled, open_compiled
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.files import write_atomically
-from vitq.quantization.graph.given import check_pixels
+from vitq.quantization.graph.pictures import check_pixels
 
 logger = logging.getLogger(__name__)
 

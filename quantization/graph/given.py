@@ -6,16 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-Shape = tuple[int, int, int]
+    from vitq.numerics.arrays import IntArray, UInt8Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +47,7 @@ class GivenModel:
         for name, tensor in self.module.state_dict().items():
             values = tensor.detach().numpy()
             digest.update(f"{name} {values.shape} {values.dtype}".encode())
-            digest.update(np.ascontiguousarray(values).tobytes())
+            digest.update(values.tobytes())
         return digest.hexdigest()
 
 
@@ -65,7 +62,7 @@ class GivenPictures:
     """
 
     images: "UInt8Array | tuple[Image.Image, ...]"
-    labels: IntArray | None = None
+    labels: "IntArray | None" = None
     source: str = "array"
 
     def __post_init__(self) -> None:
@@ -80,37 +77,11 @@ class GivenPictures:
     def digest(self) -> str:
         """SHA-256 of what they show."""
         digest = hashlib.sha256()
-        for image in self.images:
-            if isinstance(image, np.ndarray):
-                digest.update(f"{image.shape} {image.dtype}".encode())
-            else:
-                digest.update(f"{image.size} {image.mode}".encode())
+        if isinstance(self.images, tuple):
+            facts = [f"{image.size} {image.mode}" for image in self.images]
+        else:
+            facts = [f"{image.shape} {image.dtype}" for image in self.images]
+        for fact, image in zip(facts, self.images, strict=True):
+            digest.update(fact.encode())
             digest.update(image.tobytes())
         return digest.hexdigest()
-
-
-def check_pixels(pixels: UInt8Array, input_shape: Shape, source: str) -> UInt8Array:
-    """Raw pixels as a model takes them.
-
-    Args:
-        pixels: (N, C, H, W), or one picture (C, H, W).
-        input_shape: (C, H, W) of the model.
-        source: for the message.
-
-    Returns:
-        (N, C, H, W) uint8, contiguous.
-
-    Raises:
-        VitqError: not uint8, none, or not of the model's size.
-    """
-    if pixels.ndim == 3:
-        pixels = pixels[None]
-    if pixels.ndim != 4 or pixels.shape[1:] != input_shape:
-        want = "x".join(map(str, input_shape))
-        raise VitqError(f"{source} has shape {pixels.shape}: the model takes N x {want}")
-    if pixels.dtype != np.uint8:
-        raise VitqError(f"{source} is {pixels.dtype}: the model takes raw pixels, uint8 0 to 255")
-    if len(pixels) == 0:
-        raise VitqError(f"{source} holds no pictures")
-    checked: UInt8Array = np.ascontiguousarray(pixels)
-    return checked

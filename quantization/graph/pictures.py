@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.draws import drawn, drawn_round, misses_classes
-from vitq.quantization.graph.given import GivenPictures, check_pixels
+from vitq.quantization.graph.given import GivenPictures
 
 logger = logging.getLogger(__name__)
 
@@ -288,3 +288,30 @@ def fit_picture(picture: Image.Image, input_shape: tuple[int, int, int]) -> UInt
     left, top = (image.width - width) // 2, (image.height - height) // 2
     image = image.crop((left, top, left + width, top + height))
     return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
+
+
+def check_pixels(pixels: UInt8Array, input_shape: tuple[int, int, int], source: str) -> UInt8Array:
+    """Raw pixels as a model takes them.
+
+    Args:
+        pixels: (N, C, H, W), or one picture (C, H, W).
+        input_shape: (C, H, W) of the model.
+        source: for the message.
+
+    Returns:
+        (N, C, H, W) uint8, contiguous.
+
+    Raises:
+        VitqError: not uint8, none, or not of the model's size.
+    """
+    if pixels.ndim == 3:
+        pixels = pixels[None]
+    if pixels.ndim != 4 or pixels.shape[1:] != input_shape:
+        want = "x".join(map(str, input_shape))
+        raise VitqError(f"{source} has shape {pixels.shape}: the model takes N x {want}")
+    if pixels.dtype != np.uint8:
+        raise VitqError(f"{source} is {pixels.dtype}: the model takes raw pixels, uint8 0 to 255")
+    if len(pixels) == 0:
+        raise VitqError(f"{source} holds no pictures")
+    checked: UInt8Array = np.ascontiguousarray(pixels)
+    return checked

@@ -7,7 +7,6 @@ steps of two ranges, see `numerics.twin_codes`. A node without them has uniform 
 the 8-bit quantizer of the weights in any case: codes become weights before anything is multiplied.
 """
 
-from enum import StrEnum
 from typing import NamedTuple
 
 from vitq.numerics.errors import VitqError
@@ -15,19 +14,9 @@ from vitq.numerics.log_codes import NAMES, log_code_params
 from vitq.numerics.shiftmax import CodeParams, code_params
 from vitq.numerics.twin_codes import ONE_RANGE, TwinCodes, describe_twin, twin_choices
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.plan.methods import AttentionForm
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.plan.widths import layer_widths
-
-
-class AttentionForm(StrEnum):
-    """What a method asks of attention weights."""
-
-    UNIFORM = "uniform"
-    LOG2 = "log2"
-    LOG_SQRT2 = "log_sqrt2"
-    TWIN = "twin"
-    ADAPTIVE = "adaptive"
-
 
 WIDEST_BITS = 7
 """Methods use other codes than uniform ones up to this width: at 8 bits a weight is one of 256

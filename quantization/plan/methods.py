@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.plan.attention_codes import AttentionForm
+
+
+class AttentionForm(StrEnum):
+    """What a method asks of attention weights."""
+
+    UNIFORM = "uniform"
+    LOG2 = "log2"
+    LOG_SQRT2 = "log_sqrt2"
+    TWIN = "twin"
+    ADAPTIVE = "adaptive"
 
 
 class RangeRule(StrEnum):

@@ -22,8 +22,7 @@ import torch
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.qparams import dequantize
 from vitq.quantization.graph.graph import Graph, Node, OpKind
-from vitq.quantization.plan.attention_codes import AttentionForm
-from vitq.quantization.plan.methods import GeluRanges, Method, WeightRounding
+from vitq.quantization.plan.methods import AttentionForm, GeluRanges, Method, WeightRounding
 from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.placement import Placement, Role
 from vitq.quantization.plan.widths import LayerBits

@@ -47,6 +47,11 @@ def test_starting_imports_no_heavy_package() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_starting_the_command_line_imports_no_numpy() -> None:
+    code = "import sys, vitq.compiler.cli.main; assert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
     """Name -> (arguments, what the one line must say)."""
     (folder / "empty").mkdir()

@@ -16,7 +16,8 @@ from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact
 from vitq.quantization.graph import artifact as storage
 from vitq.quantization.graph.graph import OpKind
-from vitq.quantization.plan.attention_codes import AttentionForm, use_codes
+from vitq.quantization.plan.attention_codes import use_codes
+from vitq.quantization.plan.methods import AttentionForm
 from vitq.quantization.plan.recipe import LayerBits, Recipe
 
 CASES = {

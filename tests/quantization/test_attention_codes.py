@@ -15,13 +15,13 @@ from vitq.numerics.log_codes import code_table, log_code_params
 from vitq.quantization.graph import artifact
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.plan.attention_codes import (
-    AttentionForm,
     LogCodes,
     codes_name,
     exp_params,
     log_codes_of,
     use_codes,
 )
+from vitq.quantization.plan.methods import AttentionForm
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.run.fake_quantize import GraphModule, quantize_exponents
 from vitq.quantization.run.reference import IntegerReference

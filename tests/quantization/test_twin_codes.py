@@ -18,13 +18,13 @@ from vitq.quantization.graph import artifact
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.mixed.costs import has_fixed_width
 from vitq.quantization.plan.attention_codes import (
-    AttentionForm,
     codes_name,
     exp_params,
     narrow_codes,
     twin_codes_of,
     use_codes,
 )
+from vitq.quantization.plan.methods import AttentionForm
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.hessian_search import AttentionQuantizer, search_input
 from vitq.quantization.run.fake_quantize import GraphModule, simulate_node, twin_exponents
