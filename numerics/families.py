@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, nearest
 
 
 class Nonlinear(StrEnum):
@@ -23,7 +23,9 @@ class Nonlinear(StrEnum):
             VitqError: if there is none.
         """
         if name not in list(cls):
-            raise VitqError(f"nonlinear is {str(name)!r}: choose {' or '.join(cls)}")
+            raise VitqError(
+                f"nonlinear is {str(name)!r}{nearest(str(name), cls)}: choose {' or '.join(cls)}"
+            )
         return cls(name)
 
     @property

@@ -19,7 +19,7 @@ from vitq.compiler.remote.tracker import Tracker
 from vitq.compiler.support.artifacts import METADATA_NAME, Artifact, open_artifact, read_json
 from vitq.compiler.support.extras import EXTRA, installed
 from vitq.compiler.target.choice import get_target
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class BenchmarkOptions:
         unknown = [name for name in self.contestants if name not in CONTESTANTS]
         if unknown:
             raise VitqError(
-                f"contestant {unknown[0]!r} is unknown: choose {', '.join(CONTESTANTS)}"
+                f"contestant {unknown[0]!r} is unknown{nearest(unknown[0], CONTESTANTS)}: "
+                f"choose {', '.join(CONTESTANTS)}"
             )
         if self.rounds < 1:
             raise VitqError(f"--rounds {self.rounds}: give at least 1")

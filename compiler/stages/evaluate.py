@@ -15,7 +15,7 @@ from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_json
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, nearest
 from vitq.quantization.graph.given import GivenModel, GivenPictures
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,8 @@ def evaluate(
 
     unknown = [name for name in backends if name not in BACKENDS]
     if unknown:
-        raise VitqError(f"backend {unknown[0]!r} is unknown: choose {', '.join(BACKENDS)}")
+        hint = nearest(unknown[0], BACKENDS)
+        raise VitqError(f"backend {unknown[0]!r} is unknown{hint}: choose {', '.join(BACKENDS)}")
     compiled = open_compiled(folder)
     channels, height, width = compiled.input_shape[1:]
     source = pictures or compiled.own_pictures

@@ -39,7 +39,7 @@ from vitq.compiler.support.artifacts import (
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, nearest
 from vitq.quantization.graph.given import GivenPictures
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ def compare_methods(
             does not compute the reference's integers.
     """
     if backend not in BACKENDS:
-        raise VitqError(f"--backend {backend!r}: choose {', '.join(BACKENDS)}")
+        hint = nearest(backend, BACKENDS)
+        raise VitqError(f"--backend {backend!r}{hint}: choose {', '.join(BACKENDS)}")
     first = variants[0]
     source = pictures or (EMBEDDED_CALIBRATION if first.model == EMBEDDED_MODEL else None)
     if source is None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from vitq.compiler.target.features import GpuFeatures
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, nearest
 
 KIB = 1024
 
@@ -51,8 +51,9 @@ def gpu_of(names: tuple[str, ...]) -> Gpu:
     """
     unknown = [name for name in names if name not in ARCHITECTURES]
     if unknown or not names:
+        hint = nearest(unknown[0], ARCHITECTURES) if unknown else ""
         raise VitqError(
-            f"GPU architecture {', '.join(unknown) or 'missing'}: "
+            f"GPU architecture {', '.join(unknown) or 'missing'}{hint}: "
             f"choose from {', '.join(ARCHITECTURES)}"
         )
     ordered = tuple(name for name in ARCHITECTURES if name in names)

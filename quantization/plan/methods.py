@@ -16,7 +16,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, nearest
 
 
 class AttentionForm(StrEnum):
@@ -171,5 +171,7 @@ METHODS = {
 def get_method(name: str) -> Method:
     """Look a method up; an unknown name is a user's error that lists the choices."""
     if name not in METHODS:
-        raise VitqError(f"method {name!r} is unknown: choose {', '.join(METHODS)}")
+        raise VitqError(
+            f"method {name!r} is unknown{nearest(name, METHODS)}: choose {', '.join(METHODS)}"
+        )
     return METHODS[name]

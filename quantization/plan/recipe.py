@@ -8,16 +8,25 @@ keep 8 bits unless the name says otherwise: ``w4a4-first4-last6``. A file ``NAME
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, nearest, reason
 from vitq.numerics.families import Nonlinear
 
 ENDS_BITS = 8
+KNOWN = ("w8a8", "w4a8", "w4a4", "w6a6", "w3a8", "w2a8", "mixed")
+"""Recipes that people mean when they misspell one."""
+LONGEST_VALUE = 40
+LARGEST_FILE = 1 << 24
+"""Bytes; a recipe of a thousand layers has a hundredth of it."""
 _NAME = re.compile(r"w(\d+)a(\d+)(?:-first(\d+))?(?:-last(\d+))?")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_EXAMPLE = '{"weight_bits": 4, "activation_bits": 8}'
+_LAYER_EXAMPLE = '{"layer": "blocks_0_mlp_fc1", "weight_bits": 4, "activation_bits": 8}'
 _USAGE = "write w<bits>a<bits>, such as w8a8, then perhaps -first<bits>-last<bits>, or NAME.json"
 
 
@@ -68,10 +77,8 @@ class Recipe:
         for bits in self.layers:
             widths += [(f"{name} of {bits.layer}", getattr(bits, name)) for name in own[:2]]
         for name, value in widths:
-            if not 2 <= value <= 8:
-                raise VitqError(f"{name} is {value}: choose 2 to 8")
-        if not 8 <= self.residual_bits <= 16:
-            raise VitqError(f"residual_bits is {self.residual_bits}: choose 8 to 16")
+            _check_bits(name, value, 2, 8)
+        _check_bits("residual_bits", self.residual_bits, 8, 16)
         object.__setattr__(self, "nonlinear", Nonlinear.parse(self.nonlinear))
         if self.label and not _LABEL.fullmatch(self.label):
             raise VitqError(f"a recipe called {self.label!r}: use letters, digits, '.', '_', '-'")
@@ -83,7 +90,7 @@ class Recipe:
             return cls._load(Path(name), nonlinear)
         match = _NAME.fullmatch(name)
         if match is None:
-            raise VitqError(f"recipe {name!r} is unknown: {_USAGE}")
+            raise VitqError(f"recipe {name!r} is unknown{nearest(name, KNOWN)}: {_USAGE}")
         first, last = (int(bits) if bits else ENDS_BITS for bits in match.groups()[2:])
         widths = int(match[1]), int(match[2])
         return cls(*widths, nonlinear=nonlinear, first_bits=first, last_bits=last)
@@ -92,12 +99,20 @@ class Recipe:
     def _load(cls, path: Path, nonlinear: Nonlinear) -> "Recipe":
         """Read a file; it is called like the file."""
         try:
-            content = json.loads(path.read_text())
-            layers = tuple(LayerBits(**bits) for bits in content.pop("layers", ()))
+            if path.stat().st_size > LARGEST_FILE:
+                raise VitqError(f"{path} is no recipe: it is larger than {LARGEST_FILE} bytes")
+            content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        except (OSError, ValueError, RecursionError) as error:
+            raise VitqError(f"{path} is no recipe: {reason(error)}") from error
+        if not isinstance(content, dict):
+            raise VitqError(f"{path} is no recipe: give an object such as {_EXAMPLE}")
+        try:
+            layers = tuple(_layer(bits) for bits in _listed(content.pop("layers", [])))
             content.pop("name", None)
-            fields = content | {"layers": layers, "label": path.stem, "nonlinear": nonlinear}
-            return cls(**fields)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            _check_keys(content, [field.name for field in fields(cls)])
+            given = content | {"layers": layers, "label": path.stem, "nonlinear": nonlinear}
+            return cls(**given)
+        except VitqError as error:
             raise VitqError(f"{path} is no recipe: {error}") from error
 
     @property
@@ -116,3 +131,47 @@ class Recipe:
         """All fields and the name, for an artifact's metadata and for a file."""
         layers = [bits._asdict() for bits in self.layers]
         return asdict(self) | {"name": self.name, "layers": layers}
+
+
+def _check_bits(name: str, value: object, low: int, high: int) -> None:
+    """Refuse what is no whole number in its bounds."""
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or not low <= value <= high:  # type: ignore[operator]
+        shown = repr(value)
+        shown = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]}..."
+        raise VitqError(f"{name} is {shown}: choose {low} to {high}, a whole number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON; a key that is there twice would silently lose one of its values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
+
+
+def _listed(layers: object) -> list[Any]:
+    if not isinstance(layers, list):
+        raise VitqError("layers is no list: give one object for each layer")
+    return layers
+
+
+def _layer(bits: object) -> LayerBits:
+    """Read one layer's widths."""
+    if not isinstance(bits, dict) or not isinstance(bits.get("layer"), str):
+        raise VitqError("a layer's widths need an object with its name: " + _LAYER_EXAMPLE)
+    _check_keys(bits, LayerBits._fields)
+    missing = [key for key in LayerBits._fields if key not in bits]
+    if missing:
+        raise VitqError(f"layer {bits['layer']} lacks {missing[0]}: {_LAYER_EXAMPLE}")
+    return LayerBits(**bits)
+
+
+def _check_keys(content: dict[str, Any], known: Sequence[str]) -> None:
+    """Refuse a key that means nothing."""
+    for key in content:
+        if key not in known:
+            raise VitqError(
+                f"the key {key!r} is unknown{nearest(key, known)}: use {', '.join(known)}"
+            )

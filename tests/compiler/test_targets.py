@@ -22,8 +22,27 @@ def test_names_are_unique_and_resolve() -> None:
 
 
 def test_unknown_target_lists_the_choices() -> None:
-    with pytest.raises(VitqError, match=r"'rpi9' does not exist: choose cpu, x86-vnni"):
-        get_target("rpi9")
+    with pytest.raises(VitqError, match=r"'zx81' does not exist: choose cpu, x86-vnni"):
+        get_target("zx81")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("rpi3", r"\(arm64 fits it\)"),
+        ("Raspberry-Pi-4", r"\(rpi4 fits it\)|did you mean rpi4"),
+        ("sm87", r"\(give --target cuda --arch sm_87\)"),
+        ("x86_avx2", r"did you mean x86-avx2\?"),
+    ],
+)
+def test_the_nearest_target_is_named(name: str, hint: str) -> None:
+    with pytest.raises(VitqError, match=hint):
+        get_target(name)
+
+
+def test_the_nearest_architecture_is_named() -> None:
+    with pytest.raises(VitqError, match=r"sm87 \(did you mean sm_87\?\): choose from sm_75"):
+        get_target("cuda", ("sm87",))
 
 
 def test_cpu_is_the_best_level_that_the_flags_allow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
-"""The exit code that the command line promises."""
+"""The exit code that the command line promises, and how lines are worded."""
 
-from vitq.numerics.errors import RangeError, VitqError
+import pytest
+
+from vitq.numerics.errors import LONGEST_REASON, RangeError, VitqError, nearest, plain, reason
 
 
 def test_exit_code() -> None:
@@ -8,3 +10,27 @@ def test_exit_code() -> None:
     assert VitqError.exit_code == 2
     assert issubclass(RangeError, VitqError)
     assert RangeError.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("first\nsecond"), "first"),
+        (ValueError("Error in x:\n  the cause"), "Error in x: the cause"),
+        (ValueError("\x1b[31mred\x1b[0m and \x1b]0;title\x07plain"), "red and plain"),
+        (RuntimeError('Traceback (most recent call last):\n  File "a.cc", line 1\nbad'), "bad"),
+        (RuntimeError("onnx.checker.ValidationError: no name"), "no name"),
+        (KeyError("scale"), "scale is missing"),
+        (ValueError(), "ValueError"),
+        (OSError(2, "No such file or directory", "a"), "No such file or directory"),
+        (ValueError("x" * 999), "x" * LONGEST_REASON + "..."),
+    ],
+)
+def test_the_useful_sentence_of_an_error(error: Exception, said: str) -> None:
+    assert reason(error) == said
+
+
+def test_plain_text_and_near_names() -> None:
+    assert plain("a\r\n\tb\x00c\x1b[2J") == "a b c"
+    assert nearest("SM87", ["sm_75", "sm_87"]) == " (did you mean sm_87?)"
+    assert nearest("nothing like it", ["repq", "best"]) == ""

@@ -51,6 +51,8 @@ def test_parse_reads_what_name_writes(weight_bits: int, activation_bits: int) ->
     "name", ["", "w8", "8a8", "w8a8 ", "W8A8", "w8a8g32", "wxay", "w-8a8", "w4a4-last4-first4"]
 )
 def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(VitqError, match=r"'w8a' is unknown \(did you mean w8a8\?\)"):
+        Recipe.parse("w8a")
     with pytest.raises(VitqError, match="write w<bits>a<bits>, such as w8a8"):
         Recipe.parse(name)
 
