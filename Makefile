@@ -14,6 +14,7 @@
 # make verify TARGET=cuda EMULATE=1                a CUDA library's kernels, without a GPU
 # make run INPUT=x.npy OUTPUT=y.npy
 # make targets|where        what can be compiled for; the folder of a library, made or not
+# make doctor               what this machine has: compilers, emulators, GPU, extras; what each lack costs
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
 # make tune|verify|benchmark TARGET=rpi5 TRACKER=host:port KEY=rpi5   on devices that run vitq-serve
 # make check                lint, types, import contracts, and the tests that are fast: under three minutes
@@ -74,6 +75,24 @@ TRIALS ?=
 MINUTES ?=
 TUNING_LOG ?=
 UNTUNED ?=
+THREADS ?=
+PRUNE ?=
+RESULTS ?=
+ALL ?=
+CONTESTANTS ?=
+ROUNDS ?=
+SCALING ?=
+PROFILE ?=
+EMULATE ?=
+PLOT ?=
+ROOFLINE ?=
+JSON ?=
+
+# A variable that no rule reads is a mistake: without this, MODLE=x would build the default model.
+SETTABLE := $(sort $(shell sed -n 's/^\([A-Z_]*\) ?=.*/\1/p' $(firstword $(MAKEFILE_LIST))))
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+UNKNOWN := $(filter-out $(SETTABLE) VENV VITQ READY MAKEFLAGS SHELL -%,$(GIVEN))
+$(if $(UNKNOWN),$(error no rule reads $(UNKNOWN); there are $(SETTABLE); see make help))
 
 # $(call option,--flag,VALUE): the flag with its value, or nothing where the value is empty.
 option = $(if $(2),$(1) "$(2)")
@@ -97,7 +116,7 @@ IN_ARTIFACT = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS)) &&
 IN_LIBRARY = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)) &&
 
 .DELETE_ON_ERROR:
-.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate run inspect deploy lint check test mutants docs benchmark setup clean help
+.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate run inspect deploy doctor lint check test mutants docs benchmark setup clean help
 
 compile build: $(READY)
 	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
@@ -145,6 +164,9 @@ where: $(READY)
 
 targets: $(READY)
 	$(VITQ) targets
+
+doctor: $(READY)
+	$(VITQ) doctor
 
 inspect: $(READY)
 	$(IN_LIBRARY) $(VITQ) inspect "$$folder"

@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitq.api.compile import Library, compile, load
     from vitq.api.deploy import deploy
-    from vitq.api.facts import inspect, targets
+    from vitq.api.facts import doctor, inspect, targets
     from vitq.api.measure import benchmark, kit, tune
     from vitq.api.quantize import Quantized, quantize
     from vitq.api.study import compare_methods, sensitivity
+    from vitq.compiler.stages.doctor import Finding
     from vitq.compiler.stages.run import Integers
     from vitq.compiler.stages.verify import IntegersDifferError
     from vitq.numerics.errors import VitqError
 
 __all__ = [
+    "Finding",
     "Integers",
     "IntegersDifferError",
     "Library",
@@ -37,6 +39,7 @@ __all__ = [
     "compare_methods",
     "compile",
     "deploy",
+    "doctor",
     "inspect",
     "kit",
     "load",
@@ -47,6 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Finding": "vitq.compiler.stages.doctor",
     "Integers": "vitq.compiler.stages.run",
     "IntegersDifferError": "vitq.compiler.stages.verify",
     "Library": "vitq.api.compile",
@@ -56,6 +60,7 @@ _HOMES = {
     "compare_methods": "vitq.api.study",
     "compile": "vitq.api.compile",
     "deploy": "vitq.api.deploy",
+    "doctor": "vitq.api.facts",
     "inspect": "vitq.api.facts",
     "kit": "vitq.api.measure",
     "load": "vitq.api.compile",

@@ -43,9 +43,21 @@ app = typer.Typer(
 logger = logging.getLogger(__name__)
 
 
+def _version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"vitq {version('vitq')}")
+        raise typer.Exit
+
+
 @app.callback()
 def configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show DEBUG messages")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
+    ] = False,
 ) -> None:
     """Set up logging: one INFO line for each stage, on stderr."""
     level = logging.DEBUG if verbose else logging.INFO
@@ -227,6 +239,19 @@ def targets(as_json: opt.Json = False) -> None:
         print_json({"targets": [{"name": name, "description": text} for name, text in rows]})
         return
     print_table(["target", "description"], rows, "")
+
+
+@app.command()
+def doctor(as_json: opt.Json = False) -> None:
+    """Look at this machine: compilers, emulators, GPU, extras, and what each lack costs."""
+    from vitq.compiler.stages.doctor import doctor as stage
+
+    findings = stage()
+    if as_json:
+        print_json({"findings": [finding.to_json() for finding in findings]})
+        return
+    rows = [[finding.what, finding.found or "-", finding.lack] for finding in findings]
+    print_table(["what", "found", "what its lack costs"], rows, "")
 
 
 @app.command()

@@ -89,6 +89,8 @@ def test_each_rule_names_the_folder(rule: str, tmp_path: Path) -> None:
         (["RECIPE=int8"], "recipe 'int8' is unknown"),
         (["RECIPE=mixed"], "--budget-bytes"),
         (["TARGET=toaster"], "toaster"),
+        (["MODLE=deit_tiny_patch16_224"], "no rule reads MODLE; there are"),
+        (["MODEL=x", "batch=8"], "no rule reads batch"),
     ],
 )
 def test_a_rule_stops_where_no_folder_is_meant(names: list[str], said: str, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
-"""`targets` and `inspect`: what can be compiled for, and what was."""
+"""`targets`, `doctor` and `inspect`: what can be compiled for, with what, and what was."""
 
 from pathlib import Path
 from typing import Any
 
 from vitq.api.compile import Library
 from vitq.api.quantize import Quantized
+from vitq.compiler.stages.doctor import Finding
+from vitq.compiler.stages.doctor import doctor as doctor_stage
 from vitq.compiler.stages.inspect import inspect as inspect_stage
 from vitq.compiler.stages.targets import targets as targets_stage
 
@@ -20,6 +22,20 @@ def targets() -> dict[str, str]:
         ['cpu', 'cuda', 'h200']
     """
     return targets_stage()
+
+
+def doctor() -> list[Finding]:
+    """Look at this machine: packages, compilers, emulators, a GPU, extras, free disk.
+
+    Returns:
+        One finding for each thing: what was looked for, what was found (None where it is missing)
+        and what its lack costs.
+
+    Example:
+        >>> vitq.doctor()[0].what
+        'python'
+    """
+    return doctor_stage()
 
 
 def inspect(model: Quantized | Library | str | Path) -> dict[str, Any]:
