@@ -13,17 +13,20 @@ def print_artifact(content: dict[str, Any]) -> None:
         _print_target(name, target)
     if "quantizers" in content:
         print_table(
-            ["result", "operator", "scale", "zero point", "range"],
+            ["module", "result", "operator", "scale", "zero point", "range"],
             [
-                [q["name"], q["op"], f"{q['scale']:.6g}", str(q["zero_point"]),
+                [q["module"], q["name"], q["op"], f"{q['scale']:.6g}", str(q["zero_point"]),
                  f"{q['qmin']}..{q['qmax']}"]
                 for q in content["quantizers"]
             ],
             "quantizers",
         )  # fmt: skip
     if "layers" in content:
-        rows = [[layer["name"], layer["op"], layer["what"]] for layer in content["layers"]]
-        print_table(["layer", "operator", "widths and codes"], rows, "layers")
+        rows = [
+            [layer["module"], layer["name"], layer["op"], layer["what"]]
+            for layer in content["layers"]
+        ]
+        print_table(["module", "layer", "operator", "widths and codes"], rows, "layers")
     facts = content.get("provenance", {})
     shown = ("model", "weights", "calibration", "method", "nonlinear", "versions", "command")
     print_table(["provenance", ""], [[key, str(facts[key])] for key in shown if key in facts], "")

@@ -21,11 +21,11 @@ def sensitivity_rows(result: Measurement) -> tuple[list[str], list[list[str]]]:
         entries = {e.bits: e for e in result.measured if (e.layer, e.part) == (layer, part)}
         weights, macs = (f"{v:.1f}" for v in (costs[layer].weights / 1e3, costs[layer].macs / 1e6))
         sqnr = [f"{entries[bits].sqnr_db:.1f}" for bits in widths]
-        module = result.modules.get(layer, "")
-        rows.append([layer, module, part, weights, macs, *sqnr, f"{entries[widths[0]].kl:.2g}"])
+        module = result.modules.get(layer, layer)
+        rows.append([module, layer, part, weights, macs, *sqnr, f"{entries[widths[0]].kl:.2g}"])
     heads = [f"{bits} bits, dB" for bits in widths]
     last = f"{widths[0]} bits, KL"
-    return ["layer", "module", "narrow", "k weights", "M MAC", *heads, last], rows
+    return ["module", "layer", "narrow", "k weights", "M MAC", *heads, last], rows
 
 
 def _parts(result: Measurement) -> list[tuple[str, str]]:

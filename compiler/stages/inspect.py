@@ -53,7 +53,10 @@ def _quantizers(artifact: Artifact, stored: dict[str, Any]) -> list[dict[str, An
     """Scale, zero point and range of each quantized result, in execution order."""
     import safetensors
 
-    operators = {node["name"]: node["op"] for node in stored["nodes"]}
+    from vitq.quantization.graph.artifact import node_from_json
+    from vitq.quantization.graph.origins import label_of
+
+    nodes = {item["name"]: node_from_json(item, {}) for item in stored["nodes"]}
     rows = []
     path = artifact.folder / "quantized.safetensors"
     with safetensors.safe_open(path, framework="numpy") as tensors:
@@ -63,7 +66,8 @@ def _quantizers(artifact: Artifact, stored: dict[str, Any]) -> list[dict[str, An
             node = name.removeprefix("out.")
             rows.append({
                 "name": node,
-                "op": operators[node],
+                "module": label_of(nodes[node]),
+                "op": nodes[node].op.value,
                 "scale": float(tensors.get_tensor(f"{name}:scale")),
                 "zero_point": int(tensors.get_tensor(f"{name}:zero_point")),
                 "qmin": limits["qmin"],
@@ -76,6 +80,7 @@ def _layers(stored: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what the widths and codes of each layer are, in execution order."""
     from vitq.quantization.graph.artifact import node_from_json
     from vitq.quantization.graph.graph import OpKind
+    from vitq.quantization.graph.origins import label_of
     from vitq.quantization.plan.attention_codes import codes_name
 
     rows = []
@@ -84,12 +89,14 @@ def _layers(stored: dict[str, Any]) -> list[dict[str, Any]]:
         if "weight" in node.params:
             limits = stored["qparams"][node.params["weight"]]
             what = f"{limits['qmax'].bit_length() + 1}-bit weights"
-            rows.append({"name": node.name, "op": node.op.value, "what": what})
         elif node.op is OpKind.EXP:
-            rows.append({"name": node.name, "op": node.op.value, "what": codes_name(node)})
+            what = codes_name(node)
         elif "twin_shift" in node.attrs:
             what = f"coarse steps of {2 ** node.attrs['twin_shift']} fine ones"
-            rows.append({"name": node.name, "op": node.op.value, "what": what})
+        else:
+            continue
+        facts = {"name": node.name, "module": label_of(node), "op": node.op.value, "what": what}
+        rows.append(facts)
     return rows
 
 

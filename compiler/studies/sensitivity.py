@@ -22,7 +22,7 @@ from vitq.compiler.support.artifacts import fingerprint, is_current, read_json, 
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
 from vitq.quantization.plan.recipe import Recipe
-from vitq.quantization.plan.widths import PARTS, WEIGHT
+from vitq.quantization.plan.widths import PARTS, PRODUCTS, WEIGHT
 
 if TYPE_CHECKING:
     from vitq.numerics.arrays import FloatArray
@@ -50,7 +50,7 @@ class Measurement:
         costs: of every matrix product, in execution order.
         measured: 8 bits everywhere first, then each layer, part and width.
         complete: ``part.bits`` of which every layer is there.
-        modules: layer -> name of the PyTorch module whose weights it has.
+        modules: layer -> name of its PyTorch module (`quantization.graph.origins`).
     """
 
     model: str
@@ -117,17 +117,17 @@ def _measure(
     """Measure all cases that are not known, and save after each."""
     import torch
 
+    from vitq.quantization.graph.origins import label_of
     from vitq.quantization.mixed.costs import product_costs
     from vitq.quantization.mixed.sensitivity import Case, measure_sensitivity, sensitivity_cases
     from vitq.quantization.ranges.calibrate import quantize_graph
 
     graph, prep, pictures = prepare(options)
-    keys = {node.name: node.params["weight"] for node in graph if "weight" in node.params}
-    modules = {name: key.removesuffix(".weight") for name, key in keys.items()}
     logits = _float_logits(graph, prep, pictures)
     method = chosen_method(options)
     pixels = torch.from_numpy(pictures.pixels)
     quantize_graph(graph, pixels, options.recipe, method, prep.mean, prep.std, progress_bar)
+    modules = {node.name: label_of(node) for node in graph if node.op in PRODUCTS}
     measured = list(known)
     result = Measurement(
         options.model, len(pictures), product_costs(graph), measured, modules, complete=[]

@@ -125,6 +125,7 @@ def _node_to_json(node: Node) -> dict[str, Any]:
         "batch_axis": node.batch_axis,
         "params": node.params,
         "attrs": node.attrs,
+        "module": node.module,
     }
 
 
@@ -139,4 +140,5 @@ def node_from_json(item: dict[str, Any], qparams: dict[str, QuantParams]) -> Nod
         item["params"],
         item["attrs"],
         qparams.get(f"out.{item['name']}"),
+        item.get("module", ""),
     )

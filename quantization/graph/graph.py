@@ -90,6 +90,8 @@ class Node:
         params: role -> key in `Graph.tensors`.
         attrs: JSON-able facts of the operator.
         out: parameters of its quantized result, None while it is float or an accumulator.
+        module: name of the PyTorch module that computes it, empty if nobody says.
+        source: ``file:line`` of that module's code; only while its model is at hand, not stored.
     """
 
     name: str
@@ -100,6 +102,8 @@ class Node:
     params: dict[str, str] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
     out: QuantParams | None = None
+    module: str = ""
+    source: str = field(default="", compare=False)
 
     def shape_at(self, batch: int) -> tuple[int, ...]:
         """Return the result's shape at a batch size."""

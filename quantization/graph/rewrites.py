@@ -93,7 +93,7 @@ def _move_select(graph: Graph, select: Node) -> bool:
         if name not in graph.nodes:
             shape = tuple(dim for i, dim in enumerate(before.shape) if i != axis)
             early = Node(name, OpKind.SELECT, (operand,), shape, select.batch_axis)
-            early.attrs = dict(select.attrs)
+            early.attrs, early.module = dict(select.attrs), before.module
             graph.insert_after(operand, early)
         graph.replace_input(source, operand, name)
     source.shape, source.batch_axis = select.shape, select.batch_axis

@@ -14,6 +14,7 @@ import torch
 
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.origins import with_origins
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,7 @@ def trace(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> Graph:
         The float graph; its input is the normalized picture, as the model expects it.
 
     Raises:
-        VitqError: if the model does not export, or uses operators that are not supported
-            (all of them are listed).
+        VitqError: if the model does not export, or uses unsupported operators (all are listed).
     """
     example = torch.zeros(TRACE_BATCH, *input_shape)
     batch = torch.export.Dim("batch")
@@ -51,7 +51,7 @@ def trace(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> Graph:
         raise VitqError(
             f"the model cannot be exported by torch.export at input {input_shape}: {lines[0]}"
         ) from error
-    return _Tracer(program).run()
+    return with_origins(_Tracer(program).run(), program)
 
 
 class _Tracer:

@@ -163,6 +163,7 @@ def _require(
     narrow = f"{name}.to{bits}"
     if narrow not in graph.nodes:
         node = Node(narrow, OpKind.REQUANTIZE, (name,), source.shape, source.batch_axis)
+        node.module = source.module
         graph.insert_after(name, node)
         _place(graph, placement, node, bits)
     graph.replace_input(reader, name, narrow)
@@ -214,6 +215,7 @@ def _part(graph: Graph, placement: Placement, concat: Node, index: int) -> Node:
     source = graph.operand(concat, index)
     name = f"{concat.name}.part{index}"
     part = Node(name, OpKind.REQUANTIZE, (source.name,), source.shape, source.batch_axis)
+    part.module = concat.module
     graph.insert_after(source.name, part)
     _place(graph, placement, part, placement.bits[concat.name])
     names = list(concat.inputs)

@@ -31,10 +31,10 @@ _USAGE = "write w<bits>a<bits>, such as w8a8, then perhaps -first<bits>-last<bit
 
 
 class LayerBits(NamedTuple):
-    """Widths of one layer, by the name of its node.
+    """Widths of one layer, by the name of its module or node.
 
     Attributes:
-        layer: the node.
+        layer: ``blocks.0.attn.qkv`` or ``linear_3``, see `quantization.graph.origins`.
         weight_bits: of its weights, if it has any.
         activation_bits: of what it reads.
     """

@@ -1,7 +1,10 @@
 """Which widths each layer of a graph has, by a recipe."""
 
+from collections import Counter
+
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.graph.origins import label_of
 from vitq.quantization.plan.recipe import LayerBits, Recipe
 
 PRODUCTS = (OpKind.CONV2D, OpKind.LINEAR, OpKind.MATMUL, OpKind.NORMALIZED_MATMUL)
@@ -32,12 +35,23 @@ def layer_widths(graph: Graph, recipe: Recipe) -> dict[str, LayerBits]:
         widths[name] = LayerBits(name, recipe.first_bits, recipe.activation_bits)
     for name in last_layers(graph):
         widths[name] = LayerBits(name, recipe.last_bits, recipe.last_bits)
-    unknown = [bits.layer for bits in recipe.layers if bits.layer not in widths]
+    called = _names(graph)
+    unknown = [bits.layer for bits in recipe.layers if bits.layer not in called]
     if unknown:
+        labels = {name: label_of(graph.nodes[name]) for name in names}
+        known = (n if n == label else f"{n} ({label})" for n, label in labels.items())
         raise VitqError(
-            f"recipe {recipe.name} names {', '.join(unknown)}: the layers are {', '.join(names)}"
+            f"recipe {recipe.name} names {', '.join(unknown)}: the layers are {', '.join(known)}"
         )
-    return widths | {bits.layer: bits for bits in recipe.layers}
+    return widths | {called[bits.layer]: bits for bits in recipe.layers}
+
+
+def _names(graph: Graph) -> dict[str, str]:
+    """Return what a recipe may call each product: its module where that is unique, or its node."""
+    products = [node for node in graph if node.op in PRODUCTS]
+    labels = Counter(label_of(node) for node in products)
+    unique = {label_of(node): node.name for node in products if labels[label_of(node)] == 1}
+    return unique | {node.name: node.name for node in products}
 
 
 def first_layers(graph: Graph) -> list[str]:

@@ -33,6 +33,8 @@ def test_a_recipe_that_is_edited_amid_a_run_is_not_read_again(
     monkeypatch.setattr(quantize_stage, "prepare", prepare_while_it_is_edited)
     content = inspect(quantize(options).folder)
     assert content["provenance"]["recipe"]["weight_bits"] == 4
+    called = {row["name"]: row["module"] for row in content["layers"] + content["quantizers"]}
+    assert (called["linear_4"], called["add_2"]) == ("blocks.1.attn.qkv", "blocks.0: add")
     assert {row["what"] for row in content["layers"] if "weights" in row["what"]} == {
         "4-bit weights",
         "8-bit weights",
