@@ -1,5 +1,8 @@
 """A compiled model's folder, opened: what it is, and how it is run."""
 
+import functools
+import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +22,15 @@ from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.compiler.target.table import TARGETS, Target
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.preprocessing import Preprocessing, standard
 
 if TYPE_CHECKING:
     from vitq.compiler.codegen.importing import ImportedModel
 
+logger = logging.getLogger(__name__)
+
+PREPROCESSING_KEY = "vitq.preprocessing"
+"""Of the ONNX file's metadata."""
 Backend = Literal["library", "reference"]
 REFERENCE_BATCH = 8
 
@@ -54,6 +62,34 @@ class Compiled:
         """Source of the pictures that come with the model: the embedded one has some."""
         name = self.metadata["metadata_props"].get("vitq.model")
         return EMBEDDED_CALIBRATION if name == EMBEDDED_MODEL else None
+
+    @functools.cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What pictures become; of a foreign file, which does not say it, what is usual.
+
+        Raises:
+            VitqError: an earlier version compiled it.
+        """
+        stored = self.metadata["metadata_props"].get(PREPROCESSING_KEY)
+        if stored is not None:
+            return Preprocessing.from_json(_parsed(stored), self.folder)
+        if not self.is_foreign:
+            raise VitqError(
+                f"{self.folder} was compiled by an earlier version, which did not keep how "
+                "pictures become its input: quantize, export and compile again"
+            )
+        channels, height, width = self.input_shape[1:]
+        found = standard(
+            (channels, height, width),
+            tuple(self.metadata["mean"] or (0.0,) * channels),
+            tuple(self.metadata["std"] or (1.0,) * channels),
+        )
+        logger.warning(
+            "%s: the ONNX file does not say how pictures become its input; assumed: short side to "
+            "%d, centre crop, bicubic, %s; if that is wrong, give pixels as .npy",
+            *(self.folder, min(found.resize_size), found.color),
+        )
+        return found
 
     @property
     def batch(self) -> int:
@@ -127,6 +163,14 @@ class Compiled:
     ) -> Callable[[UInt8Array], IntArray]:
         """One of the two by name."""
         return self.library(threads) if name == "library" else self.reference()
+
+
+def _parsed(text: str) -> Any:
+    """Read JSON; None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def open_compiled(folder: Path) -> Compiled:

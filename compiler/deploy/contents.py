@@ -138,6 +138,7 @@ def write_manifest(
         "architecture": architecture,
         "cpu_needs": list(compiled.target.needs),
         "gpu": list(compiled.target.gpu.architectures) if compiled.target.gpu else None,
+        "preprocessing": compiled.preprocessing.to_json(),
         "input": compiled.metadata["inputs"][0],
         "output": compiled.metadata["outputs"][0],
         "memory": memory,

@@ -36,8 +36,8 @@ from vitq.quantization.graph.given import GivenPictures
 if TYPE_CHECKING:
     from vitq.compiler.stages.quantize_options import QuantizeOptions
     from vitq.quantization.graph.graph import Graph
-    from vitq.quantization.graph.models import Preprocessing
     from vitq.quantization.graph.pictures import Pictures
+    from vitq.quantization.graph.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +69,7 @@ def calibration_pictures(
 
     source = options.calibration_source
     if isinstance(source, GivenPictures) or source not in GENERATED:
-        return load_pictures(
-            source, prep.input_shape, options.calib_count, "calibration", options.calib_seed
-        )
+        return load_pictures(source, prep, options.calib_count, "calibration", options.calib_seed)
     described = f"{source}, seed {options.calib_seed}"
     return Pictures(_made(source, options, graph, prep), None, described)
 

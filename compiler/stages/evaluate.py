@@ -17,6 +17,7 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError, nearest
 from vitq.quantization.graph.given import GivenModel, GivenPictures
+from vitq.quantization.graph.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +87,10 @@ def evaluate(
         hint = nearest(unknown[0], BACKENDS)
         raise VitqError(f"backend {unknown[0]!r} is unknown{hint}: choose {', '.join(BACKENDS)}")
     compiled = open_compiled(folder)
-    channels, height, width = compiled.input_shape[1:]
     source = pictures or compiled.own_pictures
     if source is None:
         raise VitqError("no pictures to evaluate on: pass --pictures FOLDER (with labels.csv)")
-    data = load_pictures(source, (channels, height, width), count, "evaluation")
+    data = load_pictures(source, compiled.preprocessing, count, "evaluation")
     names = [name for name in BACKENDS if name in backends]
     if "float" not in backends and _float_is_known(compiled, module):
         names.insert(0, "float")
@@ -194,16 +194,13 @@ def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
             "the backends, or give the model in Python: vitq.load(folder, model=model)"
         )
     weights = facts["weights"]
-    channels, height, width = facts["input_shape"]
+    prep = Preprocessing.from_json(facts["preprocessing"], folder / QUANTIZE_NAME)
     options = QuantizeOptions(
         model=facts["model"],
         weights=None if weights is None else Path(weights),
         random_weights=facts["random_weights"],
-        image_size=height,
-        mean=tuple(facts["mean"]),
-        std=tuple(facts["std"]),
     )
-    return load_float_model(options).module, (channels, height, width)
+    return load_float_model(options, prep).module, prep.input_shape
 
 
 def row_of(

@@ -1,5 +1,6 @@
 """Stage 2: the quantized graph becomes ``model.onnx``, and its parity with PyTorch is measured."""
 
+import json
 import logging
 import time
 from typing import Any
@@ -80,6 +81,7 @@ def _export(artifact: Artifact) -> dict[str, Any]:
         "nonlinear": facts["nonlinear"],
         "mean": " ".join(map(str, facts["mean"])),
         "std": " ".join(map(str, facts["std"])),
+        "preprocessing": json.dumps(facts["preprocessing"]),
     }
     save_onnx(to_onnx(model.graph, metadata), artifact.onnx)
     pixels = torch.from_numpy(model.sample)

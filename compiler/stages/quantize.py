@@ -28,8 +28,9 @@ from vitq.quantization.plan.methods import DAMPING_MADE, Method
 if TYPE_CHECKING:
     from vitq.quantization.graph.artifact import QuantizedModel
     from vitq.quantization.graph.graph import Graph
-    from vitq.quantization.graph.models import LoadedModel, Preprocessing
+    from vitq.quantization.graph.models import LoadedModel
     from vitq.quantization.graph.pictures import Pictures
+    from vitq.quantization.graph.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
         "input_shape": list(prep.input_shape),
         "mean": list(prep.mean),
         "std": list(prep.std),
+        "preprocessing": prep.to_json(),
         "versions": versions(("torch", "timm", "numpy")),
         "command": " ".join(sys.argv),
         **sources,
@@ -127,14 +129,21 @@ def chosen_method(options: QuantizeOptions) -> Method:
     return replace(options.method, damping=DAMPING_MADE)
 
 
-def load_float_model(options: QuantizeOptions) -> "LoadedModel":
-    """Return the float model that the options name."""
-    from vitq.quantization.graph.models import Preprocessing, given_model, load_model
+def load_float_model(
+    options: QuantizeOptions, preprocessing: "Preprocessing | None" = None
+) -> "LoadedModel":
+    """Return the float model that the options name.
 
-    preprocessing = None
+    Args:
+        options: model, weights and what its input means.
+        preprocessing: what its input means, where that is known already.
+    """
+    from vitq.quantization.graph.models import given_model, load_model
+    from vitq.quantization.graph.preprocessing import standard
+
     if options.image_size is not None and options.mean is not None and options.std is not None:
         shape = (len(options.mean), options.image_size, options.image_size)
-        preprocessing = Preprocessing(shape, options.mean, options.std)
+        preprocessing = standard(shape, options.mean, options.std)
     elif options.image_size is not None or options.mean is not None:
         raise VitqError("give --image-size, --mean and --std together")
     if options.module is not None:

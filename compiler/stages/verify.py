@@ -179,7 +179,7 @@ def _inputs(
     shape = (channels, height, width)
     pictures = pictures or compiled.own_pictures
     if pictures is not None:
-        yield "real", load_pictures(pictures, shape, count, "evaluation").pixels
+        yield "real", load_pictures(pictures, compiled.preprocessing, count, "evaluation").pixels
     random = np.random.default_rng(SEED)
     yield "random", random.integers(0, 256, (RANDOM_PICTURES, *shape), dtype=np.uint8)
     checkerboard = np.indices((height, width)).sum(axis=0) % 2 * 255

@@ -127,7 +127,7 @@ class _Judge:
         prep = model.preprocessing
         self._float = float_runner(model.module, prep.mean, prep.std)
         self.source = source
-        self.data = load_pictures(source, prep.input_shape, count, "evaluation")
+        self.data = load_pictures(source, prep, count, "evaluation")
         labels = [] if self.data.labels is None else self.data.labels.tolist()
         self._content = fingerprint({
             "pixels": hashlib.sha256(self.data.pixels.tobytes()).hexdigest(),

@@ -27,8 +27,8 @@ from vitq.quantization.plan.widths import PARTS, PRODUCTS, WEIGHT
 if TYPE_CHECKING:
     from vitq.numerics.arrays import FloatArray
     from vitq.quantization.graph.graph import Graph
-    from vitq.quantization.graph.models import Preprocessing
     from vitq.quantization.graph.pictures import Pictures
+    from vitq.quantization.graph.preprocessing import Preprocessing
     from vitq.quantization.mixed.budget import Budget
     from vitq.quantization.mixed.costs import ProductCost
     from vitq.quantization.mixed.sensitivity import Sensitivity

@@ -19,7 +19,7 @@ from vitq.numerics.files import write_atomically
 from vitq.numerics.qparams import PerAxis, PerTensor, QuantParams
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 
-FORMAT = 1
+FORMAT = 2
 JSON_NAME = "quantize.json"
 TENSORS_NAME = "quantized.safetensors"
 SAMPLE_KEY = "sample.pixels"

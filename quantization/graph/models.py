@@ -6,7 +6,7 @@ a callable that returns a ``torch.nn.Module``. Weights are never unpickled.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -15,6 +15,12 @@ import torch
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.factories import call_factory, is_factory
 from vitq.quantization.graph.given import GivenModel
+from vitq.quantization.graph.preprocessing import (
+    CropOffset,
+    Preprocessing,
+    SideRounding,
+    standard,
+)
 from vitq.quantization.graph.timm_compat import import_timm
 
 logger = logging.getLogger(__name__)
@@ -22,21 +28,6 @@ logger = logging.getLogger(__name__)
 EMBEDDED_MODEL = "digits_vit"
 STATE_DICT_KEYS = ("state_dict", "model")
 LISTED_KEYS = 4
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a model's input means.
-
-    Attributes:
-        input_shape: (C, H, W).
-        mean: per channel, in [0, 1] units.
-        std: likewise.
-    """
-
-    input_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -143,13 +134,15 @@ def _own_preprocessing(name: str, module: torch.nn.Module) -> Preprocessing:
     if name == EMBEDDED_MODEL:
         from vitq.models.digits_vit import IMAGE_SIZE, MEAN, STD
 
-        return Preprocessing((3, IMAGE_SIZE, IMAGE_SIZE), MEAN, STD)
+        found = standard((3, IMAGE_SIZE, IMAGE_SIZE), MEAN, STD)
+        rounding, offset = SideRounding.NEAREST, CropOffset.FLOOR
+        return replace(found, resize_size=(37, 37), rounding=rounding, crop_offset=offset)
     config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
     try:
         assert config is not None
         channels, height, width = config["input_size"]
-        mean, std = tuple(config["mean"]), tuple(config["std"])
-        return Preprocessing((channels, height, width), mean, std)
+        mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
+        return standard((channels, height, width), mean, std)
     except (AssertionError, KeyError, TypeError) as error:
         raise VitqError(
             f"model {name!r} does not say what its input is: pass --image-size, --mean and --std "

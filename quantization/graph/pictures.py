@@ -3,8 +3,7 @@
 Sources: a folder of images (flat, with ``labels.csv`` or not, or one folder for each class as in
 ImageFolder), an ``.npy`` of uint8 pixels, or the embedded digits. Where fewer than all are wanted,
 draws go round the class folders, and round the classes of a ``labels.csv`` if its order would miss
-some. Preprocessing for a model of size S: short side to round(S / 0.875) (256 for 224), centre crop
-to S, as in the papers.
+some. How one picture becomes pixels is `quantization.graph.pixels`'s.
 """
 
 import csv
@@ -14,27 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.draws import drawn, drawn_round, misses_classes
 from vitq.quantization.graph.given import GivenPictures
+from vitq.quantization.graph.pixels import fit_picture, load_picture
+from vitq.quantization.graph.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
-CROP_FRACTION = 0.875
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 EMBEDDED = "digits"
 CALIBRATION = "calibration"
 LABELS_FILE = "labels.csv"
-_UNREADABLE = (
-    OSError,
-    UnidentifiedImageError,
-    SyntaxError,
-    ValueError,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ class Pictures:
 
 def load_pictures(
     source: str | GivenPictures,
-    input_shape: tuple[int, int, int],
+    prep: Preprocessing,
     limit: int | None,
     embedded_split: str,
     seed: int = 0,
@@ -67,7 +59,7 @@ def load_pictures(
 
     Args:
         source: a folder, an ``.npy`` file, ``digits``, or pictures in hand.
-        input_shape: (C, H, W) of the model.
+        prep: what the model's input means.
         limit: how many, None for all.
         embedded_split: ``calibration`` or ``evaluation``, for ``digits``.
         seed: which ones, see `quantization.graph.draws`.
@@ -82,15 +74,15 @@ def load_pictures(
     if limit is not None and limit < 1:
         raise VitqError(f"the number of pictures is {limit}: give at least 1")
     if isinstance(source, GivenPictures):
-        return _from_hand(source, input_shape, limit, seed)
+        return _from_hand(source, prep, limit, seed)
     if source == EMBEDDED:
-        return _digits(limit, embedded_split, input_shape, seed)
+        return _digits(limit, embedded_split, prep.input_shape, seed)
     path = Path(source)
     if path.suffix == ".npy":
-        return _from_npy(path, input_shape, limit, seed)
+        return _from_npy(path, prep.input_shape, limit, seed)
     if not path.is_dir():
         raise VitqError(f"pictures {source}: no such folder (or .npy file)")
-    pictures = _from_folder(path, input_shape, limit, seed)
+    pictures = _from_folder(path, prep, limit, seed)
     if embedded_split == CALIBRATION:
         _warn_of_one_class(pictures)
     return pictures
@@ -164,17 +156,15 @@ def read_pixels(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
     return check_pixels(pixels, input_shape, str(path))
 
 
-def _from_hand(
-    given: GivenPictures, input_shape: tuple[int, int, int], limit: int | None, seed: int
-) -> Pictures:
+def _from_hand(given: GivenPictures, prep: Preprocessing, limit: int | None, seed: int) -> Pictures:
     images: Any = given.images
     if isinstance(images, np.ndarray):
-        images = check_pixels(images, input_shape, given.source)
+        images = check_pixels(images, prep.input_shape, given.source)
     chosen = drawn(len(images), limit, seed, given.source)
     if isinstance(images, np.ndarray):
         pixels = images[chosen]
     elif chosen:
-        pixels = np.stack([fit_picture(images[i], input_shape) for i in chosen])
+        pixels = np.stack([fit_picture(images[i], prep, f"{given.source}[{i}]") for i in chosen])
     else:
         raise VitqError(f"{given.source} holds no pictures")
     labels = None if given.labels is None else given.labels[chosen].astype(np.int64)
@@ -189,9 +179,7 @@ def _from_npy(
     return Pictures(pixels[chosen], None, _described(str(path), seed))
 
 
-def _from_folder(
-    folder: Path, input_shape: tuple[int, int, int], limit: int | None, seed: int
-) -> Pictures:
+def _from_folder(folder: Path, prep: Preprocessing, limit: int | None, seed: int) -> Pictures:
     entries = _labelled_files(folder)
     if not entries:
         known = ", ".join(sorted(SUFFIXES))
@@ -203,7 +191,7 @@ def _from_folder(
     if table.is_file() and chosen != drawn(len(entries), limit, seed, str(folder)):
         logger.info("%s: its order misses classes, the draw goes round them", table)
     entries = [entries[i] for i in chosen]
-    pixels = np.stack([load_picture(path, input_shape) for path, _ in entries])
+    pixels = np.stack([load_picture(path, prep) for path, _ in entries])
     known_labels = [label for _, label in entries]
     labels = None if None in known_labels else np.array(known_labels, np.int64)
     return Pictures(pixels, labels, _described(str(folder), seed))
@@ -246,48 +234,6 @@ def _read_labels(table: Path) -> list[tuple[Path, int | None]]:
         return [(table.parent / row[0], int(row[1])) for row in rows]
     except (IndexError, ValueError) as error:
         raise VitqError(f"{table}: each line needs a file name and a class number") from error
-
-
-def load_picture(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
-    """Read, resize and crop one picture.
-
-    Args:
-        path: any format that Pillow reads.
-        input_shape: (3, H, W) of the model.
-
-    Returns:
-        (3, H, W) uint8.
-
-    Raises:
-        VitqError: if the picture cannot be read.
-    """
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except _UNREADABLE as error:
-        raise VitqError(f"{path} cannot be read as a picture: {error}") from error
-    return fit_picture(image, input_shape)
-
-
-def fit_picture(picture: Image.Image, input_shape: tuple[int, int, int]) -> UInt8Array:
-    """Resize and crop one picture.
-
-    Args:
-        picture: of any size and mode.
-        input_shape: (3, H, W) of the model.
-
-    Returns:
-        (3, H, W) uint8.
-    """
-    image, (_, height, width) = picture.convert("RGB"), input_shape
-    short = round(max(height, width) / CROP_FRACTION)
-    factor = short / min(image.size)
-    if factor != 1:
-        size = (max(round(image.width * factor), width), max(round(image.height * factor), height))
-        image = image.resize(size, Image.Resampling.BICUBIC)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    image = image.crop((left, top, left + width, top + height))
-    return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
 
 
 def check_pixels(pixels: UInt8Array, input_shape: tuple[int, int, int], source: str) -> UInt8Array:

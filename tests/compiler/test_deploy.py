@@ -76,7 +76,8 @@ def test_a_ppm_is_resized_as_for_calibration(
     pixels = np.random.default_rng(2).integers(0, 256, (size[1], size[0], 3), np.uint8)
     path = tmp_path / "x.ppm"
     Image.fromarray(pixels).save(path)
-    wanted = open_compiled(compiled).reference()(load_picture(path, (3, 32, 32))[None])
+    model = open_compiled(compiled)
+    wanted = model.reference()(load_picture(path, model.preprocessing)[None])
     assert np.array_equal(codes_of(bundle, path), wanted)
 
 
@@ -343,9 +344,8 @@ def test_jpeg_and_png(bundle: Path, compiled: Path, tmp_path: Path) -> None:
         code, _, error = run(bundle, "infer", str(tmp_path / "x.png"))
         assert code == 2 and is_one_line(error) and "without stb_image.h" in error
         pytest.skip("stb_image.h is not installed: on Debian libstb-dev")
-    wanted = open_compiled(compiled).reference()(
-        load_picture(tmp_path / "x.png", (3, 32, 32))[None]
-    )
+    model = open_compiled(compiled)
+    wanted = model.reference()(load_picture(tmp_path / "x.png", model.preprocessing)[None])
     assert np.array_equal(codes_of(bundle, tmp_path / "x.png"), wanted)
     close = codes_of(bundle, tmp_path / "x.jpg")  # another decoder than Pillow's
     assert close[0].argmax() == wanted[0].argmax()

@@ -14,9 +14,10 @@ from torch import nn
 from tests.quantization.vits import Toy, lively
 from vitq.models.digits_vit import IMAGE_SIZE, MEAN, STD
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.models import Preprocessing, load_model, load_weights, read_weights
+from vitq.quantization.graph.models import load_model, load_weights, read_weights
+from vitq.quantization.graph.preprocessing import standard
 
-PREPROCESSING = Preprocessing((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
+PREPROCESSING = standard((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def factories(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_embedded_model_has_weights_and_preprocessing() -> None:
     model = load_model("digits_vit")
-    assert model.preprocessing == Preprocessing((3, IMAGE_SIZE, IMAGE_SIZE), MEAN, STD)
+    assert model.preprocessing.input_shape == (3, IMAGE_SIZE, IMAGE_SIZE)
+    assert (model.preprocessing.mean, model.preprocessing.std) == (MEAN, STD)
     assert not model.module.training
     random = load_model("digits_vit", seed=1)
     weight, other = (m.module.head.weight for m in (model, random))  # type: ignore[union-attr]
@@ -94,7 +96,7 @@ def test_factory_errors(name: str, message: str, factories: ModuleType) -> None:
 def test_a_factory_with_a_configuration(factories: ModuleType) -> None:
     model = load_model("some_factories:with_config", seed=0)
     assert model.name == "some_factories.with_config"
-    assert model.preprocessing == Preprocessing((3, 32, 32), (0.1, 0.2, 0.3), (1, 1, 1))
+    assert model.preprocessing == standard((3, 32, 32), (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
 
 
 def test_given_preprocessing_wins(factories: ModuleType) -> None:

@@ -11,8 +11,13 @@ from vitq.models.digits_vit.data import calibration_images, eval_images
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.pictures import load_picture, load_pictures, picture_files, read_pixels
+from vitq.quantization.graph.preprocessing import standard
 
 SHAPE = (3, 28, 28)
+HALF = (0.5, 0.5, 0.5)
+PREP = standard(SHAPE, HALF, HALF)
+DIGITS = standard((3, 32, 32), HALF, HALF)
+LARGE = standard((3, 224, 224), HALF, HALF)
 
 
 def paint(
@@ -27,7 +32,7 @@ def paint(
 
 def load(source: Path | str, limit: int | None = None) -> tuple[list[int], list[int] | None]:
     """(gray of each picture, labels)."""
-    pictures = load_pictures(str(source), SHAPE, limit, "evaluation")
+    pictures = load_pictures(str(source), PREP, limit, "evaluation")
     assert pictures.pixels.shape == (len(pictures), *SHAPE) and pictures.pixels.dtype == np.uint8
     assert pictures.source == str(source)
     labels = None if pictures.labels is None else pictures.labels.tolist()
@@ -147,14 +152,14 @@ def test_a_text_file_is_no_picture(tmp_path: Path) -> None:
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(VitqError, match="cannot be read as a picture"):
-        load_picture(paint(tmp_path / "a.png"), SHAPE)
+        load_picture(paint(tmp_path / "a.png"), PREP)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK"])
 def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.new("RGB", (32, 32), (255, 255, 255)).convert(mode).save(path)
-    np.testing.assert_array_equal(load_picture(path, SHAPE), 255)
+    np.testing.assert_array_equal(load_picture(path, PREP), 255)
 
 
 def gradient(width: int, height: int) -> UInt8Array:
@@ -173,13 +178,13 @@ def test_a_picture_of_the_right_short_side_is_only_cropped(
     Image.fromarray(gradient(width, height)).save(tmp_path / "a.png")
     left, top = (width - 224) // 2, (height - 224) // 2
     expected = gradient(width, height)[top : top + 224, left : left + 224].transpose(2, 0, 1)
-    np.testing.assert_array_equal(load_picture(tmp_path / "a.png", (3, 224, 224)), expected)
+    np.testing.assert_array_equal(load_picture(tmp_path / "a.png", LARGE), expected)
 
 
 @pytest.mark.parametrize("size", [(512, 640), (100, 90), (1, 1), (2000, 30)])
 def test_other_sizes_are_resized_first(size: tuple[int, int], tmp_path: Path) -> None:
     Image.fromarray(gradient(*size)).save(tmp_path / "a.png")
-    pixels = load_picture(tmp_path / "a.png", (3, 224, 224))
+    pixels = load_picture(tmp_path / "a.png", LARGE)
     assert pixels.shape == (3, 224, 224)
     if size == (512, 640):
         small = Image.fromarray(gradient(*size)).resize((256, 320), Image.Resampling.BICUBIC)
@@ -191,7 +196,7 @@ def test_npy(tmp_path: Path) -> None:
     pixels = np.random.RandomState(0).randint(0, 256, (4, *SHAPE)).astype(np.uint8)
     np.save(tmp_path / "a.npy", pixels)
     np.testing.assert_array_equal(read_pixels(tmp_path / "a.npy", SHAPE), pixels)
-    found = load_pictures(str(tmp_path / "a.npy"), SHAPE, 3, "calibration")
+    found = load_pictures(str(tmp_path / "a.npy"), PREP, 3, "calibration")
     np.testing.assert_array_equal(found.pixels, pixels[:3])
     assert found.labels is None
     np.save(tmp_path / "one.npy", pixels[1])
@@ -235,10 +240,10 @@ def test_npy_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_digits() -> None:
-    calibration = load_pictures("digits", (3, 32, 32), 5, "calibration")
+    calibration = load_pictures("digits", DIGITS, 5, "calibration")
     np.testing.assert_array_equal(calibration.pixels, calibration_images(5))
     assert calibration.labels is None
-    evaluation = load_pictures("digits", (3, 32, 32), None, "evaluation")
+    evaluation = load_pictures("digits", DIGITS, None, "evaluation")
     np.testing.assert_array_equal(evaluation.labels, eval_images().labels)
     assert len(evaluation) == 360 and evaluation.pixels.flags.writeable
 
@@ -246,12 +251,12 @@ def test_digits() -> None:
 @pytest.mark.parametrize("split", ["calibration", "evaluation"])
 def test_more_digits_than_there_are(split: str) -> None:
     with pytest.raises(VitqError, match="cannot take 5000"):
-        load_pictures("digits", (3, 32, 32), 5000, split)
+        load_pictures("digits", DIGITS, 5000, split)
 
 
 def test_digits_do_not_fit_another_model() -> None:
     with pytest.raises(VitqError, match=r"do not fit an input of \(3, 224, 224\)"):
-        load_pictures("digits", (3, 224, 224), 4, "calibration")
+        load_pictures("digits", LARGE, 4, "calibration")
 
 
 def test_seed_draws_the_files_that_are_read(tmp_path: Path) -> None:
@@ -264,7 +269,7 @@ def test_seed_draws_the_files_that_are_read(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         files = [int(path.stem) for path in picture_files(str(tmp_path), 4, seed)]
         for source in (tmp_path, tmp_path / "all.npy"):
-            found = load_pictures(str(source), SHAPE, 4, "calibration", seed)
+            found = load_pictures(str(source), PREP, 4, "calibration", seed)
             assert found.pixels[:, 0, 0, 0].tolist() == files
         assert found.source.endswith(f", seed {seed}") == (seed > 0)
         chosen[seed] = files
@@ -274,9 +279,7 @@ def test_seed_draws_the_files_that_are_read(tmp_path: Path) -> None:
 
 
 def test_seed_draws_digits() -> None:
-    sets = [
-        load_pictures("digits", (3, 32, 32), 5, "calibration", seed).pixels for seed in (0, 1, 1, 2)
-    ]
+    sets = [load_pictures("digits", DIGITS, 5, "calibration", seed).pixels for seed in (0, 1, 1, 2)]
     assert np.array_equal(sets[1], sets[2])
     assert not np.array_equal(sets[0], sets[1]) and not np.array_equal(sets[1], sets[3])
 
@@ -284,7 +287,7 @@ def test_seed_draws_digits() -> None:
 def test_nothing_to_draw_from_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "four.npy", np.zeros((4, *SHAPE), np.uint8))
     with pytest.raises(VitqError, match=r"holds 4 pictures: seed 1 has none to draw 4 from"):
-        load_pictures(str(tmp_path / "four.npy"), SHAPE, 4, "calibration", 1)
+        load_pictures(str(tmp_path / "four.npy"), PREP, 4, "calibration", 1)
 
 
 def classes(folder: Path, **numbers: int) -> Path:
@@ -297,10 +300,10 @@ def classes(folder: Path, **numbers: int) -> Path:
 
 def grays(source: Path, limit: int, seed: int = 0) -> list[int]:
     """Of the calibration pictures; `picture_files` must name the same ones."""
-    found = load_pictures(str(source), SHAPE, limit, "calibration", seed)
+    found = load_pictures(str(source), PREP, limit, "calibration", seed)
     files = [p for p in picture_files(str(source), limit, seed) if p.name != "labels.csv"]
     values = [int(p[0, 14, 14]) for p in found.pixels]
-    assert [int(load_picture(p, SHAPE)[0, 14, 14]) for p in files] == values
+    assert [int(load_picture(p, PREP)[0, 14, 14]) for p in files] == values
     return values
 
 
@@ -309,7 +312,7 @@ def test_draws_go_round_class_folders(tmp_path: Path) -> None:
     assert grays(folder, 2) == [0, 10]
     assert grays(folder, 6) == [0, 10, 20, 1, 21, 2]
     assert grays(folder, 9) == [0, 1, 2, 3, 10, 20, 21, 22, 23]
-    labels = load_pictures(str(folder), SHAPE, 6, "calibration").labels
+    labels = load_pictures(str(folder), PREP, 6, "calibration").labels
     assert labels is not None and labels.tolist() == [0, 1, 2, 0, 2, 0]
 
 

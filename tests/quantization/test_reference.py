@@ -178,8 +178,8 @@ def test_a_concatenation_of_two_scales_is_an_error() -> None:
 def test_real_deit_tiny(real_data: Path) -> None:
     model = load_model("deit_tiny_patch16_224", real_data / "deit_tiny_patch16_224.safetensors")
     prep, folder = model.preprocessing, real_data / "imagenet300"
-    calibration = load_pictures(str(folder / "calib"), prep.input_shape, 8, "calibration")
-    pictures = load_pictures(str(folder / "eval"), prep.input_shape, 16, "evaluation").pixels
+    calibration = load_pictures(str(folder / "calib"), prep, 8, "calibration")
+    pictures = load_pictures(str(folder / "eval"), prep, 16, "evaluation").pixels
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (prep.mean, prep.std))
     with torch.inference_mode():
         expected = model.module((torch.from_numpy(pictures).float() / 255 - mean) / std).numpy()
