@@ -2,6 +2,7 @@
 
 import gc
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,20 @@ def test_what_is_no_picture_is_refused(
 ) -> None:
     with pytest.raises(vitq.VitqError, match=message):
         library(pixels)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one library", "one for each thread"])
+def test_threads_may_call_it(library: vitq.Library, digits: Digits, shared: bool) -> None:
+    parts = np.array_split(digits[0][:40], 8)
+    expected = [library(part) for part in parts]
+
+    def answers(part: np.ndarray) -> list[np.ndarray]:
+        own = library if shared else vitq.load(library.folder)
+        return [own(part) for _ in range(20)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for want, found in zip(expected, pool.map(answers, parts), strict=True):
+            assert all(np.array_equal(want, one) for one in found)
 
 
 def test_an_unknown_backend_is_refused(library: vitq.Library, digits: Digits) -> None:

@@ -1,5 +1,6 @@
 """`compile` and `load`: from a quantized model to a library that runs, here or elsewhere."""
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -33,7 +34,10 @@ FOLDER_COUNT = 64
 
 
 class Library:
-    """A compiled model; made by `compile` or `load`. One call at a time.
+    """A compiled model; made by `compile` or `load`.
+
+    Several threads may call one library: their calls wait for each other, as its memory is one.
+    What is to run at the same time needs a `load` for each thread.
 
     Attributes:
         folder: where its files lie: of a compiled model a temporary folder that goes away with
@@ -52,6 +56,7 @@ class Library:
         self._workspace = workspace
         self._module = module
         self._backends: dict[Any, Callable[[UInt8Array], IntArray]] = {}
+        self._one_at_a_time = threading.Lock()
         self.folder = self._compiled.folder
         self.metadata: dict[str, Any] = self._compiled.metadata
         self.target: str = self.metadata["target"]
@@ -126,10 +131,11 @@ class Library:
         """
         if backend not in ("library", "reference"):
             raise VitqError(f"backend {backend!r}: choose library or reference")
-        key = backend, threads
-        if key not in self._backends:
-            self._backends[key] = self._compiled.backend(backend, threads)
-        found = infer(self._compiled, self._backends[key], pixels_of(pixels))
+        key, given = (backend, threads), pixels_of(pixels)
+        with self._one_at_a_time:
+            if key not in self._backends:
+                self._backends[key] = self._compiled.backend(backend, threads)
+            found = infer(self._compiled, self._backends[key], given)
         return found if raw else self._compiled.logits(found.codes)
 
     def verify(
