@@ -266,3 +266,19 @@ def test_what_needs_other_hardware_says_where_to_go(quantized: vitq.Quantized) -
         vitq.kit([], "kit", target="x86-vnni")
     with pytest.raises(vitq.VitqError, match="contestant 'nobody' is unknown"):
         vitq.benchmark(quantized, contestants=["nobody"])
+
+
+def test_pictures_become_pixels_of_the_models_size(
+    library: vitq.Library, digits: Digits, tmp_path: Path
+) -> None:
+    wide = Image.fromarray(np.arange(64 * 96 * 3, dtype=np.uint8).reshape(64, 96, 3))
+    wide.save(tmp_path / "a.PNG")
+    expected = library.pixels(wide)
+    assert expected.shape == (1, *library.input_shape) and expected.dtype == np.uint8
+    for source in ([wide, wide], tmp_path, tmp_path / "a.PNG", str(tmp_path / "a.PNG")):
+        found = library.pixels(source)
+        assert len(found) == (2 if isinstance(source, list) else 1)
+        np.testing.assert_array_equal(found[-1:], expected)
+    np.testing.assert_array_equal(library.pixels(digits[0][:3]), digits[0][:3])
+    with pytest.raises(vitq.VitqError, match="no pictures"):
+        library.pixels(None)  # type: ignore[arg-type]

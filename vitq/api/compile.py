@@ -138,6 +138,32 @@ class Library:
             found = infer(self._compiled, self._backends[key], given)
         return found if raw else self._compiled.logits(found.codes)
 
+    def pixels(self, pictures: "Pixels") -> "UInt8Array":
+        """Resize and crop pictures as the model wants them: what calibration and evaluation do.
+
+        Args:
+            pictures: a PIL image, an iterable of them, a folder or a file of pictures; pixels of
+                the model's size stay as they are.
+
+        Returns:
+            (N, C, H, W) uint8, what a call takes.
+
+        Raises:
+            VitqError: a picture that cannot be read, or nothing of this.
+
+        Example:
+            >>> logits = lib(lib.pixels(Image.open("cat.jpg")))
+        """
+        from vitq.quantization.graph.pictures import SUFFIXES, load_pictures
+        from vitq.quantization.graph.pixels import load_picture
+
+        prep, source = self._compiled.preprocessing, given_pictures(pictures)
+        if source is None:
+            raise VitqError("no pictures: give a PIL image, a folder or a file")
+        if isinstance(source, str) and Path(source).suffix.lower() in SUFFIXES:
+            return load_picture(Path(source), prep)[None]
+        return load_pictures(source, prep, None, "evaluation").pixels
+
     def verify(
         self,
         pixels: "Pixels | None" = None,
