@@ -59,7 +59,8 @@ class Ranges:
             return dialect.record_of(call).codes(KnownOperands(call, self), dialect.params_of(call))
         name = op_name(call)
         if name == "relax.concat":
-            fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else []
+            (joined,) = call.args
+            fields = joined.fields if isinstance(joined, relax.Tuple) else []
             parts = [self.of(field) for field in fields]
             return (min(p[0] for p in parts), max(p[1] for p in parts)) if parts else None
         if name.startswith("relax."):

@@ -97,7 +97,7 @@ def _places(node: ast.AST, path: tuple, where: str) -> Iterator[tuple[tuple, str
     if path:
         yield path, where
     for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list", "type_params"):
+        if name in ("annotation", "returns", "decorator_list", "type_params", "bases"):
             continue
         for index, child in enumerate(value if isinstance(value, list) else [value]):
             if isinstance(child, ast.AST):

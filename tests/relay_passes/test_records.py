@@ -14,7 +14,7 @@ from vitq.relay_passes.dialect.operator import Operator
 from vitq.relay_passes.dialect.registry import OPERATORS
 from vitq.relay_passes.expressions import MAIN, bindings_of, constant
 from vitq.relay_passes.interpreter.interpreter import interpret
-from vitq.relay_passes.reading.ranges import ranges_of
+from vitq.relay_passes.reading.ranges import KnownOperands, Ranges, ranges_of
 
 
 def activations(record: Operator, sample: Sample) -> dict[str, Any]:
@@ -68,3 +68,26 @@ def test_a_pointwise_operator_looks_at_one_code_at_a_time(name):
     order = np.random.default_rng(1).permutation(x.size)
     moved = OPERATORS[name].run([x.reshape(-1)[order], params])
     np.testing.assert_array_equal(moved, OPERATORS[name].run([x, params]).reshape(-1)[order])
+
+
+ACTIVATIONS = {"x", "a", "b", "residual", "codes", "value", "pixels", "qkv"}
+"""Operands that a run brings; every other one is a constant of the model."""
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_all_but_activations_are_constants(name):
+    record = OPERATORS[name]
+    given = {operand for operand in record.operands if not record.must_be_constant(operand)}
+    assert given == ACTIVATIONS.intersection(record.operands) and given
+
+
+def test_gelu_alone_is_pointwise():
+    assert [name for name, record in OPERATORS.items() if record.is_pointwise] == [names.SHIFTGELU]
+
+
+def test_a_call_of_too_few_operands_is_not_read():
+    record, sample = OPERATORS[names.ADD], MAKERS[names.ADD]()
+    short = [constant(array) for array in sample.arrays[:-1]]
+    call = dialect.packed(record.name, short, sample.arrays[0].shape, sample.dtype)
+    with pytest.raises(ValueError, match="zip"):
+        KnownOperands(call, Ranges())
