@@ -31,6 +31,7 @@ from vitq.quantization.plan.nonlinear import mark_family
 from vitq.quantization.plan.placement import Placement, Role, place_quantizers
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.plan.widths import PRODUCTS, LayerBits, layer_widths
+from vitq.quantization.ranges.evidence import Ranges, widen_quiet
 from vitq.quantization.ranges.hessian_walk import HessianWalk
 from vitq.quantization.ranges.importance import measure_importance
 from vitq.quantization.ranges.layers import (
@@ -227,8 +228,8 @@ def _activation(
 ) -> QuantParams:
     """Parameters of one 8-bit (or narrower) activation."""
     if method.reparameterize and observer.channels:
-        low, high = observer.channel_range()
-        qparams = reparameterize_layernorm(graph, node, low, high, bits)
+        extent = widen_quiet(graph, node, Ranges(*observer.channel_range()))
+        qparams = reparameterize_layernorm(graph, node, *extent, bits)
         if qparams is not None:
             return qparams
     scheme = activation_scheme(graph, node)

@@ -28,6 +28,7 @@ from vitq.quantization.plan.placement import Placement, Role
 from vitq.quantization.plan.widths import LayerBits
 from vitq.quantization.ranges.attention_search import choose_codes
 from vitq.quantization.ranges.equalize import equalize_value, value_paths
+from vitq.quantization.ranges.evidence import Ranges, widen_quiet
 from vitq.quantization.ranges.importance import Importance
 from vitq.quantization.ranges.layers import (
     Inputs,
@@ -140,12 +141,13 @@ class Walk:
         if self.method.reparameterize:
             rows = self.sampler.rows(node, value)
             own = value.reshape(-1, value.shape[-1])[: self._own_rows(node)]
-            low, high = channel_extent(own.numpy())
-            low, high = search_channels(rows, low, high, bits)
+            seen = Ranges(*channel_extent(own.numpy()))
+            found = Ranges(*search_channels(rows, *seen, bits))
+            extent = widen_quiet(self.graph, node, seen, found)
             if self.method.migrate:
-                qparams = migrate(self.graph, node, rows, (low, high), bits, self._rounded)
+                qparams = migrate(self.graph, node, rows, extent, bits, self._rounded)
             else:
-                qparams = reparameterize_layernorm(self.graph, node, low, high, bits)
+                qparams = reparameterize_layernorm(self.graph, node, *extent, bits)
             if qparams is not None:
                 node.out = qparams
                 return self._compute(node, self.values)
