@@ -12,7 +12,7 @@
 # make compile TARGET=cuda ARCH=sm_75,sm_90        NVIDIA GPUs, on a machine with or without one
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make verify TARGET=cuda EMULATE=1                a CUDA library's kernels, without a GPU
-# make run INPUT=x.npy OUTPUT=y.npy
+# make run INPUT=folder LABELS=names.txt    the best classes of pictures; with OUTPUT=y.npy their logits
 # make targets|where        what can be compiled for; the folder of a library, made or not
 # make doctor               what this machine has: compilers, emulators, GPU, extras; what each lack costs
 # make deploy FLAVOUR=vm|static OUT=bundle LABELS=names.txt TO=user@host   what a device needs, without Python
@@ -63,7 +63,7 @@ IMAGE_SIZE ?=
 MEAN ?=
 STD ?=
 INPUT ?=
-OUTPUT ?= logits.npy
+OUTPUT ?=
 FLAVOUR ?= vm
 OUT ?= bundle
 LABELS ?=
@@ -153,7 +153,7 @@ kit: export
 		--candidates $(CANDIDATES) --out "$(KIT)" $(call option,--arch,$(ARCH)) $(if $(ALL),--contestants)
 
 run: $(READY)
-	$(IN_LIBRARY) $(VITQ) run "$$folder" --input "$(INPUT)" --output "$(OUTPUT)"
+	$(IN_LIBRARY) $(VITQ) run "$$folder" $(call option,--input,$(INPUT)) $(call option,--output,$(OUTPUT)) $(call option,--labels,$(LABELS))
 
 deploy: $(READY)
 	$(IN_LIBRARY) $(VITQ) deploy "$$folder" --flavour $(FLAVOUR) --out "$(OUT)" \

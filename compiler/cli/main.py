@@ -17,6 +17,7 @@ import typer
 from vitq.compiler.cli import measuring as cli_measuring
 from vitq.compiler.cli import options as opt
 from vitq.compiler.cli import quantizing as cli_quantize
+from vitq.compiler.cli import running as cli_running
 from vitq.compiler.cli.ending import (
     BROKEN_PIPE,
     INTERRUPTED,
@@ -173,23 +174,7 @@ def evaluate(
 app.command()(cli_measuring.benchmark)
 
 
-@app.command()
-def run(
-    folder: opt.Folder,
-    input_path: Annotated[Path, typer.Option("--input", help=".npy, uint8 (N, C, H, W)")],
-    output_path: Annotated[Path, typer.Option("--output", help=".npy to write")],
-    raw: Annotated[bool, typer.Option("--raw", help="write integer codes, not logits")] = False,
-    backend: Annotated[str, typer.Option(help="library or reference")] = "library",
-    threads: opt.Threads = None,
-) -> None:
-    """Run raw pixels through a compiled model."""
-    from vitq.compiler.stages.run import run as stage
-
-    if backend not in ("library", "reference"):
-        raise VitqError(f"--backend {backend!r}: choose library or reference")
-    stage(folder, input_path, output_path, raw, "library" if backend == "library" else "reference",
-          threads)  # fmt: skip
-    typer.echo(output_path)
+app.command()(cli_running.run)
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """The parts of a bundle that are written, not built: golden, labels, README, manifest."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,25 +60,41 @@ def write_golden(build: Path, compiled: Compiled) -> None:
     np.save(build / "golden_codes.npy", np.ascontiguousarray(codes[:count].astype("<i4")))
 
 
-def write_labels(build: Path, compiled: Compiled, labels: Path | None) -> None:
-    """Return the classes' names, where they are known.
+def class_names(compiled: Compiled, labels: Path | None) -> list[str] | None:
+    """Return a name for each class, None where they are unknown.
+
+    Args:
+        compiled: the model; the embedded one has names of its own.
+        labels: text file with a name on each line.
 
     Raises:
-        VitqError: the file has not one line for each class.
+        VitqError: the file cannot be read, or has not one line for each class.
     """
     classes = compiled.metadata["outputs"][0]["shape"][1]
-    if labels is not None:
-        try:
-            lines = labels.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise VitqError(f"--labels {labels} cannot be read: {error}") from error
-        if len(lines) != classes:
-            raise VitqError(
-                f"--labels {labels} has {len(lines)} lines: the model has {classes} classes"
-            )
-        shutil.copy(labels, build / LABELS_NAME)
-    elif model_name(compiled) == EMBEDDED_MODEL:
-        (build / LABELS_NAME).write_text("".join(f"{digit}\n" for digit in range(classes)))
+    if labels is None:
+        is_embedded = model_name(compiled) == EMBEDDED_MODEL
+        return [str(digit) for digit in range(classes)] if is_embedded else None
+    try:
+        lines = labels.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VitqError(f"--labels {labels} cannot be read: {error}") from error
+    if len(lines) != classes:
+        raise VitqError(
+            f"--labels {labels} has {len(lines)} lines: the model has {classes} classes"
+        )
+    return lines
+
+
+def write_labels(build: Path, compiled: Compiled, labels: Path | None) -> None:
+    """Write the classes' names, where they are known.
+
+    Raises:
+        VitqError: see `class_names`.
+    """
+    names = class_names(compiled, labels)
+    if names is not None:
+        text = "".join(f"{name}\n" for name in names)
+        (build / LABELS_NAME).write_text(text, encoding="utf-8")
 
 
 def picture_decoder(build: Path) -> list[str]:

@@ -1,19 +1,40 @@
-"""Stage ``run``: raw pixels in, logits out."""
+"""Stage ``run``: pictures or raw pixels in; logits, integers, or the best classes out.
+
+    source (picture, folder of them, .npy) -> chunks of uint8 (n, C, H, W) -> integers -> logits
+                                                                                 -> best classes
+
+Chunks hold a few pictures, so that a folder of any size takes bounded memory. Probabilities are the
+softmax of the float32 logits: of a model that was not trained with a softmax they order the classes
+and mean nothing else.
+"""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vitq.compiler.codegen.compiled import Backend, Compiled, open_compiled
+from vitq.compiler.deploy.contents import class_names
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
+from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
-from vitq.quantization.graph.pictures import check_pixels
+from vitq.quantization.graph.pictures import (
+    LABELS_FILE,
+    SUFFIXES,
+    check_pixels,
+    picture_files,
+    read_pixels,
+)
+from vitq.quantization.graph.pixels import load_picture
 
 logger = logging.getLogger(__name__)
+
+CHUNK = 8
+TOP = 5
 
 
 class Integers(NamedTuple):
@@ -28,6 +49,41 @@ class Integers(NamedTuple):
     codes: IntArray
     scale: float
     zero_point: int
+
+
+class Guess(NamedTuple):
+    """One class of an answer.
+
+    Attributes:
+        number: of the class, from 0.
+        name: of the class, where names are known.
+        logit: real value.
+        probability: softmax over all classes.
+    """
+
+    number: int
+    name: str | None
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one picture.
+
+    Attributes:
+        picture: file, or file and row of an array.
+        best: the best classes, the best one first.
+    """
+
+    picture: str
+    best: tuple[Guess, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return picture and classes."""
+        keys = ("class", "name", "logit", "probability")
+        classes = [dict(zip(keys, guess, strict=True)) for guess in self.best]
+        return {"picture": self.picture, "classes": classes}
 
 
 def infer(
@@ -64,11 +120,11 @@ def run(
     backend: Backend = "library",
     threads: int | None = None,
 ) -> tuple[int, ...]:
-    """Run the stage.
+    """Run the stage: logits into a file.
 
     Args:
         folder: the target's folder.
-        input_path: ``.npy``, (N, C, H, W) uint8, any N.
+        input_path: ``.npy``, (N, C, H, W) uint8, any N; a picture; or a folder of pictures.
         output_path: ``.npy``; (N, classes) float32 logits, or the integer codes.
         raw: write the integers.
         backend: ``library`` or ``reference``.
@@ -78,17 +134,90 @@ def run(
         The output's shape.
 
     Raises:
-        VitqError: wrong shape or dtype, or nothing compiled.
+        VitqError: wrong shape or dtype, no picture, or nothing compiled.
     """
-    from vitq.quantization.graph.pictures import read_pixels
-
     compiled = open_compiled(folder)
-    channels, height, width = compiled.input_shape[1:]
-    pixels = read_pixels(input_path, (channels, height, width))
-    codes = infer(compiled, compiled.backend(backend, threads), pixels, str(input_path)).codes
+    chunks = list(_codes(compiled, [input_path], backend, threads))
+    codes = np.concatenate([codes for _, codes in chunks])
     result: FloatArray | IntArray = codes if raw else compiled.logits(codes)
     buffer = BytesIO()
     np.save(buffer, result, allow_pickle=False)
     write_atomically(output_path, buffer.getvalue())
     logger.info("run: %s, %s %s", output_path, "x".join(map(str, result.shape)), result.dtype)
     return result.shape
+
+
+def classify(
+    folder: Path,
+    sources: Sequence[Path],
+    top: int = TOP,
+    labels: Path | None = None,
+    backend: Backend = "library",
+    threads: int | None = None,
+) -> Iterator[Answer]:
+    """Run the stage: the best classes of each picture, as they come.
+
+    Args:
+        folder: the target's folder.
+        sources: pictures, folders of pictures (with class folders or not), ``.npy``.
+        top: how many classes.
+        labels: text file with a class name on each line; the embedded model has its own.
+        backend: ``library`` or ``reference``.
+        threads: of the library.
+
+    Yields:
+        One answer for each picture.
+
+    Raises:
+        VitqError: no picture, one that cannot be read, names that do not fit, nothing compiled.
+    """
+    if top < 1:
+        raise VitqError(f"--top {top}: give at least 1")
+    compiled = open_compiled(folder)
+    names = class_names(compiled, labels)
+    for pictures, codes in _codes(compiled, sources, backend, threads):
+        for picture, logits in zip(pictures, compiled.logits(codes), strict=True):
+            yield Answer(picture, best_classes(logits, names, top))
+
+
+def best_classes(logits: FloatArray, names: Sequence[str] | None, top: int) -> tuple[Guess, ...]:
+    """Return the best of (classes,) logits; of equal ones the first."""
+    weights = np.exp(logits.astype(np.float64) - logits.max())
+    shares = weights / weights.sum()
+    order = np.argsort(-logits, kind="stable")[:top]
+    return tuple(
+        Guess(int(i), names[i] if names else None, float(logits[i]), float(shares[i]))
+        for i in order
+    )
+
+
+def _codes(
+    compiled: Compiled, sources: Sequence[Path], backend: Backend, threads: int | None
+) -> Iterator[tuple[list[str], IntArray]]:
+    """Yield names and codes (n, classes) of a few pictures at a time."""
+    runs = compiled.backend(backend, threads)
+    for source in sources:
+        for names, pixels in _chunks(compiled, source):
+            yield names, infer(compiled, runs, pixels, str(source)).codes
+
+
+def _chunks(compiled: Compiled, source: Path) -> Iterator[tuple[list[str], UInt8Array]]:
+    """Yield names and pixels (n, C, H, W) of a few pictures at a time."""
+    size = max(CHUNK, compiled.batch)
+    if source.suffix == ".npy" or not (source.is_dir() or source.suffix.lower() in SUFFIXES):
+        channels, height, width = compiled.input_shape[1:]
+        pixels = read_pixels(source, (channels, height, width))
+        for start in range(0, len(pixels), size):
+            rows = pixels[start : start + size]
+            yield [f"{source}[{start + row}]" for row in range(len(rows))], rows
+        return
+    files = picture_files(str(source), None) if source.is_dir() else [source]
+    files = [file for file in files if file.name != LABELS_FILE]
+    if not files:
+        raise VitqError(f"{source} holds no pictures")
+    for start in range(0, len(files), size):
+        some = files[start : start + size]
+        yield (
+            list(map(str, some)),
+            np.stack([load_picture(f, compiled.preprocessing) for f in some]),
+        )

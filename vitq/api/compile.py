@@ -9,10 +9,11 @@ from vitq.api.given import given_pictures, numbers, pixels_of
 from vitq.api.quantize import Quantized
 from vitq.api.workspace import TARGET_FILES, Workspace, copy_files, save_artifact
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
+from vitq.compiler.deploy.contents import class_names
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.evaluate import BACKENDS, evaluate
 from vitq.compiler.stages.export import export
-from vitq.compiler.stages.run import Integers, infer
+from vitq.compiler.stages.run import TOP, Integers, best_classes, infer
 from vitq.compiler.stages.verify import verify, verify_emulated
 from vitq.compiler.support.artifacts import Artifact, open_artifact
 from vitq.compiler.target.choice import get_target
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vitq.api.given import Labels, Pixels
     from vitq.compiler.codegen.compiled import Backend
     from vitq.compiler.stages.evaluate import Row
+    from vitq.compiler.stages.run import Guess
     from vitq.compiler.stages.verify import Check
     from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 
@@ -163,6 +165,36 @@ class Library:
         if isinstance(source, str) and Path(source).suffix.lower() in SUFFIXES:
             return load_picture(Path(source), prep)[None]
         return load_pictures(source, prep, None, "evaluation").pixels
+
+    def classify(
+        self,
+        pictures: "Pixels",
+        *,
+        top: int = TOP,
+        names: Sequence[str] | None = None,
+    ) -> "list[tuple[Guess, ...]]":
+        """Find the best classes of pictures.
+
+        Args:
+            pictures: see `pixels`.
+            top: how many classes of each.
+            names: of all classes; the embedded model has its own.
+
+        Returns:
+            For each picture its best classes, the best first: ``number``, ``name`` (None where
+            unknown), ``logit``, ``probability`` (softmax).
+
+        Raises:
+            VitqError: see `pixels`; names that are not one for each class.
+
+        Example:
+            >>> lib.classify(Image.open("cat.jpg"))[0][0].number
+            281
+        """
+        if names is not None and len(names) != self.classes:
+            raise VitqError(f"{len(names)} names: the model has {self.classes} classes")
+        known = class_names(self._compiled, None) if names is None else list(names)
+        return [best_classes(row, known, top) for row in self.run(self.pixels(pictures))]
 
     def verify(
         self,
