@@ -1,4 +1,4 @@
-"""`run`: pictures, folders and arrays; best classes, logits, or one line that says what is wrong."""
+"""`run`: pictures, folders, arrays; best classes, logits, or one line that says what is wrong."""
 
 import json
 from pathlib import Path
