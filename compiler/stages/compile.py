@@ -40,6 +40,7 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
+from vitq.compiler.support.locks import writing_to
 from vitq.compiler.target.choice import NATIVE, get_target
 from vitq.compiler.target.table import Target
 from vitq.compiler.tuning.log import find_log, log_hash
@@ -111,13 +112,14 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
     folder = artifact.target_folder(options.target.name, options.batch, options.tuned)
     log = find_log(target, options.tuned, options.tuning_log)
     wanted = _fingerprint(artifact, target, options, log)
-    json_path = folder / METADATA_NAME
-    if is_current(json_path, wanted, folder / LIBRARY_NAME, folder / GOLDEN_NAME):
-        logger.info("compile: unchanged, %s is up to date", folder / LIBRARY_NAME)
-        return folder
-    started = time.perf_counter()
-    _compile(artifact, target, options, log, wanted)
-    logger.info("compile: %s (%.1f s)", folder / LIBRARY_NAME, time.perf_counter() - started)
+    with writing_to(folder):
+        json_path = folder / METADATA_NAME
+        if is_current(json_path, wanted, folder / LIBRARY_NAME, folder / GOLDEN_NAME):
+            logger.info("compile: unchanged, %s is up to date", folder / LIBRARY_NAME)
+            return folder
+        started = time.perf_counter()
+        _compile(artifact, target, options, log, wanted)
+        logger.info("compile: %s (%.1f s)", folder / LIBRARY_NAME, time.perf_counter() - started)
     return folder
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from vitq.compiler.deploy.bundle import Bundle, DeployOptions, write_bundle
 from vitq.compiler.deploy.device import send
+from vitq.compiler.support.locks import alone
 
 
+@alone(lambda folder, options, to=None: options.out)
 def deploy(folder: Path, options: DeployOptions, to: str | None = None) -> Bundle:
     """Run the stage.
 

@@ -16,6 +16,7 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
+from vitq.compiler.support.locks import alone
 from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ NOISE_FACTOR = 3.0
 roundings into other codes, layer by layer, no two runtimes have the same logits."""
 
 
+@alone(lambda artifact: artifact.folder)
 def export(artifact: Artifact) -> dict[str, Any]:
     """Run the stage, unless its inputs did not change.
 

@@ -19,6 +19,7 @@ from vitq.compiler.support.artifacts import (
     versions,
 )
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
+from vitq.compiler.support.locks import alone
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.factories import factory_files, is_factory, loaded_files
@@ -42,6 +43,7 @@ UNHASHED = ("artifacts", "save_images", "module")
 PACKAGES = ("numerics", "quantization", "models")
 
 
+@alone(lambda options: options.artifact.folder)
 def quantize(options: QuantizeOptions) -> Artifact:
     """Run the stage, unless its inputs did not change.
 
