@@ -35,8 +35,8 @@ from vitq.quantization.graph.given import GivenPictures
 
 if TYPE_CHECKING:
     from vitq.compiler.stages.quantize_options import QuantizeOptions
+    from vitq.quantization.graph.decoding import Pictures
     from vitq.quantization.graph.graph import Graph
-    from vitq.quantization.graph.pictures import Pictures
     from vitq.quantization.graph.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ def calibration_pictures(
     Raises:
         VitqError: if the source is missing, unreadable, or cannot be made from this model.
     """
-    from vitq.quantization.graph.pictures import Pictures, load_pictures
+    from vitq.quantization.graph.decoding import Pictures
+    from vitq.quantization.graph.pictures import load_pictures
 
     source = options.calibration_source
     if isinstance(source, GivenPictures) or source not in GENERATED:
@@ -79,7 +80,7 @@ def _made(
 ) -> UInt8Array:
     """Pictures from the store, made first if they are not there."""
     from vitq.quantization.datafree.sources import graph_hash
-    from vitq.quantization.graph.pictures import read_pixels
+    from vitq.quantization.graph.raw_pixels import read_pixels
 
     made_from: dict[str, Any] = {
         "source": source,

@@ -43,9 +43,9 @@ class QuantizeOptions:
         mean: overrides the model's own normalization.
         std: likewise.
         artifacts: root folder of all artifacts.
-        calib_seed: of a source with more pictures than needed, 0 takes the first ones (of each
-            class folder in turn), another seed draws some; of pictures that are made without data,
-            it decides every one.
+        calib_seed: of a source with more pictures than needed, 0 takes some of each class, or
+            evenly spaced ones where no classes are known, another seed draws some; of pictures
+            that are made without data, it decides every one.
         calib_steps: of gradient descent for them; None for the generator's own number.
         save_images: folder to write the calibration pictures to, for people; decides nothing.
         module: the model itself, where it is in hand.
@@ -69,7 +69,7 @@ class QuantizeOptions:
     calib_seed: Annotated[
         int,
         Option(
-            "which pictures: 0 the first of a folder or of each class folder in turn, others draw "
+            "which pictures: 0 some of each class, or evenly spaced ones of a list; others draw "
             "some of all; also the seed of pictures made from the model"
         ),
     ] = 0

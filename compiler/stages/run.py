@@ -22,14 +22,10 @@ from vitq.compiler.deploy.contents import class_names
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
-from vitq.quantization.graph.pictures import (
-    LABELS_FILE,
-    SUFFIXES,
-    check_pixels,
-    picture_files,
-    read_pixels,
-)
+from vitq.quantization.graph.pictures import picture_files
 from vitq.quantization.graph.pixels import load_picture
+from vitq.quantization.graph.raw_pixels import check_pixels, read_pixels
+from vitq.quantization.graph.tables import SUFFIXES, is_picture
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +208,7 @@ def _chunks(compiled: Compiled, source: Path) -> Iterator[tuple[list[str], UInt8
             yield [f"{source}[{start + row}]" for row in range(len(rows))], rows
         return
     files = picture_files(str(source), None) if source.is_dir() else [source]
-    files = [file for file in files if file.name != LABELS_FILE]
+    files = [file for file in files if is_picture(file)]
     if not files:
         raise VitqError(f"{source} holds no pictures")
     for start in range(0, len(files), size):

@@ -1,4 +1,8 @@
-"""Which pictures of a source are taken: the first ones, some of all, or some of every class."""
+"""Which pictures of a source are taken: some of every class, or evenly spaced over the list.
+
+Seed 0 is not at random: of an unlabelled list it takes every k-th (the first ones may be all of one
+kind), of class folders some of each, and of a table the first ones if they miss no class.
+"""
 
 from collections.abc import Hashable, Sequence
 
@@ -13,7 +17,7 @@ def drawn(available: int, limit: int | None, seed: int, source: str) -> list[int
     Args:
         available: how many there are.
         limit: how many are wanted, None for all.
-        seed: 0 takes the first ones, another one draws some of all.
+        seed: 0 takes number ``i * available // limit`` for each i, another one draws some of all.
         source: for the message.
 
     Returns:
@@ -23,7 +27,8 @@ def drawn(available: int, limit: int | None, seed: int, source: str) -> list[int
         VitqError: if there is nothing to draw from.
     """
     if seed == 0:
-        return list(range(available))[:limit]
+        wanted = available if limit is None else min(limit, available)
+        return [index * available // wanted for index in range(wanted)]
     if limit is None or limit >= available:
         raise VitqError(
             f"{source} holds {available} pictures: seed {seed} has none to draw {limit or 'all'} "
@@ -64,6 +69,30 @@ def drawn_round(
         piles = [[pile[i] for i in random.permutation(len(pile))] for pile in piles]
     turns = range(max(map(len, piles)))
     return [pile[turn] for turn in turns for pile in piles if turn < len(pile)][:limit]
+
+
+def drawn_in_order(
+    classes: Sequence[Hashable], limit: int | None, seed: int, source: str
+) -> list[int]:
+    """Which pictures are taken of a list that its owner put in order.
+
+    Args:
+        classes: of each picture.
+        limit: how many are wanted, None for all.
+        seed: 0 takes the first ones, if others would not be of more classes.
+        source: for the message.
+
+    Returns:
+        Indices; else as `drawn_round` gives them.
+
+    Raises:
+        VitqError: if there is nothing to draw from.
+    """
+    in_order = list(range(len(classes)))[:limit]
+    first = in_order if seed == 0 else drawn(len(classes), limit, seed, source)
+    if not misses_classes(classes, first):
+        return first
+    return drawn_round(classes, limit, seed, source)
 
 
 def misses_classes(classes: Sequence[Hashable], chosen: Sequence[int]) -> bool:

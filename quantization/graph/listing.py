@@ -110,6 +110,8 @@ def list_pictures(folder: Path, classes: Path | None = None) -> Listing:
             f"folders: only {kept} taken; move the others, or list all of them in {LABELS_FILE}"
         )
     if len(flat) > nested or not full:
+        if known is not None:
+            raise VitqError(f"{folder} has no class folders or names: leave --classes out")
         return Listing(folder, tuple(flat), Origin.NONE, {}, (), tuple(notes))
     _refuse_a_root_of_sets(folder, inside)
     return _of_folders(folder, {path: inside[path] for path in full}, known, notes)
@@ -141,6 +143,10 @@ def _of_folders(
         origin, numbers = Origin.NUMBERS, [_folder_number(folder, name) for name in names]
         if len(set(numbers)) < len(numbers):
             raise VitqError(f"{folder}: two class folders have the same number: merge them")
+        notes.append(
+            f"{folder}: its class folders are called by numbers, {min(numbers)} to {max(numbers)}: "
+            "these are the labels"
+        )
     else:
         origin, numbers = Origin.PLACES, list(range(len(names)))
         notes += _misnumbered(folder, names)

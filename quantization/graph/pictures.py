@@ -1,14 +1,15 @@
-"""Pictures for calibration and evaluation: raw uint8 pixels (N, 3, H, W), labels where known.
+"""Pictures for calibration and evaluation: raw uint8 pixels (N, C, H, W), labels where known.
 
-Sources: a folder of images (flat, with ``labels.csv`` or not, or one folder for each class as in
-ImageFolder), an ``.npy`` of uint8 pixels, or the embedded digits. Where fewer than all are wanted,
-draws go round the class folders, and round the classes of a ``labels.csv`` if its order would miss
-some. How one picture becomes pixels is `quantization.graph.pixels`'s.
+Sources: a folder (`quantization.graph.listing`), an ``.npy`` of uint8 pixels
+(`quantization.graph.raw_pixels`), pictures in hand, or the embedded digits. Which are taken where
+fewer than all are wanted says `quantization.graph.draws`; how one becomes pixels,
+`quantization.graph.pixels`.
+
+    open_pictures -> OpenPictures   nothing is decoded yet, `quantization.graph.decoding`
+    load_pictures -> Pictures       all pixels in memory, for calibration
 """
 
-import csv
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,76 +17,91 @@ import numpy as np
 
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.draws import drawn, drawn_round, misses_classes
+from vitq.quantization.graph.decoding import OpenPictures, Pictures
+from vitq.quantization.graph.draws import drawn, drawn_in_order, drawn_round
 from vitq.quantization.graph.given import GivenPictures
+from vitq.quantization.graph.listing import Listing, Origin, list_pictures, matched
 from vitq.quantization.graph.pixels import fit_picture, load_picture
-from vitq.quantization.graph.preprocessing import Preprocessing
+from vitq.quantization.graph.preprocessing import Preprocessing, standard
+from vitq.quantization.graph.raw_pixels import check_pixels, labels_file, open_pixels, read_labels
+from vitq.quantization.graph.tables import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 EMBEDDED = "digits"
 CALIBRATION = "calibration"
-LABELS_FILE = "labels.csv"
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Pixels and what is known of them.
-
-    Attributes:
-        pixels: (N, C, H, W) uint8.
-        labels: (N,) int64, or None.
-        source: where they come from, for provenance.
-    """
-
-    pixels: UInt8Array
-    labels: IntArray | None
-    source: str
-
-    def __len__(self) -> int:
-        """Count the pictures."""
-        return len(self.pixels)
+EVALUATION = "evaluation"
 
 
 def load_pictures(
     source: str | GivenPictures,
-    prep: Preprocessing,
+    prep: Preprocessing | tuple[int, int, int],
     limit: int | None,
     embedded_split: str,
     seed: int = 0,
 ) -> Pictures:
-    """Load pictures from any source.
+    """Load pictures from any source; arguments and errors are those of `open_pictures`."""
+    pictures = open_pictures(source, prep, limit, embedded_split, seed).load()
+    if embedded_split == CALIBRATION and isinstance(source, str):
+        _warn_of_one_class(pictures)
+    return pictures
+
+
+def open_pictures(
+    source: str | GivenPictures,
+    prep: Preprocessing | tuple[int, int, int],
+    limit: int | None,
+    embedded_split: str,
+    seed: int = 0,
+    classes: Path | None = None,
+    outputs: int | None = None,
+    is_said: bool = True,
+) -> OpenPictures:
+    """Find pictures of any source.
 
     Args:
         source: a folder, an ``.npy`` file, ``digits``, or pictures in hand.
-        prep: what the model's input means.
+        prep: what the model's input means; a shape (C, H, W) alone stands for what is usual.
         limit: how many, None for all.
         embedded_split: ``calibration`` or ``evaluation``, for ``digits``.
         seed: which ones, see `quantization.graph.draws`.
+        classes: file with the model's classes (`quantization.graph.class_names`), for a folder.
+        outputs: how many classes the model has; None to leave the labels unchecked.
+        is_said: whether to warn of what is unusual in the source.
 
     Returns:
         The pictures.
 
     Raises:
-        VitqError: if the source is missing, empty or unreadable, or the digits are fewer than
-            `limit` (a folder that holds fewer is only warned about).
+        VitqError: if the source is missing, empty or unreadable, its labels do not fit the model,
+            or the digits are fewer than `limit` (a folder that holds fewer is only warned about).
     """
     if limit is not None and limit < 1:
         raise VitqError(f"the number of pictures is {limit}: give at least 1")
+    if isinstance(prep, tuple):
+        prep = standard(prep, (0.5,) * prep[0], (0.5,) * prep[0])
     if isinstance(source, GivenPictures):
-        return _from_hand(source, prep, limit, seed)
-    if source == EMBEDDED:
-        return _digits(limit, embedded_split, prep.input_shape, seed)
-    path = Path(source)
-    if path.suffix == ".npy":
-        return _from_npy(path, prep.input_shape, limit, seed)
-    if not path.is_dir():
-        raise VitqError(f"pictures {source}: no such folder (or .npy file)")
-    pictures = _from_folder(path, prep, limit, seed)
-    if embedded_split == CALIBRATION:
-        _warn_of_one_class(pictures)
-    return pictures
+        found = _from_hand(source, prep, limit, seed)
+    elif source == EMBEDDED:
+        found = _digits(limit, embedded_split, prep.input_shape, seed)
+    elif Path(source).suffix == ".npy":
+        found = _from_npy(Path(source), prep.input_shape, limit, seed)
+    else:
+        return _from_folder(Path(source), prep, limit, seed, classes, outputs, is_said)
+    if classes is not None:
+        raise VitqError(f"{found.source} has no class folders or names: leave --classes out")
+    if outputs is not None and found.labels is not None:
+        _check_numbers(found.labels, outputs, found.source)
+    return found
+
+
+def _check_numbers(labels: IntArray, outputs: int, source: str) -> None:
+    for place, label in enumerate(labels.tolist()):
+        if not 0 <= label < outputs:
+            raise VitqError(
+                f"{source}: the label of picture {place} is {label}, but the model has {outputs} "
+                f"outputs: classes 0 to {outputs - 1}"
+            )
 
 
 def _warn_of_one_class(pictures: Pictures) -> None:
@@ -99,23 +115,25 @@ def _warn_of_one_class(pictures: Pictures) -> None:
 
 def _digits(
     limit: int | None, split: str, input_shape: tuple[int, int, int], seed: int
-) -> Pictures:
+) -> OpenPictures:
     from vitq.models.digits_vit import IMAGE_SIZE
     from vitq.models.digits_vit.data import calibration_images, eval_images, load_digits_split
 
     if input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
         raise VitqError(f"the embedded digits do not fit an input of {input_shape}: give pictures")
+    labels, name = None, EMBEDDED
     try:
         if split == CALIBRATION and seed == 0:
-            return Pictures(np.array(calibration_images(limit or 32)), None, EMBEDDED)
-        if split == CALIBRATION:
+            pixels = np.asarray(calibration_images(limit or 32))
+        elif split == CALIBRATION:
             pool = load_digits_split().train.images
-            chosen = drawn(len(pool), limit or 32, seed, EMBEDDED)
-            return Pictures(pool[chosen], None, _described(EMBEDDED, seed))
-        pixels, labels = eval_images(limit)
+            pixels = pool[drawn(len(pool), limit or 32, seed, EMBEDDED)]
+            name = _described(EMBEDDED, seed)
+        else:
+            pixels, labels = map(np.asarray, eval_images(limit))
     except ValueError as error:
         raise VitqError(f"the embedded digits: {error}") from error
-    return Pictures(np.array(pixels), np.array(labels), EMBEDDED)
+    return OpenPictures(len(pixels), labels, name, pixels.__getitem__, input_shape)
 
 
 def _described(source: str, seed: int) -> str:
@@ -130,134 +148,133 @@ def picture_files(source: str, limit: int | None, seed: int = 0) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        table = path / LABELS_FILE
-        entries = _labelled_files(path)
-        files = [entries[i][0] for i in _chosen(path, entries, limit, seed)]
-        missing = [file for file in files if not file.is_file()]
-        if missing:
-            raise VitqError(f"{table} names {missing[0].name}, which does not exist")
-        return [*files, table] if table.is_file() else files
+        listing = list_pictures(path)
+        chosen = [listing.entries[i] for i in _chosen(listing, limit, seed)]
+        for entry in chosen:
+            if not entry.file.is_file():
+                raise VitqError(
+                    f"{entry.place or path} names {entry.file.name}, which does not exist"
+                )
+        return [*(entry.file for entry in chosen), *listing.files]
     if not path.is_file():
         raise VitqError(f"pictures {source}: no such folder (or .npy file)")
-    return [path]
+    labels = labels_file(path)
+    return [path] if labels is None else [path, labels]
 
 
-def read_pixels(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
-    """Read raw pixels from an ``.npy`` and check shape and dtype.
-
-    Raises:
-        VitqError: not readable, not uint8, or not (N, C, H, W) of the model's size.
-    """
-    try:
-        with path.open("rb") as file:
-            pixels = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise VitqError(f"{path} cannot be read as an .npy array: {error}") from error
-    return check_pixels(pixels, input_shape, str(path))
-
-
-def _from_hand(given: GivenPictures, prep: Preprocessing, limit: int | None, seed: int) -> Pictures:
+def _from_hand(
+    given: GivenPictures, prep: Preprocessing, limit: int | None, seed: int
+) -> OpenPictures:
     images: Any = given.images
     if isinstance(images, np.ndarray):
         images = check_pixels(images, prep.input_shape, given.source)
-    chosen = drawn(len(images), limit, seed, given.source)
-    if isinstance(images, np.ndarray):
-        pixels = images[chosen]
-    elif chosen:
-        pixels = np.stack([fit_picture(images[i], prep, f"{given.source}[{i}]") for i in chosen])
-    else:
+    if len(images) == 0:
         raise VitqError(f"{given.source} holds no pictures")
-    labels = None if given.labels is None else given.labels[chosen].astype(np.int64)
-    return Pictures(pixels, labels, _described(given.source, seed))
+    labels, name = given.labels, given.source
+    chosen = _chosen_of_array(labels, len(images), limit, seed, name)
+
+    def read(place: int) -> UInt8Array:
+        index = chosen[place]
+        if isinstance(images, np.ndarray):
+            pixels: UInt8Array = images[index]
+            return pixels
+        return fit_picture(images[index], prep, f"{name}[{index}]")
+
+    labels = None if labels is None else labels[chosen].astype(np.int64)
+    described = _described(name, seed)
+    return OpenPictures(len(chosen), labels, described, read, prep.input_shape)
 
 
 def _from_npy(
     path: Path, input_shape: tuple[int, int, int], limit: int | None, seed: int
-) -> Pictures:
-    pixels = read_pixels(path, input_shape)
-    chosen = drawn(len(pixels), limit, seed, str(path))
-    return Pictures(pixels[chosen], None, _described(str(path), seed))
+) -> OpenPictures:
+    number, read = open_pixels(path, input_shape)
+    beside = labels_file(path)
+    labels = None if beside is None else read_labels(beside, number)
+    if beside is not None:
+        used = "are not used: another number than" if labels is None else "are the labels of"
+        logger.info("%s: %s the pictures in %s", beside, used, path.name)
+    chosen = _chosen_of_array(labels, number, limit, seed, str(path))
+    labels = None if labels is None else labels[chosen]
+    files = (path,) if beside is None else (path, beside)
+    return OpenPictures(
+        len(chosen),
+        labels,
+        _described(str(path), seed),
+        lambda place: read(chosen[place]),
+        input_shape,
+        files=files,
+    )
 
 
-def _from_folder(folder: Path, prep: Preprocessing, limit: int | None, seed: int) -> Pictures:
-    entries = _labelled_files(folder)
-    if not entries:
+def _chosen_of_array(
+    labels: IntArray | None, number: int, limit: int | None, seed: int, source: str
+) -> list[int]:
+    if labels is not None:
+        return drawn_in_order(labels.tolist(), limit, seed, source)
+    chosen = drawn(number, limit, seed, source)
+    _say_spaced(source, chosen, number, seed)
+    return chosen
+
+
+def _say_spaced(source: str, chosen: list[int], number: int, seed: int) -> None:
+    if seed == 0 and len(chosen) < number:
+        logger.info("%s: %d of %d pictures, evenly spaced", source, len(chosen), number)
+
+
+def _from_folder(
+    folder: Path,
+    prep: Preprocessing,
+    limit: int | None,
+    seed: int,
+    classes: Path | None,
+    outputs: int | None,
+    is_said: bool,
+) -> OpenPictures:
+    if not folder.is_dir():
+        raise VitqError(f"pictures {folder}: no such folder (or .npy file)")
+    listing = list_pictures(folder, classes)
+    if not listing.entries:
         known = ", ".join(sorted(SUFFIXES))
         raise VitqError(f"{folder} holds no pictures (looked for {known}, also in class folders)")
-    if limit is not None and len(entries) < limit:
-        logger.warning("%s holds %d pictures, %d were asked for", folder, len(entries), limit)
-    chosen = _chosen(folder, entries, limit, seed)
-    table = folder / LABELS_FILE
-    if table.is_file() and chosen != drawn(len(entries), limit, seed, str(folder)):
+    if outputs is not None:
+        listing = matched(listing, outputs)
+    chosen = _chosen(listing, limit, seed)
+    if is_said:
+        _say(listing, chosen, limit, seed)
+    entries = [listing.entries[i] for i in chosen]
+    labels = None if listing.labels is None else listing.labels[chosen]
+
+    def read(place: int) -> UInt8Array:
+        file = entries[place].file
+        if not file.exists() and listing.origin is Origin.TABLE:
+            raise VitqError(f"{entries[place].place} names {file}, which does not exist")
+        return load_picture(file, prep)
+
+    files = (*(entry.file for entry in entries), *listing.files)
+    described = _described(str(folder), seed)
+    names = listing.names
+    return OpenPictures(len(entries), labels, described, read, prep.input_shape, names, files)
+
+
+def _say(listing: Listing, chosen: list[int], limit: int | None, seed: int) -> None:
+    number = len(listing.entries)
+    for note in listing.notes:
+        logger.warning("%s", note)
+    if limit is not None and number < limit:
+        logger.warning("%s holds %d pictures, %d were asked for", listing.folder, number, limit)
+    if listing.origin is Origin.NONE:
+        _say_spaced(str(listing.folder), chosen, number, seed)
+    in_order = list(range(number))[:limit]
+    if listing.origin is Origin.TABLE and seed == 0 and chosen != in_order:
+        table = listing.files[0]
         logger.info("%s: its order misses classes, the draw goes round them", table)
-    entries = [entries[i] for i in chosen]
-    pixels = np.stack([load_picture(path, prep) for path, _ in entries])
-    known_labels = [label for _, label in entries]
-    labels = None if None in known_labels else np.array(known_labels, np.int64)
-    return Pictures(pixels, labels, _described(str(folder), seed))
 
 
-def _labelled_files(folder: Path) -> list[tuple[Path, int | None]]:
-    """Files in a fixed order, with labels from labels.csv or from the class folders' order."""
-    table = folder / LABELS_FILE
-    if table.is_file():
-        return _read_labels(table)
-    flat = [(path, None) for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
-    if flat:
-        return list(flat)
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    return [
-        (path, index)
-        for index, name in enumerate(classes)
-        for path in sorted(name.iterdir())
-        if path.suffix.lower() in SUFFIXES
-    ]
-
-
-def _chosen(
-    folder: Path, entries: list[tuple[Path, int | None]], limit: int | None, seed: int
-) -> list[int]:
+def _chosen(listing: Listing, limit: int | None, seed: int) -> list[int]:
     """Which of a folder's files are taken; a table keeps its order where that misses no class."""
-    classes = [label for _, label in entries]
-    first = drawn(len(entries), limit, seed, str(folder))
-    if (folder / LABELS_FILE).is_file() and not misses_classes(classes, first):
-        return first
-    return drawn_round(classes, limit, seed, str(folder))
-
-
-def _read_labels(table: Path) -> list[tuple[Path, int | None]]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-        if rows and not rows[0][1].strip().isdigit():
-            rows = rows[1:]  # a heading
-        return [(table.parent / row[0], int(row[1])) for row in rows]
-    except (IndexError, ValueError) as error:
-        raise VitqError(f"{table}: each line needs a file name and a class number") from error
-
-
-def check_pixels(pixels: UInt8Array, input_shape: tuple[int, int, int], source: str) -> UInt8Array:
-    """Raw pixels as a model takes them.
-
-    Args:
-        pixels: (N, C, H, W), or one picture (C, H, W).
-        input_shape: (C, H, W) of the model.
-        source: for the message.
-
-    Returns:
-        (N, C, H, W) uint8, contiguous.
-
-    Raises:
-        VitqError: not uint8, none, or not of the model's size.
-    """
-    if pixels.ndim == 3:
-        pixels = pixels[None]
-    if pixels.ndim != 4 or pixels.shape[1:] != input_shape:
-        want = "x".join(map(str, input_shape))
-        raise VitqError(f"{source} has shape {pixels.shape}: the model takes N x {want}")
-    if pixels.dtype != np.uint8:
-        raise VitqError(f"{source} is {pixels.dtype}: the model takes raw pixels, uint8 0 to 255")
-    if len(pixels) == 0:
-        raise VitqError(f"{source} holds no pictures")
-    checked: UInt8Array = np.ascontiguousarray(pixels)
-    return checked
+    source = str(listing.folder)
+    if listing.origin is Origin.NONE:
+        return drawn(len(listing.entries), limit, seed, source)
+    draw = drawn_in_order if listing.origin is Origin.TABLE else drawn_round
+    return draw(listing.classes, limit, seed, source)

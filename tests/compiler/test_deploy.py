@@ -18,7 +18,7 @@ from vitq.compiler.stages.deploy import deploy
 from vitq.compiler.support.artifacts import Artifact
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.pictures import load_picture
+from vitq.quantization.graph.pixels import load_picture
 
 STATIC_BUDGET = 2 << 20
 """Bytes that an inference of the static flavour may take beside the weights."""

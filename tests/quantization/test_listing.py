@@ -49,7 +49,8 @@ def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
 def test_names_of_numbers_are_those_numbers(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{k}/x.png" for k in (0, 2, 10, 11, 1)))
     listing = list_pictures(tmp_path)
-    assert listing.origin is Origin.NUMBERS and listing.notes == ()
+    assert listing.origin is Origin.NUMBERS
+    assert "called by numbers, 0 to 11: these are the labels" in listing.notes[0]
     assert listing.classes == [0, 1, 2, 10, 11]
     assert [entry.file.parent.name for entry in listing.entries] == ["0", "1", "2", "10", "11"]
     touch(tmp_path, "010/x.png")

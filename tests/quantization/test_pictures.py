@@ -10,8 +10,10 @@ from PIL import Image
 from vitq.models.digits_vit.data import calibration_images, eval_images
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.pictures import load_picture, load_pictures, picture_files, read_pixels
+from vitq.quantization.graph.pictures import load_pictures, picture_files
+from vitq.quantization.graph.pixels import load_picture
 from vitq.quantization.graph.preprocessing import standard
+from vitq.quantization.graph.raw_pixels import read_pixels
 
 SHAPE = (3, 28, 28)
 HALF = (0.5, 0.5, 0.5)
@@ -51,8 +53,11 @@ def test_flat_folder_is_sorted_and_has_no_labels(tmp_path: Path) -> None:
     assert load(flat(tmp_path)) == ([10, 20, 30], None)
 
 
-def test_limit_takes_the_first(tmp_path: Path) -> None:
-    assert load(flat(tmp_path), 2) == ([10, 20], None)
+def test_limit_takes_evenly_spaced_ones(tmp_path: Path) -> None:
+    for index in range(10):
+        paint(tmp_path / f"{index}.png", 10 * index)
+    assert load(tmp_path, 3) == ([0, 30, 60], None)
+    assert load(tmp_path, 10) == load(tmp_path) == ([*range(0, 100, 10)], None)
 
 
 def test_fewer_than_asked_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -260,7 +265,7 @@ def test_digits_do_not_fit_another_model() -> None:
 
 
 def test_seed_draws_the_files_that_are_read(tmp_path: Path) -> None:
-    """The same ones by both functions; another seed others; seed 0 the first."""
+    """The same ones by both functions; another seed others; seed 0 evenly spaced ones."""
     for index in range(12):
         Image.fromarray(np.full((8, 8, 3), index, np.uint8)).save(tmp_path / f"{index:02d}.png")
     stack = np.stack([np.full(SHAPE, index, np.uint8) for index in range(12)])
@@ -273,7 +278,7 @@ def test_seed_draws_the_files_that_are_read(tmp_path: Path) -> None:
             assert found.pixels[:, 0, 0, 0].tolist() == files
         assert found.source.endswith(f", seed {seed}") == (seed > 0)
         chosen[seed] = files
-    assert chosen[0] == [0, 1, 2, 3]
+    assert chosen[0] == [0, 3, 6, 9]
     assert len({tuple(sorted(files)) for files in chosen.values()}) == 3
     assert all(len(set(files)) == 4 for files in chosen.values())
 

@@ -122,7 +122,7 @@ def quantize(
         std: of each channel, likewise.
         name: what a module in hand is called; its class if None.
         count: how many calibration pictures; None takes all in hand, and 32 of any other source.
-        seed: 0 takes the first ones (of each class folder in turn), another one draws some.
+        seed: 0 takes some of each class, or evenly spaced ones; another one draws some.
         steps: of gradient descent for pictures made from the model.
         budget_bytes: of all weights, with recipe ``mixed``.
         budget_bitops: of one picture, with recipe ``mixed``.
