@@ -120,3 +120,8 @@ def test_factor_too_large() -> None:
     """An output that is 2**14 times finer than an input."""
     with pytest.raises(RangeError, match="too large: check the scales"):
         add_params(2.0**14, 0, 1.0, 0, output(1.0))
+
+
+def test_the_rounding_constant_is_at_most_two_to_the_29() -> None:
+    p = add_params(2.0**-40, 0, 2.0**-41, 0, output(1.0))
+    assert p.shift == SHIFT_LIMIT == 30

@@ -255,3 +255,15 @@ def test_grids_without_a_fraction_are_bounded_by_whole_octaves():
     bound = one({"x": ((1, 5), "int8")}, lambda x: dialect.shiftmax_codes(x, p))
     assert bound["shiftmax_codes", "exponent"].high == 9 * 4096
     assert bound["shiftmax_codes", "row sum"].high == 5 * CODE_MAX
+
+
+def test_what_cannot_be_negative_is_proven_so_and_channels_are_the_last_axis():
+    p = gelu_params(0.05, 0, OUT)
+    bounds = within([((2, 5), "int16", (-300, 300))], lambda x: dialect.shiftgelu(x, p, "int8"))
+    assert [bounds[name].low for name in ("rescaled input", "tail")] == [0, 0]
+    norm = layernorm_params(0.05, 1e-6, np.ones(8), np.zeros(8), OUT)
+    bounds = within(
+        [((2, 5, 8), "int16", (-300, 300))], lambda x: dialect.layernorm(x, norm, "int8")
+    )
+    assert bounds["channels"].high == 8
+    assert bounds["variance"].low == bounds["sum of squares times channels"].low == 0
