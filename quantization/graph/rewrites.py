@@ -8,7 +8,8 @@ import logging
 import numpy as np
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.graph.origins import label_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,22 @@ def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, 
     shift = np.einsum("ocij,c->o", weight, np.asarray(mean, np.float64))
     graph.set_param(conv, "weight", weight.astype(np.float32))
     graph.set_param(conv, "bias", (bias - shift).astype(np.float32))
+
+
+def refuse_final_softmax(graph: Graph) -> None:
+    """Refuse a model whose result is probabilities: integers of logits rank classes finer.
+
+    Raises:
+        VitqError: if a softmax makes the result, directly or through layout.
+    """
+    node = graph.nodes[graph.output]
+    while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
+        node = graph.operand(node)
+    if node.op is OpKind.SOFTMAX:
+        raise VitqError(
+            f"{label_of(node)}: the model ends in a softmax: let it return the logits, which rank "
+            "the classes alike, and apply softmax to the dequantized result"
+        )
 
 
 def fold_channel_scales(graph: Graph) -> None:
@@ -112,6 +129,8 @@ def defer_softmax_normalization(graph: Graph) -> None:
         if node.op is not OpKind.SOFTMAX:
             continue
         readers = graph.consumers(node.name)
+        if not readers or node.name == graph.output:
+            continue
         if all(r.op is OpKind.MATMUL and r.inputs[0] == node.name for r in readers):
             node.op = OpKind.EXP
             for reader in readers:

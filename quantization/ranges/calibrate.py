@@ -23,6 +23,7 @@ from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     fold_channel_scales,
     fold_normalization,
+    refuse_final_softmax,
     select_tokens_early,
 )
 from vitq.quantization.plan.attention_codes import WIDEST_BITS, use_codes
@@ -32,6 +33,7 @@ from vitq.quantization.plan.placement import Placement, Role, place_quantizers
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.plan.widths import PRODUCTS, LayerBits, layer_widths
 from vitq.quantization.ranges.evidence import Ranges, widen_quiet
+from vitq.quantization.ranges.gelu_reach import feeds_gelu, gelu_input_reach, gelu_output_range
 from vitq.quantization.ranges.hessian_walk import HessianWalk
 from vitq.quantization.ranges.importance import measure_importance
 from vitq.quantization.ranges.layers import (
@@ -93,6 +95,7 @@ def quantize_graph(
         VitqError: if weights or activations are not finite, or an operator cannot be quantized.
     """
     graph.check_finite()
+    refuse_final_softmax(graph)
     fold_normalization(graph, mean, std)
     fold_channel_scales(graph)
     select_tokens_early(graph)
@@ -184,7 +187,7 @@ def _assign_activations(
         elif role is Role.PROBABILITY:
             node.out = QuantParams.per_tensor(float(IVIT_CODE_SCALE), 0, 0, 255)
         elif role is Role.RESIDUAL:
-            node.out = _residual(observers[name], bits)
+            node.out = _residual(graph, node, observers[name], bits)
         else:
             node.out = _activation(graph, node, observers[name], bits, method)
     for name in placement.ties:
@@ -214,12 +217,14 @@ def _share(graph: Graph, placement: Placement, observers: dict[str, Observer], n
     low, high = observers[name].low, observers[name].high
     zero, scale = int(shared.zero_point), float(shared.scale)
     if low < scale * (shared.qmin - zero - 1) or high > scale * (shared.qmax - zero + 1):
-        node.out = _residual(observers[name], placement.bits[name])
+        node.out = _residual(graph, node, observers[name], placement.bits[name])
 
 
-def _residual(observer: Observer, bits: int) -> QuantParams:
+def _residual(graph: Graph, node: Node, observer: Observer, bits: int) -> QuantParams:
     """Parameters of a 16-bit value."""
     high = observer.reach * RESIDUAL_HEADROOM
+    if feeds_gelu(graph, node):
+        high = gelu_input_reach(node, observer.high, high)
     return activation_qparams(-high, high, bits, QScheme.SYMMETRIC)
 
 
@@ -228,12 +233,13 @@ def _activation(
 ) -> QuantParams:
     """Parameters of one 8-bit (or narrower) activation."""
     if method.reparameterize and observer.channels:
-        extent = widen_quiet(graph, node, Ranges(*observer.channel_range()))
-        qparams = reparameterize_layernorm(graph, node, *extent, bits)
+        channels = widen_quiet(graph, node, Ranges(*observer.channel_range()))
+        qparams = reparameterize_layernorm(graph, node, *channels, bits)
         if qparams is not None:
             return qparams
     scheme = activation_scheme(graph, node)
-    return activation_qparams(*observer.range_of(method.rule, bits, scheme), bits, scheme)
+    extent = observer.range_of(method.rule, bits, scheme)
+    return activation_qparams(*gelu_output_range(node, *extent), bits, scheme)
 
 
 def _quantize_parameters(graph: Graph, widths: dict[str, LayerBits], method: Method) -> None:

@@ -15,6 +15,7 @@ from vitq.quantization.graph.graph import LAYOUT_OPS, Node, OpKind
 from vitq.quantization.plan.attention_codes import set_twin_codes, twin_codes_of
 from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.placement import Role
+from vitq.quantization.ranges.gelu_reach import gelu_output_range
 from vitq.quantization.ranges.hessian_search import (
     ROUNDS,
     ROWS,
@@ -41,7 +42,7 @@ class HessianWalk(Walk):
     def _activation(self, node: Node, value: torch.Tensor) -> None:
         """Start from min-max; the product that reads it searches on."""
         bits = self.placement.bits[node.name]
-        low, high = float(value.min()), float(value.max())
+        low, high = gelu_output_range(node, float(value.min()), float(value.max()))
         node.out = activation_qparams(low, high, bits, activation_scheme(self.graph, node))
 
     def _visit(self, node: Node) -> torch.Tensor:

@@ -22,6 +22,7 @@ import numpy as np
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.qparams import QScheme, QuantParams, bounds
 from vitq.numerics.twin import Twin
+from vitq.quantization.ranges.gelu_reach import LEAST_OUTPUT
 from vitq.quantization.ranges.observers import activation_qparams
 
 CUTS_NARROW = np.geomspace(0.12, 1.0, 22)
@@ -169,7 +170,7 @@ def search_twin(values: FloatArray, bits: int, twin: bool = False) -> TwinParams
     Returns:
         The best of all borders, steps and ratios tried.
     """
-    high = max(float(values.max()), 1e-6)
+    high = max(float(values.max()), LEAST_OUTPUT)
     best: tuple[float, TwinParams] | None = None
     for negative, fine, shift in _partitions(bits, twin):
         for cut in TWIN_CUTS:

@@ -29,6 +29,7 @@ from vitq.quantization.plan.widths import LayerBits
 from vitq.quantization.ranges.attention_search import choose_codes
 from vitq.quantization.ranges.equalize import equalize_value, value_paths
 from vitq.quantization.ranges.evidence import Ranges, widen_quiet
+from vitq.quantization.ranges.gelu_reach import gelu_output_range
 from vitq.quantization.ranges.importance import Importance
 from vitq.quantization.ranges.layers import (
     Inputs,
@@ -132,7 +133,8 @@ class Walk:
             node.out = found.qparams
             node.attrs.update(twin_shift=found.twin.shift, twin_split=found.twin.split)
             return
-        extent = (float(value.min()), float(value.max())) if bits >= FULL else None
+        seen = value if bits >= FULL else torch.from_numpy(values)
+        extent = gelu_output_range(node, float(seen.min()), float(seen.max()))
         node.out = search_range(values, bits, activation_scheme(self.graph, node), extent)
 
     def _layernorm(self, node: Node, value: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from vitq.numerics.add import add_params, int_add
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import RangeError, VitqError
 from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
 from vitq.numerics.linear import accumulate, linear_sum, patch_rows
 from vitq.numerics.matmul import centred_matmul, product_scale
@@ -26,6 +26,7 @@ from vitq.numerics.qparams import QuantParams
 from vitq.numerics.requantize import int_requantize, requantize_params
 from vitq.numerics.shiftmax import normalized_matmul, normalized_matmul_params, shiftmax_codes
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.origins import label_of
 from vitq.quantization.plan.attention_codes import exp_params
 from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.twin_ranges import twin_of
@@ -95,11 +96,18 @@ class IntegerReference:
                 assert node.out is not None
                 values[node.name] = _quantized(pixels.astype(np.int64), node.out)
             else:
-                values[node.name] = self._execute(node, inputs, pixels.shape[0])
+                values[node.name] = self._named(node, inputs, pixels.shape[0])
             for name in node.inputs:
                 if last_use[name] == node.name and name != self.graph.output:
                     values.pop(name, None)
         return values[self.graph.output].codes
+
+    def _named(self, node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
+        """Execute a node; an integer that leaves its range is reported with its place."""
+        try:
+            return self._execute(node, inputs, batch)
+        except RangeError as error:
+            raise RangeError(f"{label_of(node)}: {error}") from error
 
     def _execute(self, node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
         if node.op in _LAYOUT:

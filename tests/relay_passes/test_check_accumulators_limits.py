@@ -32,6 +32,8 @@ ATTENTION = AttentionParams(0, 0, 0, *CODES, *NORM)
 GELU = GeluParams(0, 10**9, 1, 1, 0, 0, 1, 1, 1, 0, 127, 0, 0, -128, 127)
 """No tail but its rounding: it is taken for one step."""
 TAIL = int(shiftgelu_tail(np.arange(2**15)).max())
+NEAR_TAIL = int(shiftgelu_tail(np.arange(3)).max())
+"""Of an input that is one code at most, with the multiplier above."""
 MANY = 2**23 + 2**15 + 2**7
 """The longest row of weights of 255 whose sum is an int32."""
 SQUARE = 1_518_500_249
@@ -185,6 +187,7 @@ SOFTMAX = [
     case("row sum", ivit_shiftmax, "length", 2**27 - 1),
 ]
 UP, DOWN = {"codes": (0, 1)}, {"codes": (-1, 0)}
+FAR = {"in_multiplier": 2**14, "out_multiplier": 0}
 GELUS = [
     case(INPUT, shiftgelu, "x_zero_point", -(2**15), -(2**15) - 1, codes=INT16),
     case(INPUT, shiftgelu, "x_zero_point", 2**15 - 1, codes=INT16),
@@ -193,7 +196,10 @@ GELUS = [
     case("rescaled input", shiftgelu, "in_multiplier", ACC_LIMIT - 2, **DOWN),
     case("rescaled input", shiftgelu, "in_shift", 30, in_multiplier=0, **UP),
     case("rescaled input", shiftgelu, "farthest", 2, in_multiplier=2**30 - 2, codes=INT16),
-    case("tail", shiftgelu, "tail_multiplier", (ACC_LIMIT - 2) // TAIL, **UP, out_multiplier=0),
+    case("tail", shiftgelu, "tail_multiplier", (ACC_LIMIT - 2) // TAIL, **FAR, **UP),
+    case(
+        "tail", shiftgelu, "tail_multiplier", (ACC_LIMIT - 2) // NEAR_TAIL, **UP, out_multiplier=0
+    ),
     case("tail", shiftgelu, "tail_shift", 30, **UP),
     case("sum", shiftgelu, "out_multiplier", ACC_LIMIT - 2, **UP),
     case("sum", shiftgelu, "out_multiplier", (ACC_LIMIT - 2) >> 3, up=3, **UP),

@@ -17,7 +17,7 @@ CENTRED_LIMIT = 2**16 - 1
 """Of a 16-bit code minus its zero point."""
 VARIANCE_LIMIT = 2**62 - 1
 RECIPROCAL_LIMIT = 2**ivit.RECIPROCAL_BITS - 1
-TAIL_MAX = int(shiftgelu_tail(np.arange(2**15)).max())
+TAILS = np.maximum.accumulate(shiftgelu_tail(np.arange(2**15)))
 
 
 class LayerNormScalars(NamedTuple):
@@ -34,7 +34,9 @@ def gelu_bounds(codes: Interval, p: GeluParams) -> list[Intermediate]:
     """Return the intermediates of one GELU of codes."""
     low, high = (end - p.x_zero_point for end in codes)
     distance = min(max(high, -low), p.farthest) * p.in_multiplier + (1 << p.in_shift)
-    positive, tail = max(high, 0) << p.up, TAIL_MAX * p.tail_multiplier + (1 << p.tail_shift)
+    farthest = 2 * (distance >> p.in_shift)
+    tail = int(TAILS[min(farthest, len(TAILS) - 1)]) * p.tail_multiplier + (1 << p.tail_shift)
+    positive = max(high, 0) << p.up
     negative = -(tail >> p.tail_shift)
     half = 1 << p.out_shift
     total = negative * p.out_multiplier, positive * p.out_multiplier + half
