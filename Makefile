@@ -59,9 +59,15 @@ SEED ?=
 SAMPLE ?=
 PICTURES ?=
 COUNT ?=
+PREPROCESSOR ?=
 IMAGE_SIZE ?=
+CROP_FRACTION ?=
+RESIZE ?=
+INTERPOLATION ?=
 MEAN ?=
 STD ?=
+COLOR ?=
+ORIENTATION ?=
 INPUT ?=
 OUTPUT ?=
 FLAVOUR ?= vm
@@ -104,8 +110,11 @@ QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe "$(RECIPE)" --method $(METHOD) \
 	$(call option,--calib-seed,$(CALIB_SEED)) $(call option,--calib-steps,$(CALIB_STEPS)) \
 	$(call option,--save-images,$(SAVE_IMAGES)) $(call option,--budget-bytes,$(BUDGET_BYTES)) \
 	$(call option,--budget-bitops,$(BUDGET_BITOPS)) \
-	$(call option,--image-size,$(IMAGE_SIZE)) $(call option,--mean,$(MEAN)) \
-	$(call option,--std,$(STD))
+	$(call option,--preprocessor,$(PREPROCESSOR)) $(call option,--image-size,$(IMAGE_SIZE)) \
+	$(call option,--crop-fraction,$(CROP_FRACTION)) $(call option,--resize,$(RESIZE)) \
+	$(call option,--interpolation,$(INTERPOLATION)) $(call option,--mean,$(MEAN)) \
+	$(call option,--std,$(STD)) $(call option,--color,$(COLOR)) \
+	$(call option,--orientation,$(ORIENTATION))
 PICTURE_OPTIONS = $(call option,--pictures,$(PICTURES)) $(call option,--count,$(COUNT))
 DEVICE_OPTIONS = $(call option,--tracker,$(TRACKER)) $(call option,--key,$(KEY))
 LIBRARY_OPTIONS = --target $(TARGET) --batch $(BATCH) $(if $(UNTUNED),--untuned)

@@ -72,6 +72,18 @@ def numbers(text: str | None, name: str) -> tuple[float, ...] | None:
         raise VitqError(f"--{name} {text!r}: write numbers with commas, 0.5,0.5,0.5") from error
 
 
+def image_size(text: str | None) -> tuple[int, int] | None:
+    """Read height and width: one number, or two with a comma."""
+    if text is None:
+        return None
+    try:
+        sides = [int(part) for part in text.split(",")]
+        height, width = sides * 2 if len(sides) == 1 else sides
+    except ValueError as error:
+        raise VitqError(f"--image-size {text!r}: write 224, or height,width: 224,160") from error
+    return height, width
+
+
 def integers(text: str, name: str) -> tuple[int, ...]:
     """Whole numbers with commas, none twice; `name` is the option's."""
     try:

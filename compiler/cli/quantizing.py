@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -14,6 +15,8 @@ from vitq.numerics.errors import VitqError
 
 TEXTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "calib": (str | None, lambda text: text),
+    "preprocessor": (Path | None, lambda path: path),
+    "image_size": (str | None, opt.image_size),
     "mean": (str | None, functools.partial(opt.numbers, name="mean")),
     "std": (str | None, functools.partial(opt.numbers, name="std")),
 }

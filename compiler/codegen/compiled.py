@@ -22,7 +22,8 @@ from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.compiler.target.table import TARGETS, Target
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.preprocessing import Preprocessing, standard
+from vitq.quantization.graph.described import standard
+from vitq.quantization.graph.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from vitq.compiler.codegen.importing import ImportedModel
@@ -79,17 +80,11 @@ class Compiled:
                 "pictures become its input: quantize, export and compile again"
             )
         channels, height, width = self.input_shape[1:]
-        found = standard(
+        return standard(
             (channels, height, width),
             tuple(self.metadata["mean"] or (0.0,) * channels),
             tuple(self.metadata["std"] or (1.0,) * channels),
         )
-        logger.warning(
-            "%s: the ONNX file does not say how pictures become its input; assumed: short side to "
-            "%d, centre crop, bicubic, %s; if that is wrong, give pixels as .npy",
-            *(self.folder, min(found.resize_size), found.color),
-        )
-        return found
 
     @property
     def batch(self) -> int:

@@ -24,6 +24,7 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.factories import factory_files, is_factory, loaded_files
 from vitq.quantization.graph.given import GivenModel, GivenPictures
+from vitq.quantization.graph.processors import beside
 from vitq.quantization.plan.methods import DAMPING_MADE, Method
 
 if TYPE_CHECKING:
@@ -141,16 +142,11 @@ def load_float_model(
         preprocessing: what its input means, where that is known already.
     """
     from vitq.quantization.graph.models import given_model, load_model
-    from vitq.quantization.graph.preprocessing import standard
 
-    if options.image_size is not None and options.mean is not None and options.std is not None:
-        shape = (len(options.mean), options.image_size, options.image_size)
-        preprocessing = standard(shape, options.mean, options.std)
-    elif options.image_size is not None or options.mean is not None:
-        raise VitqError("give --image-size, --mean and --std together")
+    said = preprocessing or options.described
     if options.module is not None:
-        return given_model(options.model, options.module, preprocessing)
-    return load_model(options.model, options.weights, options.random_weights, preprocessing)
+        return given_model(options.model, options.module, said)
+    return load_model(options.model, options.weights, options.random_weights, said)
 
 
 def quantize_fingerprint(options: QuantizeOptions) -> str:
@@ -177,7 +173,8 @@ def model_content(options: QuantizeOptions) -> dict[str, Any]:
         "weights": _content(options.weights),
         "random_weights": options.random_weights,
         "factory": _factory_hashes(options.model),
-        "preprocessing": [options.image_size, options.mean, options.std],
+        "preprocessing": asdict(options.described),
+        "beside": _content(None if options.weights is None else beside(options.weights)),
         **_given_hash(options.module),
     }
 

@@ -8,7 +8,16 @@ from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
+from vitq.quantization.graph.described import Described
 from vitq.quantization.graph.given import GivenModel, GivenPictures
+from vitq.quantization.graph.preprocessing import (
+    Color,
+    Interpolation,
+    Orientation,
+    Resize,
+    check_normalization,
+)
+from vitq.quantization.graph.processors import read_processor
 from vitq.quantization.plan.methods import METHODS, Method, get_method
 from vitq.quantization.plan.recipe import Recipe
 
@@ -39,9 +48,16 @@ class QuantizeOptions:
         calib_count: how many calibration pictures.
         recipe: widths, and the family of integer Softmax and GELU.
         method: how ranges and weights are chosen.
-        image_size: overrides the model's own.
-        mean: overrides the model's own normalization.
+        preprocessor: who says what the input means: transformers' JSON file, a folder with one,
+            or what was read from an object in hand; before what the model says itself.
+        image_size: (H, W) of the input; this and the next come before `preprocessor`.
+        crop_fraction: side of the input by the side of the resized picture.
+        resize: see `quantization.graph.preprocessing`.
+        interpolation: likewise.
+        mean: per channel, in [0, 1] units.
         std: likewise.
+        color: order of the channels.
+        orientation: of pictures with an EXIF orientation.
         artifacts: root folder of all artifacts.
         calib_seed: of a source with more pictures than needed, 0 takes some of each class, or
             evenly spaced ones where no classes are known, another seed draws some; of pictures
@@ -81,11 +97,29 @@ class QuantizeOptions:
     ] = None
     recipe: Recipe = W8A8
     method: Method = METHODS["repq"]
-    image_size: Annotated[int | None, Option("picture size, where the model does not say")] = None
-    mean: Annotated[tuple[float, ...] | None, Option("input mean, three numbers with commas")] = (
-        None
-    )
-    std: Annotated[tuple[float, ...] | None, Option("input standard deviation, likewise")] = None
+    preprocessor: Annotated[
+        Path | Described | None,
+        Option("a Hugging Face preprocessor_config.json, or a folder with one, for what follows"),
+    ] = None
+    image_size: Annotated[
+        tuple[int, int] | None, Option("of the input: one number, or height,width")
+    ] = None
+    crop_fraction: Annotated[
+        float | None, Option("part of the resized picture's side that is seen, such as 0.875 or 1")
+    ] = None
+    resize: Annotated[
+        Resize | None,
+        Option("aspect kept (shortest side fits, or longest and padded), squash, or none"),
+    ] = None
+    interpolation: Annotated[Interpolation | None, Option("of the resizing")] = None
+    mean: Annotated[
+        tuple[float, ...] | None, Option("of the input, for pixels in [0, 1], with commas")
+    ] = None
+    std: Annotated[tuple[float, ...] | None, Option("standard deviation, likewise")] = None
+    color: Annotated[Color | None, Option("order of the channels that the model takes")] = None
+    orientation: Annotated[
+        Orientation | None, Option("of photos that are stored turned (EXIF): keep or apply")
+    ] = None
     artifacts: Annotated[Path, Option("root folder of all artifacts")] = Path("artifacts")
     module: GivenModel | None = None
 
@@ -97,8 +131,8 @@ class QuantizeOptions:
             raise VitqError(f"the number of calibration steps is {self.calib_steps}: give >= 1")
         if not 0 <= self.calib_seed < 2**32 - 1:
             raise VitqError(f"the calibration seed is {self.calib_seed}: give 0 to {2**32 - 2}")
-        if (self.mean is None) != (self.std is None):
-            raise VitqError("give both --mean and --std, or neither")
+        if self.mean is not None and self.std is not None:
+            check_normalization(self.mean, self.std)
         if self.weights is not None and self.random_weights is not None:
             raise VitqError("give --weights or --random-weights, not both")
         if self.module is not None:
@@ -139,6 +173,27 @@ class QuantizeOptions:
         """
         family = Nonlinear.parse(nonlinear)
         return cls(recipe=Recipe.parse(recipe, family), method=get_method(method), **others)
+
+    @property
+    def described(self) -> Described:
+        """What is said of the input, all options together.
+
+        Raises:
+            VitqError: the processor's file is missing, damaged, or of another kind.
+        """
+        file = self.preprocessor
+        base = read_processor(file) if isinstance(file, Path) else file or Described()
+        given = Described(
+            size=self.image_size,
+            mean=self.mean,
+            std=self.std,
+            color=self.color,
+            orientation=self.orientation,
+            resize=self.resize,
+            crop_fraction=self.crop_fraction,
+            interpolation=self.interpolation,
+        )
+        return given.over(base)
 
     @property
     def artifact(self) -> Artifact:

@@ -6,21 +6,18 @@ a callable that returns a ``torch.nn.Module``. Weights are never unpickled.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.described import Described
 from vitq.quantization.graph.factories import call_factory, is_factory
 from vitq.quantization.graph.given import GivenModel
-from vitq.quantization.graph.preprocessing import (
-    CropOffset,
-    Preprocessing,
-    SideRounding,
-    standard,
-)
+from vitq.quantization.graph.inputs import input_of
+from vitq.quantization.graph.preprocessing import Preprocessing
 from vitq.quantization.graph.timm_compat import import_timm
 
 logger = logging.getLogger(__name__)
@@ -49,7 +46,7 @@ def load_model(
     name: str,
     weights: Path | None = None,
     seed: int | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Described | None = None,
 ) -> LoadedModel:
     """Build a model and load its weights.
 
@@ -58,8 +55,8 @@ def load_model(
         weights: safetensors or a torch checkpoint (plain, or under ``state_dict`` or ``model``).
             None: the embedded model has its own; others need `seed`.
         seed: use random weights from this seed (structure and speed, not accuracy).
-        preprocessing: overrides the model's own; needed where a factory's model has no
-            ``default_cfg``.
+        preprocessing: what its input means, or what is said of it, which comes before what the
+            model says itself.
 
     Returns:
         The model in eval mode.
@@ -69,7 +66,7 @@ def load_model(
     """
     torch.manual_seed(0 if seed is None else seed)
     module = _build(name)
-    found = preprocessing or _own_preprocessing(name, module)
+    found = input_of(name, module, preprocessing, weights)
     if weights is None and name == EMBEDDED_MODEL and seed is None:
         from vitq.models.digits_vit import CHECKPOINT
 
@@ -85,14 +82,14 @@ def load_model(
 
 
 def given_model(
-    name: str, given: GivenModel, preprocessing: Preprocessing | None = None
+    name: str, given: GivenModel, preprocessing: Preprocessing | Described | None = None
 ) -> LoadedModel:
     """Take a model in hand, with what its input means.
 
     Args:
         name: what it is called.
         given: the model.
-        preprocessing: overrides the model's own; needed where it has no ``pretrained_cfg``.
+        preprocessing: as of `load_model`.
 
     Returns:
         The model.
@@ -100,7 +97,7 @@ def given_model(
     Raises:
         VitqError: if nobody says what its input is.
     """
-    found = preprocessing or _own_preprocessing(name, given.module)
+    found = input_of(name, given.module, preprocessing)
     return LoadedModel(name, given.module, found)
 
 
@@ -128,26 +125,6 @@ def _from_factory(name: str) -> torch.nn.Module:
     if not isinstance(module, torch.nn.Module):
         raise VitqError(f"model {name!r} returned {type(module).__name__}, not a torch.nn.Module")
     return module
-
-
-def _own_preprocessing(name: str, module: torch.nn.Module) -> Preprocessing:
-    if name == EMBEDDED_MODEL:
-        from vitq.models.digits_vit import IMAGE_SIZE, MEAN, STD
-
-        found = standard((3, IMAGE_SIZE, IMAGE_SIZE), MEAN, STD)
-        rounding, offset = SideRounding.NEAREST, CropOffset.FLOOR
-        return replace(found, resize_size=(37, 37), rounding=rounding, crop_offset=offset)
-    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
-    try:
-        assert config is not None
-        channels, height, width = config["input_size"]
-        mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
-        return standard((channels, height, width), mean, std)
-    except (AssertionError, KeyError, TypeError) as error:
-        raise VitqError(
-            f"model {name!r} does not say what its input is: pass --image-size, --mean and --std "
-            "(in Python image_size, mean and std)"
-        ) from error
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

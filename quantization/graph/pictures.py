@@ -18,11 +18,12 @@ import numpy as np
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.decoding import OpenPictures, Pictures
+from vitq.quantization.graph.described import standard
 from vitq.quantization.graph.draws import drawn, drawn_in_order, drawn_round
 from vitq.quantization.graph.given import GivenPictures
 from vitq.quantization.graph.listing import Listing, Origin, list_pictures, matched
 from vitq.quantization.graph.pixels import fit_picture, load_picture
-from vitq.quantization.graph.preprocessing import Preprocessing, standard
+from vitq.quantization.graph.preprocessing import Preprocessing
 from vitq.quantization.graph.raw_pixels import check_pixels, labels_file, open_pixels, read_labels
 from vitq.quantization.graph.tables import SUFFIXES
 

@@ -99,6 +99,7 @@ class Preprocessing:
         interpolation: filter.
         crop_offset: where the crop begins at half a pixel.
         fill: uint8 per channel, around a picture that is smaller than the input.
+        assumed: what nobody said of these, in words.
     """
 
     input_shape: tuple[int, int, int]
@@ -112,6 +113,7 @@ class Preprocessing:
     interpolation: Interpolation
     crop_offset: CropOffset
     fill: tuple[int, ...]
+    assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse numbers of another shape, of no picture, or without a meaning."""
@@ -128,6 +130,7 @@ class Preprocessing:
                 raise VitqError(f"{len(values)} numbers of {name} for {channels} channels")
         if not all(0 <= value <= 255 for value in self.fill):
             raise VitqError(f"fill {self.fill} is no uint8 colour")
+        check_normalization(self.mean, self.std)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Return (h2, w2) of a picture of height x width after resizing, see the module."""
@@ -144,6 +147,24 @@ class Preprocessing:
         if width_is_less == covers or width * tall == height * wide:
             return max(1, height * wide // width), wide
         return tall, max(1, width * tall // height)
+
+    def describe(self) -> str:
+        """Return the way from a picture to the input, in words."""
+        tall, wide = self.resize_size
+        _, height, width = self.input_shape
+        size = f"{tall}" if tall == wide else f"{tall} x {wide}"
+        how = {
+            Resize.SHORTEST: f"short side to {size}"
+            if tall == wide
+            else f"resized to cover {size}",
+            Resize.LONGEST: f"long side to {size}" if tall == wide else f"resized to fit {size}",
+            Resize.SQUASH: f"squashed to {tall} x {wide}",
+            Resize.NONE: "not resized",
+        }[self.resize]
+        scaled = "" if self.resize is Resize.NONE else f" ({self.interpolation})"
+        exact = self.resize is Resize.SQUASH and self.resize_size == (height, width)
+        crop = "" if exact else f", centre {height} x {width}"
+        return f"{how}{scaled}{crop}, {self.color}"
 
     def crop_start(self, size: int, wanted: int) -> int:
         """Return the first kept row or column; below 0 so many are padded before the picture."""
@@ -176,6 +197,7 @@ class Preprocessing:
                 "std": tuple(map(float, content["std"])),
                 "resize_size": tuple(map(int, content["resize_size"])),
                 "fill": tuple(map(int, content["fill"])),
+                "assumed": tuple(map(str, content["assumed"])),
             }
             words = {name: kind(content[name]) for name, kind in _WORDS.items()}
             return cls(**numbers, **words)  # type: ignore[arg-type]
@@ -191,40 +213,12 @@ _WORDS: dict[str, type[StrEnum]] = {
     "interpolation": Interpolation,
     "crop_offset": CropOffset,
 }
-CROP_FRACTION = 0.875
-"""timm's own where a configuration says nothing: the side of the crop by the resized picture's."""
-
-
-def standard(
-    input_shape: tuple[int, int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    crop_fraction: float = CROP_FRACTION,
-    interpolation: Interpolation = Interpolation.BICUBIC,
-) -> Preprocessing:
-    """Return timm's ``center`` mode: short side to size / crop_fraction, centre crop.
-
-    Args:
-        input_shape: (C, H, W).
-        mean: per channel, in [0, 1] units.
-        std: likewise.
-        crop_fraction: how much of the resized picture is seen.
-        interpolation: filter.
-    """
-    _, height, width = input_shape
-    return Preprocessing(
-        input_shape=input_shape,
-        mean=mean,
-        std=std,
-        color=color_of(input_shape[0]),
-        orientation=Orientation.KEEP,
-        resize=Resize.SHORTEST,
-        resize_size=(math.floor(height / crop_fraction), math.floor(width / crop_fraction)),
-        rounding=SideRounding.FLOOR if height == width else SideRounding.NEAREST,
-        interpolation=interpolation,
-        crop_offset=CropOffset.HALF_EVEN,
-        fill=(0,) * input_shape[0],
-    )
+MAX_VALUE = 20.0
+"""Of a normalized pixel; ImageNet's reach 2.7."""
+MIN_RANGE = 0.1
+"""Between the normalized values of pixels 0 and 255."""
+RAW_STD = 1 / 255
+"""With mean 0: a model that takes 0 to 255 as they are."""
 
 
 def color_of(channels: int) -> Color:
@@ -240,3 +234,32 @@ def color_of(channels: int) -> Color:
             "give pixels as .npy, uint8 (N, C, H, W)"
         )
     return found
+
+
+def check_normalization(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Refuse a normalization that no model was trained with.
+
+    Args:
+        mean: per channel, in [0, 1] units.
+        std: likewise.
+
+    Raises:
+        VitqError: a number is not finite, std is not positive, or the pixels 0 to 255 become
+            values that are far from 0 or all alike; the likely meaning is named.
+    """
+    for center, scale in zip(mean, std, strict=True):
+        if not math.isfinite(center) or not (math.isfinite(scale) and scale > 0):
+            raise VitqError(f"mean {center:g} and std {scale:g}: give finite numbers, and std > 0")
+        low, high = -center / scale, (1 - center) / scale
+        if center == 0 and math.isclose(scale, RAW_STD, rel_tol=1e-3):
+            continue
+        if max(-low, high) <= MAX_VALUE and high - low >= MIN_RANGE and -1 <= center <= 2:
+            continue
+        small = tuple(round(value / 255, 6) for value in (center, scale))
+        hint = "give both for pixels in [0, 1]"
+        if center > 2 or scale > 1 / MIN_RANGE:
+            hint = f"they are for pixels in [0, 255]: divide both by 255, {small[0]} and {small[1]}"
+        raise VitqError(
+            f"mean {center:g} and std {scale:g} turn pixels 0 to 255 into {low:.4g} to "
+            f"{high:.4g}, which no model expects: {hint}"
+        )

@@ -76,7 +76,7 @@ def test_a_module_must_say_what_its_input_is(
 ) -> None:
     with pytest.raises(vitq.VitqError, match=r"does not say .* \(in Python image_size, mean and"):
         vitq.quantize(digits_model, calibration)
-    with pytest.raises(vitq.VitqError, match="--image-size, --mean and --std together"):
+    with pytest.raises(vitq.VitqError, match="pass --image-size, --mean and --std"):
         vitq.quantize(digits_model, calibration, mean=MEAN, std=STD)
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 from vitq.models.digits_vit.data import calibration_images, eval_images
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.described import standard
 from vitq.quantization.graph.pictures import load_pictures, picture_files
 from vitq.quantization.graph.pixels import load_picture
-from vitq.quantization.graph.preprocessing import standard
 from vitq.quantization.graph.raw_pixels import read_pixels
 
 SHAPE = (3, 28, 28)

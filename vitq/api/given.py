@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,7 +13,9 @@ from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.described import Described
 from vitq.quantization.graph.given import GivenModel, GivenPictures
+from vitq.quantization.graph.processors import described
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     Model: TypeAlias = torch.nn.Module | str | Callable[[], torch.nn.Module]
     Pixels: TypeAlias = UInt8Array | str | Path | Iterable[Image]
     Labels: TypeAlias = Sequence[int] | np.ndarray
+
+    Preprocessor: TypeAlias = str | Path | Mapping[str, Any] | Any
 
 DEFAULT_COUNT = 32
 """Calibration pictures of a source that is named."""
@@ -39,7 +43,8 @@ def model_options(
     nonlinear: str = "vitq",
     weights: str | Path | None = None,
     random_weights: int | None = None,
-    image_size: int | None = None,
+    preprocessing: "Preprocessor | None" = None,
+    image_size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     count: int | None = None,
@@ -73,11 +78,23 @@ def model_options(
         recipe=str(recipe),
         method=method,
         nonlinear=nonlinear,
-        image_size=image_size,
+        preprocessor=preprocessor_of(preprocessing),
+        image_size=(image_size, image_size) if isinstance(image_size, int) else image_size,
         mean=numbers(mean),
         std=numbers(std),
         artifacts=workspace.folder,
     )
+
+
+def preprocessor_of(given: "Preprocessor | None") -> Path | Described | None:
+    """Take what says how pictures become the input, as `QuantizeOptions` takes it.
+
+    Raises:
+        VitqError: it says nothing that is known here.
+    """
+    if given is None or isinstance(given, str | Path):
+        return None if given is None else Path(given)
+    return described(given, "preprocessing")
 
 
 def numbers(values: Sequence[float] | None) -> tuple[float, ...] | None:

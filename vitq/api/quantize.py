@@ -16,7 +16,7 @@ from vitq.quantization.graph.given import GivenModel
 from vitq.quantization.mixed.budget import Budget
 
 if TYPE_CHECKING:
-    from vitq.api.given import Model, Pixels
+    from vitq.api.given import Model, Pixels, Preprocessor
 
 
 class Quantized:
@@ -90,7 +90,8 @@ def quantize(
     nonlinear: str = "vitq",
     weights: str | Path | None = None,
     random_weights: int | None = None,
-    image_size: int | None = None,
+    preprocessing: "Preprocessor | None" = None,
+    image_size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     name: str | None = None,
@@ -116,8 +117,13 @@ def quantize(
         nonlinear: integer Softmax and GELU: ``vitq`` or ``ivit``.
         weights: safetensors or a torch checkpoint, for a model that is named.
         random_weights: seed of random ones instead: structure and speed, no accuracy.
-        image_size: H = W of the input. With `mean` and `std` it says what the input means; all
-            three are needed for a module without timm's ``pretrained_cfg`` or ``default_cfg``.
+        preprocessing: how a picture becomes the input, before what the model says itself: a Hugging
+            Face image processor, its JSON file or a folder with it, torchvision's
+            ``weights.transforms()``, timm's data config, or a mapping with any of
+            ``crop_fraction``, ``resize``, ``interpolation``, ``color``, ``orientation``.
+        image_size: H = W of the input, or (H, W); comes before `preprocessing`, as the next two.
+            A module without timm's ``pretrained_cfg`` or ``default_cfg`` needs `preprocessing`, or
+            all three.
         mean: of each channel, in [0, 1] units.
         std: of each channel, likewise.
         name: what a module in hand is called; its class if None.
@@ -149,6 +155,7 @@ def quantize(
         nonlinear=nonlinear,
         weights=weights,
         random_weights=random_weights,
+        preprocessing=preprocessing,
         image_size=image_size,
         mean=mean,
         std=std,

@@ -14,7 +14,7 @@ from vitq.compiler.studies.sensitivity import WIDTHS, Measurement
 from vitq.compiler.studies.sensitivity import sensitivity as sensitivity_stage
 
 if TYPE_CHECKING:
-    from vitq.api.given import Labels, Model, Pixels
+    from vitq.api.given import Labels, Model, Pixels, Preprocessor
 
 
 def compare_methods(
@@ -30,7 +30,8 @@ def compare_methods(
     nonlinear: str = "vitq",
     weights: str | Path | None = None,
     random_weights: int | None = None,
-    image_size: int | None = None,
+    preprocessing: "Preprocessor | None" = None,
+    image_size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     count: int | None = None,
@@ -40,7 +41,7 @@ def compare_methods(
 
     Args:
         model: as `quantize` takes it, and so are `nonlinear`, `weights`, `random_weights`,
-            `image_size`, `mean`, `std` and `count`.
+            `preprocessing`, `image_size`, `mean`, `std` and `count`.
         calibration: as `quantize` takes it; or several of these by a name each.
         recipes: bit widths.
         methods: names.
@@ -53,7 +54,8 @@ def compare_methods(
         nonlinear: integer Softmax and GELU.
         weights: of a model that is named.
         random_weights: seed of random ones instead.
-        image_size: H = W of the input, with `mean` and `std`.
+        preprocessing: how a picture becomes the input, as `quantize` takes it.
+        image_size: H = W of the input, or (H, W).
         mean: of each channel.
         std: of each channel.
         count: how many calibration pictures.
@@ -81,7 +83,8 @@ def compare_methods(
     for name, source in sources.items():
         first = model_options(
             workspace, model, source, source=name, nonlinear=nonlinear, weights=weights,
-            random_weights=random_weights, image_size=image_size, mean=mean, std=std, count=count,
+            random_weights=random_weights, preprocessing=preprocessing, image_size=image_size,
+            mean=mean, std=std, count=count,
         )  # fmt: skip
         variants += [
             replace(first, recipe=options.recipe, method=options.method, calib_seed=seed)
@@ -102,7 +105,8 @@ def sensitivity(
     nonlinear: str = "vitq",
     weights: str | Path | None = None,
     random_weights: int | None = None,
-    image_size: int | None = None,
+    preprocessing: "Preprocessor | None" = None,
+    image_size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     count: int | None = None,
@@ -118,7 +122,8 @@ def sensitivity(
         nonlinear: integer Softmax and GELU.
         weights: of a model that is named.
         random_weights: seed of random ones instead.
-        image_size: H = W of the input, with `mean` and `std`.
+        preprocessing: how a picture becomes the input, as `quantize` takes it.
+        image_size: H = W of the input, or (H, W).
         mean: of each channel.
         std: of each channel.
         count: how many calibration pictures.
@@ -138,8 +143,8 @@ def sensitivity(
     workspace = Workspace()
     options = model_options(
         workspace, model, calibration, method=method, nonlinear=nonlinear, weights=weights,
-        random_weights=random_weights, image_size=image_size, mean=mean, std=std, count=count,
-        seed=seed,
+        random_weights=random_weights, preprocessing=preprocessing, image_size=image_size,
+        mean=mean, std=std, count=count, seed=seed,
     )  # fmt: skip
     result = sensitivity_stage(options, tuple(widths))
     del workspace  # alive until here

@@ -1,0 +1,139 @@
+"""What a model's input means: found in what the model is and brings, under what the user says."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitq.quantization.graph.described import Described, resolve, said
+from vitq.quantization.graph.preprocessing import (
+    CropOffset,
+    Interpolation,
+    Preprocessing,
+    Resize,
+    SideRounding,
+)
+from vitq.quantization.graph.processors import beside, described, of_timm, read_processor
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED_MODEL = "digits_vit"
+TORCHVISION = "torchvision.models"
+
+
+def input_of(
+    name: str,
+    module: "torch.nn.Module",
+    given: Preprocessing | Described | None = None,
+    weights: Path | None = None,
+) -> Preprocessing:
+    """Find what a model's input means, and say where from.
+
+    Args:
+        name: of the model: embedded, timm's, a factory, or what a model in hand is called.
+        module: the model.
+        given: the whole, as an artifact holds it; or what the user says, which comes first.
+        weights: file, beside which a configuration may lie.
+
+    Returns:
+        The whole.
+
+    Raises:
+        VitqError: nobody says size, mean or std; or what is said does not go together.
+    """
+    if isinstance(given, Preprocessing):
+        return given
+    own, source = own_description(name, module, weights)
+    found = resolve((given or Described()).over(own), name)
+    by_user = ", ".join(field for field, _ in said(given or Described()))
+    parts = [source, f"given: {by_user}" if by_user else "", _assumption(found)]
+    logger.info("pictures: %s; %s", found.describe(), "; ".join(filter(None, parts)))
+    return found
+
+
+def _assumption(found: Preprocessing) -> str:
+    return f"assumed: {', '.join(found.assumed)}" if found.assumed else ""
+
+
+def own_description(
+    name: str, module: "torch.nn.Module", weights: Path | None = None
+) -> tuple[Described, str]:
+    """Return what a model says of its input, and where that stands.
+
+    Args:
+        name: of the model.
+        module: the model.
+        weights: file, beside which a configuration may lie.
+    """
+    own, source = _configured(name, module)
+    file = beside(weights) if weights is not None else None
+    if file is not None:
+        own, source = read_processor(file).over(own), f"from {file}"
+    return _built(module).over(own), source
+
+
+def _configured(name: str, module: "torch.nn.Module") -> tuple[Described, str]:
+    """Return what the module, or the library that it is from, says."""
+    if name == EMBEDDED_MODEL:
+        from vitq.models.digits_vit import IMAGE_SIZE, MEAN, STD
+
+        own = Described(
+            size=(IMAGE_SIZE, IMAGE_SIZE),
+            mean=MEAN,
+            std=STD,
+            resize=Resize.SHORTEST,
+            resize_size=(37, 37),
+            rounding=SideRounding.NEAREST,
+            crop_offset=CropOffset.FLOOR,
+            interpolation=Interpolation.BICUBIC,
+        )
+        return own, "the embedded model's own"
+    for key in ("pretrained_cfg", "default_cfg"):
+        config = getattr(module, key, None)
+        if isinstance(config, Mapping):
+            return of_timm(config, name), f"from the model's {key}"
+    module_name, _, builder = name.partition(":")
+    if module_name.startswith(TORCHVISION) and builder:
+        return _of_torchvision(builder, module)
+    return Described(), ""
+
+
+def _of_torchvision(builder: str, module: "torch.nn.Module") -> tuple[Described, str]:
+    """Return what torchvision's weights for a model say; the first ones that are of its size."""
+    import torchvision.models  # the factory has imported it
+
+    entries = list(torchvision.models.get_model_weights(builder))
+    size = _built(module).size
+    for entry in entries:
+        found = described(entry, str(entry))
+        if size is None or found.size == size:
+            return found, f"from torchvision's {entry} (other weights: pass --preprocessor)"
+    return Described(), ""
+
+
+def _built(module: "torch.nn.Module") -> Described:
+    """Return size and channels that the module was built for, as far as it shows them."""
+    import torch
+
+    places: tuple[Any, ...] = (
+        getattr(getattr(module, "patch_embed", None), "img_size", None),
+        getattr(module, "image_size", None),
+        getattr(getattr(module, "config", None), "image_size", None),
+    )
+    sizes = (_pair(place) for place in places)
+    size = next((found for found in sizes if found is not None), None)
+    convs = (m for m in module.modules() if isinstance(m, torch.nn.Conv2d))
+    first = next(convs, None)
+    return Described(size=size, channels=None if first is None else first.in_channels)
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    """Return (H, W) if that is what it is."""
+    if isinstance(size, int) and size > 0:
+        return size, size
+    if isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(n, int) for n in size):
+        return size[0], size[1]
+    return None
