@@ -24,7 +24,6 @@ from typing import Any
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
 from vitq.compiler.deploy.contents import (
     MANIFEST_NAME,
-    picture_decoder,
     write_golden,
     write_labels,
     write_manifest,
@@ -47,12 +46,22 @@ THIRD_PARTY = "third_party"
 PYTHON_SOURCES = Path(__file__).resolve().parent.parent / "gpu_kit"
 PYTHON_RUNNER, PYTHON_FILES = "python/gpu_kit", ("__init__.py", "ffi.py", "model.py")
 SERVER = "vitq-serve"
-COMMON_SOURCES = ("manifest.cc", "json.cc", "sha256.cc", "cpu.cc", "description.cc")
+COMMON_SOURCES = (
+    *("manifest.cc", "json.cc", "sha256.cc", "cpu.cc", "description.cc"),
+    *("preprocessing.cc", "image.cc"),
+)
+PIXEL_SOURCES = ("vitq.h", "vitq_pixels.h", "vitq_pixels.c", "vitq_resize.h")
+"""In C, for the static library, too; `preprocessing.cc` includes them."""
 COMPILER_OPTIONS = ("-std=c++17", "-Iinclude")
 SMALL = ("-Os", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 """A download for a device should not grow by its tools."""
-RUNNER_SOURCES = ("vitq_run.cc", "pictures.cc", "npy.cc", "resize.cc", "decode.cc")
-SERVER_SOURCES = ("vitq_serve.cc", "session.cc", "timing.cc", "tracker.cc", "net.cc")
+RUNNER_SOURCES = (
+    *("vitq_run.cc", "pictures.cc", "npy.cc", "decode.cc", "jpeg.cc", "png.cc", "exif.cc"),
+    "segments.cc",
+)
+SERVER_SOURCES = (
+    *("vitq_serve.cc", "greeting.cc", "session.cc", "timing.cc", "tracker.cc", "net.cc"),
+)
 FLAVOUR_SOURCES = {"vm": ("model_vm.cc", "runtime.cc"), "static": ("model_static.cc",)}
 
 
@@ -171,11 +180,12 @@ def _build_programs(build: Path, flavour: str, tools: Toolchain) -> str:
     if flavour == "vm":
         programs[SERVER] = [*SERVER_SOURCES, "runtime.cc"]
     wanted = {*COMMON_SOURCES, *(name for sources in programs.values() for name in sources)}
-    for path in _sources(wanted):
-        shutil.copy(path, build / "src")
+    pixel_sources = [SOURCES / name for name in PIXEL_SOURCES]
+    for path in [*_sources(wanted), *pixel_sources]:
+        if not (build / "src" / path.name).exists():  # the static library's vitq.h is its own
+            shutil.copy(path, build / "src")
     shutil.copytree(SOURCES / THIRD_PARTY, build / "src" / THIRD_PARTY)
-    decoder = picture_decoder(build)
-    options = [*SMALL, *decoder, *COMPILER_OPTIONS]
+    options = [*SMALL, *COMPILER_OPTIONS]
     tools.build([*options, "-c", *COMMON_SOURCES], build / "src", "building the runner")
     objects = [f"{Path(name).stem}.o" for name in COMMON_SOURCES]
     for name, sources in programs.items():

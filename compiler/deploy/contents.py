@@ -27,21 +27,18 @@ LABELS_NAME = "labels.txt"
 README = """\
 {model}: an integer-only Vision Transformer for {target} ({architecture}), flavour {flavour}.
 ./vitq-run verify              every file's SHA-256, and the golden integers (exit 1: different)
-./vitq-run infer picture.ppm   the five best classes; takes .npy and raw uint8 ({shape}), too
+./vitq-run infer picture.jpg   the five best classes; takes .npy and raw uint8 ({shape}), too
 ./vitq-run bench               latency and peak memory; --help shows all options and exit codes
-Pictures: .ppm{formats}; they are resized and cropped as for calibration.
+Pictures: JPEG, PNG, binary PPM; they are resized and cropped as for calibration.
 Logit of a class: {scale!r} * (integer - {zero_point}), or read src/vitq_run.cc.
 Your own program: {own}
 Build the runner again, in src/: {command}
 manifest.json has the hash of every file; manifest.sha256 guards it against damage, not forgery.
 Licences of all that is in here: licenses/. Made by vitq {version}.
 """
-STB_FOLDERS = (Path("/usr/include/stb"), Path("/usr/local/include/stb"))
-STB_LICENCE = "licenses/stb_image.LICENSE"
-STB_LICENCE_START = "This software is available under 2 licenses"
 OWN_PROGRAM = {
     "vm": "load lib/libtvm_ffi.so as src/runtime.cc does. Measuring from afar: ./vitq-serve --help",
-    "static": "vitq.h and model.so are all it needs; no TVM, no allocation after vitq_init.",
+    "static": "vitq.h and model.so are all it needs; no TVM, no allocation in vitq_infer.",
 }
 
 
@@ -97,17 +94,6 @@ def write_labels(build: Path, compiled: Compiled, labels: Path | None) -> None:
         (build / LABELS_NAME).write_text(text, encoding="utf-8")
 
 
-def picture_decoder(build: Path) -> list[str]:
-    """Compiler options for JPEG and PNG, if stb_image.h is installed; its licence goes along."""
-    for folder in STB_FOLDERS:
-        header = folder / "stb_image.h"
-        if header.is_file():
-            licence = header.read_text(errors="replace").rpartition(STB_LICENCE_START)
-            (build / STB_LICENCE).write_text("".join(licence[1:]))
-            return ["-isystem", str(folder)]
-    return []
-
-
 def write_readme(
     build: Path, compiled: Compiled, flavour: str, architecture: str, command: str
 ) -> None:
@@ -121,7 +107,6 @@ def write_readme(
         shape=" x ".join(map(str, ("N", *compiled.input_shape[1:]))),
         scale=output["scale"],
         zero_point=output["zero_point"],
-        formats=", .jpg, .png" if (build / STB_LICENCE).is_file() else " (djpeg x.jpg > x.ppm)",
         own=OWN_PROGRAM[flavour],
         command=command,
         version=versions(())["vitq"],

@@ -40,9 +40,61 @@ static void *many(void *context) {
   return NULL;
 }
 
+/* Two threads on one context: each call is right or refused. */
+static void *share(void *context) {
+  int32_t *codes = malloc(classes * sizeof *codes);
+  long busy = 0;
+  for (int i = 0; i < 200000 && busy == 0; ++i) {
+    const int code = vitq_infer(context, pixels, codes);
+    if (code == VITQ_BUSY) ++busy;
+    else if (code != VITQ_OK || memcmp(codes, golden, classes * sizeof *codes)) fail("shared");
+  }
+  free(codes);
+  return busy ? context : NULL;
+}
+
+static void check_busy(vitq_context *context) {
+  pthread_t thread;
+  void *refused;
+  if (pthread_create(&thread, NULL, share, context) != 0) fail("thread");
+  const int here = share(context) != NULL;
+  pthread_join(thread, &refused);
+  if (!here && !refused) fail("no call was refused");
+  check(context, 0);
+}
+
+static void check_words(void) {
+  if (!vitq_version()[0] || !strchr(vitq_model_id(), ' ')) fail("identity");
+  for (int i = -1; i < 7; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const int known = i <= VITQ_BUSY || j <= VITQ_BUSY;
+      if (known && !strcmp(vitq_strerror(i), vitq_strerror(j))) fail("strerror");
+    }
+  }
+}
+
+/* The picture of the third argument, prepared, is the one of the fourth. */
+static void check_pictures(const char *picture, int32_t size, const char *wanted) {
+  uint8_t *rgb = read_all(picture, 3 * (size_t)size * (size_t)size);
+  uint8_t *ready = read_all(wanted, picture_bytes), *mine = malloc(picture_bytes);
+  if (vitq_prepare(rgb, size, size, 3, mine) != VITQ_OK) fail("prepare");
+  if (memcmp(mine, ready, picture_bytes) != 0) fail("prepared otherwise");
+  if (vitq_resize(rgb, size, size, 3, rgb, size, size, VITQ_BICUBIC) != VITQ_OK) fail("copy");
+  if (vitq_resize(rgb, 2, 2, 3, mine, 1, 1, VITQ_BOX) != VITQ_OK) fail("resize");
+  for (int c = 0; c < 3; ++c) {
+    const int sum = rgb[c] + rgb[3 + c] + rgb[6 + c] + rgb[9 + c];
+    if (mine[c] * 4 < sum - 4 || mine[c] * 4 > sum + 4) fail("no mean");
+  }
+  if (vitq_prepare(rgb, size, size, 2, mine) != VITQ_BAD_ARGUMENT) fail("two channels");
+  if (vitq_prepare(rgb, 1 << 20, 1 << 20, 3, mine) != VITQ_BAD_ARGUMENT) fail("too large");
+  if (vitq_resize(rgb, 1, 1, 3, mine, 1, 1, 6) != VITQ_BAD_ARGUMENT) fail("no such filter");
+  if (vitq_resize(rgb, 0, 1, 3, mine, 1, 1, 0) != VITQ_BAD_ARGUMENT) fail("no width");
+  free(mine), free(ready), free(rgb);
+}
+
 int main(int argc, char **argv) {
   const vitq_description *about = vitq_describe();
-  if (argc != 3 || about->batch != 1) return 2;
+  if (argc != 6 || about->batch != 1) return 2;
   classes = (size_t)about->classes;
   picture_bytes = (size_t)about->channels * (size_t)about->height * (size_t)about->width;
   pixels = read_all(argv[1], PICTURES * picture_bytes);
@@ -64,6 +116,10 @@ int main(int argc, char **argv) {
   if (pthread_create(&thread, NULL, many, second) != 0) fail("thread");
   many(first);
   pthread_join(thread, NULL);
+
+  check_busy(second);
+  check_words();
+  check_pictures(argv[3], atoi(argv[4]), argv[5]);
 
   int32_t code;
   vitq_context *none;

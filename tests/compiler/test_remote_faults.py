@@ -1,8 +1,10 @@
 """Devices that die, hang or return garbage, on this machine's own processor."""
 
 import shutil
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,8 @@ from vitq.numerics.errors import VitqError
 
 TARGET = get_target("cpu")
 KEY = "mine"
+SOON_S = 20.0
+"""For a few starts of Python; forty silent clients in turn took 200 s."""
 CRASHES, HANGS, FAILS = "__builtin_trap();", "for (;;);", "return -1;"
 
 
@@ -208,6 +212,21 @@ def test_a_description_that_is_none() -> None:
     for text in ("", "[]", "{}", '{"name": "a"}'):
         with pytest.raises(ValueError, match="not a device's description"):
             parse_device(text)
+
+
+def test_silent_clients_delay_nobody(
+    device: Served, fleet: Fleet, inputs: Inputs, kernel: str
+) -> None:
+    silent = [socket.create_connection(("127.0.0.1", device.port)) for _ in range(40)]
+    try:
+        for client, said in zip(silent, (b"", b"\x71", b"\x71\xf2\x0f\0\xff\0\0\0c"), strict=False):
+            client.sendall(said)
+        start = time.monotonic()
+        (attempt,) = times_of(fleet, inputs, kernel)
+        assert attempt.error is None and time.monotonic() - start < SOON_S
+    finally:
+        for client in silent:
+            client.close()
 
 
 def test_it_listens_on_loopback_only(device: Served) -> None:

@@ -1,5 +1,9 @@
 #include "cpu.h"
 
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
@@ -64,6 +68,12 @@ std::set<std::string> processor_features() {
 }
 
 #endif
+
+int processor_count() {
+  cpu_set_t usable;
+  if (sched_getaffinity(0, sizeof usable, &usable) == 0) return std::max(CPU_COUNT(&usable), 1);
+  return std::max(static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)), 1);
+}
 
 void check_processor(const std::string& architecture, const std::vector<std::string>& needs,
                      const std::string& target) {

@@ -14,6 +14,9 @@ extern const char* const kArchitecture;
 // Features of this processor, named as in /proc/cpuinfo; the architecture is one of them.
 std::set<std::string> processor_features();
 
+// How many processors this process may use.
+int processor_count();
+
 // Throws Failure (kWrongDevice) for another architecture or a missing feature.
 void check_processor(const std::string& architecture, const std::vector<std::string>& needs,
                      const std::string& target);

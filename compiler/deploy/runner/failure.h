@@ -2,8 +2,12 @@
 #ifndef VITQ_FAILURE_H_
 #define VITQ_FAILURE_H_
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -14,6 +18,7 @@ enum ExitCode : int {
   kDifferent = 1,    // verify: an integer is not the golden one
   kMistake = 2,      // a wrong option, an unreadable input, a file that is not the bundle's
   kWrongDevice = 3,  // this processor lacks what the model was compiled for
+  kLost = 4,         // the output could not be written
 };
 
 class Failure : public std::runtime_error {
@@ -23,22 +28,35 @@ class Failure : public std::runtime_error {
   const ExitCode code;
 };
 
-// What main returns: usage if it is asked for, else what run does, failures reported.
+inline int report(const char* name, const char* line, int code) {
+  std::fprintf(stderr, "%s: %s\n", name, line);
+  return code;
+}
+
+// What main returns: usage if it is asked for, else what run does, failures reported. What was
+// printed has arrived, or that is the failure.
 inline int run_program(const char* name, const char* usage, int (*run)(int, char**), int argc,
                        char** argv) {
-  if (argc > 1 && (!std::strcmp(argv[1], "--help") || !std::strcmp(argv[1], "-h"))) {
-    std::fputs(usage, stdout);
-    return kFine;
-  }
+  // A closed descriptor would be given to the next file that is opened, and written to.
+  if (fcntl(STDERR_FILENO, F_GETFD) < 0 && open("/dev/null", O_WRONLY) < 0) return kLost;
+  if (fcntl(STDOUT_FILENO, F_GETFD) < 0) return report(name, "standard output is closed", kLost);
+  int code = kFine;
   try {
-    return run(argc, argv);
+    if (argc > 1 && (!std::strcmp(argv[1], "--help") || !std::strcmp(argv[1], "-h"))) {
+      std::fputs(usage, stdout);
+    } else {
+      code = run(argc, argv);
+    }
   } catch (const Failure& failure) {
-    std::fprintf(stderr, "%s: %s\n", name, failure.what());
-    return failure.code;
+    return report(name, failure.what(), failure.code);
+  } catch (const std::bad_alloc&) {
+    return report(name, "not enough memory", kMistake);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s: %s\n", name, error.what());
-    return kMistake;
+    return report(name, error.what(), kMistake);
   }
+  const bool was_written = !std::ferror(stdout) && std::fflush(stdout) == 0;
+  if (was_written && close(STDOUT_FILENO) == 0) return code;
+  return report(name, "the output could not be written", kLost);
 }
 
 }  // namespace vitq

@@ -50,6 +50,12 @@ Json Json::at(const std::string& key) const {
   return Json(document_, found);
 }
 
+bool Json::has(const std::string& key) const {
+  if (!yyjson_is_obj(value_)) fail("expected an object");
+  yyjson_val* found = yyjson_obj_getn(value_, key.data(), key.size());
+  return found && !yyjson_is_null(found);
+}
+
 std::vector<Json> Json::items() const {
   if (!yyjson_is_arr(value_)) fail("expected a list");
   std::vector<Json> result;

@@ -20,6 +20,7 @@ class Json {
 
   // Each throws Failure where the value is of another kind or the field is missing.
   Json at(const std::string& key) const;
+  bool has(const std::string& key) const;  // and it is not null
   std::vector<Json> items() const;
   std::string text() const;  // UTF-8, without NUL
   double number() const;

@@ -44,6 +44,8 @@ void read_meaning(const Json& content, Manifest* manifest) {
   manifest->classes = dimension(output[1]);
   manifest->scale = content.at("output").at("scale").number();
   manifest->zero_point = content.at("output").at("zero_point").integer();
+  manifest->preprocessing =
+      read_preprocessing(content, manifest->channels, manifest->height, manifest->width);
   if (dimension(output[0]) != manifest->batch) throw Failure("manifest.json: unknown shapes");
 }
 
@@ -93,6 +95,7 @@ Manifest read_manifest(const std::string& folder) {
   const Json content = Json::parse(text, path);
   if (content.at("format").integer() != kFormat) throw Failure(path + " has an unknown format");
   manifest.model = content.at("model").text();
+  manifest.model_id = manifest.model + " " + content.at("compiled_library_sha256").text();
   manifest.flavour = content.at("flavour").text();
   manifest.target = content.at("target").text();
   manifest.architecture = content.at("architecture").text();

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "preprocessing.h"
+
 namespace vitq {
 
 struct BundleFile {
@@ -24,6 +26,8 @@ struct Manifest {
   int64_t batch, channels, height, width, classes;
   double scale;
   int64_t zero_point;
+  Preprocessing preprocessing;
+  std::string model_id;  // name and hash, as the C library's vitq_model_id
   std::vector<BundleFile> files;
 
   int64_t picture_bytes() const { return channels * height * width; }

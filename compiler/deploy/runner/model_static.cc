@@ -15,8 +15,13 @@ class StaticModel : public Model {
     find_symbol(library, "vitq_infer", &infer_);
     find_symbol(library, "vitq_free", &free_);
     find_symbol(library, "vitq_error", &error_);
-    if (init_(&context_, nullptr, 0, threads) != VITQ_OK) {
-      throw Failure("the model cannot be initialized: not enough memory, or too many threads");
+    find_symbol(library, "vitq_strerror", &text_);
+    if (memory_bytes_(threads) == 0) {
+      throw Failure("--threads " + std::to_string(threads) + ": the library takes 1 to 64");
+    }
+    const int code = init_(&context_, nullptr, 0, threads);
+    if (code != VITQ_OK) {
+      throw Failure(std::string("the model cannot be started: ") + text_(code));
     }
     planned_bytes_ = static_cast<int64_t>(memory_bytes_(threads));
   }
@@ -35,6 +40,7 @@ class StaticModel : public Model {
   decltype(vitq_infer)* infer_ = nullptr;
   decltype(vitq_free)* free_ = nullptr;
   decltype(vitq_error)* error_ = nullptr;
+  decltype(vitq_strerror)* text_ = nullptr;
   vitq_context* context_ = nullptr;
   int64_t planned_bytes_ = 0;
 };

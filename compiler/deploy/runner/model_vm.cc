@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "cpu.h"
 #include "failure.h"
 #include "model.h"
 #include "runtime.h"
@@ -50,8 +51,14 @@ class VmModel : public Model {
   }
 
  private:
-  // The runtime reads the number when it is loaded.
+  // The runtime reads the number when it is loaded. Its threads wait for each other by spinning:
+  // more of them than processors do not come to an end.
   static const Manifest& with_threads(const Manifest& manifest, int threads) {
+    const int processors = processor_count();
+    if (threads > processors) {
+      throw Failure("--threads " + std::to_string(threads) + ": this machine gives " +
+                    std::to_string(processors) + " processors, take at most as many");
+    }
     setenv("TVM_NUM_THREADS", std::to_string(threads).c_str(), 1);
     return manifest;
   }

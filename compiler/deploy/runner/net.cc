@@ -18,7 +18,7 @@
 namespace vitq {
 namespace {
 
-constexpr int kBacklog = 4;
+constexpr int kBacklog = 64;
 
 std::string text_of_address(const Address& address) {
   return address.host + ":" + std::to_string(address.port);
@@ -137,6 +137,16 @@ std::string Socket::receive(size_t bytes) const {
     if (got == 0) throw Failure("the other end closed the connection");
     done += static_cast<size_t>(got);
   }
+  return result;
+}
+
+std::string Socket::receive_some(size_t most) const {
+  std::string result(most, '\0');
+  const ssize_t got = ::recv(descriptor_, &result[0], most, MSG_DONTWAIT);
+  if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return "";
+  if (got < 0) fail("receiving");
+  if (got == 0) throw Failure("the other end closed the connection");
+  result.resize(static_cast<size_t>(got));
   return result;
 }
 

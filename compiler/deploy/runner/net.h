@@ -36,6 +36,7 @@ class Socket {
   void set_timeout(int seconds) const;  // 0: none
   void send(const std::string& bytes) const;
   std::string receive(size_t bytes) const;
+  std::string receive_some(size_t most) const;  // what is there; empty if that is nothing yet
   void send_integer(int32_t number) const;
   int32_t receive_integer() const;
   void send_text(const std::string& text) const;      // its length first

@@ -1,4 +1,4 @@
-// Reading pictures: raw uint8, .npy, and PPM, JPEG, PNG (resized and cropped as Pillow does it).
+// Reading pictures: raw uint8, .npy, and JPEG, PNG, PPM (made to fit as the manifest says).
 #ifndef VITQ_PICTURES_H_
 #define VITQ_PICTURES_H_
 
@@ -6,15 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "manifest.h"
+
 namespace vitq {
 
-struct InputShape {
-  int64_t channels, height, width;
-  int64_t bytes() const { return channels * height * width; }
-};
-
-// Any number of pictures, (N, C, H, W) uint8, from .npy, a picture or raw bytes. Throws Failure.
-std::vector<uint8_t> read_pictures(const std::string& path, const InputShape& shape);
+// Any number of pictures, (N, C, H, W) uint8, from .npy, a picture or raw bytes. The first bytes
+// tell which, except for names that end in .raw, .u8 or .bin: those are raw. Throws Failure.
+std::vector<uint8_t> read_pictures(const std::string& path, const Manifest& manifest);
 
 // An .npy of little-endian int32 with two dimensions, the second as given. Throws Failure.
 std::vector<int32_t> read_codes(const std::string& path, int64_t classes);

@@ -20,12 +20,13 @@ namespace {
 constexpr const char* kUsage =
     "usage: vitq-run verify | infer FILE | bench | info   [options]\n"
     "  verify   check every file, run the golden pictures, compare each integer\n"
-    "  infer    classes of the pictures in FILE: .npy or raw uint8 (N, C, H, W), .ppm, .jpg, .png\n"
+    "  infer    classes of the pictures in FILE: JPEG, PNG, PPM; .npy or raw uint8 (N, C, H, W)\n"
     "             --top N (5)   --labels FILE (one name a line)   --raw (print all integers)\n"
     "  bench    time the model:  --rounds N (50)   --warmup N (5)   --json\n"
     "  info     what the bundle holds\n"
     "  --threads N (1) for all; --bundle FOLDER: the runner's own folder if absent\n"
-    "exit codes: 0 fine, 1 an integer differs, 2 a mistake or a damaged file, 3 wrong processor\n";
+    "exit codes: 0 fine, 1 an integer differs, 2 a mistake or a damaged file, 3 wrong\n"
+    "processor, 4 the output could not be written\n";
 
 struct Options {
   std::string command, file, labels, bundle;
@@ -88,8 +89,7 @@ std::vector<int32_t> run_all(Model& model, const Manifest& manifest,
 
 std::vector<uint8_t> golden_pixels(const Manifest& manifest) {
   check_files(manifest, {"golden_pixels.npy"});
-  return read_pictures(manifest.path_of("golden_pixels.npy"),
-                       {manifest.channels, manifest.height, manifest.width});
+  return read_pictures(manifest.path_of("golden_pixels.npy"), manifest);
 }
 
 int verify(Model& model, const Manifest& manifest) {
@@ -132,8 +132,7 @@ std::vector<std::string> read_labels(const Manifest& manifest, const std::string
 int infer(Model& model, const Manifest& manifest, const Options& options) {
   const std::vector<std::string> labels = read_labels(manifest, options.labels);
   const std::vector<int32_t> codes =
-      run_all(model, manifest,
-              read_pictures(options.file, {manifest.channels, manifest.height, manifest.width}));
+      run_all(model, manifest, read_pictures(options.file, manifest));
   const int classes = static_cast<int>(manifest.classes);
   for (size_t start = 0; start < codes.size(); start += static_cast<size_t>(classes)) {
     const int32_t* row = &codes[start];

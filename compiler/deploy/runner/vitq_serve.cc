@@ -12,6 +12,7 @@
 #include "cpu.h"
 #include "description.h"
 #include "failure.h"
+#include "greeting.h"
 #include "manifest.h"
 #include "net.h"
 #include "runtime.h"
@@ -33,8 +34,6 @@ constexpr const char* kUsage =
     "machines reach it that may do anything here, or keep it on 127.0.0.1 behind an SSH tunnel.\n";
 
 constexpr int32_t kMagic = 0xFF271;
-constexpr int32_t kMismatch = kMagic + 2;
-constexpr int32_t kLongestGreeting = 1024;
 constexpr int kHandshakeS = 5;
 constexpr int kLongestSessionS = 24 * 3600;
 constexpr int kPingMs = 2000;
@@ -102,6 +101,7 @@ class Server {
         runtime_(manifest_),
         tracker_(parse_address("--tracker", options.tracker), key_, options.reached_at),
         listening_(Socket::listen_on({options.listen, options.port})),
+        door_(listening_),
         port_(listening_.port()) {
     std::printf("vitq-serve: listening on %s:%d for key %s of the tracker %s\n",
                 options.listen.c_str(), port_, key_.c_str(), options.tracker.c_str());
@@ -141,10 +141,8 @@ class Server {
     std::string word = tracker_.offer(port_);
     int unused = 0;
     while (!is_over()) {
-      if (listening_.wait(kPingMs)) {
-        if (greet_and_serve(word)) return;
-        continue;
-      }
+      Guest guest = door_.admit(word, kPingMs, is_over);
+      if (guest.connection.is_open()) return serve(std::move(guest));
       if (is_over()) return;
       unused = tracker_.is_free(word) ? 0 : unused + 1;
       if (unused < kUnusedPings) continue;
@@ -153,33 +151,18 @@ class Server {
     }
   }
 
-  bool greet_and_serve(const std::string& word) {
+  void serve(Guest guest) {
+    door_.clear();
     try {
-      Socket client = listening_.accept();
-      const int limit_s = greet(client, word);
-      if (limit_s > 0) {
-        say(serve_session(runtime_, description_, std::move(client), limit_s, is_over));
-      }
-      return limit_s > 0;
+      guest.connection.set_timeout(kHandshakeS);
+      guest.connection.send_integer(kMagic);
+      guest.connection.send_text("server:" + key_);
+      guest.connection.set_timeout(0);
+      say(serve_session(runtime_, description_, std::move(guest.connection),
+                        limit_of(guest.greeting), is_over));
     } catch (const Failure& failure) {
       say(failure.what());
-      return false;
     }
-  }
-
-  // The session's limit in seconds, or 0 for a client that does not know the word.
-  int greet(const Socket& client, const std::string& word) const {
-    client.set_timeout(kHandshakeS);
-    if (client.receive_integer() != kMagic) return 0;
-    const std::string greeting = client.receive_text(kLongestGreeting);
-    if (greeting.substr(0, greeting.find(' ')) != "client:" + word) {
-      client.send_integer(kMismatch);
-      return 0;
-    }
-    client.send_integer(kMagic);
-    client.send_text("server:" + key_);
-    client.set_timeout(0);
-    return limit_of(greeting);
   }
 
   const Manifest manifest_;
@@ -187,6 +170,7 @@ class Server {
   const Runtime runtime_;
   Tracker tracker_;
   const Socket listening_;
+  Door door_;
   const int port_;
 };
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vitq.h"
+#include "vitq_pixels.h"
 
 #define VITQ_ALIGNMENT 64
 #define VITQ_MAX_THREADS 64
@@ -70,6 +70,7 @@ struct vitq_context {
   uint8_t *arena;
   const char *error;
   int threads;
+  int busy; /* 1 while a call runs; only changed atomically */
   vitq_pool pool;
   vitq_worker workers[VITQ_MAX_THREADS];
   vitq_tensor tensors[VITQ_TENSORS];
@@ -192,8 +193,7 @@ static int32_t vitq_integer(const void *data, size_t i, int bits) {
   return bits == 16 ? ((const int16_t *)data)[i] : ((const int32_t *)data)[i];
 }
 
-int vitq_infer(vitq_context *context, const uint8_t *pixels, int32_t *codes) {
-  if (!context || !pixels || !codes) return VITQ_BAD_ARGUMENT;
+static int vitq_run_steps(vitq_context *context, const uint8_t *pixels, int32_t *codes) {
   vitq_worker *caller = vitq_current;
   int failed = 0;
   vitq_current = &context->workers[0];
@@ -208,6 +208,35 @@ int vitq_infer(vitq_context *context, const uint8_t *pixels, int32_t *codes) {
   }
   vitq_current = caller;
   return failed ? VITQ_FAILED : VITQ_OK;
+}
+
+int vitq_infer(vitq_context *context, const uint8_t *pixels, int32_t *codes) {
+  if (!context || !pixels || !codes) return VITQ_BAD_ARGUMENT;
+  if (__atomic_exchange_n(&context->busy, 1, __ATOMIC_ACQUIRE)) return VITQ_BUSY;
+  const int code = vitq_run_steps(context, pixels, codes);
+  __atomic_store_n(&context->busy, 0, __ATOMIC_RELEASE);
+  return code;
+}
+
+int vitq_prepare(const uint8_t *pixels, int32_t width, int32_t height, int32_t channels,
+                 uint8_t *prepared) {
+  if (channels == 2) return VITQ_BAD_ARGUMENT;
+  return vitq_fit(&vitq_how, pixels, width, height, channels, prepared);
+}
+
+const char *vitq_version(void) { return VITQ_VERSION; }
+
+const char *vitq_model_id(void) { return VITQ_MODEL_ID; }
+
+const char *vitq_strerror(int code) {
+  switch (code) {
+    case VITQ_OK: return "no error";
+    case VITQ_BAD_ARGUMENT: return "an argument is missing, too small, or out of its range";
+    case VITQ_NO_MEMORY: return "not enough memory, or no more threads";
+    case VITQ_FAILED: return "a kernel failed; vitq_error says why";
+    case VITQ_BUSY: return "another thread is using this context";
+    default: return "unknown code";
+  }
 }
 
 const char *vitq_error(const vitq_context *context) { return context ? context->error : ""; }
