@@ -208,10 +208,10 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "cut.ppm": (b"P6 32 32 255\n" + bytes(100), "cut off"),
     "deep.ppm": (b"P6 32 32 65535\n" + bytes(6 * 1024), "8-bit"),
     "zero.ppm": (b"P6 0 32 255\n", "size"),
-    "huge.ppm": (b"P6 999999 999999 255\n", "size"),
+    "huge.ppm": (b"P6 999999 999999 255\n", "at most 89478485"),
     "digits.ppm": (b"P6 99999999999 1 255\n", "header"),
     "comment.ppm": (b"P6 # no end", "header"),
-    "end.ppm": (b"P6", "header"),
+    "end.ppm": (b"P6", "no JPEG, PNG or binary PPM"),
 }
 
 

@@ -24,8 +24,17 @@ enum ExitCode : int {
 class Failure : public std::runtime_error {
  public:
   explicit Failure(const std::string& line, ExitCode exit_code = kMistake)
-      : std::runtime_error(line), code(exit_code) {}
+      : std::runtime_error(printable(line)), code(exit_code) {}
   const ExitCode code;
+
+ private:
+  // Names and contents of files may hold anything; a message stays one line of a terminal.
+  static std::string printable(std::string line) {
+    for (char& c : line) {
+      if (static_cast<unsigned char>(c) < ' ' || c == 0x7F) c = '?';
+    }
+    return line;
+  }
 };
 
 inline int report(const char* name, const char* line, int code) {

@@ -92,6 +92,13 @@ Manifest read_manifest(const std::string& folder) {
   if (read_file(manifest.path_of("manifest.sha256"), 4096) != digest.hex() + "  manifest.json\n") {
     throw Failure(path + " is not the manifest of this bundle (SHA-256 differs): copy it again");
   }
+  manifest = parse_manifest(text, path);
+  manifest.folder = folder;
+  return manifest;
+}
+
+Manifest parse_manifest(const std::string& text, const std::string& path) {
+  Manifest manifest;
   const Json content = Json::parse(text, path);
   if (content.at("format").integer() != kFormat) throw Failure(path + " has an unknown format");
   manifest.model = content.at("model").text();

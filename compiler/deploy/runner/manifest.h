@@ -41,6 +41,9 @@ std::string own_folder();
 // Reads and checks the manifest against manifest.sha256. Throws Failure.
 Manifest read_manifest(const std::string& folder);
 
+// Of the file's text; `path` is what a message calls it. Throws Failure.
+Manifest parse_manifest(const std::string& text, const std::string& path);
+
 // Throws Failure, naming the first file that is not what the manifest says.
 void check_files(const Manifest& manifest, const std::vector<std::string>& names);
 void check_all_files(const Manifest& manifest);

@@ -8,6 +8,7 @@
 namespace vitq {
 namespace {
 
+constexpr size_t kShown = 16;  // characters of a kind that is refused
 constexpr int64_t kLargestSize = int64_t{1} << 31;
 
 // The text after 'key': in the header's Python dictionary.
@@ -71,7 +72,7 @@ NpyArray parse_npy(const std::string& content, const std::string& path) {
   const std::string descr = value_of(header, "descr", path);
   array.descr = descr.substr(0, descr.find('\'', 1)).erase(0, 1);
   if (array.descr != "|u1" && array.descr != "<i4") {
-    throw Failure(path + " holds " + array.descr + ": the model takes raw pixels, uint8");
+    throw Failure(path + " holds " + array.descr.substr(0, kShown) + ": the model takes raw pixels, uint8");
   }
   if (value_of(header, "fortran_order", path).compare(0, 5, "False") != 0) {
     throw Failure(path + " is in Fortran order: save it in C order");
