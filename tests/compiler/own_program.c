@@ -41,25 +41,26 @@ static void *many(void *context) {
 }
 
 /* Two threads on one context: each call is right or refused. */
+static volatile int was_refused;
+
 static void *share(void *context) {
   int32_t *codes = malloc(classes * sizeof *codes);
-  long busy = 0;
-  for (int i = 0; i < 200000 && busy == 0; ++i) {
+  if (!codes) fail("memory");
+  for (int i = 0; i < 100000 && !was_refused; ++i) {
     const int code = vitq_infer(context, pixels, codes);
-    if (code == VITQ_BUSY) ++busy;
+    if (code == VITQ_BUSY) was_refused = 1;
     else if (code != VITQ_OK || memcmp(codes, golden, classes * sizeof *codes)) fail("shared");
   }
   free(codes);
-  return busy ? context : NULL;
+  return NULL;
 }
 
 static void check_busy(vitq_context *context) {
   pthread_t thread;
-  void *refused;
   if (pthread_create(&thread, NULL, share, context) != 0) fail("thread");
-  const int here = share(context) != NULL;
-  pthread_join(thread, &refused);
-  if (!here && !refused) fail("no call was refused");
+  share(context);
+  pthread_join(thread, NULL);
+  if (!was_refused) fail("no call was refused");
   check(context, 0);
 }
 

@@ -27,6 +27,7 @@ namespace vitq {
 namespace {
 
 constexpr int kCmyk = 4;
+constexpr const char* kDamaged = "it is damaged or cut off";
 
 uint8_t clamped(int value) { return static_cast<uint8_t>(std::clamp(value, 0, 255)); }
 
@@ -178,8 +179,8 @@ class Decoder {
   int width() const { return static_cast<int>(context_.img_x); }
   int height() const { return static_cast<int>(context_.img_y); }
 
-  [[noreturn]] void fail(const std::string& reason) const {
-    throw Failure(path_ + " cannot be read as a picture: " + reason);
+  [[noreturn]] void fail(const char* reason) const {
+    throw Failure(path_ + " cannot be read as a picture: " + (reason ? reason : kDamaged));
   }
 
   // Fills the components; the sizes are looked at before memory is taken.
@@ -188,10 +189,9 @@ class Decoder {
     check_size(width(), height(), path_);
     stbi__rewind(&context_);
     if (!stbi__decode_jpeg_image(state_.get())) fail(stbi_failure_reason());
-    const stbi_uc* end = context_.img_buffer;  // behind the marker of the end
-    if (end - context_.img_buffer_original < 2 || end[-2] != 0xFF || end[-1] != 0xD9) {
-      fail("it is damaged or cut off");
-    }
+    const stbi_uc* end = context_.img_buffer;  // behind the marker of the end, or behind the file
+    const bool is_inside = end <= context_.img_buffer_end && end - context_.img_buffer_original > 2;
+    if (!is_inside || end[-2] != 0xFF || end[-1] != 0xD9) fail(kDamaged);
   }
 
   bool is_rgb() const {

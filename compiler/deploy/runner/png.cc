@@ -131,9 +131,9 @@ Chunks read_chunks(const std::string& content, const std::string& path) {
         checksum(&content[at + 4], size + 4) != number_at(content, at + size + kFrame - 4)) {
       fail(path, "it is damaged (checksum of " + name + ")");
     }
-    if (name == "IDAT") {
+    if (name == "IDAT" && size > 0) {
       chunks.content.append(content, at, size + kFrame);
-    } else {
+    } else if (name != "IDAT") {
       const std::string body = content.substr(at + 8, size);
       take(name, body, path, &chunks);
       const bool is_short = name == "PLTE" && chunks.color == kIndexed && size % 3 == 0;
@@ -164,7 +164,8 @@ Image decode_png(const std::string& content, const std::string& path) {
                             &image.height, &image.channels, 0),
       stbi_image_free);
   if (!pixels) {
-    const std::string reason = stbi_failure_reason();
+    const char* given = stbi_failure_reason();
+    const std::string reason = given ? given : "it is damaged";
     fail(path, reason == "outofmem" ? "it holds more than its picture, or memory is short" : reason);
   }
   image.pixels.assign(pixels.get(), pixels.get() + image.count() * image.channels);
