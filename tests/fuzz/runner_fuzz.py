@@ -69,11 +69,11 @@ def mutated(content: bytes, source: random.Random) -> bytes:
 
 def _mutated_png(content: bytes, source: random.Random) -> bytes:
     """Change the inside of one chunk; the pixels' before they are compressed."""
-    chunks = _chunks(content)
+    chunks = _chunks(content) or [(b"IHDR", b"")]
     i = source.randrange(len(chunks))
     name, body = chunks[i]
     if name == b"IDAT" and source.random() < 0.8:
-        body = zlib.compress(mutated(zlib.decompress(body), source))
+        body = zlib.compress(mutated(_unpacked(body), source))
     elif source.random() < 0.2:
         chunks.insert(i, source.choice(chunks))
     else:
@@ -84,6 +84,13 @@ def _mutated_png(content: bytes, source: random.Random) -> bytes:
         for name, body in chunks
     )
     return PNG + b"".join(framed)
+
+
+def _unpacked(body: bytes) -> bytes:
+    try:
+        return zlib.decompress(body)
+    except zlib.error:  # a past failure in the corpus
+        return body
 
 
 def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
