@@ -95,7 +95,7 @@ def sensitivity_cases(
     for node in graph:
         if node.op not in PRODUCTS:
             continue
-        own = {WEIGHT: node.op in WEIGHTED, ACTIVATION: bool(_free_inputs(graph, node))}
+        own = {WEIGHT: node.op in WEIGHTED, ACTIVATION: bool(free_inputs(graph, node))}
         found += [Case(node.name, p, bits) for p in parts if own[p] for bits in sorted(widths)]
     return found
 
@@ -130,10 +130,10 @@ def measure_sensitivity(
         if case == WHOLE:
             return 0
         node = quantized.nodes[case.layer]
-        sources = [node] if case.part == WEIGHT else _free_inputs(quantized, node)
+        sources = [node] if case.part == WEIGHT else free_inputs(quantized, node)
         return min(places[source.name] for source in sources)
 
-    front = _Front(quantized, pixels)
+    front = Front(quantized, pixels)
     for case in track(sorted(cases, key=begin), "sensitivity", len(cases)):
         front.move(begin(case))
         op, narrow = "", quantized
@@ -149,7 +149,7 @@ def measure_sensitivity(
         yield Sensitivity(case.layer, op, case.part, case.bits, *figures)
 
 
-class _Front:
+class Front:
     """The values of a quantized network just before one of its nodes, for all pictures.
 
     Args:
@@ -186,7 +186,7 @@ class _Front:
         return np.concatenate(outputs).astype(np.float64)
 
 
-def _free_inputs(graph: Graph, node: Node) -> list[Node]:
+def free_inputs(graph: Graph, node: Node) -> list[Node]:
     """Return the quantizers before a product whose widths a recipe chooses."""
     sources = [operand_source(graph, node, index) for index in range(len(node.inputs))]
     return [s for s in sources if not has_fixed_width(s) and s.out is not None]
@@ -215,7 +215,7 @@ def _narrow_weight(graph: Graph, node: Node, bits: int, method: Method, x: torch
 def _observe_inputs(graph: Graph, pixels: UInt8Array) -> dict[str, Observer]:
     """Return what the quantizers before all products see, by name."""
     products = (node for node in graph if node.op in PRODUCTS)
-    names = {source.name for node in products for source in _free_inputs(graph, node)}
+    names = {source.name for node in products for source in free_inputs(graph, node)}
     seen = {name: Observer(name, channels=False) for name in names}
     batches = _batches(pixels)
 
@@ -232,7 +232,7 @@ def _observe_inputs(graph: Graph, pixels: UInt8Array) -> dict[str, Observer]:
 def _narrow_input(graph: Graph, node: Node, bits: int, seen: dict[str, Observer]) -> Graph:
     """Copy a graph in which what one product reads has fewer bits."""
     changed = Graph(dict(graph.nodes), graph.output, graph.tensors, graph.qparams)
-    for source in _free_inputs(graph, node):
+    for source in free_inputs(graph, node):
         narrow, out = copy.copy(source), source.out
         assert out is not None
         changed.nodes[source.name] = narrow

@@ -96,11 +96,7 @@ def quantize_graph(
     """
     graph.check_finite()
     refuse_final_softmax(graph)
-    fold_normalization(graph, mean, std)
-    fold_channel_scales(graph)
-    select_tokens_early(graph)
-    if recipe.nonlinear.defers_normalization:
-        defer_softmax_normalization(graph)
+    rewrite(graph, recipe.nonlinear, mean, std)
     if recipe.nonlinear is not Nonlinear.VITQ:
         mark_family(graph, recipe.nonlinear)
     use_codes(graph, method.attention, recipe, method.log_zero, WIDEST_BITS)
@@ -118,6 +114,24 @@ def quantize_graph(
     _settle_dead_branches(graph, observers)
     graph.remove_dead()
     return graph
+
+
+def rewrite(
+    graph: Graph, nonlinear: Nonlinear, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    """Give the float graph the shape that is quantized; its function stays the same.
+
+    Args:
+        graph: from `quantization.graph.tracing.trace`; edited in place.
+        nonlinear: of the recipe.
+        mean: of the model's input normalization, in [0, 1] units.
+        std: likewise.
+    """
+    fold_normalization(graph, mean, std)
+    fold_channel_scales(graph)
+    select_tokens_early(graph)
+    if nonlinear.defers_normalization:
+        defer_softmax_normalization(graph)
 
 
 def observe(

@@ -27,6 +27,10 @@ from vitq.quantization.run.fake_quantize import compute_node
 
 logger = logging.getLogger(__name__)
 
+FACTOR, SHIFT = "value_factor", "value_shift"
+"""Roles under which the layer that makes V keeps c and m, (O,): `quantization.explain` reads them,
+nothing computes with them."""
+
 
 class ValuePath(NamedTuple):
     """V's way through one attention.
@@ -125,6 +129,8 @@ def equalize_value(
     weight[rows] *= factor[:, None]
     bias[rows] = (bias[rows] - shift) * factor
     _set(graph, linear, weight, bias)
+    _note(graph, linear, FACTOR, rows, factor)
+    _note(graph, linear, SHIFT, rows, shift)
     weight, bias = _real(graph, path.projection)
     _set(graph, path.projection, weight / factor, bias + weight @ shift)
     logger.debug("%s: V's channels scaled by %.2g to %.2g", linear.name, factor.min(), factor.max())
@@ -137,3 +143,13 @@ def _real(graph: Graph, node: Node) -> tuple[FloatArray, FloatArray]:
 def _set(graph: Graph, node: Node, weight: FloatArray, bias: FloatArray) -> None:
     graph.set_param(node, "weight", weight.astype(np.float32))
     graph.set_param(node, "bias", bias.astype(np.float32))
+
+
+def _note(graph: Graph, linear: Node, role: str, rows: IntArray, values: FloatArray) -> None:
+    """Keep what was done to some of a layer's outputs; no factor is 1, no shift is 0."""
+    if role not in linear.params:
+        start = np.full(linear.shape[-1], float(role == FACTOR), np.float32)
+        graph.set_param(linear, role, start)
+    noted = np.array(graph.real(linear, role))
+    noted[rows] = values
+    graph.set_param(linear, role, noted.astype(np.float32))

@@ -47,6 +47,12 @@ class IntTensor:
     zero_point: int = 0
 
     @property
+    def real(self) -> FloatArray:
+        """What the codes stand for, float32."""
+        found: FloatArray = ((self.codes - self.zero_point) * self.scale).astype(np.float32)
+        return found
+
+    @property
     def one_scale(self) -> float:
         """The scale as one number, where the operator needs that."""
         first = float(self.scale.flat[0])
@@ -93,17 +99,28 @@ class IntegerReference:
         for node in self.graph:
             inputs = [values[name] for name in node.inputs]
             if node.op is OpKind.INPUT:
-                assert node.out is not None
-                values[node.name] = _quantized(pixels.astype(np.int64), node.out)
+                values[node.name] = pixel_codes(node, pixels)
             else:
-                values[node.name] = self._named(node, inputs, pixels.shape[0])
+                values[node.name] = self.execute(node, inputs, pixels.shape[0])
             for name in node.inputs:
                 if last_use[name] == node.name and name != self.graph.output:
                     values.pop(name, None)
         return values[self.graph.output].codes
 
-    def _named(self, node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
-        """Execute a node; an integer that leaves its range is reported with its place."""
+    def execute(self, node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
+        """Compute one node, which is not the graph's input.
+
+        Args:
+            node: of the graph.
+            inputs: what it reads.
+            batch: how many pictures.
+
+        Returns:
+            Its result.
+
+        Raises:
+            RangeError: an integer leaves its range; the node is named.
+        """
         try:
             return self._execute(node, inputs, batch)
         except RangeError as error:
@@ -128,6 +145,12 @@ class IntegerReference:
             codes = _QUANTIZED[node.op](self.graph, node, inputs, node.out)
             return _quantized(codes, node.out)
         return value if node.out is None else _requantize(value, node)
+
+
+def pixel_codes(node: Node, pixels: UInt8Array) -> IntTensor:
+    """Return the graph's input: raw pixels are its codes."""
+    assert node.out is not None
+    return _quantized(pixels.astype(np.int64), node.out)
 
 
 def _quantized(codes: IntArray, out: QuantParams) -> IntTensor:

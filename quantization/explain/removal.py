@@ -1,0 +1,203 @@
+"""What each rounding costs: the logits with it taken out of the quantized model, and with it alone.
+
+Both graphs have the same nodes (`quantization.explain.alignment`), so that a part of one can stand
+in the other: a layer's weights, or the quantizers of what it reads. With d the power of the logits'
+error over that of the float model's logits,
+
+    share of the error   (d(quantized) - d(quantized without the part)) / d(quantized)
+    alone                10 log10(1 / d(float with only this part rounded))       dB
+
+The first says what widening this part, and nothing else, can give at most. Where many parts are bad
+no single one gives much; the second still tells them apart. Quantizers are simulated in float
+(`quantization.run.fake_quantize`); what the integer operators add to that is measured apart.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.mixed.costs import WEIGHTED
+from vitq.quantization.mixed.sensitivity import Front, free_inputs
+from vitq.quantization.plan.widths import ACTIVATION, PRODUCTS, WEIGHT
+
+NARROW_BITS = 8
+"""Results of at most so many bits are what matrix products read; wider ones the residual stream."""
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+
+class Kind(StrEnum):
+    """Roundings that a recipe changes together."""
+
+    WEIGHTS = "weights"
+    ACTIVATIONS = "activations"
+    RESIDUAL = "residual stream"
+
+
+class Part(NamedTuple):
+    """One layer's weights, or what it reads."""
+
+    layer: str
+    part: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a rounding costs.
+
+    Attributes:
+        part: which.
+        bits: its width now; of what a product of two activations reads, the smaller one.
+        share: of the logits' error that goes with it; negative where it hides another error.
+        alone_db: SQNR of the logits of the float model with only this rounding.
+        regained: answers that become the float model's without it, less those that are lost.
+    """
+
+    part: Part
+    bits: int
+    share: float
+    alone_db: float
+    regained: int
+
+
+def parts_of(graph: Graph) -> list[Part]:
+    """All parts of a quantized graph, in execution order."""
+    found = []
+    for node in graph:
+        if node.op in WEIGHTED:
+            found.append(Part(node.name, WEIGHT))
+        if node.op in PRODUCTS and free_inputs(graph, node):
+            found.append(Part(node.name, ACTIVATION))
+    return found
+
+
+def bits_of(graph: Graph, part: Part) -> int:
+    """Return a part's width."""
+    node = graph.nodes[part.layer]
+    if part.part == WEIGHT:
+        return graph.qparams[node.params["weight"]].qmax.bit_length() + 1
+    return min(_width(source) for source in free_inputs(graph, node))
+
+
+def _width(source: Node) -> int:
+    """Return the bits of a quantizer, or of an attention weight's codes."""
+    assert source.out is not None
+    levels = source.attrs.get("log_levels")
+    if source.op is OpKind.EXP and levels is not None:
+        return int(levels - 1).bit_length()
+    return (source.out.qmax - source.out.qmin).bit_length()
+
+
+def swap(base: Graph, other: Graph, parts: Iterable[Part], quantized: Graph) -> Graph:
+    """Return a graph with some parts of another one; the rest is shared.
+
+    Args:
+        base: quantized or aligned.
+        other: the other one of both.
+        parts: which.
+        quantized: the one with the quantizers.
+    """
+    changed = Graph(dict(base.nodes), base.output, dict(base.tensors), dict(base.qparams))
+    for part in parts:
+        node = quantized.nodes[part.layer]
+        if part.part == ACTIVATION:
+            names = [source.name for source in free_inputs(quantized, node)]
+            _swap_quantizers(changed, other, names)
+        else:
+            taken = copy.copy(changed.nodes[node.name])
+            taken.params = dict(other.nodes[node.name].params)
+            changed.nodes[node.name] = taken
+            for key in taken.params.values():
+                changed.tensors[key] = other.tensors[key]
+                if key in other.qparams:
+                    changed.qparams[key] = other.qparams[key]
+    return changed
+
+
+def _swap_quantizers(changed: Graph, other: Graph, names: Iterable[str]) -> None:
+    for name in names:
+        taken = copy.copy(changed.nodes[name])
+        taken.out = other.nodes[name].out
+        changed.nodes[name] = taken
+
+
+def without_kind(exact: Graph, quantized: Graph, kind: Kind) -> Graph:
+    """Return the quantized graph without all roundings of a kind."""
+    if kind is Kind.WEIGHTS:
+        parts = [Part(node.name, WEIGHT) for node in quantized if node.op in WEIGHTED]
+        return swap(quantized, exact, parts, quantized)
+    changed = swap(quantized, exact, [], quantized)
+    names = [
+        node.name
+        for node in quantized
+        if node.out is not None and node.op is not OpKind.INPUT and _is_of(node, kind)
+    ]
+    _swap_quantizers(changed, exact, names)
+    return changed
+
+
+def _is_of(node: Node, kind: Kind) -> bool:
+    assert node.out is not None
+    wide = (node.out.qmax - node.out.qmin).bit_length() > NARROW_BITS
+    return wide is (kind is Kind.RESIDUAL)
+
+
+def measure_costs(
+    exact: Graph,
+    quantized: Graph,
+    float_logits: FloatArray,
+    pixels: UInt8Array,
+    parts: Iterable[Part],
+    track: Track,
+) -> Iterator[Cost]:
+    """Measure some parts.
+
+    Args:
+        exact: from `quantization.explain.alignment.align`.
+        quantized: the integer network; neither is edited.
+        float_logits: (N, classes) of the float model.
+        pixels: (N, C, H, W) uint8.
+        parts: of `parts_of`.
+        track: wraps the measurements with a progress bar.
+
+    Yields:
+        One entry for each part, in execution order.
+    """
+    places = {node.name: place for place, node in enumerate(quantized)}
+
+    def begin(part: Part) -> int:
+        node = quantized.nodes[part.layer]
+        sources = [node] if part.part == WEIGHT else free_inputs(quantized, node)
+        return min(places[source.name] for source in sources)
+
+    fronts = Front(quantized, pixels), Front(exact, pixels)
+    answers = float_logits.argmax(1)
+    whole = Front(quantized, pixels).logits(quantized)
+    error, right = noise(float_logits, whole), int((whole.argmax(1) == answers).sum())
+    ordered = sorted(parts, key=begin)
+    for part in track(ordered, "explain", len(ordered)):
+        for front in fronts:
+            front.move(begin(part))
+        without = fronts[0].logits(swap(quantized, exact, [part], quantized))
+        alone = fronts[1].logits(swap(exact, quantized, [part], quantized))
+        yield Cost(
+            part,
+            bits_of(quantized, part),
+            1 - noise(float_logits, without) / max(error, 1e-30),
+            -10 * math.log10(max(noise(float_logits, alone), 1e-12)),
+            int((without.argmax(1) == answers).sum()) - right,
+        )
+
+
+def noise(exact: FloatArray, logits: FloatArray) -> float:
+    """Return the power of the logits' error over that of the float model's."""
+    wide = exact.astype(np.float64)
+    return float(np.square(wide - logits).sum() / max(np.square(wide).sum(), 1e-30))
+
+
