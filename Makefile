@@ -12,6 +12,7 @@
 # make compile TARGET=cuda ARCH=sm_75,sm_90        NVIDIA GPUs, on a machine with or without one
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make verify TARGET=cuda EMULATE=1                a CUDA library's kernels, without a GPU
+# make explain PICTURES=folder HTML=report.html REMOVALS=16 JSON=out.json   where accuracy goes, node by node, and what mends it
 # make run INPUT=folder LABELS=names.txt    the best classes of pictures; with OUTPUT=y.npy their logits
 # make targets|where        what can be compiled for; the folder of a library, made or not
 # make doctor               what this machine has: compilers, emulators, GPU, extras; what each lack costs
@@ -47,6 +48,8 @@ WEIGHTS ?=
 RANDOM_WEIGHTS ?=
 CALIB ?=
 CALIB_COUNT ?=
+REMOVALS ?=
+HTML ?=
 CALIB_SEED ?=
 CALIB_STEPS ?=
 SAVE_IMAGES ?=
@@ -125,7 +128,7 @@ IN_ARTIFACT = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS)) &&
 IN_LIBRARY = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)) &&
 
 .DELETE_ON_ERROR:
-.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate run inspect deploy doctor lint check test mutants docs benchmark setup clean help
+.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate explain run inspect deploy doctor lint check test mutants docs benchmark setup clean help
 
 compile build: $(READY)
 	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
@@ -150,6 +153,10 @@ verify: $(READY)
 
 evaluate: $(READY)
 	$(IN_LIBRARY) $(VITQ) evaluate "$$folder" $(PICTURE_OPTIONS)
+
+explain: quantize
+	$(IN_ARTIFACT) $(VITQ) explain "$$folder" $(PICTURE_OPTIONS) $(call option,--removals,$(REMOVALS)) \
+		$(call option,--html,$(HTML)) $(if $(JSON),--json > "$(JSON)")
 
 tune: export
 	$(IN_ARTIFACT) $(VITQ) tune "$$folder" --target $(TARGET) --batch $(BATCH) $(call option,--trials,$(TRIALS)) \

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitq.api.compile import Library, compile, load
     from vitq.api.deploy import deploy
+    from vitq.api.explain import explain
     from vitq.api.facts import doctor, inspect, targets
     from vitq.api.measure import benchmark, kit, tune
     from vitq.api.quantize import Quantized, quantize
@@ -40,6 +41,7 @@ __all__ = [
     "compile",
     "deploy",
     "doctor",
+    "explain",
     "inspect",
     "kit",
     "load",
@@ -61,6 +63,7 @@ _HOMES = {
     "compile": "vitq.api.compile",
     "deploy": "vitq.api.deploy",
     "doctor": "vitq.api.facts",
+    "explain": "vitq.api.explain",
     "inspect": "vitq.api.facts",
     "kit": "vitq.api.measure",
     "load": "vitq.api.compile",

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TextIO, cast
 
 import typer
 
+from vitq.compiler.cli import explaining as cli_explaining
 from vitq.compiler.cli import measuring as cli_measuring
 from vitq.compiler.cli import options as opt
 from vitq.compiler.cli import quantizing as cli_quantize
@@ -175,6 +176,7 @@ app.command()(cli_measuring.benchmark)
 
 
 app.command()(cli_running.run)
+app.command()(cli_explaining.explain)
 
 
 @app.command()

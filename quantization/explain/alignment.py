@@ -54,6 +54,7 @@ def align(exact: Graph, quantized: Graph) -> Graph:
                 f"the float model has no {node.name}: the artifact was made from another one, or "
                 "by another version of vitq: quantize again"
             )
+        twin.source = origin.source if origin is not None else ""
         for role in origin.params if origin is not None else ():
             twin.params[role] = f"{PREFIX}{node.name}.{role}"
             aligned.tensors[twin.params[role]] = exact.real(origin, role)

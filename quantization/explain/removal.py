@@ -1,11 +1,13 @@
 """What each rounding costs: the logits with it taken out of the quantized model, and with it alone.
 
 Both graphs have the same nodes (`quantization.explain.alignment`), so that a part of one can stand
-in the other: a layer's weights, or the quantizers of what it reads. With d the power of the logits'
-error over that of the float model's logits,
+in the other: a layer's weights, or the quantizers of what it reads. With d the geometric mean over
+pictures of the power of the logits' error over that of the float model's logits,
 
     share of the error   (d(quantized) - d(quantized without the part)) / d(quantized)
     alone                10 log10(1 / d(float with only this part rounded))       dB
+
+(the mean of the errors themselves would be that of the two or three worst pictures).
 
 The first says what widening this part, and nothing else, can give at most. Where many parts are bad
 no single one gives much; the second still tells them apart. Quantizers are simulated in float
@@ -29,6 +31,7 @@ from vitq.quantization.plan.widths import ACTIVATION, PRODUCTS, WEIGHT
 
 NARROW_BITS = 8
 """Results of at most so many bits are what matrix products read; wider ones the residual stream."""
+TINY = 1e-12
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
@@ -189,15 +192,20 @@ def measure_costs(
         yield Cost(
             part,
             bits_of(quantized, part),
-            1 - noise(float_logits, without) / max(error, 1e-30),
-            -10 * math.log10(max(noise(float_logits, alone), 1e-12)),
+            1 - noise(float_logits, without) / max(error, TINY),
+            -10 * math.log10(max(noise(float_logits, alone), TINY)),
             int((without.argmax(1) == answers).sum()) - right,
         )
 
 
 def noise(exact: FloatArray, logits: FloatArray) -> float:
-    """Return the power of the logits' error over that of the float model's."""
+    """Return the error's power over the signal's, the geometric mean over pictures.
+
+    Args:
+        exact: (N, classes) of the float model.
+        logits: (N, classes).
+    """
     wide = exact.astype(np.float64)
-    return float(np.square(wide - logits).sum() / max(np.square(wide).sum(), 1e-30))
-
-
+    error, power = (np.square(v).sum(1) for v in (wide - logits, wide))
+    ratios = np.maximum(error, TINY) / np.maximum(power, TINY)
+    return float(np.exp(np.log(ratios).mean()))

@@ -51,6 +51,7 @@ class Sums:
         error: sum of squares of their difference.
         own: of what the node itself adds.
         clipped: how many float values its quantizer cannot hold.
+        lost: sum of squares of what they lie beyond its range.
         low: smallest float value.
         high: largest.
     """
@@ -62,6 +63,7 @@ class Sums:
     error: float = 0.0
     own: float = 0.0
     clipped: int = 0
+    lost: float = 0.0
     low: float = math.inf
     high: float = -math.inf
 
@@ -188,9 +190,9 @@ class Walk:
         sums.own += _dot(own, own)
         reach = reach_of(node)
         if reach is not None and node.out is not None:
-            half = float(node.out.scale) / 2
-            outside = (exact < reach[0] - half) | (exact > reach[1] + half)
-            sums.clipped += int(np.count_nonzero(outside))
+            beyond = exact - np.clip(exact, *reach)
+            sums.clipped += int(np.count_nonzero(np.abs(beyond) > float(node.out.scale) / 2))
+            sums.lost += _dot(beyond, beyond)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from vitq.api.explaining import explained
 from vitq.api.given import given_pictures, numbers, pixels_of
 from vitq.api.quantize import Quantized
 from vitq.api.workspace import TARGET_FILES, Workspace, copy_files, save_artifact
@@ -15,6 +16,8 @@ from vitq.compiler.stages.evaluate import BACKENDS, evaluate
 from vitq.compiler.stages.export import export
 from vitq.compiler.stages.run import TOP, Integers, best_classes, infer
 from vitq.compiler.stages.verify import verify, verify_emulated
+from vitq.compiler.studies.explain import REMOVALS
+from vitq.compiler.studies.explanation import Explanation
 from vitq.compiler.support.artifacts import Artifact, open_artifact
 from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError
@@ -270,6 +273,32 @@ class Library:
         chosen = known if backends is None else tuple(backends)
         rows = evaluate(self.folder, source, count, chosen, threads, self._module)
         return {row.name: row for row in rows}
+
+    def explain(
+        self,
+        pixels: "Pixels | None" = None,
+        labels: "Labels | None" = None,
+        *,
+        count: int | None = None,
+        removals: int = REMOVALS,
+        html: str | Path | None = None,
+    ) -> Explanation:
+        """Say where accuracy goes; arguments and result are those of `vitq.explain`.
+
+        Args:
+            pixels: pictures.
+            labels: of pictures in hand.
+            count: how many.
+            removals: on how many roundings are taken out in turn.
+            html: report to write.
+
+        Returns:
+            The explanation.
+
+        Example:
+            >>> lib.explain(pixels, labels).findings[0]
+        """
+        return explained(self.folder, self._module, pixels, labels, count, removals, html)
 
     def save(self, folder: str | Path) -> Path:
         """Write the artifact with this library, as the commands do: they and `load` take it.
