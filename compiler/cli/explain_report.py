@@ -23,9 +23,10 @@ def print_explanation(found: Explanation) -> None:
         sys.stdout.write(textwrap.fill(line, WIDTH, subsequent_indent="  ") + "\n")
     if found.layers:
         print_table(
-            ["module", "rounded", "bits", "share of error", "alone dB", "answers regained"],
+            ["module", "rounded", "bits", "share", "alone dB", "gone without", "answers regained"],
             [layer_row(cost) for cost in found.layers[:ROWS]],
-            f"dearest of {len(found.layers)} roundings, each taken out in turn",
+            f"dearest of {len(found.layers)} roundings: the logits' error with each alone, and "
+            "what goes without it",
         )
     print_table(
         ["module", "node", "bits", "own dB", "dB", "seen", "holds", "clipped"],
@@ -72,6 +73,7 @@ def layer_row(cost: LayerCost) -> list[str]:
         str(cost.bits),
         f"{100 * cost.share:.1f} %",
         f"{cost.alone_db:.1f}",
+        f"{100 * cost.gone:.1f} %",
         f"{cost.regained:+d}",
     ]
 

@@ -167,12 +167,12 @@ def _explained(
     variants, layers = _removals(
         exact, quantized.graph, data.pixels[:few], floats[:few], integers[:few]
     )
-    changed = [
-        _change(i, floats, integers, data) for i in np.flatnonzero(_differ(floats, integers))
+    differing = np.flatnonzero(_differ(floats, integers)).tolist()
+    changed = [_change(i, floats, integers, data) for i in differing]
+    labels = data.labels
+    right = [
+        None if labels is None else int((y.argmax(1) == labels).sum()) for y in (floats, integers)
     ]
-    right = [None, None]
-    if data.labels is not None:
-        right = [int((y.argmax(1) == data.labels).sum()) for y in (floats, integers)]
     facts = quantized.provenance
     result = Explanation(
         model=facts["model"],
@@ -236,13 +236,20 @@ def _removals(
     ]
     parts = parts_of(quantized)
     costs = measure_costs(exact, quantized, floats, pixels, parts, progress_bar)
+    found = [(cost, label_of(quantized.nodes[cost.part.layer])) for cost in costs]
+    total = sum(cost.alone for cost, _ in found)
     layers = [
         LayerCost(
-            cost.part.layer,
-            label_of(quantized.nodes[cost.part.layer]),
-            *(cost.part.part, cost.bits, cost.share, cost.alone_db, cost.regained),
+            layer=cost.part.layer,
+            module=label,
+            part=cost.part.part,
+            bits=cost.bits,
+            share=cost.alone / total,
+            alone_db=-10 * math.log10(cost.alone),
+            gone=cost.gone,
+            regained=cost.regained,
         )
-        for cost in costs
+        for cost, label in found
     ]
     return variants, layers
 
@@ -250,7 +257,7 @@ def _removals(
 def _change(index: int, floats: FloatArray, integers: FloatArray, data: "Pictures") -> Changed:
     before, after = (_answer(logits[index]) for logits in (floats, integers))
     label = None if data.labels is None else int(data.labels[index])
-    return Changed(int(index), label, *before, *after)
+    return Changed(index, label, *before, *after)
 
 
 def _answer(logits: FloatArray) -> tuple[int, float]:

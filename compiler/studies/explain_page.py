@@ -101,7 +101,7 @@ def _roundings(found: Explanation) -> Iterator[str]:
         "float ones, and then with one kind of rounding taken out. The longest bar is the cause.",
         bars(items),
     )
-    dear = [cost for cost in found.layers if cost.share > 0][:BARS]
+    dear = found.layers[:BARS]
     largest = max((cost.share for cost in dear), default=1.0)
     shares = bars(
         (f"{c.module} {_part(c.part)}", c.share / largest, f"{100 * c.share:.1f} %") for c in dear
@@ -113,15 +113,25 @@ def _roundings(found: Explanation) -> Iterator[str]:
             Cell(str(c.bits), c.bits),
             Cell(f"{100 * c.share:.1f}", c.share),
             Cell(f"{c.alone_db:.1f}", c.alone_db),
+            Cell(f"{100 * c.gone:.1f}", c.gone),
             Cell(f"{c.regained:+d}", c.regained),
         ]
         for c in found.layers
     )
-    head = ("module", "rounded", "bits", "share of error %", "alone dB", "answers regained")
+    head = (
+        "module",
+        "rounded",
+        "bits",
+        "share %",
+        "alone dB",
+        "gone without %",
+        "answers regained",
+    )
     yield section(
         "What widening each would give",
-        "The share of the logits' error that goes when one rounding alone is taken out; alone: "
-        "SQNR of the float model with only this rounding. Shares need not sum to 100 %.",
+        "Share: of the errors that single roundings make in the float model; alone: SQNR of its "
+        "logits then. Gone without: what goes of the quantized model's error when this rounding "
+        "alone is taken out, which is little where many are bad.",
         shares,
         f"<details><summary>all {len(found.layers)}</summary>"
         f"{table('layers', head, rows, search=False)}</details>",

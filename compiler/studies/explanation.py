@@ -51,9 +51,10 @@ class LayerCost:
         module: what it is called in the PyTorch model.
         part: ``weight`` or ``activation`` (what it reads).
         bits: width.
-        share: of the logits' error that goes with it.
+        share: of the sum of all errors that single roundings make alone.
         alone_db: SQNR of the logits with only this rounding.
-        regained: answers, net.
+        gone: share of the logits' error that goes when this one alone is taken out.
+        regained: answers that become the float model's then, less those that are lost.
     """
 
     layer: str
@@ -62,6 +63,7 @@ class LayerCost:
     bits: int
     share: float
     alone_db: float
+    gone: float
     regained: int
 
 

@@ -97,11 +97,11 @@ def _shares(variants: list[Variant]) -> Iterator[tuple[str, float]]:
 def _cause(found: Explanation, name: str, share: float, is_clipping: bool) -> str:
     if name == "integer operators":
         return _operators(found, share)
-    dear = [cost for cost in found.layers if cost.part == PARTS.get(name) and cost.share > 0]
+    dear = [cost for cost in found.layers if cost.part == PARTS.get(name)]
     bits = min((cost.bits for cost in dear[:NAMED]), default=2 * WIDEST)
     line = f"{name.capitalize()} of {bits} bits: {100 * min(share, 1):.0f} % of the logits' error"
     if dear:
-        line += f", most of it at {', '.join(_dear(cost) for cost in dear[:NAMED])}"
+        line += f", first at {', '.join(_dear(cost) for cost in dear[:NAMED])}"
     return f"{line}. {_remedy(found, bits, is_clipping)}"
 
 
@@ -116,7 +116,7 @@ def _remedy(found: Explanation, bits: int, is_clipping: bool) -> str:
 
 
 def _dear(cost: LayerCost) -> str:
-    return f"{cost.module} ({100 * cost.share:.0f} %)"
+    return f"{cost.module} (alone {cost.alone_db:.1f} dB)"
 
 
 def _operators(found: Explanation, share: float) -> str:

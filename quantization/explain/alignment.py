@@ -54,8 +54,10 @@ def align(exact: Graph, quantized: Graph) -> Graph:
                 f"the float model has no {node.name}: the artifact was made from another one, or "
                 "by another version of vitq: quantize again"
             )
-        twin.source = origin.source if origin is not None else ""
-        for role in origin.params if origin is not None else ():
+        if origin is None:
+            continue
+        twin.source = origin.source
+        for role in origin.params:
             twin.params[role] = f"{PREFIX}{node.name}.{role}"
             aligned.tensors[twin.params[role]] = exact.real(origin, role)
     for node in quantized:

@@ -4,18 +4,20 @@ Both graphs have the same nodes (`quantization.explain.alignment`), so that a pa
 in the other: a layer's weights, or the quantizers of what it reads. With d the geometric mean over
 pictures of the power of the logits' error over that of the float model's logits,
 
-    share of the error   (d(quantized) - d(quantized without the part)) / d(quantized)
-    alone                10 log10(1 / d(float with only this part rounded))       dB
+    gone     (d(quantized) - d(quantized without the part)) / d(quantized)
+    alone    d(float with only this part rounded)
 
 (the mean of the errors themselves would be that of the two or three worst pictures).
 
-The first says what widening this part, and nothing else, can give at most. Where many parts are bad
-no single one gives much; the second still tells them apart. Quantizers are simulated in float
-(`quantization.run.fake_quantize`); what the integer operators add to that is measured apart.
+The first is what widening this part, and nothing else, can give at most. Where many parts are bad,
+taking out one changes nothing, and the first is noise; the second still tells them apart, and is
+what parts are ranked by. DeiT-Tiny, W4/A4 by minmax, logits of -0.4 dB: no part is `gone` by more
+than 6 %, and alone the inputs behind GELU leave 6 dB, most weights 20 dB. Quantizers are simulated
+in float (`quantization.run.fake_quantize`); what the integer operators add to that is measured
+apart.
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -57,15 +59,15 @@ class Cost:
     Attributes:
         part: which.
         bits: its width now; of what a product of two activations reads, the smaller one.
-        share: of the logits' error that goes with it; negative where it hides another error.
-        alone_db: SQNR of the logits of the float model with only this rounding.
+        gone: share of the logits' error without it; negative where it hides another error.
+        alone: error of the float model's logits with only this rounding, over their power.
         regained: answers that become the float model's without it, less those that are lost.
     """
 
     part: Part
     bits: int
-    share: float
-    alone_db: float
+    gone: float
+    alone: float
     regained: int
 
 
@@ -193,7 +195,7 @@ def measure_costs(
             part,
             bits_of(quantized, part),
             1 - noise(float_logits, without) / max(error, TINY),
-            -10 * math.log10(max(noise(float_logits, alone), TINY)),
+            noise(float_logits, alone),
             int((without.argmax(1) == answers).sum()) - right,
         )
 

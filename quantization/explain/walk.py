@@ -51,7 +51,7 @@ class Sums:
         error: sum of squares of their difference.
         own: of what the node itself adds.
         clipped: how many float values its quantizer cannot hold.
-        lost: sum of squares of what they lie beyond its range.
+        lost: sum of squares of what those lie beyond its range.
         low: smallest float value.
         high: largest.
     """
@@ -191,7 +191,8 @@ class Walk:
         reach = reach_of(node)
         if reach is not None and node.out is not None:
             beyond = exact - np.clip(exact, *reach)
-            sums.clipped += int(np.count_nonzero(np.abs(beyond) > float(node.out.scale) / 2))
+            beyond = beyond[np.abs(beyond) > float(node.out.scale) / 2]
+            sums.clipped += beyond.size
             sums.lost += _dot(beyond, beyond)
 
 

@@ -57,7 +57,8 @@ def test_narrow_activations_are_the_cause_at_w4a4(found: Explanation) -> None:
     (line,) = (line for line in found.findings if "Activations of 4 bits" in line)
     assert "8 bits in a recipe's file, or use --method best" in line
     assert not any("Ranges" in line or "Integer Softmax" in line for line in found.findings)
-    assert found.layers[0].module in line
+    inputs = [cost for cost in found.layers if cost.part == "activation"]
+    assert f"{inputs[0].module} (alone {inputs[0].alone_db:.1f} dB)" in line
 
 
 def test_published_nonlinear_forms_are_the_cause_with_ivit(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_remedies_fit_their_causes(
 ) -> None:
     db = {"nothing": 5, "integer operators": 5, "weights": 5.2, "activations": 30}
     variants = [Variant(name, value, 0.5) for name, value in db.items()]
-    layers = [LayerCost("gelu", "gelu", "activation", bits, 0.6, 4.0, 1)]
+    layers = [LayerCost("gelu", "gelu", "activation", bits, 0.6, 4.0, 0.5, 1)]
     case = replace(
         found, agreement=0.5, float_top1=None, variants=variants, layers=layers,
         nodes=[figures("gelu", 8.0, lost)],

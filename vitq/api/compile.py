@@ -295,6 +295,9 @@ class Library:
         Returns:
             The explanation.
 
+        Raises:
+            VitqError: no pictures, or a float model that is unknown or not there any more.
+
         Example:
             >>> lib.explain(pixels, labels).findings[0]
         """
