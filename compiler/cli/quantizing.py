@@ -12,6 +12,7 @@ from vitq.compiler.cli import options as opt
 from vitq.compiler.stages.quantize_options import Option, QuantizeOptions
 from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.names import parse_kwargs
 
 TEXTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "calib": (str | None, lambda text: text),
@@ -19,6 +20,7 @@ TEXTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "image_size": (str | None, opt.image_size),
     "mean": (str | None, functools.partial(opt.numbers, name="mean")),
     "std": (str | None, functools.partial(opt.numbers, name="std")),
+    "model_kwargs": (list[str] | None, lambda texts: parse_kwargs(texts or ())),
 }
 """What is text on the command line and something else in the options: its type, what reads it."""
 BUDGET = {"budget_bytes": opt.BudgetBytes, "budget_bitops": opt.BudgetBitops}

@@ -79,7 +79,7 @@ def _made(
     source: str, options: "QuantizeOptions", graph: "Graph", prep: "Preprocessing"
 ) -> UInt8Array:
     """Pictures from the store, made first if they are not there."""
-    from vitq.quantization.datafree.sources import graph_hash
+    from vitq.quantization.graph.identity import graph_hash
     from vitq.quantization.graph.raw_pixels import read_pixels
 
     made_from: dict[str, Any] = {

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
-from vitq.compiler.stages.quantize import IN_MEMORY, load_float_model
+from vitq.compiler.stages.float_model import load_float_model
+from vitq.compiler.stages.identity import IN_MEMORY, STATE, changed_files, describe_changed
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_json
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError, nearest
 from vitq.quantization.graph.given import GivenModel, GivenPictures
+from vitq.quantization.graph.names import freeze
 from vitq.quantization.graph.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -162,12 +164,14 @@ def float_runner(
     """Wrap a ``torch.nn.Module`` with its input normalization, as a function of pixels."""
     import torch
 
+    from vitq.quantization.graph.results import one_tensor
+
     means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
 
     def run(pixels: UInt8Array) -> FloatArray:
         with torch.inference_mode():
             x = (torch.from_numpy(pixels.copy()) / 255 - means) / stds
-            logits: FloatArray = module(x).numpy()
+            logits: FloatArray = one_tensor(module(x)).numpy()
         return logits
 
     return run
@@ -183,9 +187,10 @@ def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
         The ``torch.nn.Module`` and its input shape (C, H, W).
 
     Raises:
-        VitqError: if its weights or its code are not there any more.
+        VitqError: if its weights or its code are not there any more, or make another model now.
     """
     from vitq.quantization.graph import artifact as storage
+    from vitq.quantization.graph.identity import module_hash
 
     facts = storage.load(folder).provenance
     if IN_MEMORY in facts:
@@ -198,9 +203,17 @@ def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
     options = QuantizeOptions(
         model=facts["model"],
         weights=None if weights is None else Path(weights),
+        weights_key=facts.get("weights_key"),
+        num_classes=facts.get("num_classes"),
+        model_kwargs=freeze(facts.get("model_kwargs")),
         random_weights=facts["random_weights"],
     )
-    return load_float_model(options, prep).module, prep.input_shape
+    module = load_float_model(options, prep).module
+    if facts.get(STATE, now := module_hash(module)) != now:
+        changed = changed_files(facts)
+        what = describe_changed(changed or [f"the weights of {facts['model']}"])
+        raise VitqError(f"{folder}: {what}")
+    return module, prep.input_shape
 
 
 def row_of(

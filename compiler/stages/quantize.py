@@ -3,28 +3,35 @@
 import logging
 import sys
 import time
-from dataclasses import asdict, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vitq.compiler.stages.float_model import load_float_model
+from vitq.compiler.stages.identity import (
+    FILES,
+    GRAPH,
+    STATE,
+    are_files_unchanged,
+    file_hashes,
+    given_hash,
+    loaded_hashes,
+    quantize_fingerprint,
+    traced_hash,
+    used_weights,
+)
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import (
     Artifact,
     begin_stage,
-    file_hash,
-    fingerprint,
     is_current,
     read_json,
-    source_hash,
     versions,
 )
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
+from vitq.compiler.support.embedded import GENERATED
 from vitq.compiler.support.locks import alone
 from vitq.compiler.support.progress import progress_bar
-from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.factories import factory_files, is_factory, loaded_files
-from vitq.quantization.graph.given import GivenModel, GivenPictures
-from vitq.quantization.graph.processors import beside
 from vitq.quantization.plan.methods import DAMPING_MADE, Method
 
 if TYPE_CHECKING:
@@ -37,11 +44,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SAMPLE_PICTURES = 8
-IN_MEMORY = "module"
-"""In the provenance of a model that was in hand: the hash of its weights."""
-UNHASHED = ("artifacts", "save_images", "module")
-"""Options that decide nothing, or whose content is hashed instead."""
-PACKAGES = ("numerics", "quantization", "models")
 
 
 @alone(lambda options: options.artifact.folder)
@@ -63,25 +65,34 @@ def quantize(options: QuantizeOptions) -> Artifact:
     wanted = quantize_fingerprint(options)
     json_path = artifact.folder / storage.JSON_NAME
     tensors = artifact.folder / storage.TENSORS_NAME
-    if is_current(json_path, wanted, tensors) and _are_sources_unchanged(json_path):
+    loaded = set(sys.modules)
+    if is_current(json_path, wanted, tensors) and _is_model_unchanged(json_path, options):
         logger.info("quantize: unchanged, %s is up to date", json_path)
         if options.save_images is not None:
             prepare(options)
         return artifact
     started = time.perf_counter()
-    model = quantized_model(options)
+    model = quantized_model(options, loaded)
     begin_stage(json_path)
     storage.save(artifact.folder, model)
     logger.info("quantize: %s (%.1f s)", json_path, time.perf_counter() - started)
     return artifact
 
 
-def prepare(options: QuantizeOptions) -> "tuple[Graph, Preprocessing, Pictures]":
+def _is_model_unchanged(json_path: Path, options: QuantizeOptions) -> bool:
+    """Whether a factory, whose fingerprint is that of its files, still makes the same model."""
+    facts = read_json(json_path)["provenance"]
+    return are_files_unchanged(facts) and traced_hash(options) in (None, facts.get(GRAPH))
+
+
+def prepare(
+    options: QuantizeOptions, model: "LoadedModel | None" = None
+) -> "tuple[Graph, Preprocessing, Pictures]":
     """Load the float graph, its input's meaning, and calibration pictures (saved if asked for)."""
     from vitq.compiler.stages.calibration import calibration_pictures, save_images
     from vitq.quantization.graph.tracing import trace
 
-    loaded = load_float_model(options)
+    loaded = model or load_float_model(options)
     prep = loaded.preprocessing
     graph = trace(loaded.module, prep.input_shape)
     pictures = calibration_pictures(options, graph, prep)
@@ -90,17 +101,28 @@ def prepare(options: QuantizeOptions) -> "tuple[Graph, Preprocessing, Pictures]"
     return graph, prep, pictures
 
 
-def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
-    """Return what the stage writes, without writing it."""
+def quantized_model(
+    options: QuantizeOptions, before: Iterable[str] | None = None
+) -> "QuantizedModel":
+    """Return what the stage writes, without writing it.
+
+    Args:
+        options: of the stage.
+        before: names of the modules that were loaded before a factory was; None for now.
+    """
     import torch
 
     from vitq.quantization.graph.artifact import QuantizedModel
+    from vitq.quantization.graph.identity import graph_hash, module_hash
     from vitq.quantization.ranges.calibrate import quantize_graph
 
     # Hashes of what goes in come before the long work, amid which a file may be edited.
-    wanted, loaded = quantize_fingerprint(options), set(sys.modules)
-    graph, prep, pictures = prepare(options)
-    sources = _loaded_hashes(options.model, loaded)
+    wanted, loaded = quantize_fingerprint(options), set(before or sys.modules)
+    files = file_hashes(used_weights(options))
+    model = load_float_model(options)
+    graph, prep, pictures = prepare(options, model)
+    hashes = {GRAPH: graph_hash(graph), STATE: module_hash(model.module), FILES: files}
+    sources = loaded_hashes(options.model, loaded)
     recipe = options.recipe
     pixels = torch.from_numpy(pictures.pixels)
     quantize_graph(graph, pixels, recipe, chosen_method(options), prep.mean, prep.std, progress_bar)
@@ -108,6 +130,9 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
         "fingerprint": wanted,
         "model": options.model,
         "weights": None if options.weights is None else str(options.weights.resolve()),
+        "weights_key": options.weights_key,
+        "num_classes": options.num_classes,
+        "model_kwargs": dict(options.model_kwargs),
         "random_weights": options.random_weights,
         "calibration": {"source": pictures.source, "pictures": len(pictures)},
         "recipe": recipe.to_json(),
@@ -119,8 +144,9 @@ def quantized_model(options: QuantizeOptions) -> "QuantizedModel":
         "preprocessing": prep.to_json(),
         "versions": versions(("torch", "timm", "numpy")),
         "command": " ".join(sys.argv),
+        **hashes,
         **sources,
-        **_given_hash(options.module),
+        **given_hash(options.module),
     }
     return QuantizedModel(graph, pictures.pixels[:SAMPLE_PICTURES], provenance)
 
@@ -130,103 +156,3 @@ def chosen_method(options: QuantizeOptions) -> Method:
     if options.calib not in GENERATED:
         return options.method
     return replace(options.method, damping=DAMPING_MADE)
-
-
-def load_float_model(
-    options: QuantizeOptions, preprocessing: "Preprocessing | None" = None
-) -> "LoadedModel":
-    """Return the float model that the options name.
-
-    Args:
-        options: model, weights and what its input means.
-        preprocessing: what its input means, where that is known already.
-    """
-    from vitq.quantization.graph.models import given_model, load_model
-
-    said = preprocessing or options.described
-    if options.module is not None:
-        return given_model(options.model, options.module, said)
-    return load_model(options.model, options.weights, options.random_weights, said)
-
-
-def quantize_fingerprint(options: QuantizeOptions) -> str:
-    """Hash of all that goes in, without loading torch."""
-    return fingerprint({
-        "options": {
-            **vars(options),
-            **dict.fromkeys(UNHASHED),
-            "calib": _name(options.calib),
-            "recipe": options.recipe.to_json(),
-            "method": asdict(options.method),
-        },
-        "model": model_content(options),
-        "calibration": _calibration_content(options),
-        "source": source_hash(PACKAGES),
-        "versions": versions(("torch", "timm", "numpy")),
-    })
-
-
-def model_content(options: QuantizeOptions) -> dict[str, Any]:
-    """Return what decides the float model."""
-    return {
-        "model": options.model,
-        "weights": _content(options.weights),
-        "random_weights": options.random_weights,
-        "factory": _factory_hashes(options.model),
-        "preprocessing": asdict(options.described),
-        "beside": _content(None if options.weights is None else beside(options.weights)),
-        **_given_hash(options.module),
-    }
-
-
-def _content(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    if not path.is_file():
-        raise VitqError(f"weights {path} do not exist")
-    return file_hash(path)
-
-
-def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
-    from vitq.quantization.graph.pictures import picture_files
-
-    if options.calib is None and options.model != EMBEDDED_MODEL:
-        return None  # refused later, behind what may be wrong with the model itself
-    source = options.calibration_source
-    if isinstance(source, GivenPictures):
-        return source.digest
-    if source == EMBEDDED_CALIBRATION or source in GENERATED:
-        return source
-    seed = options.calib_seed
-    return [file_hash(path) for path in picture_files(source, options.calib_count, seed)]
-
-
-def _name(calib: str | GivenPictures | None) -> str | None:
-    """Return what a source is called; pictures in hand are told apart by their content."""
-    return calib.source if isinstance(calib, GivenPictures) else calib
-
-
-def _given_hash(module: GivenModel | None) -> dict[str, str]:
-    """Hash a model in hand: no file or name holds it."""
-    return {} if module is None else {IN_MEMORY: module.digest}
-
-
-def _factory_hashes(model: str) -> dict[str, str] | None:
-    """Hash of each source file that a factory is made of, as far as its imports can be read."""
-    if not is_factory(model):
-        return None
-    return {name: file_hash(path) for name, path in factory_files(model).items()}
-
-
-def _loaded_hashes(model: str, before: set[str]) -> dict[str, dict[str, str]]:
-    """For the provenance: hash of each source file that a factory did load."""
-    if not is_factory(model):
-        return {}
-    files = {**factory_files(model), **loaded_files(model, before)}.values()
-    return {"sources": {str(path): file_hash(path) for path in sorted(set(files))}}
-
-
-def _are_sources_unchanged(json_path: Path) -> bool:
-    """Whether the files that a factory had loaded are what they were."""
-    sources = read_json(json_path)["provenance"].get("sources", {})
-    return all(Path(name).is_file() and file_hash(Path(name)) == sources[name] for name in sources)

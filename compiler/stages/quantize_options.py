@@ -10,6 +10,7 @@ from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.quantization.graph.described import Described
 from vitq.quantization.graph.given import GivenModel, GivenPictures
+from vitq.quantization.graph.names import folder_name
 from vitq.quantization.graph.preprocessing import (
     Color,
     Interpolation,
@@ -28,6 +29,7 @@ class Option(NamedTuple):
     help: str
 
 
+MOST_CLASSES = 10**6
 W8A8 = Recipe()
 
 
@@ -39,10 +41,12 @@ class QuantizeOptions:
     (`compiler.cli.quantizing`).
 
     Attributes:
-        model: embedded name, timm name or ``package.module:factory``; of a model in hand, what it
-            is called.
-        weights: file, or None.
+        model: see `quantization.graph.names`; of a model in hand, what it is called.
+        weights: file, index of shards or folder; None for the model's own.
+        weights_key: which state dict of the file, with dots; None for the first that fits.
         random_weights: seed for random weights instead.
+        num_classes: of a model of timm, where it is not the architecture's own.
+        model_kwargs: further arguments of ``timm.create_model``.
         calib: folder, ``.npy``, ``digits``, one of `compiler.support.embedded.GENERATED`, or
             pictures in hand; None for the embedded model's own.
         calib_count: how many calibration pictures.
@@ -68,12 +72,27 @@ class QuantizeOptions:
     """
 
     model: Annotated[
-        str, Option("digits_vit (embedded), a timm name, or package.module:factory")
+        str,
+        Option(
+            "digits_vit (embedded), a timm name, local-dir:FOLDER, hf-hub:ORG/NAME (from the local "
+            "cache), or package.module:factory"
+        ),
     ] = EMBEDDED_MODEL
-    weights: Annotated[Path | None, Option("safetensors or torch checkpoint")] = None
+    weights: Annotated[
+        Path | None,
+        Option("safetensors or torch checkpoint, its index of shards, or a save_pretrained folder"),
+    ] = None
+    weights_key: Annotated[
+        str | None, Option("which weights of a checkpoint with several, such as model_ema")
+    ] = None
     random_weights: Annotated[int | None, Option("seed of random weights, instead of weights")] = (
         None
     )
+    num_classes: Annotated[int | None, Option("of a timm model, if not its own number")] = None
+    model_kwargs: Annotated[
+        tuple[tuple[str, Any], ...],
+        Option("key=value for timm.create_model, such as img_size=384; may be repeated"),
+    ] = ()
     calib: Annotated[
         str | GivenPictures | None,
         Option(
@@ -135,6 +154,12 @@ class QuantizeOptions:
             check_normalization(self.mean, self.std)
         if self.weights is not None and self.random_weights is not None:
             raise VitqError("give --weights or --random-weights, not both")
+        if self.weights_key is not None and self.weights is None:
+            raise VitqError("--weights-key chooses in a file: give --weights, too")
+        if self.num_classes is not None and not 0 <= self.num_classes <= MOST_CLASSES:
+            raise VitqError(
+                f"the number of classes is {self.num_classes}: give 0 to {MOST_CLASSES}"
+            )
         if self.module is not None:
             self._check_module()
 
@@ -142,6 +167,8 @@ class QuantizeOptions:
         """Refuse a model in hand that is called like one that is not."""
         if self.weights is not None or self.random_weights is not None:
             raise VitqError("a model in hand has its weights: leave weights and random_weights out")
+        if self.model_arguments:
+            raise VitqError("a model in hand is built: leave num_classes and model_kwargs out")
         plain = self.model == Path(self.model).name and ":" not in self.model
         if not plain or self.model in ("", ".", "..", EMBEDDED_MODEL):
             raise VitqError(f"a model in hand cannot be called {self.model!r}: give another name")
@@ -175,6 +202,12 @@ class QuantizeOptions:
         return cls(recipe=Recipe.parse(recipe, family), method=get_method(method), **others)
 
     @property
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``timm.create_model`` gets beside the name."""
+        classes = {} if self.num_classes is None else {"num_classes": self.num_classes}
+        return {**dict(self.model_kwargs), **classes}
+
+    @property
     def described(self) -> Described:
         """What is said of the input, all options together.
 
@@ -204,8 +237,9 @@ class QuantizeOptions:
         """Where the result of a recipe of that name goes, which need not be made yet."""
         family = self.recipe.nonlinear
         suffix = "" if family is Nonlinear.VITQ else f"-{family}"
-        name = self.model.replace(":", ".")
-        return Artifact(self.artifacts / name / f"{recipe}-{self.method.name}{suffix}")
+        return Artifact(
+            self.artifacts / folder_name(self.model) / f"{recipe}-{self.method.name}{suffix}"
+        )
 
     @property
     def calibration_name(self) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
 from vitq.compiler.remote.tracker import Tracker
-from vitq.compiler.support.artifacts import GOLDEN_NAME
+from vitq.compiler.stages.identity import changed_files, describe_changed
+from vitq.compiler.support.artifacts import GOLDEN_NAME, QUANTIZE_NAME, open_artifact, read_json
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.given import GivenPictures
@@ -77,6 +78,7 @@ def verify(
         IntegersDifferError: if one integer differs; the message names the first set with one.
     """
     compiled = open_compiled(folder)
+    _warn_of_changes(compiled)
     if tracker is None:
         checks = _check(compiled, compiled.library(threads), pictures, count)
     else:
@@ -88,6 +90,16 @@ def verify(
         checks = [replace(check, device=library.device.title) for check in found]
     _require_equal(compiled, checks)
     return checks
+
+
+def _warn_of_changes(compiled: Compiled) -> None:
+    """Say that the float model's files are others than they were at quantize."""
+    if compiled.is_foreign:
+        return
+    facts = read_json(open_artifact(compiled.folder).folder / QUANTIZE_NAME)["provenance"]
+    changed = changed_files(facts)
+    if changed:
+        logger.warning("verify: %s: %s", compiled.folder, describe_changed(changed))
 
 
 def verify_emulated(folder: Path) -> list[Check]:

@@ -17,12 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from vitq.compiler.stages.evaluate import Row, float_runner, row_of, with_progress
-from vitq.compiler.stages.quantize import (
-    load_float_model,
-    model_content,
-    quantize_fingerprint,
-    quantized_model,
-)
+from vitq.compiler.stages.float_model import load_float_model
+from vitq.compiler.stages.identity import model_content, quantize_fingerprint
+from vitq.compiler.stages.quantize import quantized_model
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.verify import IntegersDifferError
 from vitq.compiler.studies.backends import BACKENDS
@@ -121,6 +118,7 @@ class _Judge:
     def __init__(
         self, options: QuantizeOptions, source: str | GivenPictures, count: int | None
     ) -> None:
+        from vitq.quantization.graph.identity import module_hash
         from vitq.quantization.graph.pictures import load_pictures
 
         model = load_float_model(options)
@@ -130,6 +128,7 @@ class _Judge:
         self.data = load_pictures(source, prep, count, "evaluation")
         labels = [] if self.data.labels is None else self.data.labels.tolist()
         self._content = fingerprint({
+            "float": module_hash(model.module),
             "pixels": hashlib.sha256(self.data.pixels.tobytes()).hexdigest(),
             "labels": labels,
         })

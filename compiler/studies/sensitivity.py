@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitq.compiler.stages.quantize import chosen_method, prepare, quantize_fingerprint
+from vitq.compiler.stages.identity import quantize_fingerprint, traced_hash
+from vitq.compiler.stages.quantize import chosen_method, prepare
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import fingerprint, is_current, read_json, write_json
 from vitq.compiler.support.progress import progress_bar
@@ -86,7 +87,10 @@ def sensitivity(
     if not widths or not all(2 <= bits <= 7 for bits in widths):
         raise VitqError("--widths: give some of 2 to 7, with commas; 8 is always there")
     options = dataclasses.replace(options, recipe=Recipe(nonlinear=options.recipe.nonlinear))
-    wanted = fingerprint({"quantized": quantize_fingerprint(options)})
+    wanted = fingerprint({
+        "quantized": quantize_fingerprint(options),
+        "graph": traced_hash(options),
+    })
     path = _folder(options, "sensitivity") / f"{wanted[:16]}.json"
     kept = _restore(read_json(path)) if is_current(path, wanted) else None
     asked = {f"{part}.{bits}" for part in parts for bits in widths}

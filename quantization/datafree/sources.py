@@ -1,9 +1,5 @@
 """The sources of calibration pictures that need no data, by the name that the user gives."""
 
-import hashlib
-
-import numpy as np
-
 from vitq.numerics.arrays import UInt8Array
 from vitq.quantization.datafree.descent import Normalization
 from vitq.quantization.datafree.psaq import gaussian_noise, psaq_pictures
@@ -41,16 +37,3 @@ def generate(
     if name == "psaq2":
         return psaq2_pictures(request, graph, recipe, method, track)
     return Normalization.of(request).pixels(gaussian_noise(request, graph))
-
-
-def graph_hash(graph: Graph) -> str:
-    """SHA-256 of a float graph: operators, attributes and weights."""
-    digest = hashlib.sha256()
-    for node in graph:
-        params = sorted(node.params.items())
-        digest.update(repr((node.name, node.op, node.inputs, node.shape, params)).encode())
-        digest.update(repr(sorted(node.attrs.items())).encode())
-    for key, value in sorted(graph.tensors.items()):
-        digest.update(f"{key} {value.shape} {value.dtype}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()

@@ -17,15 +17,11 @@ from types import ModuleType
 from typing import Any
 
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.timm_compat import MISSING, repaired, with_repair
+from vitq.quantization.graph.user_code import INSTALLED, explained, user_code
 
-INSTALLED = {"site-packages", "dist-packages"}
 PROJECT = "vitq"
 """Its sources are in every fingerprint already."""
-
-
-def is_factory(model: str) -> bool:
-    """Whether a model's name means a factory."""
-    return ":" in model
 
 
 def call_factory(model: str) -> object:
@@ -38,18 +34,39 @@ def call_factory(model: str) -> object:
         What it returns.
 
     Raises:
-        VitqError: there is no such module or attribute.
+        VitqError: there is no such module or attribute, or its code raised an exception.
     """
     module_name, _, attribute = model.partition(":")
     with _importable(module_name):
-        try:
-            factory: Callable[[], object] = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise VitqError(
-                f"model {model!r} cannot be imported: {error}; looked in {Path.cwd()} and in what "
-                "is installed"
-            ) from error
-        return factory()
+        factory = with_repair(lambda: _imported(model, module_name, attribute))
+        with user_code(f"model {model!r} raised an error"):
+            return with_repair(factory)
+
+
+def _imported(model: str, module_name: str, attribute: str) -> Callable[[], object]:
+    """Return the factory of a module.
+
+    Raises:
+        VitqError: not there, or the module's own code failed.
+        RuntimeError: what `with_repair` can mend.
+    """
+    try:
+        factory: Callable[[], object] = getattr(importlib.import_module(module_name), attribute)
+    except VitqError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, RuntimeError) and MISSING in str(error) and not repaired():
+            raise
+        raise explained(
+            f"model {model!r} cannot be imported (looked in {Path.cwd()} and in what is installed)",
+            error,
+        ) from error
+    if not callable(factory):
+        raise VitqError(
+            f"model {model!r} is a {type(factory).__name__}: give a function without arguments "
+            "that returns the model"
+        )
+    return factory
 
 
 class _OneName:

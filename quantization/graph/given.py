@@ -43,12 +43,9 @@ class GivenModel:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of its structure and of its state dict."""
-        digest = hashlib.sha256(repr(self.module).encode())
-        for name, tensor in self.module.state_dict().items():
-            values = tensor.detach().numpy()
-            digest.update(f"{name} {values.shape} {values.dtype}".encode())
-            digest.update(values.tobytes())
-        return digest.hexdigest()
+        from vitq.quantization.graph.identity import module_hash
+
+        return module_hash(self.module)
 
 
 @dataclass(frozen=True, eq=False)

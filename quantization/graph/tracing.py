@@ -13,6 +13,9 @@ import numpy as np
 import torch
 
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.attention import OPTIONS, Operand, attention_nodes
+from vitq.quantization.graph.exporting import export_program, float32, shape_at_one
+from vitq.quantization.graph.fixed import FixedValues
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.graph.origins import with_origins
 
@@ -20,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 # A torch.fx.Node whose arguments are typed as a union of everything: each handler knows its own.
 FxNode = Any
-
-TRACE_BATCH = 2  # torch.export specializes 0 and 1
 
 _IDENTITY = {"dropout", "contiguous", "clone", "alias", "detach", "detach_", "_to_copy", "to"}
 _RESHAPE = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view"}
@@ -40,17 +41,7 @@ def trace(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> Graph:
     Raises:
         VitqError: if the model does not export, or uses unsupported operators (all are listed).
     """
-    example = torch.zeros(TRACE_BATCH, *input_shape)
-    batch = torch.export.Dim("batch")
-    try:
-        program = torch.export.export(
-            model.eval(), (example,), dynamic_shapes=({0: batch},), strict=False
-        )
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise VitqError(
-            f"the model cannot be exported by torch.export at input {input_shape}: {lines[0]}"
-        ) from error
+    program = export_program(model, input_shape)
     return with_origins(_Tracer(program).run(), program)
 
 
@@ -62,6 +53,7 @@ class _Tracer:
         self.nodes: dict[str, Node] = {}
         self.alias: dict[str, str] = {}
         self.constants: dict[str, torch.Tensor] = {}
+        self.fixed = FixedValues(self.constants)
         self.tensors: dict[str, Any] = {}
         self.unsupported: dict[str, int] = {}
 
@@ -97,19 +89,31 @@ class _Tracer:
 
     def _convert(self, node: FxNode) -> None:
         op = str(getattr(node.target, "__name__", node.target)).split(".")[0]
-        if op.startswith(("sym_", "_assert", "mul_sym")) or not isinstance(
+        handler: Callable[[FxNode], None] | None = getattr(self, f"_op_{op}", None)
+        is_handled = handler is not None or op in _IDENTITY | _RESHAPE
+        if self.fixed.visit(node, is_handled) or not isinstance(
             node.meta.get("val"), torch.Tensor | list | tuple
         ):
             return
-        handler: Callable[[FxNode], None] | None = getattr(self, f"_op_{op}", None)
         if op in _IDENTITY:
             self._identity(node, op)
         elif op in _RESHAPE:
             self._emit(node, OpKind.RESHAPE, (node.args[0],))
         elif handler is not None:
-            handler(node)
+            self._handle(node, op, handler)
         else:
             self._refuse(op)
+
+    def _handle(self, node: FxNode, op: str, handler: Callable[[FxNode], None]) -> None:
+        """Convert a node; one that is refused but fixed is computed instead."""
+        before = dict(self.unsupported)
+        try:
+            handler(node)
+        except (IndexError, TypeError, AttributeError, ValueError) as error:
+            logger.debug("%s: %r", node.format_node(), error)
+            self._refuse(f"{op} in this form")
+        if self.unsupported != before and self.fixed.set_aside(node):
+            self.unsupported = before
 
     def _identity(self, node: FxNode, op: str) -> None:
         if not node.meta["val"].dtype.is_floating_point:
@@ -124,6 +128,8 @@ class _Tracer:
     def _name(self, arg: Any) -> str:
         """Graph name of an argument; a stored tensor becomes a constant node on first use."""
         name = arg.name
+        if self.fixed.is_aside(arg):
+            self._store(arg)
         if name in self.constants:
             if name not in self.nodes:
                 shape = tuple(self.constants[name].shape)
@@ -135,8 +141,11 @@ class _Tracer:
     def _store(self, arg: Any) -> str:
         """Key of a stored tensor, copied to float32 NumPy on first use."""
         if arg.name not in self.constants:
-            self._refuse("a weight computed at run time")
-            return ""
+            computed = self.fixed.weight(arg)
+            if computed is None:
+                self._refuse("a weight computed at run time")
+                return ""
+            self.constants[arg.name], self.alias[arg.name] = computed, arg.name
         key = self.alias[arg.name]
         value = self.constants[arg.name].detach().to(torch.float32).numpy()
         self.tensors.setdefault(key, np.array(value))
@@ -144,7 +153,7 @@ class _Tracer:
 
     def _emit(self, node: FxNode, op: OpKind, inputs: tuple[Any, ...], **fields: Any) -> None:
         val = fields.pop("val", None)
-        shape, batch_axis = _shape(node.meta["val"] if val is None else val)
+        shape, batch_axis = shape_at_one(node.meta["val"] if val is None else val)
         names = tuple(self._name(arg) for arg in inputs)
         self.nodes[node.name] = Node(node.name, op, names, shape, batch_axis, **fields)
 
@@ -203,36 +212,46 @@ class _Tracer:
 
     def _op_scaled_dot_product_attention(self, node: FxNode) -> None:
         """Spell attention out: permute, matmul, scale, softmax, matmul."""
-        query, key, value = node.args[:3]
-        if len(node.args) > 3 or node.kwargs.get("attn_mask") or node.kwargs.get("is_causal"):
-            self._refuse("attention with a mask or dropout")
-        q_shape, batch_axis = _shape(query.meta["val"])
-        k_shape, _ = _shape(key.meta["val"])
-        rank = len(q_shape)
-        factor = node.kwargs.get("scale") or float(q_shape[-1]) ** -0.5
-        scores = (*q_shape[:-1], k_shape[-2])
-        axes = [*range(rank - 2), rank - 1, rank - 2]
-        flipped = (*k_shape[:-2], k_shape[-1], k_shape[-2])
-        steps: list[tuple[str, OpKind, tuple[str, ...], tuple[int, ...], dict[str, Any]]] = [
-            ("key_t", OpKind.PERMUTE, (self._name(key),), flipped, {"axes": axes}),
-            ("scores", OpKind.MATMUL, (self._name(query), "key_t"), scores, {}),
-            ("scaled", OpKind.SCALE, ("scores",), scores, {"factor": _float32(factor)}),
-            ("softmax", OpKind.SOFTMAX, ("scaled",), scores, {}),
-        ]
-        local = {step[0] for step in steps}
-        for suffix, op, inputs, shape, attrs in steps:
-            names = tuple(f"{node.name}.{i}" if i in local else i for i in inputs)
-            name = f"{node.name}.{suffix}"
-            self.nodes[name] = Node(name, op, names, shape, batch_axis, attrs=attrs)
-        out_shape, out_axis = _shape(node.meta["val"])
-        names = (f"{node.name}.softmax", self._name(value))
-        self.nodes[node.name] = Node(node.name, OpKind.MATMUL, names, out_shape, out_axis)
+        options = dict(zip(OPTIONS, node.args[3:], strict=False)) | node.kwargs
+        mask = options.get("attn_mask")
+        if mask is not None and not self.fixed.hides_nothing(mask):
+            self._refuse("attention with a mask that hides something")
+        if options.get("is_causal") or options.get("dropout_p"):
+            self._refuse("attention that is causal or with dropout")
+        query, key, value = (
+            Operand(self._name(arg), *shape_at_one(arg.meta["val"])) for arg in node.args[:3]
+        )
+        factor = float32(options.get("scale") or float(query.shape[-1]) ** -0.5)
+        for part in attention_nodes(node.name, query, key, value, factor):
+            self.nodes[part.name] = part
 
     def _op_add(self, node: FxNode) -> None:
         if not all(isinstance(arg, torch.fx.Node) for arg in node.args[:2]) or node.kwargs:
             self._refuse("add with a number")
             return
+        for x, other in (node.args[:2], node.args[1::-1]):
+            if self._adds_nothing(node, x, other):
+                return self._same(node, x, "")
         self._emit(node, OpKind.ADD, self._constant_last(node.args))
+
+    def _adds_nothing(self, node: FxNode, x: FxNode, other: FxNode) -> bool:
+        """Whether a sum is only its first term, as of scores and a mask that hides nothing."""
+        is_zero = self.fixed.is_aside(other) and self.fixed.is_all(other, 0)
+        return is_zero and node.meta["val"].shape == x.meta["val"].shape
+
+    def _same(self, node: FxNode, x: Any, otherwise: str) -> None:
+        """Take a node for another one, which must be one, or refuse."""
+        if not isinstance(x, torch.fx.Node):
+            return self._refuse(otherwise)
+        self.alias[node.name] = self._name(x)
+
+    def _op_masked_fill(self, node: FxNode) -> None:
+        hides = not self.fixed.is_all(node.args[1], 0)
+        self._same(node, None if hides else node.args[0], "masked_fill that hides something")
+
+    def _op_where(self, node: FxNode) -> None:
+        chosen = [node.args[i] for i in (1, 2) if self.fixed.is_all(node.args[0], 2 - i)]
+        self._same(node, next(iter(chosen), None), "where")
 
     def _constant_last(self, args: Any) -> tuple[Any, Any]:
         first, second = args[:2]
@@ -244,7 +263,7 @@ class _Tracer:
             self._scale(node, float(second))
         elif second.name in self.constants or first.name in self.constants:
             x, factor = self._constant_last((first, second))
-            if len(_shape(factor.meta["val"])[0]) != 1:
+            if len(shape_at_one(factor.meta["val"])[0]) != 1:
                 self._refuse("mul by a constant that is no vector")
             params = {"value": self._store(factor)}
             self._emit(node, OpKind.CHANNEL_SCALE, (x,), params=params)
@@ -260,7 +279,7 @@ class _Tracer:
     def _scale(self, node: FxNode, factor: float) -> None:
         if factor <= 0:
             self._refuse("multiplication by a number <= 0")
-        self._emit(node, OpKind.SCALE, (node.args[0],), attrs={"factor": _float32(factor)})
+        self._emit(node, OpKind.SCALE, (node.args[0],), attrs={"factor": float32(factor)})
 
     def _op_permute(self, node: FxNode) -> None:
         rank = len(node.args[1])
@@ -278,7 +297,7 @@ class _Tracer:
         self._select(node, node.args[0], node.args[1], node.args[2])
 
     def _select(self, node: FxNode, x: Any, axis: int, index: int) -> None:
-        shape, _ = _shape(x.meta["val"])
+        shape, _ = shape_at_one(x.meta["val"])
         axis %= len(shape)
         attrs = {"axis": axis, "index": index % shape[axis]}
         self._emit(node, OpKind.SELECT, (x,), attrs=attrs)
@@ -286,7 +305,7 @@ class _Tracer:
     def _op_slice(self, node: FxNode) -> None:
         args = [*node.args, *(0, None, None, 1)[len(node.args) - 1 :]]
         x, axis, start, stop, step = args[:5]
-        shape, _ = _shape(x.meta["val"])
+        shape, _ = shape_at_one(x.meta["val"])
         axis %= len(shape)
         if step != 1:
             self._refuse("slice with a step")
@@ -305,9 +324,9 @@ class _Tracer:
         if op == "unbind":
             self._select(node, x, axis, index)
             return
-        sizes = [_shape(part)[0][axis] for part in source.meta["val"]]
+        sizes = [shape_at_one(part)[0][axis] for part in source.meta["val"]]
         start = sum(sizes[:index])
-        axis %= len(_shape(x.meta["val"])[0])
+        axis %= len(shape_at_one(x.meta["val"])[0])
         attrs = {"axis": axis, "start": start, "stop": start + sizes[index]}
         self._emit(node, OpKind.SLICE, (x,), attrs=attrs)
 
@@ -325,26 +344,7 @@ class _Tracer:
 
     def _op_mean(self, node: FxNode) -> None:
         axes = node.args[1]
-        rank = len(_shape(node.args[0].meta["val"])[0])
+        rank = len(shape_at_one(node.args[0].meta["val"])[0])
         if len(axes) != 1 or (len(node.args) > 2 and node.args[2]):
             self._refuse("mean over several axes or with keepdim")
         self._emit(node, OpKind.MEAN, (node.args[0],), attrs={"axis": axes[0] % rank})
-
-
-def _float32(value: float) -> float:
-    """Return the number that a float32 constant of the exported file will hold."""
-    return float(np.float32(value))
-
-
-def _shape(value: Any) -> tuple[tuple[int, ...], int | None]:
-    """Shape at batch 1 and the axis that grows with the batch."""
-    dims: list[int] = []
-    batch_axis = None
-    for axis, dim in enumerate(value.shape):
-        if isinstance(dim, int):
-            dims.append(dim)
-            continue
-        expression = dim.node.expr
-        dims.append(int(expression.subs(dict.fromkeys(expression.free_symbols, 1))))
-        batch_axis = axis
-    return tuple(dims), batch_axis

@@ -89,10 +89,13 @@ def test_a_factory_is_called(calibration: UInt8Array) -> None:
         vitq.quantize(factories.not_a_module, calibration)  # type: ignore[arg-type]
 
 
-def test_a_factorys_name_needs_weights(calibration: UInt8Array) -> None:
-    name = "tests.compiler.factories:plain"
+def test_a_timm_name_needs_weights(calibration: UInt8Array) -> None:
     with pytest.raises(vitq.VitqError, match="no weights given"):
-        vitq.quantize(name, calibration)
+        vitq.quantize("vit_tiny_patch16_224", calibration)
+
+
+def test_a_factorys_name(calibration: UInt8Array) -> None:
+    name = "tests.compiler.factories:plain"
     q = vitq.quantize(name, calibration[:4], random_weights=0, method="minmax")
     assert q.provenance["random_weights"] == 0
 

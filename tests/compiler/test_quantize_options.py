@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from vitq.compiler.stages import quantize as quantize_stage
+from vitq.compiler.stages.identity import quantize_fingerprint
 from vitq.compiler.stages.inspect import inspect
-from vitq.compiler.stages.quantize import quantize, quantize_fingerprint
+from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
@@ -26,9 +27,9 @@ def test_a_recipe_that_is_edited_amid_a_run_is_not_read_again(
     )
     prepare = quantize_stage.prepare
 
-    def prepare_while_it_is_edited(given: QuantizeOptions) -> Any:
+    def prepare_while_it_is_edited(given: QuantizeOptions, *rest: Any) -> Any:
         path.write_text(json.dumps(Recipe(2, 8).to_json()))
-        return prepare(given)
+        return prepare(given, *rest)
 
     monkeypatch.setattr(quantize_stage, "prepare", prepare_while_it_is_edited)
     content = inspect(quantize(options).folder)

@@ -16,9 +16,10 @@ from vitq.quantization.datafree.patches import find_patches
 from vitq.quantization.datafree.psaq import gaussian_noise, psaq_pictures
 from vitq.quantization.datafree.psaq2 import discrepancy, psaq2_pictures, straight_through
 from vitq.quantization.datafree.request import Request
-from vitq.quantization.datafree.sources import SOURCES, generate, graph_hash
+from vitq.quantization.datafree.sources import SOURCES, generate
 from vitq.quantization.datafree.teacher import Teacher
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.identity import graph_hash
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe

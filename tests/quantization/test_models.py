@@ -75,6 +75,7 @@ def test_an_unknown_name_lists_what_can_be_given(name: str) -> None:
     assert "package.module:factory" in str(raised.value)
     if name.startswith("deit"):
         assert "such as deit" in str(raised.value)
+        assert str(raised.value).endswith("(did you mean deit_tiny_patch16_224?)")
 
 
 @pytest.mark.parametrize(
@@ -104,9 +105,33 @@ def test_given_preprocessing_wins(factories: ModuleType) -> None:
     assert model.preprocessing is PREPROCESSING
 
 
-def test_no_weights_is_an_error_that_names_the_options(factories: ModuleType) -> None:
+def test_no_weights_is_an_error_that_names_the_options() -> None:
     with pytest.raises(VitqError, match=r"no weights given: pass --weights FILE, or --random"):
+        load_model("vit_tiny_patch16_224")
+
+
+def test_a_factory_may_bring_its_weights(
+    factories: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
         load_model("some_factories:with_config")
+    assert "weights: those that some_factories:with_config gave its model" in caplog.text
+
+
+def test_a_model_in_another_width_is_taken_as_float32(
+    factories: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    factories.half = lambda: factories.with_config().half()  # type: ignore[attr-defined]
+    with caplog.at_level("INFO"):
+        module = load_model("some_factories:half").module
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    assert "the model computes in float16; it is taken as float32" in caplog.text
+
+
+def test_a_model_without_values_is_refused(factories: ModuleType) -> None:
+    factories.meta = lambda: factories.with_config().to("meta")  # type: ignore[attr-defined]
+    with pytest.raises(VitqError, match=r"has no values \(device meta\)"):
+        load_model("some_factories:meta")
 
 
 def save_as(kind: str, path: Path, state: dict[str, torch.Tensor]) -> Path:
@@ -147,8 +172,8 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
 
 
 def test_long_lists_are_cut(tmp_path: Path) -> None:
-    with pytest.raises(VitqError, match=r"8 missing: [^;]*, \.\.\.$"):
-        load_weights(Toy(), save_as("plain", tmp_path / "w.pth", {}))
+    with pytest.raises(VitqError, match=r"8 missing: [^;]*, \.\.\.; 1 unexp"):
+        load_weights(Toy(), save_as("plain", tmp_path / "w.pth", {"head.x": torch.zeros(1)}))
 
 
 class Evil:

@@ -110,9 +110,9 @@ REFUSED = {
     "a result of 2 tensors": lambda self, x: (self.last(x[:, 0]), x),
     "constant that is no vector": lambda self, x: self.last((x * self.fc.weight)[:, 0]),
     "a weight computed at run time": lambda self, x: functional.linear(
-        x[:, 0], self.last.weight * self.fc.bias
+        x[:, 0], self.last.weight * x.mean()
     ),
-    "attention with a mask": lambda self, x: self.last(
+    "attention that is causal": lambda self, x: self.last(
         functional.scaled_dot_product_attention(x, x, x, is_causal=True)[:, 0]
     ),
 }
@@ -122,6 +122,62 @@ REFUSED = {
 def test_refusals(message: str) -> None:
     with pytest.raises(VitqError, match="not supported") as raised:
         trace(toy(head=REFUSED[message]), SHAPE)
+    assert message in str(raised.value)
+
+
+FIXED = {
+    "a weight made of weights": lambda self, x: functional.linear(
+        x[:, 0], self.last.weight * self.fc.bias.sigmoid()
+    ),
+    "a mask that hides nothing": lambda self, x: self.last(
+        functional.scaled_dot_product_attention(
+            x, x, x, torch.arange(x.shape[1]).view(1, -1, 1).expand(x.shape[0], -1, x.shape[1]) >= 0
+        )[:, 0]
+    ),
+    "a mask of zeros": lambda self, x: self.last(
+        functional.scaled_dot_product_attention(
+            x, x, x, (1 - torch.ones(x.shape[0], x.shape[1], x.shape[1])) * -1e4
+        )[:, 0]
+    ),
+    "zeros added": lambda self, x: self.last((x + (1 - torch.ones(x.shape[1], 1)) * -1e4)[:, 0]),
+    "nothing filled": lambda self, x: self.last(
+        x.masked_fill(torch.zeros(x.shape[1], 1, dtype=torch.bool), -1.0)[:, 0]
+    ),
+    "one side of where": lambda self, x: self.last(
+        torch.where(torch.arange(x.shape[1])[:, None] < 1000, x, x * 2)[:, 0]
+    ),
+    "a mask that is written in place": lambda self, x: self.last(
+        functional.scaled_dot_product_attention(
+            x, x, x, torch.zeros(x.shape[1], x.shape[1], dtype=torch.bool).fill_(True)
+        )[:, 0]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FIXED)
+def test_what_no_picture_decides_is_computed(case: str) -> None:
+    assert_same_function(toy(head=FIXED[case]))
+
+
+HIDING = {
+    "attention with a mask that hides": lambda self, x: self.last(
+        functional.scaled_dot_product_attention(
+            x, x, x, torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+        )[:, 0]
+    ),
+    "masked_fill that hides": lambda self, x: self.last(
+        x.masked_fill(torch.arange(x.shape[1])[:, None] > 2, -1.0)[:, 0]
+    ),
+    "where": lambda self, x: self.last(torch.where(torch.arange(16) > 2, x, x * 2)[:, 0]),
+    "rand": lambda self, x: self.last((x + torch.rand(x.shape[1], 1))[:, 0]),
+    "mean in this form": lambda self, x: self.last(x[:, 0]) + x.mean(),
+}
+
+
+@pytest.mark.parametrize("message", HIDING)
+def test_masks_that_hide_something_and_chance_are_refused(message: str) -> None:
+    with pytest.raises(VitqError, match="not supported") as raised:
+        trace(toy(head=HIDING[message]), SHAPE)
     assert message in str(raised.value)
 
 
@@ -169,7 +225,7 @@ def test_convolution_without_bias() -> None:
 
 def test_convolution_with_a_computed_weight_is_refused() -> None:
     def tokens(self: Toy, x: torch.Tensor) -> torch.Tensor:
-        weight = self.conv.weight + self.conv.weight
+        weight = self.conv.weight * x.mean()
         return functional.conv2d(x, weight, self.conv.bias, 8).flatten(2).transpose(1, 2)
 
     with pytest.raises(VitqError, match="a weight computed at run time"):

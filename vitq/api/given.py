@@ -15,6 +15,7 @@ from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.described import Described
 from vitq.quantization.graph.given import GivenModel, GivenPictures
+from vitq.quantization.graph.names import freeze
 from vitq.quantization.graph.processors import described
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def model_options(
     method: str = "repq",
     nonlinear: str = "vitq",
     weights: str | Path | None = None,
+    weights_key: str | None = None,
+    num_classes: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
     random_weights: int | None = None,
     preprocessing: "Preprocessor | None" = None,
     image_size: int | tuple[int, int] | None = None,
@@ -70,6 +74,9 @@ def model_options(
         model=called,
         module=module,
         weights=None if weights is None else Path(weights),
+        weights_key=weights_key,
+        num_classes=num_classes,
+        model_kwargs=freeze(model_kwargs),
         random_weights=random_weights,
         calib=pictures,
         calib_count=_calibration_count(pictures, count),

@@ -1,6 +1,6 @@
 """`quantize`: from a float model to a quantized one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,9 @@ def quantize(
     method: str = "repq",
     nonlinear: str = "vitq",
     weights: str | Path | None = None,
+    weights_key: str | None = None,
+    num_classes: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
     random_weights: int | None = None,
     preprocessing: "Preprocessor | None" = None,
     image_size: int | tuple[int, int] | None = None,
@@ -105,8 +108,9 @@ def quantize(
 
     Args:
         model: a ``torch.nn.Module`` with its weights (copied; it stays as it is), a function that
-            returns one, or a name: ``digits_vit`` (embedded), a timm name, ``package.module:name``
-            of a factory. It takes float32 (N, C, H, W) and returns logits (N, classes).
+            returns one, or a name: ``digits_vit`` (embedded), a timm name, ``local-dir:FOLDER``,
+            ``hf-hub:ORG/NAME`` (local cache only), ``package.module:name`` of a factory. It
+            takes float32 (N, C, H, W) and returns logits (N, classes), alone or packed.
         calibration: raw pixels (N, C, H, W) uint8 of the model's size, a folder of pictures, a
             ``.npy`` file, an iterable of PIL images (resized and cropped as files are), or
             ``"psaq"``, ``"psaq2"``, ``"noise"``: made from the model alone. None only for
@@ -115,7 +119,11 @@ def quantize(
             ``mixed``: a width for each layer, measured, within a budget.
         method: ``repq``, ``best``, ``ptq4vit``, ``pdquant``, ``minmax`` or ``percentile``.
         nonlinear: integer Softmax and GELU: ``vitq`` or ``ivit``.
-        weights: safetensors or a torch checkpoint, for a model that is named.
+        weights: safetensors, a torch checkpoint, an index of shards or a folder, for a model that
+            is named. None: its own, of the embedded one, a folder or a factory.
+        weights_key: which weights of a checkpoint with several, such as ``model_ema``.
+        num_classes: of a timm model, if not its own number.
+        model_kwargs: further arguments of ``timm.create_model``.
         random_weights: seed of random ones instead: structure and speed, no accuracy.
         preprocessing: how a picture becomes the input, before what the model says itself: a Hugging
             Face image processor, its JSON file or a folder with it, torchvision's
@@ -154,6 +162,9 @@ def quantize(
         method=method,
         nonlinear=nonlinear,
         weights=weights,
+        weights_key=weights_key,
+        num_classes=num_classes,
+        model_kwargs=model_kwargs,
         random_weights=random_weights,
         preprocessing=preprocessing,
         image_size=image_size,

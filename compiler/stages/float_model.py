@@ -1,0 +1,33 @@
+"""The float model that options name, loaded."""
+
+from typing import TYPE_CHECKING
+
+from vitq.compiler.stages.quantize_options import QuantizeOptions
+
+if TYPE_CHECKING:
+    from vitq.quantization.graph.models import LoadedModel
+    from vitq.quantization.graph.preprocessing import Preprocessing
+
+
+def load_float_model(
+    options: QuantizeOptions, preprocessing: "Preprocessing | None" = None
+) -> "LoadedModel":
+    """Return the float model that the options name.
+
+    Args:
+        options: model, weights and what its input means.
+        preprocessing: what its input means, where that is known already.
+    """
+    from vitq.quantization.graph.models import given_model, load_model
+
+    said = preprocessing or options.described
+    if options.module is not None:
+        return given_model(options.model, options.module, said)
+    return load_model(
+        options.model,
+        options.weights,
+        options.random_weights,
+        said,
+        weights_key=options.weights_key,
+        arguments=options.model_arguments,
+    )

@@ -1,0 +1,153 @@
+"""Build a float model from its name, without weights.
+
+timm builds what it knows by name. Of a folder that ``save_pretrained`` wrote, timm's configuration
+names the architecture; Transformers' ViT and DeiT become timm's Vision Transformer of the same
+shape, which computes the same (`quantization.graph.layouts` renames the weights).
+"""
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitq.numerics.errors import VitqError, reason
+from vitq.quantization.graph.factories import call_factory
+from vitq.quantization.graph.names import CONFIG_NAME, TIMM, is_factory, model_folder, unknown
+from vitq.quantization.graph.timm_compat import import_timm
+
+EMBEDDED_MODEL = "digits_vit"
+ACTIVATIONS = {
+    "gelu": None,
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+}
+"""Transformers' name -> timm's; None for its default."""
+CLASSES = {
+    "ViTForImageClassification": "vit_base_patch16_224",
+    "DeiTForImageClassificationWithTeacher": "deit_base_distilled_patch16_224",
+}
+"""Transformers' class -> timm's architecture of that structure."""
+
+
+def build(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    """Build a model.
+
+    Args:
+        name: see `quantization.graph.names`.
+        arguments: for ``timm.create_model``.
+
+    Returns:
+        The model, with random weights or with those that a factory gave it.
+
+    Raises:
+        VitqError: an unknown name, arguments that do not fit, an error in a factory.
+    """
+    if name == EMBEDDED_MODEL or is_factory(name):
+        if arguments:
+            raise VitqError(
+                f"model {name!r} takes no arguments (--num-classes, --model-kwargs): they are for "
+                "timm's models; let the factory build what you need"
+            )
+        return _embedded() if name == EMBEDDED_MODEL else _from_factory(name)
+    folder = model_folder(name)
+    if folder is not None:
+        return _from_folder(name, folder, arguments)
+    plain = name.removeprefix(TIMM)
+    _require_known(name, plain)
+    return _create(name, plain, arguments)
+
+
+def _embedded() -> torch.nn.Module:
+    from vitq.models.digits_vit import digits_vit
+
+    return digits_vit()
+
+
+def _from_factory(name: str) -> torch.nn.Module:
+    module = call_factory(name)
+    if not isinstance(module, torch.nn.Module):
+        raise VitqError(
+            f"model {name!r} returned {type(module).__name__}, not a torch.nn.Module: return the "
+            "model"
+        )
+    return module
+
+
+def _require_known(name: str, plain: str) -> None:
+    """Refuse an architecture or a tag that timm does not know."""
+    timm = import_timm()
+    if not plain or not timm.is_model(plain):
+        raise unknown(name, timm.list_models(), EMBEDDED_MODEL)
+    architecture, _, tag = plain.partition(".")
+    known = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in known:
+        listed = ", ".join(known) or "none"
+        raise VitqError(
+            f"model {name!r}: timm has no tag {tag!r} of {architecture}: give one of {listed}, or "
+            "none"
+        )
+
+
+def _create(name: str, timm_name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    """Let timm build a model."""
+    try:
+        made: torch.nn.Module = import_timm().create_model(timm_name, pretrained=False, **arguments)
+        return made
+    except Exception as error:  # whatever its constructors raise for arguments that do not fit
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise VitqError(f"model {name!r}: timm refused {given or 'it'}: {reason(error)}") from error
+
+
+def _from_folder(name: str, folder: Path, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    """Build the model that a folder's configuration describes."""
+    path = folder / CONFIG_NAME
+    config = _read_object(path)
+    if "architecture" in config:
+        return _create(name, f"local-dir:{folder}", arguments)
+    kinds = config.get("architectures") or [config.get("model_type", "nothing known")]
+    if kinds[0] not in CLASSES:
+        raise VitqError(
+            f"model {name!r}: {path} describes {kinds[0]}: taken are timm's models and "
+            f"{', '.join(CLASSES)}; write a factory, package.module:factory, that returns yours"
+        )
+    try:
+        own = _timm_arguments(config)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise VitqError(f"model {name!r}: {path} is incomplete: {reason(error)}") from error
+    module: Any = _create(name, CLASSES[kinds[0]], {**own, **arguments})
+    module.pretrained_cfg = module.default_cfg = {}  # of other weights; its folder says its own
+    made: torch.nn.Module = module
+    return made
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise VitqError(f"{path} is no JSON: {reason(error)}: download it again") from error
+    if not isinstance(content, dict):
+        raise VitqError(f"{path} holds no JSON object: download it again")
+    return content
+
+
+def _timm_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of timm's VisionTransformer for one of Transformers."""
+    width = int(config["hidden_size"])
+    activation = ACTIVATIONS[config.get("hidden_act", "gelu")]
+    return {
+        "img_size": config["image_size"],
+        "patch_size": config["patch_size"],
+        "in_chans": config.get("num_channels", 3),
+        "embed_dim": width,
+        "depth": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "mlp_ratio": (config["intermediate_size"] + 0.5) / width,  # rounded down again
+        "qkv_bias": config.get("qkv_bias", True),
+        "num_classes": len(config["id2label"]) if "id2label" in config else 2,
+        "norm_layer": functools.partial(torch.nn.LayerNorm, eps=config["layer_norm_eps"]),
+        **({} if activation is None else {"act_layer": activation}),
+    }
