@@ -112,6 +112,7 @@ def quantized_model(
     """
     import torch
 
+    from vitq.compiler.stages.held_out import check_held_out, hold_out
     from vitq.quantization.graph.artifact import QuantizedModel
     from vitq.quantization.graph.identity import graph_hash, module_hash
     from vitq.quantization.ranges.calibrate import quantize_graph
@@ -125,6 +126,7 @@ def quantized_model(
     sources = loaded_hashes(options.model, loaded)
     recipe = options.recipe
     pixels = torch.from_numpy(pictures.pixels)
+    held = hold_out(options, graph, prep, pictures)
     quantize_graph(graph, pixels, recipe, chosen_method(options), prep.mean, prep.std, progress_bar)
     provenance = {
         "fingerprint": wanted,
@@ -135,6 +137,7 @@ def quantized_model(
         "model_kwargs": dict(options.model_kwargs),
         "random_weights": options.random_weights,
         "calibration": {"source": pictures.source, "pictures": len(pictures)},
+        "held_out": check_held_out(options, graph, held),
         "recipe": recipe.to_json(),
         "method": options.method.name,
         "nonlinear": recipe.nonlinear,

@@ -1,5 +1,6 @@
 """Channels that calibration left quiet: the rule's properties, and what they are worth."""
 
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.calibrate import quantize_graph
-from vitq.quantization.ranges.evidence import BELIEVED, SPREADS, Ranges, widen_quiet
+from vitq.quantization.ranges.evidence import BELIEVED, LIVELY, SPREADS, Ranges, widen_quiet
 from vitq.quantization.run.fake_quantize import GraphModule
 
 CHANNELS = 7
@@ -50,12 +51,16 @@ def test_equals_the_equations(
     graph, node = layer(gamma, beta)
     seen = ranges(ends, others)
     got = widen_quiet(graph, node, seen)
+    widths = [
+        (float(h) - float(m)) / abs(g) for m, h, g in zip(*seen, gamma, strict=True) if g != 0
+    ]
+    whole = 2 - 2 * statistics.median(widths) / LIVELY if widths else 0.0
     for c in range(CHANNELS):
         spread, low, high = abs(gamma[c]), float(seen.low[c]), float(seen.high[c])
         if spread == 0:
             assert (got.low[c], got.high[c]) == (low, high)
             continue
-        missing = min(max(2 - 2 * (high - low) / spread / BELIEVED, 0.0), 1.0)
+        missing = min(max(2 - 2 * (high - low) / spread / BELIEVED, whole, 0.0), 1.0)
         middle = (low + high) / 2
         lower, upper = min(beta[c], middle), max(beta[c], middle)
         lower, upper = lower - SPREADS * spread, upper + SPREADS * spread
@@ -85,7 +90,7 @@ def test_a_lively_range_stays_bit_for_bit(
 ) -> None:
     graph, node = layer(gamma, beta)
     low = np.array(ends, np.float32)
-    high = low + np.float32(more * 1.001 * BELIEVED) * np.abs(np.array(gamma, np.float32)) + 1e-3
+    high = low + np.float32(more * 1.001 * LIVELY) * np.abs(np.array(gamma, np.float32)) + 1e-3
     got = widen_quiet(graph, node, Ranges(low, high.astype(np.float32)))
     np.testing.assert_array_equal(got.low, low)
     np.testing.assert_array_equal(got.high, high.astype(np.float32))
@@ -93,7 +98,7 @@ def test_a_lively_range_stays_bit_for_bit(
 
 def test_the_ends_move_continuously() -> None:
     graph, node = layer([1.0] * CHANNELS, [0.0] * CHANNELS)
-    widths = np.linspace(0, 4, 400)
+    widths = np.linspace(0, 5, 500)
     ends = [
         widen_quiet(graph, node, Ranges(np.full(CHANNELS, -w / 2), np.full(CHANNELS, w / 2))).high
         for w in widths
@@ -140,8 +145,9 @@ def test_the_floor_does_not_bind_on_good_pictures(
     digits_model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphs = []
-    for believed in (BELIEVED, 1e-30):
-        monkeypatch.setattr("vitq.quantization.ranges.evidence.BELIEVED", believed)
+    for factor in (1, 1e-30):
+        for name, value in (("BELIEVED", BELIEVED), ("LIVELY", LIVELY)):
+            monkeypatch.setattr(f"vitq.quantization.ranges.evidence.{name}", factor * value)
         graph = trace(digits_model, (3, 32, 32))
         images = torch.from_numpy(load_digits_split().train.images[:32].copy())
         graphs.append(

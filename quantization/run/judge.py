@@ -1,0 +1,100 @@
+"""Compare a quantized graph with the float one on pictures that it was not calibrated on.
+
+Quantizers are simulated in PyTorch (`quantization.run.fake_quantize`), so that a dozen pictures
+cost less than a second of what calibrating took. Besides the logits, each quantizer is asked how
+many of its values its codes cut off,
+
+    saturation = share of values below (qmin - z - 1/2) s or above (qmax - z + 1/2) s,
+
+which is what pictures unlike the calibration ones do to ranges that were taken from those alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.quantization.graph.graph import Graph, Node
+from vitq.quantization.graph.origins import label_of
+from vitq.quantization.plan.twin_ranges import twin_of
+from vitq.quantization.run.fake_quantize import GraphModule
+
+BATCH = 8
+WORST = 3
+"""How many of the most saturated quantizers are named."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How close a quantized model is to the float one.
+
+    Attributes:
+        pictures: how many were compared.
+        agreeing: how many get the same answer.
+        sqnr_db: of the logits.
+        saturation: label of a quantizer -> share of its values that are cut off, the largest first.
+    """
+
+    pictures: int
+    agreeing: int
+    sqnr_db: float
+    saturation: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, rounded to what is worth telling."""
+        return {
+            "pictures": self.pictures,
+            "agreeing": self.agreeing,
+            "sqnr_db": round(self.sqnr_db, 2),
+            "saturation": {name: round(share, 5) for name, share in self.saturation.items()},
+        }
+
+
+def float_logits(
+    graph: Graph, pixels: UInt8Array, mean: tuple[float, ...], std: tuple[float, ...]
+) -> FloatArray:
+    """Logits (N, classes) of a float graph as it was traced, before any rewrite."""
+    module = GraphModule(graph)
+    means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
+    parts = torch.from_numpy(np.array(pixels)).split(BATCH)
+    found: FloatArray = torch.cat([module((part / 255 - means) / stds) for part in parts]).numpy()
+    return found
+
+
+def judge(graph: Graph, pixels: UInt8Array, wanted: FloatArray) -> Judgement:
+    """Compare a quantized graph with float logits.
+
+    Args:
+        graph: quantized.
+        pixels: (N, C, H, W) uint8.
+        wanted: (N, classes) from `float_logits`.
+
+    Returns:
+        The figures.
+    """
+    beyond: dict[str, int] = {}
+    counted: dict[str, int] = {}
+
+    def watch(node: Node, value: torch.Tensor) -> None:
+        if node.out is None or node.batch_axis is None or twin_of(node) is not None:
+            return
+        scale, zero = float(node.out.scale), int(node.out.zero_point)
+        low, high = (node.out.qmin - zero - 0.5) * scale, (node.out.qmax - zero + 0.5) * scale
+        label = label_of(node)
+        beyond[label] = beyond.get(label, 0) + int(((value < low) | (value > high)).sum())
+        counted[label] = counted.get(label, 0) + value.numel()
+
+    module = GraphModule(graph, simulate=True, observer=watch)
+    logits = torch.cat([module(p) for p in torch.from_numpy(np.array(pixels)).split(BATCH)]).numpy()
+    shares = {label: beyond[label] / counted[label] for label in beyond}
+    worst = sorted(shares, key=lambda label: -shares[label])[:WORST]
+    noise = float(np.square(wanted.astype(np.float64) - logits).sum())
+    power = float(np.square(wanted.astype(np.float64)).sum())
+    return Judgement(
+        len(pixels),
+        int((logits.argmax(1) == wanted.argmax(1)).sum()),
+        10 * float(np.log10(max(power, 1e-30) / max(noise, 1e-30))),
+        {label: shares[label] for label in worst if shares[label] > 0},
+    )
