@@ -6,6 +6,7 @@
         lib/          TVM's runtime libraries           flavour vm
         python/       the same from Python, no TVM      flavour vm, GPUs
         vitq.h        the C interface of model.so       flavour static
+        python/       the same from Python, no TVM      flavour static
         src/          sources of all that is built here
         licenses/     manifest.json, manifest.sha256 (written last)
 
@@ -44,6 +45,7 @@ SOURCES = Path(__file__).resolve().parent / "runner"
 THIRD_PARTY = "third_party"
 """In `SOURCES`, a folder for each: unchanged, with its licence, compiled by one of our files."""
 PYTHON_SOURCES = Path(__file__).resolve().parent.parent / "gpu_kit"
+PYTHON_MODEL = "vitq_model.py"
 PYTHON_RUNNER, PYTHON_FILES = "python/gpu_kit", ("__init__.py", "ffi.py", "model.py")
 SERVER = "vitq-serve"
 COMMON_SOURCES = (
@@ -159,6 +161,8 @@ def _fill(
         from vitq.compiler.deploy.static_library import build_static_library
 
         memory = build_static_library(build, compiled, tools)
+        (build / "python").mkdir()
+        shutil.copy(Path(__file__).with_name(PYTHON_MODEL), build / "python")
     else:
         memory = _add_machine(build, compiled, tools)
     command = _build_programs(build, options.flavour, tools)

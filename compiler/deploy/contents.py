@@ -38,7 +38,7 @@ Licences of all that is in here: licenses/. Made by vitq {version}.
 """
 OWN_PROGRAM = {
     "vm": "load lib/libtvm_ffi.so as src/runtime.cc does. Measuring from afar: ./vitq-serve --help",
-    "static": "vitq.h and model.so are all it needs; no TVM, no allocation in vitq_infer.",
+    "static": "vitq.h and model.so are all it needs; no TVM. Python: python/vitq_model.py.",
 }
 
 

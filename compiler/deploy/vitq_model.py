@@ -1,0 +1,265 @@
+"""Run a bundle of flavour static from Python: ctypes and NumPy; neither TVM nor vitq.
+
+    from vitq_model import Model
+
+    model = Model()                      # the bundle that this file lies in
+    codes = model(pixels)                # uint8 (N, C, H, W), any N -> int32 (N, classes)
+    model.classify(picture, top=5)       # uint8 (height, width), (..., 3) or (..., 4) of any size
+    model.verify()                       # the golden integers
+
+    python3 python/vitq_model.py cat.jpg        reads pictures with Pillow, .npy without it
+
+A copy of this file lies in every static bundle (``python/vitq_model.py``). Pictures are resized and
+cropped by the library itself, bit for bit as at calibration. Threads may share a model: calls wait
+for each other.
+"""
+
+import ctypes
+import hashlib
+import json
+import platform
+import sys
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+OK = 0
+
+
+class ModelError(Exception):
+    """One line: what is wrong, where, what to do."""
+
+
+class _Description(ctypes.Structure):
+    """What `vitq_describe` returns."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("batch", "channels", "height", "width")),
+        ("classes", ctypes.c_int32),
+        ("zero_point", ctypes.c_int32),
+        ("scale", ctypes.c_double),
+        *((f"{name}_bytes", ctypes.c_size_t) for name in ("weights", "arena", "workspace")),
+    )
+
+
+class Guess(NamedTuple):
+    """One class of an answer: number, name (its number where unknown), logit, probability."""
+
+    number: int
+    name: str
+    logit: float
+    probability: float
+
+
+class Model:
+    """A loaded model.
+
+    Attributes:
+        input_shape: (C, H, W).
+        batch: static; calls take any number of pictures.
+        classes: number of integers for each picture.
+        scale: ``logit = scale * (integer - zero_point)``.
+        zero_point: integer of logit 0.
+        labels: names of the classes, None where unknown.
+    """
+
+    def __init__(self, bundle: str | Path | None = None, threads: int = 1) -> None:
+        """Check the bundle and load its library.
+
+        Args:
+            bundle: its folder; None for the one that this file lies in.
+            threads: of each call.
+
+        Raises:
+            ModelError: no static bundle, a changed file, another machine's, or no memory.
+        """
+        folder = Path(__file__).resolve().parents[1] if bundle is None else Path(bundle)
+        manifest = _manifest(folder)
+        self._folder, self._lock = folder, threading.Lock()
+        self._library = _load(folder, manifest)
+        about = self._library.vitq_describe().contents
+        self.batch, self.classes = about.batch, about.classes
+        self.input_shape = about.channels, about.height, about.width
+        self.scale, self.zero_point = about.scale, about.zero_point
+        self.labels: list[str] | None = None
+        if (folder / "labels.txt").is_file():
+            text = (folder / "labels.txt").read_text(encoding="utf-8")
+            self.labels = text.removesuffix("\n").split("\n")
+        self._context = ctypes.c_void_p()
+        started = self._library.vitq_init(ctypes.byref(self._context), None, 0, threads)
+        self._require(started, f"{threads} threads")
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Run pictures of the model's size.
+
+        Args:
+            pixels: (N, C, H, W) uint8, any N >= 1.
+
+        Returns:
+            (N, classes) int32.
+
+        Raises:
+            ModelError: another shape or dtype.
+        """
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != self.input_shape or not len(pixels):
+            want = " x ".join(map(str, ("N", *self.input_shape)))
+            raise ModelError(f"{pixels.dtype} {pixels.shape}: the model takes uint8 {want}")
+        codes = np.empty((len(pixels), self.classes), np.int32)
+        given = np.zeros((self.batch, *self.input_shape), np.uint8)
+        found = np.empty((self.batch, self.classes), np.int32)
+        with self._lock:
+            for start in range(0, len(pixels), self.batch):
+                rows = pixels[start : start + self.batch]
+                given[: len(rows)] = rows
+                ran = self._library.vitq_infer(self._context, given.ctypes.data, found.ctypes.data)
+                self._require(ran, "vitq_infer")
+                codes[start : start + len(rows)] = found[: len(rows)]
+        return codes
+
+    def prepare(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize and crop a picture as at calibration.
+
+        Args:
+            picture: (height, width) gray, (height, width, 3) RGB or (height, width, 4) RGBA.
+
+        Returns:
+            (C, H, W) uint8.
+
+        Raises:
+            ModelError: nothing of this.
+        """
+        gray = picture.ndim == 2
+        if picture.dtype != np.uint8 or not (gray or picture.shape[2:] in ((1,), (3,), (4,))):
+            raise ModelError(
+                f"{picture.dtype} {picture.shape}: a picture is uint8 (height, width), gray, or "
+                "(height, width, 3 or 4)"
+            )
+        picture, prepared = np.ascontiguousarray(picture), np.empty(self.input_shape, np.uint8)
+        height, width = picture.shape[:2]
+        components = 1 if gray else picture.shape[2]
+        done = self._library.vitq_prepare(
+            picture.ctypes.data, width, height, components, prepared.ctypes.data
+        )
+        self._require(done, f"a picture of {width} x {height}")
+        return prepared
+
+    def logits(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Real values of integers (N, classes)."""
+        real = self.scale * (codes.astype(np.int64) - self.zero_point)
+        return real.astype(np.float32)
+
+    def classify(self, picture: NDArray[np.uint8], top: int = 5) -> list[Guess]:
+        """Find the best classes of a picture of any size.
+
+        Args:
+            picture: see `prepare`.
+            top: how many classes.
+
+        Returns:
+            The best first; of equal ones the first. Probabilities are the logits' softmax.
+        """
+        (codes,) = self(self.prepare(picture)[None])
+        return self.best(codes, top)
+
+    def best(self, codes: NDArray[np.int32], top: int = 5) -> list[Guess]:
+        """Find the best classes of one picture's integers (classes,)."""
+        logits = self.scale * (codes.astype(np.float64) - self.zero_point)
+        weights = np.exp(logits - logits.max())
+        order = np.argsort(-logits, kind="stable")[:top].tolist()
+        names = self.labels or [str(number) for number in range(self.classes)]
+        return [Guess(i, names[i], logits[i], weights[i] / weights.sum()) for i in order]
+
+    def verify(self) -> int:
+        """Compare the golden pictures' integers with those of the machine that compiled.
+
+        Returns:
+            How many integers were compared.
+
+        Raises:
+            ModelError: one differs.
+        """
+        pixels, codes = (
+            np.load(self._folder / f"golden_{name}.npy", allow_pickle=False)
+            for name in ("pixels", "codes")
+        )
+        different = int((self(pixels) != codes).sum())
+        if different:
+            raise ModelError(f"{different} of {codes.size} golden integers differ on this machine")
+        return int(codes.size)
+
+    def close(self) -> None:
+        """Give the memory back; the model cannot be used any more."""
+        with self._lock:
+            self._library.vitq_free(self._context)
+            self._context = ctypes.c_void_p()
+
+    def _require(self, code: int, what: str) -> None:
+        if code != OK:
+            raise ModelError(f"{what}: {self._library.vitq_strerror(code).decode()}")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        flavour, machine = content["flavour"], content["architecture"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder} is no bundle of vitq deploy: {error}") from error
+    if flavour != "static":
+        raise ModelError(f"{folder} has flavour {flavour}: deploy it with --flavour static")
+    if machine != platform.machine():
+        raise ModelError(f"{folder} is for {machine}, and this is {platform.machine()}")
+    return content
+
+
+def _load(folder: Path, manifest: dict[str, Any]) -> ctypes.CDLL:
+    """Load the library, if it is the one that was deployed."""
+    path = folder / "model.so"
+    wanted = {file["path"]: file["sha256"] for file in manifest["files"]}.get(path.name)
+    try:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+            raise ModelError(f"{path} is not the file that was deployed: copy the bundle again")
+        library = ctypes.CDLL(str(path.resolve()))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be loaded: {error}") from error
+    address, number = ctypes.c_void_p, ctypes.c_int
+    library.vitq_describe.restype = ctypes.POINTER(_Description)
+    library.vitq_strerror.restype = ctypes.c_char_p
+    library.vitq_init.argtypes = [ctypes.POINTER(address), address, ctypes.c_size_t, number]
+    library.vitq_infer.argtypes = [address] * 3
+    library.vitq_prepare.argtypes = [address, *[ctypes.c_int32] * 3, address]
+    library.vitq_free.argtypes = [address]
+    return library
+
+
+def _answers(path: Path, model: Model) -> list[list[Guess]]:
+    """Classify what is in a file."""
+    if path.suffix == ".npy":
+        return [model.best(codes) for codes in model(np.load(path, allow_pickle=False))]
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return [model.classify(np.asarray(image.convert("RGB")))]
+
+
+def main(arguments: list[str]) -> int:
+    """Classify files; without any compare the golden integers."""
+    try:
+        model = Model()
+        if not arguments:
+            print(f"{model.verify()} golden integers compared, 0 differ")
+        for name in arguments:
+            for guesses in _answers(Path(name), model):
+                best = ", ".join(f"{g.name} {100 * g.probability:.1f} %" for g in guesses)
+                print(f"{name}: {best}")
+    except (ModelError, OSError, ValueError) as error:
+        print(f"vitq_model: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
