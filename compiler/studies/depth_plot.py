@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from vitq.compiler.studies.explanation import NodeFigures
 from vitq.compiler.support.page import escape
 
-WIDTH, HEIGHT = 1100, 330
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 74
+WIDTH, HEIGHT = 1100, 300
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 30
+LETTER = 6.6
+"""Width of a letter of the axis."""
 TOP_DB, BOTTOM_DB, STEP_DB = 60.0, -10.0, 10.0
 """Ends of the axis; what is better or worse stands at its end."""
 
@@ -61,12 +63,30 @@ def _grid(bottom: float, y: Callable[[float], float]) -> Iterator[str]:
 def _bands(shown: Sequence[NodeFigures], step: float) -> Iterator[str]:
     """Shade every other block, and name each one below."""
     place = 0
-    for number, (block, group) in enumerate(itertools.groupby(shown, lambda n: n.block)):
-        width = step * len(list(group))
-        left = LEFT + step * place
+    for number, (_, group) in enumerate(itertools.groupby(shown, _band)):
+        nodes = list(group)
+        width, left = step * len(nodes), LEFT + step * place
         if number % 2:
             size = f"width='{width:.1f}' height='{HEIGHT - TOP - BOTTOM}'"
             yield f"<rect class='band' x='{left:.1f}' y='{TOP}' {size}/>"
-        at = f"translate({left + width / 2:.1f} {HEIGHT - BOTTOM + 14})"
-        yield f"<text transform='{at} rotate(-35)' text-anchor='end'>{escape(block)}</text>"
-        place = round((left + width - LEFT) / step)
+        yield _name(nodes[0].block, left, width)
+        place += len(nodes)
+
+
+def _band(node: NodeFigures) -> str:
+    """Return a node's block; what stands before and behind the numbered ones is one band."""
+    return node.block if node.block[-1:].isdigit() else ""
+
+
+def _name(block: str, left: float, width: float) -> str:
+    """Write a block's name below its band, as much of its end as fits."""
+    at, anchor = left + width / 2, "middle"
+    if left + width > WIDTH - RIGHT - LETTER * len(block) / 2:
+        at, anchor = WIDTH - RIGHT, "end"
+    elif at < LEFT + LETTER * len(block) / 2:
+        at, anchor = LEFT, "start"
+    parts = block.split(".")
+    while len(parts) > 1 and anchor == "middle" and LETTER * len(".".join(parts)) > width:
+        parts = parts[1:]
+    text = escape(".".join(parts))
+    return f"<text x='{at:.1f}' y='{HEIGHT - BOTTOM + 18}' text-anchor='{anchor}'>{text}</text>"

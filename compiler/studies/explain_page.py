@@ -66,7 +66,8 @@ def _parts(found: Explanation) -> Iterator[str]:
     yield section(
         "All nodes",
         "Heads sort. Adds: the node's own error (weights, integer arithmetic, its quantizer). "
-        "Clipped: float values outside of what the quantizer holds.",
+        "Clipped: float values outside of what "
+        "the quantizer holds. Bits acc: an accumulator, not quantized.",
         table("nodes", HEAD, rows, search=True),
     )
     yield from _changed(found)
@@ -161,7 +162,7 @@ def _cells(node: NodeFigures) -> list[Cell]:
         Cell(escape(node.module)),
         Cell(f"<small>{escape(node.name)}</small>"),
         Cell(escape(node.op)),
-        Cell("sum" if node.bits is None else str(bits), bits),
+        Cell("acc" if node.bits is None else str(bits), bits),
         Cell(f"{node.own_sqnr_db:.1f}", node.own_sqnr_db, _kind(node.own_sqnr_db)),
         Cell(f"{node.sqnr_db:.1f}", node.sqnr_db, _kind(node.sqnr_db)),
         Cell(f"{node.cosine:.5f}", node.cosine),
