@@ -24,6 +24,7 @@ from vitq.compiler.codegen.importing import (
     interpreter_runner,
     read_onnx,
 )
+from vitq.compiler.stages.foreign import foreign_artifact
 from vitq.compiler.support.artifacts import (
     GOLDEN_NAME,
     LIBRARY_NAME,
@@ -125,12 +126,8 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
 
 def _foreign_artifact(path: Path, options: CompileOptions) -> Artifact:
     """Make an artifact around a QDQ file from elsewhere."""
-    model = read_onnx(path)
-    artifact = Artifact(options.artifacts / path.stem / "onnx")
-    if artifact.onnx.resolve() != path.resolve():
-        artifact.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(artifact.onnx, model.SerializeToString())  # external data is now inside
-    return artifact
+    model = read_onnx(path)  # with its external data
+    return foreign_artifact(path, model.SerializeToString(), options.artifacts)
 
 
 def _compile(

@@ -29,7 +29,7 @@ def export_program(
     example = torch.zeros(TRACE_BATCH, *input_shape)
     batch = torch.export.Dim("batch")
     try:
-        return torch.export.export(
+        program = torch.export.export(
             model.eval(), (example,), dynamic_shapes=({0: batch},), strict=False
         )
     except VitqError:
@@ -37,6 +37,8 @@ def export_program(
     except Exception as error:
         what = f"the model cannot be exported by torch.export at input {input_shape}"
         raise explained(what, error) from error
+    program.graph.eliminate_dead_code()  # results beside the logits
+    return program
 
 
 def shape_at_one(value: Any) -> tuple[tuple[int, ...], int | None]:

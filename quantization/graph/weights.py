@@ -122,7 +122,11 @@ def _by_own_library(module: torch.nn.Module, state: State) -> tuple[State, tuple
     except Exception as error:  # its loader is made for its own files; the plain fit is refused
         logger.debug("%s's own loader refused the weights: %s", library, error)
         return None
-    return None if changed is None else (changed, (f"names and sizes by {library}'s own loader",))
+    return (
+        None
+        if changed is None
+        else (changed, (f"names and sizes by the loader of {library} itself",))
+    )
 
 
 def _by_timm(module: torch.nn.Module, state: State) -> State | None:
