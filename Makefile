@@ -13,6 +13,7 @@
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make verify TARGET=cuda EMULATE=1                a CUDA library's kernels, without a GPU
 # make explain PICTURES=folder HTML=report.html REMOVALS=16 JSON=out.json   where accuracy goes, node by node, and what mends it
+# make report BESIDE="folder folder" HTML=report.html   artifacts side by side: accuracy, size, time, integers
 # make run INPUT=folder LABELS=names.txt    the best classes of pictures; with OUTPUT=y.npy their logits
 # make targets|where        what can be compiled for; the folder of a library, made or not
 # make doctor               what this machine has: compilers, emulators, GPU, extras; what each lack costs
@@ -128,7 +129,7 @@ IN_ARTIFACT = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS)) &&
 IN_LIBRARY = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)) &&
 
 .DELETE_ON_ERROR:
-.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate explain run inspect deploy doctor lint check test mutants docs benchmark setup clean help
+.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate explain report run inspect deploy doctor lint check test mutants docs benchmark setup clean help
 
 compile build: $(READY)
 	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
@@ -183,6 +184,9 @@ targets: $(READY)
 
 doctor: $(READY)
 	$(VITQ) doctor
+
+report: $(READY)
+	$(IN_ARTIFACT) $(VITQ) report "$$folder" $(BESIDE) $(call option,--html,$(HTML)) $(if $(JSON),--json > "$(JSON)")
 
 inspect: $(READY)
 	$(IN_LIBRARY) $(VITQ) inspect "$$folder"

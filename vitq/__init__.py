@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vitq.api.compile import Library, compile, load
     from vitq.api.deploy import deploy
     from vitq.api.explain import explain
-    from vitq.api.facts import doctor, inspect, targets
+    from vitq.api.facts import doctor, inspect, report, targets
     from vitq.api.measure import benchmark, kit, tune
     from vitq.api.quantize import Quantized, quantize
     from vitq.api.study import compare_methods, sensitivity
@@ -46,6 +46,7 @@ __all__ = [
     "kit",
     "load",
     "quantize",
+    "report",
     "sensitivity",
     "targets",
     "tune",
@@ -68,6 +69,7 @@ _HOMES = {
     "kit": "vitq.api.measure",
     "load": "vitq.api.compile",
     "quantize": "vitq.api.quantize",
+    "report": "vitq.api.facts",
     "sensitivity": "vitq.api.study",
     "targets": "vitq.api.facts",
     "tune": "vitq.api.measure",

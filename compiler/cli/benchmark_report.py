@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitq.compiler.benchmark.benchmark import BenchmarkOptions, benchmark
+from vitq.compiler.benchmark.benchmark import BenchmarkOptions, Report, benchmark
 from vitq.compiler.benchmark.contestants import CONTESTANTS
 from vitq.compiler.cli.options import integers
+from vitq.compiler.support.artifacts import METADATA_NAME, read_json
 from vitq.compiler.support.plotting import check_plot
 from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError
@@ -63,6 +64,8 @@ def run_benchmark(folder: Path, request: BenchmarkRequest) -> None:
         _run_on_gpu(folder, request, request.target)
         return
     report = benchmark(folder, request.options())
+    if report.rows and request.tracker is None:
+        _keep(folder, report, request.target)
     if request.plot is not None and report.rows:
         from vitq.compiler.cli.benchmark_plots import plot_rows
 
@@ -79,6 +82,17 @@ def run_benchmark(folder: Path, request: BenchmarkRequest) -> None:
         from vitq.compiler.cli.benchmark_tables import print_report
 
         print_report(report)
+
+
+def _keep(folder: Path, report: Report, target: str | None) -> None:
+    """Keep the rows of this artifact for ``vitq report``."""
+    from vitq.compiler.studies.records import keep_benchmark
+
+    metadata = folder / METADATA_NAME
+    if target is None:
+        target = read_json(metadata)["target"] if metadata.is_file() else "cpu"
+    rows = [row.to_json() for row in report.rows]
+    keep_benchmark(folder, target, report.machine.get("processor", "unknown"), rows)
 
 
 def _run_on_gpu(folder: Path, request: BenchmarkRequest, target: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands that look at results: explain."""
+"""Commands that look at results: explain, report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vitq.compiler.cli import options as opt
-from vitq.compiler.support.tables import print_json
+from vitq.compiler.support.tables import print_json, print_table
 
 
 def explain(
@@ -35,5 +35,30 @@ def explain(
         print_json(found.to_json())
         return
     print_explanation(found)
+    if html is not None:
+        typer.echo(html)
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="artifacts' folders, or targets' in them")],
+    html: Annotated[Path | None, typer.Option(help="page to write, one .html file")] = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Several artifacts side by side: accuracy, size, time, widths, integers.
+
+    Accuracy is that of the last evaluate of each library, times those of the last benchmark.
+    """
+    from vitq.compiler.studies.report import report as stage
+    from vitq.compiler.studies.report_page import HEAD, report_rows, write_report
+    from vitq.compiler.support.page import check_page
+
+    check_page("--html", html)
+    entries = stage(folders)
+    if html is not None:
+        write_report(entries, html)
+    if as_json:
+        print_json({"entries": [entry.to_json() for entry in entries]})
+        return
+    print_table(list(HEAD), [[cell.text for cell in row] for row in report_rows(entries)], "")
     if html is not None:
         typer.echo(html)

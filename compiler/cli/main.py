@@ -164,8 +164,10 @@ def evaluate(
 ) -> None:
     """Accuracy and closeness to the float model of every step."""
     from vitq.compiler.stages.evaluate import evaluate as stage
+    from vitq.compiler.studies.records import keep_evaluation
 
     rows = stage(folder, pictures, count, tuple(backends.split(",")), threads)
+    keep_evaluation(folder, rows, pictures)
     if as_json:
         print_json({"rows": [row.to_json() for row in rows]})
         return
@@ -177,6 +179,7 @@ app.command()(cli_measuring.benchmark)
 
 app.command()(cli_running.run)
 app.command()(cli_explaining.explain)
+app.command()(cli_explaining.report)
 
 
 @app.command()
@@ -257,6 +260,7 @@ def build(
     """Do the whole job: quantize, export, compile, verify, evaluate."""
     from vitq.compiler.stages.build import build as stage
     from vitq.compiler.stages.compile import CompileOptions
+    from vitq.compiler.studies.records import keep_evaluation
     from vitq.compiler.target.choice import get_target
 
     compiling = CompileOptions(
@@ -271,6 +275,7 @@ def build(
     for line in built.skipped:
         typer.echo(line, err=True)
     if built.rows:
+        keep_evaluation(built.folder, built.rows, pictures)
         print_evaluation(built.rows, built.folder)
     typer.echo(built.folder)
 

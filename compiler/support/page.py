@@ -135,7 +135,8 @@ def bars(items: Iterable[tuple[str, float, str]]) -> str:
     """Horizontal bars: name, length from 0 to 1, what is written behind."""
     rows = (
         f"<div class='name'>{escape(name)}</div><div class='track'><div class='fill' style='width:"
-        f"{100 * min(max(length, 0.0), 1.0):.1f}%'></div></div><div class='amount'>{escape(text)}</div>"
+        f"{100 * min(max(length, 0.0), 1.0):.1f}%'></div></div>"
+        f"<div class='amount'>{escape(text)}</div>"
         for name, length, text in items
     )
     return f"<div class='bars'>{''.join(rows)}</div>"

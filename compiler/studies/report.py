@@ -1,0 +1,174 @@
+"""Study ``report``: several artifacts side by side.
+
+Accuracy and times are those that ``evaluate`` and ``benchmark`` kept (`compiler.studies.records`),
+as long as they are of these very files. Artifacts with the same integers give the same answers: the
+hash is that of the golden pictures and of the integer logits that must come out of them.
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitq.compiler.studies.records import BENCHMARK, EVALUATION, read_record
+from vitq.compiler.support.artifacts import (
+    GOLDEN_NAME,
+    LIBRARY_NAME,
+    METADATA_NAME,
+    QUANTIZE_NAME,
+    Artifact,
+    open_artifact,
+    read_json,
+)
+from vitq.numerics.errors import VitqError
+
+LIBRARY, FLOAT = "library", "float"
+OWN = "vitq-int8-tuned"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One artifact, or one of its libraries.
+
+    Attributes:
+        folder: of the library, or of an artifact that has none yet.
+        model: its name.
+        target: that the library is for, None without one.
+        recipe: widths; None of a foreign file, and so are the next two.
+        method: of calibration.
+        nonlinear: family of integer operators.
+        widths: bits of weights -> number of layers.
+        size_bytes: of the library.
+        integers: hash of pictures and of the integers that come out; None before compiling.
+        pictures: how many were evaluated on, None without a record.
+        source: where those come from.
+        top1: right answers of the library (or what was evaluated last), None without labels.
+        float_top1: of the float model.
+        agreement: fraction of pictures with the float model's answer.
+        sqnr_db: of the logits.
+        times_ms: ``batch x threads`` -> median time of a run, from the last benchmark.
+        machine: that it ran on.
+    """
+
+    folder: str
+    model: str
+    target: str | None
+    recipe: str | None
+    method: str | None
+    nonlinear: str | None
+    widths: dict[int, int]
+    size_bytes: int | None
+    integers: str | None
+    pictures: int | None
+    source: str | None
+    top1: int | None
+    float_top1: int | None
+    agreement: float | None
+    sqnr_db: float | None
+    times_ms: dict[str, float]
+    machine: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return dataclasses.asdict(self)
+
+
+def report(folders: Sequence[Path]) -> list[Entry]:
+    """Read several artifacts.
+
+    Args:
+        folders: of artifacts, all whose libraries are taken, or of targets.
+
+    Returns:
+        One entry for each library, and for each artifact without one.
+
+    Raises:
+        VitqError: no folder, or no artifact there.
+    """
+    if not folders:
+        raise VitqError("nothing to report on: give the folders of artifacts")
+    return [entry for folder in folders for entry in _entries(folder)]
+
+
+def _entries(folder: Path) -> Iterator[Entry]:
+    artifact = open_artifact(folder)
+    if (folder / METADATA_NAME).is_file():
+        yield _entry(artifact, folder)
+        return
+    libraries = sorted(path.parent for path in artifact.folder.glob(f"*/{METADATA_NAME}"))
+    for library in libraries:
+        yield _entry(artifact, library)
+    if not libraries:
+        yield _entry(artifact, None)
+
+
+def _entry(artifact: Artifact, library: Path | None) -> Entry:
+    stored = {} if artifact.is_foreign else read_json(artifact.folder / QUANTIZE_NAME)
+    facts = stored.get("provenance", {})
+    metadata = {} if library is None else read_json(library / METADATA_NAME)
+    bits = Counter(
+        limits["qmax"].bit_length() + 1
+        for name, limits in stored.get("qparams", {}).items()
+        if limits["axis"] is not None and not name.startswith("out.")
+    )
+    named = metadata.get("metadata_props", {}).get("vitq.model")
+    path = None if library is None else library / LIBRARY_NAME
+    return Entry(
+        folder=str(library or artifact.folder),
+        model=facts.get("model") or named or artifact.folder.parent.name,
+        target=metadata.get("target"),
+        recipe=facts.get("recipe", {}).get("name"),
+        method=facts.get("method"),
+        nonlinear=facts.get("nonlinear"),
+        widths=dict(sorted(bits.items())),
+        size_bytes=path.stat().st_size if path is not None and path.is_file() else None,
+        integers=None if library is None else integers_hash(library / GOLDEN_NAME),
+        **_accuracy(library),
+        **_times(artifact, metadata.get("target")),
+    )
+
+
+def integers_hash(golden: Path) -> str | None:
+    """SHA-256 of the arrays of a golden file, which its compression does not change."""
+    if not golden.is_file():
+        return None
+    digest = hashlib.sha256()
+    with np.load(golden, allow_pickle=False) as arrays:
+        for name in sorted(arrays.files):
+            value = arrays[name]
+            digest.update(f"{name} {value.shape} {value.dtype.kind}".encode())
+            digest.update(value.astype(np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _accuracy(library: Path | None) -> dict[str, Any]:
+    fields = ("pictures", "source", "top1", "float_top1", "agreement", "sqnr_db")
+    found: dict[str, Any] = dict.fromkeys(fields)
+    kept = None
+    if library is not None:
+        kept = read_record(library / EVALUATION, library / LIBRARY_NAME)
+    if kept is None or not kept["rows"]:
+        return found
+    rows = {row["name"]: row for row in kept["rows"]}
+    row = rows.get(LIBRARY) or kept["rows"][-1]
+    found.update({key: row[key] for key in ("top1", "agreement", "sqnr_db")})
+    found.update(pictures=row["images"], source=kept["source"])
+    found["float_top1"] = rows.get(FLOAT, {}).get("top1")
+    return found
+
+
+def _times(artifact: Artifact, target: str | None) -> dict[str, Any]:
+    kept = read_record(artifact.folder / BENCHMARK, artifact.onnx)
+    if kept is None or target is None or kept["target"] != target:
+        return {"times_ms": {}, "machine": None}
+    times = {
+        f"{row['batch']} x {row['threads']}": row["median_ms"]
+        for row in kept["rows"]
+        if row["name"] == OWN and not row.get("emulated")
+    }
+    return {"times_ms": times, "machine": kept["machine"] if times else None}
