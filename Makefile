@@ -22,6 +22,7 @@
 # make check                lint, types, import contracts, and the tests that are fast: under three minutes
 # make test                 the same with all tests
 # make mutants MINUTES=40 SAMPLE=20 SEED=0   small wrong changes of numerics and of its proofs: each must fail a test
+# make fuzz MINUTES=10 SEED=0   damaged files for every parser: one line, never a traceback or a hang
 # make docs                 the site, in build/site; first the generated tables of README and docs
 # make kit BATCH=1,8 CANDIDATES=24 KIT=kit ALL=1   for a GPU machine without TVM: cd kit && python3 -m gpu_kit
 # make tune TARGET=cpu TRIALS=500 (or MINUTES=10) TUNING_LOG=folder THREADS=1 PRUNE=1
@@ -129,7 +130,7 @@ IN_ARTIFACT = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS)) &&
 IN_LIBRARY = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)) &&
 
 .DELETE_ON_ERROR:
-.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate explain report run inspect deploy doctor lint check test mutants docs benchmark setup clean help
+.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate explain report run inspect deploy doctor lint check test mutants fuzz docs benchmark setup clean help
 
 compile build: $(READY)
 	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
@@ -218,6 +219,9 @@ test: lint
 mutants: $(READY)
 	$(VENV)/bin/python -m tests.mutation.run $(call option,--minutes,$(MINUTES)) $(call option,--seed,$(SEED)) \
 		$(call option,--sample,$(SAMPLE))
+
+fuzz: $(READY)
+	$(VENV)/bin/python -m tests.fuzz.run $(call option,--minutes,$(MINUTES)) $(call option,--seed,$(SEED))
 
 docs: $(VENV)/.docs
 	$(VENV)/bin/python -m docs.tools.results

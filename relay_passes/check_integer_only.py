@@ -1,6 +1,7 @@
 """CheckIntegerOnly: nothing but integer operators and integer layout is left."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from tvm import IRModule, relax
 
@@ -30,6 +31,20 @@ INTEGER_LAYOUT = (
 QDQ = (*QUANTIZERS, *DEQUANTIZERS)
 
 
+class FloatIsland(NamedTuple):
+    """An operator that is not integer.
+
+    Attributes:
+        var: the variable that it is bound to.
+        text: what it is.
+        reason: why a pass left it; empty where none said so.
+    """
+
+    var: str
+    text: str
+    reason: str
+
+
 class CheckIntegerOnly(ModulePass):
     """Lists every operator that did not become an integer one, and why.
 
@@ -39,9 +54,19 @@ class CheckIntegerOnly(ModulePass):
 
     ensures = (Property.INTEGER_ONLY,)
 
-    def __init__(self, declines: Mapping[str, str] | None = None) -> None:
-        """Take the reasons that earlier passes gave, by variable name."""
+    def __init__(
+        self,
+        declines: Mapping[str, str] | None = None,
+        found: list[FloatIsland] | None = None,
+    ) -> None:
+        """Take the reasons that earlier passes gave, by variable name.
+
+        Args:
+            declines: the reasons.
+            found: is filled with what is left before the error is raised.
+        """
         self.declines = {} if declines is None else declines
+        self._found = [] if found is None else found
 
     def __call__(self, mod: IRModule) -> IRModule:
         """Check ``main``.
@@ -60,6 +85,9 @@ class CheckIntegerOnly(ModulePass):
             return mod
         bad = [binding for binding in bindings_of(mod[MAIN]) if not _is_integer(binding)]
         alive = {binding.var.name for binding in bad}
+        self._found += [
+            FloatIsland(b.var.name, _describe(b), self.declines.get(b.var.name, "")) for b in bad
+        ]
         reasons = [f"{var}: {why}" for var, why in self.declines.items() if var in alive]
         because = f" | left because: {'; '.join(reasons)}" if reasons else ""
         raise VitqError(

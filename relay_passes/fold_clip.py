@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from tvm import IRModule, relax, tirx
 
 from vitq.numerics.qparams import QuantParams
-from vitq.relay_passes.expressions import Expr, is_constant, op_name
+from vitq.relay_passes.expressions import Expr, constant, dtype_of, is_constant, op_name
 from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import quantize_call, read_quantize
@@ -23,8 +24,8 @@ class FoldClip(BindingPass):
         minimum(maximum(quantize(x, s, z), qmin), qmax)  ->  vitq.quantize(x, s, z, (qmin, qmax))
 
     The frontend writes a Clip as calls of two element loops; what they compute is read from
-    their bodies. Exact. Refuses bounds that are not constant scalars, and a zero point outside of
-    them.
+    their bodies. A clip of constant codes is evaluated. Exact. Refuses bounds that are not constant
+    scalars, and a zero point outside of them.
     """
 
     requires = (Property.CONSTANTS_FOLDED,)
@@ -49,6 +50,9 @@ class FoldClip(BindingPass):
         if kind is None:
             return None
         data, bound = value.args[1].fields
+        if is_constant(data) and is_constant(bound):
+            limited = getattr(np, kind)(data.value.numpy(), bound.value.numpy())
+            return constant(limited.astype(dtype_of(data)))
         quantizer = read_quantize(ctx.definition(data))
         if quantizer is None:
             raise DeclineError(f"{kind} of something that is not a quantizer's codes")

@@ -2,15 +2,20 @@
 
 from typing import Any
 
+import numpy as np
 from tvm import relax
 
+from vitq.numerics.arrays import IntArray
 from vitq.relay_passes.expressions import Expr, constant, dtype_of, is_constant, op_name, shape_of
 from vitq.relay_passes.interpreter.interpreter import evaluate
 from vitq.relay_passes.properties import Property
-from vitq.relay_passes.reading.context import Context
+from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.matching import QUANTIZERS, Quantizer
 from vitq.relay_passes.reading.relax_numpy import ELEMENTWISE, LAYOUT
 from vitq.relay_passes.rewriting import BindingPass
 
+QUANTIZED = {name: int(name != "relax.quantize") for name in QUANTIZERS}
+"""Which operand is quantized."""
 FOLDABLE = frozenset(LAYOUT) | frozenset(ELEMENTWISE)
 
 
@@ -25,9 +30,14 @@ class FoldConstants(BindingPass):
 
         y = take(x, 0)
 
-    (That is how the ONNX frontend writes a Gather.) ``dequantize`` and ``quantize`` of constants
-    stay: the integer codes are what later passes need. Exact: integers and layout only change
-    place, floats are computed in float64 and rounded once to their type.
+    (That is how the ONNX frontend writes a Gather.) And the float weights of tools that train with
+    quantizers, and a class token, become the codes that they stand for::
+
+        quantize(w, s, z)  ->  clip(rint(w / s) + z)       divided in float32, as ONNX says
+
+    ``dequantize`` of constants stays: the integer codes are what later passes need. Exact: integers
+    and layout only change place, other floats are computed in float64 and rounded once to their
+    type. Declines to quantize a constant that is not finite.
     """
 
     requires = (Property.STATIC_SHAPES,)
@@ -36,6 +46,9 @@ class FoldConstants(BindingPass):
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""
         name = op_name(value)
+        if name in QUANTIZERS and is_constant(value.args[QUANTIZED[name]]):
+            quantizer = ctx.quantizer(value)
+            return None if quantizer is None else constant(codes_of(quantizer))
         if name == "relax.shape_of":
             return relax.ShapeExpr(list(shape_of(value.args[0])))
         if name not in FOLDABLE or name == "relax.split":
@@ -55,3 +68,19 @@ class FoldConstants(BindingPass):
             else:
                 arguments.append(arg.value.numpy() if is_constant(arg) else None)
         return constant(evaluate(value, arguments), dtype_of(value))
+
+
+def codes_of(quantizer: Quantizer) -> IntArray:
+    """Return what a quantizer makes of a constant.
+
+    Raises:
+        DeclineError: for a constant that is not finite.
+    """
+    real = quantizer.data.value.numpy().astype(np.float32)
+    scale, zero_point = quantizer.qparams.along(real.ndim)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        steps = np.rint(real / scale.astype(np.float32)).astype(np.float64)
+    if not np.all(np.isfinite(steps)):
+        raise DeclineError("a constant that is quantized is not finite in steps of its scale")
+    qparams = quantizer.qparams
+    return np.clip(steps + zero_point, qparams.qmin, qparams.qmax).astype(quantizer.dtype)

@@ -1,5 +1,6 @@
 """FoldInputNormalization: float pixels and their quantizer become a table for uint8 pixels."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import (
     Expr,
     constant,
+    dtype_of,
     is_constant,
     is_float,
     op_name,
@@ -24,6 +26,9 @@ from vitq.relay_passes.reading.context import Context
 from vitq.relay_passes.reading.matching import read_quantize
 from vitq.relay_passes.rewriting import BindingPass
 
+log = logging.getLogger(__name__)
+
+PIXELS = "uint8"
 ELEMENTWISE: dict[str, Callable[[Any, Any], Any]] = {
     "relax.add": np.add,
     "relax.subtract": np.subtract,
@@ -43,7 +48,8 @@ class FoldInputNormalization(BindingPass):
 
         main(x: uint8 (B, C, H, W)):    dequantize(vitq.lut(x, table), s, z)
 
-    f: any additions, subtractions, products and quotients with constants for each channel. The
+    f: any additions, subtractions, products and quotients with constants for each channel. A
+    network that takes uint8 pixels and casts them has ``quantize(f(p), s, z)`` in its table. The
     table is computed in float32. A signed quantizer's codes and zero point are moved up by 128, so
     that the table is uint8 for every network. Exact for every pixel.
 
@@ -68,7 +74,7 @@ class FoldInputNormalization(BindingPass):
         """Find the float inputs whose only reader is a quantizer."""
         uses = uses_of(function)
         for param in function.params:
-            if not is_float(param) or len(shape_of(param)) != 4:
+            if not _takes_pictures(param, uses):
                 continue
             found = _quantizer_of(param, uses)
             if isinstance(found, str):
@@ -76,7 +82,8 @@ class FoldInputNormalization(BindingPass):
                 continue
             binding, steps = found
             self._tables[binding.var.name] = (param, self._values(param, steps))
-            self._folded.add(param)
+            if is_float(param):
+                self._folded.add(param)
 
     def parameters(self, function: Expr) -> list[Expr]:
         """Return the folded inputs become uint8."""
@@ -114,6 +121,25 @@ class FoldInputNormalization(BindingPass):
     def _values(self, param: Expr, steps: list[tuple[str, FloatArray]]) -> FloatArray:
         """Return the real value that each pixel has at the quantizer: (C, 256) float32."""
         channels = shape_of(param)[1]
+        real: Any = np.tile(np.arange(LEVELS, dtype=np.float32), (channels, 1))
+        if is_float(param):
+            real = self._normalized(param, real)
+        elif self._mean is not None:
+            log.warning(
+                "input %s is uint8 and normalized in the file: mean and std are not used",
+                param.name,
+            )
+        for name, operand in steps:
+            real = ELEMENTWISE[name](real, operand.astype(np.float32).reshape(-1, 1))
+        return np.asarray(real, np.float32)
+
+    def _normalized(self, param: Expr, pixels: FloatArray) -> FloatArray:
+        """Return what pixels (C, 256) became before the network saw them.
+
+        Raises:
+            VitqError: without mean and std for each channel.
+        """
+        channels = len(pixels)
         if self._mean is None or self._std is None:
             raise VitqError(
                 f"input {param.name} is float32: give the mean and std it was normalized with "
@@ -126,10 +152,16 @@ class FoldInputNormalization(BindingPass):
             )
         mean = np.array(self._mean, np.float32).reshape(-1, 1)
         std = np.array(self._std, np.float32).reshape(-1, 1)
-        real = (np.arange(LEVELS, dtype=np.float32) / np.float32(255) - mean) / std
-        for name, operand in steps:
-            real = ELEMENTWISE[name](real, operand.astype(np.float32).reshape(-1, 1))
-        return np.asarray(real, np.float32)
+        real: FloatArray = (pixels / np.float32(255) - mean) / std
+        return real
+
+
+def _takes_pictures(param: Expr, uses: dict[Expr, list[Any]]) -> bool:
+    """Whether an input is pictures as floats, or as pixels that become floats at once."""
+    if len(shape_of(param)) != 4:
+        return False
+    readers = [op_name(binding.value) for binding in uses.get(param, [])]
+    return is_float(param) or (dtype_of(param) == PIXELS and readers == ["relax.astype"])
 
 
 def _quantizer_of(
@@ -150,6 +182,9 @@ def _quantizer_of(
             if not quantizer.is_per_tensor or quantizer.dtype not in dialect.BYTES:
                 return "the input's quantizer is not 8-bit per tensor"
             return binding, steps
+        if name == "relax.astype" and current is param and dtype_of(call) == "float32":
+            current = binding.var
+            continue
         if name not in ELEMENTWISE or call.args[0] != current or not is_constant(call.args[1]):
             return f"{name or 'the result'} reads the float input"
         operand = call.args[1].value.numpy()

@@ -23,7 +23,7 @@ from vitq.numerics.families import Nonlinear
 from vitq.relay_passes.canonicalize_layout import CanonicalizeLayout
 from vitq.relay_passes.canonicalize_qdq import CanonicalizeQdq
 from vitq.relay_passes.check_accumulators import AccumulatorBound, CheckAccumulators
-from vitq.relay_passes.check_integer_only import CheckIntegerOnly
+from vitq.relay_passes.check_integer_only import CheckIntegerOnly, FloatIsland
 from vitq.relay_passes.distribute_quantize import DistributeQuantize
 from vitq.relay_passes.expressions import MAIN, bindings_of
 from vitq.relay_passes.fold_clip import FoldClip
@@ -92,12 +92,14 @@ class Report:
         bounds: proven bounds of all accumulators.
         declines: variable left in the module -> why a pass did not rewrite it.
         passes: (pass, seconds) in the order run.
+        islands: float operators that are left, where the module was refused for them.
     """
 
     outputs: list[OutputInfo] = field(default_factory=list)
     bounds: list[AccumulatorBound] = field(default_factory=list)
     declines: dict[str, str] = field(default_factory=dict)
     passes: list[tuple[str, float]] = field(default_factory=list)
+    islands: list[FloatIsland] = field(default_factory=list)
 
 
 @dataclass
@@ -113,11 +115,14 @@ class IntegerModule:
     report: Report
 
 
-def phases(options: PassOptions) -> list[tuple[str, list[ModulePass]]]:
+def phases(
+    options: PassOptions, islands: list[FloatIsland] | None = None
+) -> list[tuple[str, list[ModulePass]]]:
     """All passes in order.
 
     Args:
         options: what the graph cannot say.
+        islands: is filled with the float operators that are left.
 
     Returns:
         Named phases; the reason for each place stands beside it.
@@ -131,14 +136,14 @@ def phases(options: PassOptions) -> list[tuple[str, list[ModulePass]]]:
     steps = [step for _, passes in rewriting for step in passes]
     return [
         *((name, list[ModulePass](passes)) for name, passes in rewriting),
-        ("check", _check(steps)),
+        ("check", _check(steps, islands)),
     ]
 
 
 def _canonicalize(options: PassOptions) -> list[BindingPass]:
     """One form for everything that later passes match."""
     return [
-        FoldConstants(),  # Gather's index arithmetic and Clip's bounds become constants
+        FoldConstants(),  # Gather's index arithmetic, Clip's bounds and float weights' codes
         FoldClip(),  # before anything looks at a quantizer and misses its bounds
         CanonicalizeLayout(),  # a Gather of constant indices becomes a slice
         CanonicalizeQdq(),  # constants to the right: the next pass reads them there
@@ -157,6 +162,7 @@ def _hoist() -> list[BindingPass]:
     """Each quantizer right behind the operator that computes what it quantizes."""
     return [
         DistributeQuantize(),  # first, for a concat ends a chain of layout operators
+        FoldConstants(),  # a float class token among the parts has its quantizer now
         HoistQuantize(),  # before any lowering: a GEMM needs its quantizer right behind it
         SinkDequantize(),  # hoisted codes come with layout operators above their dequantize
         CanonicalizeQdq(),  # parts of a concat that already had its quantizer
@@ -199,11 +205,13 @@ def _simplify(options: PassOptions) -> list[BindingPass]:
     return passes
 
 
-def _check(earlier: list[BindingPass]) -> list[ModulePass]:
+def _check(
+    earlier: list[BindingPass], islands: list[FloatIsland] | None = None
+) -> list[ModulePass]:
     """Nothing is changed any more."""
     reasons = ChainMap(*(step.declines for step in reversed(earlier)))
     return [
-        CheckIntegerOnly(reasons),  # first, for it says best what is wrong
+        CheckIntegerOnly(reasons, islands),  # first, for it says best what is wrong
         CheckAccumulators(),  # of integer operators only
     ]
 
@@ -225,10 +233,11 @@ def vitq_pipeline(
         A TVM pass from an imported QDQ network to integer operators. It raises VitqError if float
         operators are left, naming all of them, and RangeError if an accumulator could overflow.
     """
-    observer = _Observer(Report() if report is None else report, debug_dump)
+    report = Report() if report is None else report
+    observer = _Observer(report, debug_dump)
     steps = [
         step.as_tvm(partial(observer, phase))
-        for phase, passes in phases(options or PassOptions())
+        for phase, passes in phases(options or PassOptions(), report.islands)
         for step in passes
     ]
     begin = tvm.transform.module_pass(observer.begin, opt_level=0, name="BeginVitq")
@@ -237,7 +246,10 @@ def vitq_pipeline(
 
 
 def integerize(
-    mod: IRModule, options: PassOptions | None = None, debug_dump: Path | None = None
+    mod: IRModule,
+    options: PassOptions | None = None,
+    debug_dump: Path | None = None,
+    report: Report | None = None,
 ) -> IntegerModule:
     """Turn an imported QDQ network into integer operators.
 
@@ -245,6 +257,7 @@ def integerize(
         mod: from ``tvm.relax.frontend.onnx.from_onnx`` with static shapes.
         options: what the graph cannot say.
         debug_dump: a folder for the IR after each pass.
+        report: is filled, also where the module is refused; a new one if absent.
 
     Returns:
         The integer-only module and its report.
@@ -254,7 +267,7 @@ def integerize(
         RangeError: if an accumulator could overflow.
     """
     started = time.perf_counter()
-    report = Report()
+    report = Report() if report is None else report
     mod = vitq_pipeline(options, report, debug_dump)(mod)
     log.info("integerize: %d passes, %.1f s", len(report.passes), time.perf_counter() - started)
     return IntegerModule(mod, report)

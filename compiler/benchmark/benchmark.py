@@ -9,7 +9,7 @@ from typing import Any
 
 from vitq.compiler.benchmark.contestants import CONTESTANTS, Contestant
 from vitq.compiler.benchmark.isolation import T, isolated
-from vitq.compiler.benchmark.machine import describe_machine, usable_cores
+from vitq.compiler.benchmark.machine import describe_machine
 from vitq.compiler.benchmark.measuring import Entry, Key, measure, one_line
 from vitq.compiler.benchmark.prepare import Task, vitq_tuned
 from vitq.compiler.benchmark.profiling import Profile, profile
@@ -18,6 +18,7 @@ from vitq.compiler.benchmark.scaling import Scaling, check_sizes, measure_scalin
 from vitq.compiler.remote.tracker import Tracker
 from vitq.compiler.support.artifacts import METADATA_NAME, Artifact, open_artifact, read_json
 from vitq.compiler.support.extras import EXTRA, installed
+from vitq.compiler.support.limits import usable_cores
 from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError, nearest
 

@@ -33,7 +33,7 @@ from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import toolchain
 from vitq.compiler.tuning.candidates import Candidates
 from vitq.numerics.errors import VitqError
-from vitq.numerics.files import replaced_folder
+from vitq.numerics.files import replaced_folder, require_writable
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ def kit(folders: Sequence[Path], options: KitOptions) -> Path:
     taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
     if taken and not (out / KIT_NAME).is_file():
         raise VitqError(f"{out} exists and is no kit: give another --out")
+    require_writable(out)
     with replaced_folder(out) as build:
         _fill(build, folders, replace(options, out=build))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

@@ -9,7 +9,6 @@ from typing import Any
 
 from vitq.compiler.support.extras import installed
 from vitq.compiler.target.host import host_cpu, host_flags
-from vitq.numerics.errors import VitqError
 
 PACKAGES = (
     "vitq",
@@ -66,23 +65,6 @@ def describe_machine(cores: list[int]) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "versions": {name: installed(name) or "not installed" for name in PACKAGES},
     }
-
-
-def usable_cores(threads: int) -> list[int]:
-    """Return the first cores that this process may use, one for each thread.
-
-    Raises:
-        VitqError: if there are fewer.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-    else:
-        cores = list(range(os.cpu_count() or 1))
-    if not 1 <= threads <= len(cores):
-        raise VitqError(
-            f"--threads {threads}: give 1 to {len(cores)}, the cores that this process may use"
-        )
-    return cores[:threads]
 
 
 def pin(cores: list[int]) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from vitq.compiler.benchmark.contestants import Contestant
-from vitq.compiler.benchmark.machine import MIB, usable_cores
+from vitq.compiler.benchmark.machine import MIB
 from vitq.compiler.benchmark.prepare import FOLDER, Task, pictures
 from vitq.compiler.benchmark.rounds import ContestantProcess, Key, Row, run_rounds, summarize
 from vitq.compiler.support.artifacts import LIBRARY_NAME
+from vitq.compiler.support.limits import usable_cores
 from vitq.compiler.support.worker import WorkerError
 from vitq.numerics.files import write_atomically
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from vitq.compiler.benchmark.isolation import isolated
-from vitq.compiler.benchmark.machine import usable_cores
 from vitq.compiler.benchmark.prepare import FOLDER
 from vitq.compiler.benchmark.profiling import Profile, profile
 from vitq.compiler.benchmark.sized import sized_name
 from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.support.limits import usable_cores
 from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically

@@ -20,6 +20,8 @@ from importlib.machinery import ExtensionFileLoader
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self, TextIO
 
+from vitq.numerics.errors import plain
+
 INTERRUPTED = 130
 """128 + SIGINT, as shells say it; likewise below."""
 BROKEN_PIPE = 141
@@ -139,7 +141,7 @@ def describe(error: OSError) -> str:
     where = f"{' -> '.join(names)}: " if names else ""
     what = error.strerror or str(error) or type(error).__name__
     remedy = REMEDIES.get(error.errno or 0, "check it, and run the command again")
-    return " ".join(f"{where}{what}: {remedy}".split())
+    return plain(f"{where}{what}: {remedy}")
 
 
 class Output:

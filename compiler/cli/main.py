@@ -32,7 +32,7 @@ from vitq.compiler.cli.ending import (
 )
 from vitq.compiler.cli.report import print_artifact, print_checks, print_evaluation
 from vitq.compiler.support.tables import print_json, print_table
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, plain, reason
 
 app = typer.Typer(
     help="Integer-only Vision Transformers, from PyTorch to the edge.",
@@ -338,12 +338,19 @@ def _report(error: BaseException) -> int:
     if is_reader_gone(error):
         return BROKEN_PIPE
     if isinstance(error, VitqError | OSError):
-        line = describe(error) if isinstance(error, OSError) else " ".join(str(error).split())
+        line = describe(error) if isinstance(error, OSError) else plain(str(error))
         logger.debug("vitq: where it happened", exc_info=error)
         typer.echo(f"vitq: {line}", err=True)
         return MISTAKE
+    if isinstance(error, MemoryError):
+        said = reason(error).replace("MemoryError", "not enough of it")
+        typer.echo(f"vitq: memory: {said}: give fewer pictures, a smaller batch or model", err=True)
+        return MISTAKE
     show = getattr(error, "show", None)
     if show is None:
+        typer.echo(
+            "vitq: a mistake of the program, not yours: please report it with this", err=True
+        )
         raise error
     show()  # the parser's own usage errors
     return int(getattr(error, "exit_code", MISTAKE))

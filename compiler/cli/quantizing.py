@@ -10,6 +10,7 @@ import typer
 
 from vitq.compiler.cli import options as opt
 from vitq.compiler.stages.quantize_options import Option, QuantizeOptions
+from vitq.compiler.support.limits import check_number
 from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.names import parse_kwargs
@@ -23,6 +24,7 @@ TEXTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "model_kwargs": (list[str] | None, lambda texts: parse_kwargs(texts or ())),
 }
 """What is text on the command line and something else in the options: its type, what reads it."""
+LARGEST_BUDGET = 1e18
 BUDGET = {"budget_bytes": opt.BudgetBytes, "budget_bitops": opt.BudgetBitops}
 
 
@@ -78,6 +80,8 @@ def _budget(*limits: float | None) -> Any:
     """Bytes or bit operations, as `quantization.mixed.budget.Budget`."""
     from vitq.quantization.mixed.budget import Budget
 
+    for name, limit in zip(BUDGET, limits, strict=True):
+        check_number(f"--{name.replace('_', '-')}", limit, 1, LARGEST_BUDGET)
     return Budget(*(None if limit is None else int(limit) for limit in limits))
 
 

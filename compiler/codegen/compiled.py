@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vitq.compiler.support.artifacts import (
+    GOLDEN_NAME,
     LIBRARY_NAME,
     METADATA_NAME,
     file_hash,
@@ -22,6 +24,8 @@ from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.compiler.target.table import TARGETS, Target
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
+from vitq.numerics.npy import read_npz
 from vitq.quantization.graph.described import standard
 from vitq.quantization.graph.preprocessing import Preprocessing
 
@@ -124,6 +128,21 @@ class Compiled:
             raise VitqError(f"{path} is not the library that was compiled: compile again")
         return path
 
+    def golden(self) -> tuple[UInt8Array, IntArray]:
+        """Return the pictures and integers that compile stored.
+
+        Raises:
+            VitqError: if the file is not the one that compile wrote, or holds anything else.
+        """
+        path = self.folder / GOLDEN_NAME
+        if not path.is_file() or file_hash(path) != self.metadata["sha256"].get(GOLDEN_NAME):
+            raise VitqError(f"{path} is not the file that compile wrote: compile again")
+        pixels, codes = read_npz(path, "pixels", "codes")
+        fits = pixels.shape[1:] == self.input_shape[1:] and codes.shape[:1] == pixels.shape[:1]
+        if not fits or pixels.dtype != np.uint8 or codes.dtype.kind != "i":
+            raise VitqError(f"{path} does not fit {METADATA_NAME}: compile again")
+        return pixels, codes
+
     def reference(self) -> Callable[[UInt8Array], IntArray]:
         """Open the independent integer reference; a foreign model's is the interpreter."""
         if self.is_foreign:
@@ -177,10 +196,70 @@ def open_compiled(folder: Path) -> Compiled:
     require_folder(folder)
     path = folder / METADATA_NAME
     if path.is_file():
-        return Compiled(folder, read_json(path))
+        return Compiled(folder, checked(read_json(path), path))
     found = sorted(str(p.parent) for p in folder.glob(f"*/{METADATA_NAME}"))
     if len(found) == 1:
         return open_compiled(Path(found[0]))
     if found:
         raise VitqError(f"{folder} holds several targets: give one of {', '.join(found)}")
     raise VitqError(f"{folder} holds no compiled library: run compile first")
+
+
+def checked(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Refuse metadata that somebody edited or damaged, before anything relies on it.
+
+    Args:
+        metadata: content of the file.
+        path: its name.
+
+    Returns:
+        The same.
+
+    Raises:
+        VitqError: naming the entry.
+    """
+    bad = next((name for name, test in FACTS.items() if not _holds(test, metadata)), None)
+    if bad is not None:
+        raise VitqError(f"{path} is damaged: {bad} is missing or wrong: compile again")
+    return metadata
+
+
+def _holds(test: Callable[[Any], object], metadata: dict[str, Any]) -> bool:
+    """Whether a fact can be read, and is true."""
+    try:
+        return bool(test(metadata))
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+        return False
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 24
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Whether values are absent, or a number for each channel."""
+    return values is None or (len(values) == count and all(math.isfinite(v) for v in values))
+
+
+FACTS: dict[str, Callable[[Any], object]] = {
+    "inputs": lambda m: (
+        len(m["inputs"][0]["shape"]) == 4 and all(map(_is_size, m["inputs"][0]["shape"]))
+    ),
+    "batch": lambda m: m["batch"] == m["inputs"][0]["shape"][0],
+    "outputs": lambda m: (
+        isinstance(m["outputs"][0]["zero_point"], int)
+        and math.isfinite(m["outputs"][0]["scale"])
+        and m["outputs"][0]["scale"] > 0
+        and np.dtype(m["outputs"][0]["dtype"]).kind in "iu"
+        and all(map(_is_size, m["outputs"][0]["shape"]))
+    ),
+    "target": lambda m: isinstance(m["target"], str),
+    "entry": lambda m: isinstance(m.get("entry"), str | None),
+    "architectures": lambda m: all(isinstance(v, str) for v in m.get("architectures") or ()),
+    "sha256": lambda m: all(isinstance(v, str) for v in m["sha256"].values()),
+    "metadata_props": lambda m: all(isinstance(v, str) for v in m["metadata_props"].values()),
+    "mean": lambda m: _are_numbers(m["mean"], m["inputs"][0]["shape"][1]),
+    "std": lambda m: _are_numbers(m["std"], m["inputs"][0]["shape"][1]),
+    "nonlinear": lambda m: m["nonlinear"] in list(Nonlinear),
+}
+"""What `Compiled` and those that use it rely on."""

@@ -1,27 +1,27 @@
 """An ONNX QDQ file becomes an integer module: read, checked, imported, integerized."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitq.compiler.codegen.batching import run_in_batches
+from vitq.compiler.foreign.facts import DEQUANTIZE, LAYOUT, QUANTIZE, Facts
+from vitq.compiler.foreign.preparing import prepare
+from vitq.compiler.foreign.reading import read_onnx
+from vitq.compiler.foreign.refusal import Left, refusal
 from vitq.numerics.arrays import IntArray, UInt8Array
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, reason
 from vitq.numerics.families import Nonlinear
 
 if TYPE_CHECKING:
+    from vitq.compiler.foreign.importer import Named
     from vitq.relay_passes.pipeline import IntegerModule
 
 Numbers = tuple[float, ...]
-
-SUPPORTED_ONNX_OPS = frozenset(
-    "Add Cast Clip Concat Constant ConstantOfShape Conv DequantizeLinear Div Equal Erf Exp Expand "
-    "Flatten Floor Gather Gelu Gemm Greater Identity LayerNormalization MatMul Mul Pow "
-    "QuantizeLinear ReduceMax ReduceMean ReduceSum Reshape Shape Slice Softmax Split Sqrt Squeeze "
-    "Sub Tanh Transpose Unsqueeze Where".split()
-)
+REMEDY = "if onnxruntime runs the file, please report it; else export it again"
+QDQ = (QUANTIZE, DEQUANTIZE)
 
 
 @dataclass(frozen=True)
@@ -62,35 +62,80 @@ class ImportedModel:
     properties: dict[str, str]
 
 
-def import_model(path: Path, given: Meaning, debug_dump: Path | None = None) -> ImportedModel:
+def import_model(
+    path: Path, given: Meaning, debug_dump: Path | None = None, called: Path | None = None
+) -> ImportedModel:
     """Import and integerize.
 
     Args:
         path: the ``.onnx`` file.
         given: by the user; comes before what the file says.
         debug_dump: a folder for the IR after each pass.
+        called: the user's own file, where `path` is our copy: messages name it.
 
     Returns:
         The integer module.
 
     Raises:
         VitqError: not ONNX, unsupported operators, float operators left, an accumulator that could
-            overflow.
+            overflow; what another library says of a file that it cannot take, with the node.
     """
-    from tvm.relax.frontend.onnx import from_onnx
+    from vitq.compiler.foreign.importer import to_relax
+    from vitq.relay_passes.pipeline import PassOptions
 
-    from vitq.relay_passes.pipeline import PassOptions, integerize
-
+    shown = called or path
     model = read_onnx(path)
     stored = {entry.key: entry.value for entry in model.metadata_props}
-    meaning = _complete(given, stored, path)
-    shape = _input_shape(model, path, given.batch)
-    name = model.graph.input[0].name
-    imported = from_onnx(model, shape_dict={name: list(shape)})
+    meaning = _complete(given, stored, shown)
+    prepared = prepare(model, given.batch, shown)
+    mod, named = to_relax(prepared, shown)
     assert meaning.nonlinear is not None, "completed above"
     passes = PassOptions(mean=meaning.mean, std=meaning.std, nonlinear=meaning.nonlinear)
-    integer = integerize(imported, passes, debug_dump)
-    return ImportedModel(integer, name, model.graph.output[0].name, shape, meaning, stored)
+    refuse = partial(_refused, shown, prepared.model, named)
+    integer = _integerized(mod, passes, debug_dump, refuse)
+    return ImportedModel(
+        integer, prepared.input_name, prepared.output_name, prepared.shape, meaning, stored
+    )
+
+
+def _integerized(
+    mod: Any, passes: Any, debug_dump: Path | None, refuse: Callable[[Any, Exception], Exception]
+) -> "IntegerModule":
+    """Run the passes; `refuse` words what they raise."""
+    from vitq.relay_passes.pipeline import Report, integerize
+
+    report = Report()
+    try:
+        return integerize(mod, passes, debug_dump, report)
+    except Exception as error:
+        raise refuse(report, error) from error
+
+
+def _refused(path: Path, model: Any, named: "Named", report: Any, error: Exception) -> Exception:
+    """Word what the passes raised with the file's and its nodes' names."""
+    facts = Facts(model)
+    if report.islands:
+        left = [
+            Left(*named.of(island.var), island.reason.partition(": ")[2])
+            for island in report.islands
+        ]
+        left = _each_once([one for one in left if one.op not in (*QDQ, *LAYOUT)] or left)
+        number = "one operator" if len(left) == 1 else f"{len(left)} operators"
+        what = f"not integer-only, {number} would stay float: "
+        return refusal(path, what, left, facts)
+    if isinstance(error, VitqError):
+        return type(error)(f"{path}: {error}")
+    what = f"a pass cannot read it: {type(error).__name__}: {reason(error)}"
+    return refusal(path, what, [], facts, REMEDY)
+
+
+def _each_once(left: list[Left]) -> list[Left]:
+    """Of the parts of one operator keep one, which says why where any does."""
+    found: dict[str, Left] = {}
+    for one in left:
+        if one.node not in found or (one.reason and not found[one.node].reason):
+            found[one.node] = one
+    return list(found.values())
 
 
 def _complete(given: Meaning, stored: dict[str, str], path: Path) -> Meaning:
@@ -110,44 +155,6 @@ def _numbers(stored: dict[str, str], key: str, path: Path) -> Numbers | None:
         return tuple(float(word) for word in stored[key].split())
     except ValueError as error:
         raise VitqError(f"{path}: its metadata {key} is {stored[key]!r}, not numbers") from error
-
-
-def read_onnx(path: Path) -> Any:
-    """Read and check an ONNX file.
-
-    Raises:
-        VitqError: not ONNX, damaged, or with operators that no pass understands (all listed).
-    """
-    import onnx
-
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except Exception as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise VitqError(f"{path} is not a readable ONNX file (truncated?): {line}") from error
-    ops = Counter(
-        node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        for node in model.graph.node
-    )
-    unknown = sorted((op, count) for op, count in ops.items() if op not in SUPPORTED_ONNX_OPS)
-    if unknown:
-        listed = ", ".join(f"{op} (x{count})" for op, count in unknown)
-        raise VitqError(f"{path} uses operators that are not supported: {listed}")
-    return model
-
-
-def _input_shape(model: Any, path: Path, batch: int) -> tuple[int, ...]:
-    """(batch, C, H, W) of the one input."""
-    if len(model.graph.input) != 1 or len(model.graph.output) != 1:
-        raise VitqError(f"{path} must have one input (pictures) and one output (logits)")
-    dims = model.graph.input[0].type.tensor_type.shape.dim
-    sizes = [dim.dim_value for dim in dims]
-    if len(sizes) != 4 or any(size < 1 for size in sizes[1:]):
-        raise VitqError(f"{path}: the input must be (N, C, H, W) with fixed C, H and W")
-    if sizes[0] not in (0, batch):
-        raise VitqError(f"{path} has a fixed batch of {sizes[0]}: compile with --batch {sizes[0]}")
-    return (batch, *sizes[1:])
 
 
 def interpreter_runner(model: ImportedModel) -> Callable[[UInt8Array], IntArray]:

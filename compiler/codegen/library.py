@@ -11,6 +11,7 @@ from vitq.compiler.codegen.batching import run_in_batches
 from vitq.compiler.codegen.hardware import require_hardware
 from vitq.compiler.codegen.launches import kernel_calls
 from vitq.compiler.support.compat import check_versions
+from vitq.compiler.support.limits import usable_cores
 from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.arrays import IntArray, UInt8Array
@@ -97,6 +98,7 @@ class Library:
             raise VitqError(f"{path} does not exist: run compile first")
         check_versions()
         if threads is not None:
+            usable_cores(threads)
             os.environ["TVM_NUM_THREADS"] = str(threads)
         import tvm
         from tvm import relax

@@ -35,7 +35,7 @@ from vitq.compiler.support.artifacts import GOLDEN_NAME, LIBRARY_NAME, file_hash
 from vitq.compiler.support.runtime_libs import runtime_files
 from vitq.compiler.target.tools import Toolchain, toolchain
 from vitq.numerics.errors import VitqError
-from vitq.numerics.files import replaced_folder
+from vitq.numerics.files import replaced_folder, require_writable
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +131,9 @@ def write_bundle(folder: Path, options: DeployOptions) -> Bundle:
         raise VitqError("--flavour static is for processors: a GPU needs --flavour vm")
     for name in (LIBRARY_NAME, GOLDEN_NAME):
         _require_own(compiled, name)
-    tools = toolchain(compiled.target)
     _require_replaceable(options.out)
+    require_writable(options.out)
+    tools = toolchain(compiled.target)
     with replaced_folder(options.out) as build:
         memory = _fill(build, compiled, options, tools)
         manifest = write_manifest(build, compiled, options.flavour, tools.architecture, memory)

@@ -7,7 +7,6 @@ import numpy as np
 
 from vitq.compiler.codegen.compiled import Compiled
 from vitq.compiler.support.artifacts import (
-    GOLDEN_NAME,
     LIBRARY_NAME,
     file_hash,
     versions,
@@ -50,8 +49,7 @@ def model_name(compiled: Compiled) -> str:
 
 def write_golden(build: Path, compiled: Compiled) -> None:
     """Return the golden pictures and integers, as many as `GOLDEN_BYTES` allow."""
-    with np.load(compiled.folder / GOLDEN_NAME, allow_pickle=False) as golden:
-        pixels, codes = golden["pixels"], golden["codes"]
+    pixels, codes = compiled.golden()
     count = max(1, GOLDEN_BYTES // pixels[0].nbytes)
     np.save(build / "golden_pixels.npy", np.ascontiguousarray(pixels[:count]))
     np.save(build / "golden_codes.npy", np.ascontiguousarray(codes[:count].astype("<i4")))

@@ -41,6 +41,7 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
+from vitq.compiler.support.limits import LARGEST_BATCH, check_number
 from vitq.compiler.support.locks import writing_to
 from vitq.compiler.target.choice import NATIVE, get_target
 from vitq.compiler.target.table import Target
@@ -48,7 +49,7 @@ from vitq.compiler.tuning.log import find_log, log_hash
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
-from vitq.numerics.files import write_atomically
+from vitq.numerics.files import require_writable, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,7 @@ class CompileOptions:
 
     def __post_init__(self) -> None:
         """Refuse a batch that is none, and a log that is not wanted."""
-        if self.batch < 1:
-            raise VitqError(f"batch {self.batch}: give at least 1")
+        check_number("batch", self.batch, 1, LARGEST_BATCH)
         if self.tuning_log is not None and not self.tuned:
             raise VitqError("give --untuned or --tuning-log, not both")
 
@@ -119,7 +119,10 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
             logger.info("compile: unchanged, %s is up to date", folder / LIBRARY_NAME)
             return folder
         started = time.perf_counter()
-        _compile(artifact, target, options, log, wanted)
+        require_writable(folder / LIBRARY_NAME)
+        if options.debug_dump is not None:
+            require_writable(options.debug_dump / "x")
+        _compile(artifact, target, options, log, wanted, source if source.is_file() else None)
         logger.info("compile: %s (%.1f s)", folder / LIBRARY_NAME, time.perf_counter() - started)
     return folder
 
@@ -127,20 +130,26 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
 def _foreign_artifact(path: Path, options: CompileOptions) -> Artifact:
     """Make an artifact around a QDQ file from elsewhere."""
     model = read_onnx(path)  # with its external data
+    require_writable(options.artifacts / "x")
     return foreign_artifact(path, model.SerializeToString(), options.artifacts)
 
 
 def _compile(
-    artifact: Artifact, target: Target, options: CompileOptions, log: Path | None, wanted: str
+    artifact: Artifact,
+    target: Target,
+    options: CompileOptions,
+    log: Path | None,
+    wanted: str,
+    called: Path | None,
 ) -> None:
-    """Write the library and its golden file, and last the metadata."""
+    """Write the library and its golden file, and last the metadata; messages name `called`."""
     from vitq.compiler.codegen.library import build_library
     from vitq.compiler.tuning.schedules import open_schedules
 
     schedules = open_schedules(log, options.tuned)
     _require_own_nonlinear(artifact, options.nonlinear)
     given = Meaning(options.batch, options.mean, options.std, options.nonlinear)
-    model = import_model(artifact.onnx, given, options.debug_dump)
+    model = import_model(artifact.onnx, given, options.debug_dump, called)
     folder = artifact.target_folder(options.target.name, options.batch, options.tuned)
     library, golden = folder / LIBRARY_NAME, folder / GOLDEN_NAME
     begin_stage(folder / METADATA_NAME)

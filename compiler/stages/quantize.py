@@ -32,6 +32,7 @@ from vitq.compiler.support.artifacts import (
 from vitq.compiler.support.embedded import GENERATED
 from vitq.compiler.support.locks import alone
 from vitq.compiler.support.progress import progress_bar
+from vitq.numerics.files import require_writable
 from vitq.quantization.plan.methods import DAMPING_MADE, Method
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def quantize(options: QuantizeOptions) -> Artifact:
             prepare(options)
         return artifact
     started = time.perf_counter()
+    require_writable(json_path)
     model = quantized_model(options, loaded)
     begin_stage(json_path)
     storage.save(artifact.folder, model)
@@ -92,6 +94,8 @@ def prepare(
     from vitq.compiler.stages.calibration import calibration_pictures, save_images
     from vitq.quantization.graph.tracing import trace
 
+    if options.save_images is not None:
+        require_writable(options.save_images / "x")
     loaded = model or load_float_model(options)
     prep = loaded.preprocessing
     graph = trace(loaded.module, prep.input_shape)

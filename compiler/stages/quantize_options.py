@@ -6,6 +6,12 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
+from vitq.compiler.support.limits import (
+    LARGEST_COUNT,
+    LARGEST_SEED,
+    LARGEST_SIDE,
+    check_number,
+)
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.quantization.graph.described import Described
@@ -144,10 +150,11 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         """Refuse what can be refused without loading anything."""
-        if self.calib_count < 1:
-            raise VitqError(f"the number of calibration pictures is {self.calib_count}: give >= 1")
-        if self.calib_steps is not None and self.calib_steps < 1:
-            raise VitqError(f"the number of calibration steps is {self.calib_steps}: give >= 1")
+        check_number("the number of calibration pictures is", self.calib_count, 1, LARGEST_COUNT)
+        check_number("the number of calibration steps is", self.calib_steps, 1, LARGEST_COUNT)
+        check_number("--random-weights", self.random_weights, 0, LARGEST_SEED, "0 to 2**63 - 1")
+        for side in self.image_size or ():
+            check_number("--image-size", side, 1, LARGEST_SIDE)
         if not 0 <= self.calib_seed < 2**32 - 1:
             raise VitqError(f"the calibration seed is {self.calib_seed}: give 0 to {2**32 - 2}")
         if self.mean is not None and self.std is not None:

@@ -11,11 +11,21 @@ from vitq.compiler.codegen.hardware import can_run_here
 from vitq.compiler.codegen.importing import Meaning, import_model
 from vitq.compiler.remote.tracker import Tracker
 from vitq.compiler.support.artifacts import open_artifact
+from vitq.compiler.support.limits import (
+    LARGEST_BATCH,
+    LARGEST_COUNT,
+    LARGEST_SEED,
+    LONGEST_MINUTES,
+    MOST_THREADS,
+    check_number,
+    usable_cores,
+)
 from vitq.compiler.target.choice import NATIVE, get_target
 from vitq.compiler.target.host import host_flags, missing_flags
 from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.errors import VitqError
+from vitq.numerics.files import require_writable
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +64,14 @@ class TuneOptions:
 
     def __post_init__(self) -> None:
         """Refuse budgets and sizes that are none."""
-        for name in ("batch", "trials", "minutes", "threads"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise VitqError(f"--{name} {value}: give more than 0")
+        limits = {"batch": LARGEST_BATCH, "trials": LARGEST_COUNT, "threads": MOST_THREADS}
+        for name, most in limits.items():
+            check_number(f"--{name}", getattr(self, name), 1, most)
+        least = math.ulp(0.0)
+        check_number(
+            "--minutes", self.minutes, least, LONGEST_MINUTES, "more than 0, a year at most"
+        )
+        check_number("--seed", self.seed, 0, LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -152,6 +166,10 @@ def tune(folder: Path, options: TuneOptions) -> TuneResult:
     from vitq.compiler.support.compat import check_versions
 
     target = options.target
+    if options.log is not None:
+        require_writable(options.log / "x")
+    if not options.tracker and options.results is None:
+        usable_cores(options.threads)
     if options.tracker:
         find_compiler(target)
         options.tracker.require_devices()

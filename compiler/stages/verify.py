@@ -11,7 +11,7 @@ import numpy as np
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
 from vitq.compiler.remote.tracker import Tracker
 from vitq.compiler.stages.identity import changed_files, describe_changed
-from vitq.compiler.support.artifacts import GOLDEN_NAME, QUANTIZE_NAME, open_artifact, read_json
+from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_json
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.given import GivenPictures
@@ -151,8 +151,8 @@ def _require_equal(compiled: Compiled, checks: list[Check]) -> None:
 def _check(
     compiled: Compiled, library: Any, pictures: str | GivenPictures | None, count: int | None
 ) -> list[Check]:
-    with np.load(compiled.folder / GOLDEN_NAME, allow_pickle=False) as golden:
-        checks = [_compare("golden", golden["pixels"], library, golden["codes"], "golden")]
+    pixels, codes = compiled.golden()
+    checks = [_compare("golden", pixels, library, codes, "golden")]
     reference, against = compiled.reference(), "reference"
     if compiled.is_foreign:
         against = "interpreter"

@@ -25,7 +25,7 @@ from vitq.compiler.support.compat import TVM_VERSION
 from vitq.compiler.target.host import host_cpu
 from vitq.compiler.target.table import Target
 from vitq.compiler.tuning.places import RECORDS, entry_name, is_log, known_log, nearest_log
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, reason
 from vitq.numerics.files import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -155,14 +155,17 @@ def read_log(folder: Path) -> dict[str, list[Entry]]:
     Raises:
         VitqError: damaged in more than its last line.
     """
-    spaces = [_workload_of(line) for line in _lines(folder / WORKLOADS)]
+    spaces = [
+        _workload_of(line, f"{folder / WORKLOADS}, line {number}")
+        for number, line in enumerate(_lines(folder / WORKLOADS), 1)
+    ]
     tasks: dict[str, dict[tuple[Any, ...], Entry]] = {}
     for number, line in enumerate(_lines(folder / RECORDS), 1):
         try:
             index, (trace, times, target, *_) = line
             task, space = spaces[index]
             values = _values(trace)
-        except (ValueError, TypeError, IndexError, KeyError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise VitqError(f"{folder / RECORDS}, line {number}: not a record ({error})") from error
         point = (space, *sorted(values.items()))
         device = str(target.get("model", ""))
@@ -183,14 +186,21 @@ def _lines(path: Path) -> Iterator[Any]:
                 raise VitqError(f"{path}, line {number} is damaged: {error}") from error
 
 
-def _workload_of(line: Any) -> tuple[str, str]:
-    """Task and space of a workload."""
+def _workload_of(line: Any, called: str) -> tuple[str, str]:
+    """Task and space of a workload.
+
+    Raises:
+        VitqError: TVM cannot read it.
+    """
     from tvm.s_tir.meta_schedule.database import Workload
 
     from vitq.compiler.tuning.workload import SPACE, TASK
 
-    attributes = Workload.from_json(line).mod["main"].attrs
-    return str(attributes[TASK]), str(attributes[SPACE])
+    try:
+        attributes = Workload.from_json(line).mod["main"].attrs
+        return str(attributes[TASK]), str(attributes[SPACE])
+    except Exception as error:  # TVM's own, of any kind
+        raise VitqError(f"{called}: not a workload ({reason(error)})") from error
 
 
 def _values(trace: Any) -> dict[str, int]:
@@ -284,7 +294,8 @@ def prune(folder: Path, untuned: Mapping[str, Mapping[str, int]], best: int = 3)
         Records dropped.
     """
     lines = (folder / RECORDS).read_text().splitlines()
-    tasks = [_workload_of(line)[0] for line in _lines(folder / WORKLOADS)]
+    place = folder / WORKLOADS
+    tasks = [_workload_of(line, str(place))[0] for line in _lines(place)]
     points: dict[int, dict[Any, tuple[Entry, str]]] = {}
     for text in lines:
         index, (trace, times, *_) = json.loads(text)

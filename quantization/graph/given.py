@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +35,8 @@ class GivenModel:
         try:
             taken = copy.deepcopy(module)
         except (RuntimeError, TypeError) as error:
-            line = str(error).strip().splitlines()[0]
-            name = type(module).__name__
-            raise VitqError(f"the {name} cannot be copied (detach its tensors?): {line}") from error
+            name, said = type(module).__name__, reason(error)
+            raise VitqError(f"the {name} cannot be copied (detach its tensors?): {said}") from error
         return cls(taken.eval().cpu().float())
 
     @functools.cached_property

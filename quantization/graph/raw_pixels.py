@@ -13,6 +13,7 @@ import numpy as np
 
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.numerics.npy import read_npy
 
 UNREADABLE = (OSError, ValueError, EOFError, MemoryError, SyntaxError, tokenize.TokenError)
 """What NumPy raises for files that are no arrays, or damaged ones."""
@@ -64,7 +65,7 @@ def read_pixels(path: Path, input_shape: tuple[int, int, int]) -> UInt8Array:
     Raises:
         VitqError: not readable, not uint8, or not (N, C, H, W) of the model's size.
     """
-    return check_pixels(_read(path), input_shape, str(path))
+    return check_pixels(read_npy(path), input_shape, str(path))
 
 
 def labels_file(path: Path) -> Path | None:
@@ -93,7 +94,7 @@ def read_labels(path: Path, count: int) -> IntArray | None:
     Raises:
         VitqError: no integers, or of another length.
     """
-    labels = _read(path)
+    labels = read_npy(path)
     if labels.ndim == 1 and len(labels) != count and path.name == "labels.npy":
         return None
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
@@ -151,12 +152,3 @@ def check_pixels(pixels: UInt8Array, input_shape: tuple[int, int, int], source: 
     """
     checked: UInt8Array = np.ascontiguousarray(pixels)
     return checked.reshape(check_shape(pixels, input_shape, source))
-
-
-def _read(path: Path) -> UInt8Array:
-    try:
-        with path.open("rb") as file:
-            found: UInt8Array = np.lib.format.read_array(file, allow_pickle=False)
-    except UNREADABLE as error:
-        raise VitqError(f"{path} cannot be read as an .npy array: {error}") from error
-    return found

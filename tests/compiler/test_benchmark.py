@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from vitq.compiler.benchmark import benchmark as stage
-from vitq.compiler.benchmark import machine
 from vitq.compiler.benchmark.benchmark import BenchmarkOptions, benchmark, prepare_all
 from vitq.compiler.benchmark.measuring import model_size
 from vitq.compiler.benchmark.operations import Operand, family_of, work_of
@@ -20,6 +19,7 @@ from vitq.compiler.cli import benchmark_report as show
 from vitq.compiler.cli import main as cli
 from vitq.compiler.support import extras
 from vitq.compiler.support.artifacts import Artifact
+from vitq.compiler.support.limits import usable_cores
 from vitq.compiler.support.worker import WorkerError
 from vitq.compiler.target.table import CPU_TARGETS, Target
 from vitq.numerics.errors import VitqError
@@ -225,7 +225,7 @@ def test_a_worker_that_cannot_load_says_why(tmp_path: Path) -> None:
     path = str(tmp_path / "none.onnx")
     spec = {"loader": "onnxruntime", "path": path, "inputs": str(inputs), "threads": 1}
     with pytest.raises(WorkerError, match=r"none\.onnx"):
-        ContestantProcess({**spec, "cores": machine.usable_cores(1)})
+        ContestantProcess({**spec, "cores": usable_cores(1)})
 
 
 def test_what_libraries_print_does_not_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from tests.compiler.test_cli import call
 from vitq.compiler.cli import ending
 from vitq.compiler.cli import main as cli
 from vitq.compiler.support.artifacts import Artifact
+from vitq.numerics.errors import VitqError
 
 ROOT = Path(__file__).resolve().parents[2]
 VITQ = [sys.executable, "-m", "vitq"]
@@ -195,12 +196,16 @@ def unwritable(folder: Path, compiled: Path) -> dict[str, tuple[list[str], str]]
     return {
         "no folder": (["quantize", "--artifacts", inside], "a file stands where"),
         "is a folder": ([*run, str(folder / "folder")], "folder: Is a directory: give a file"),
-        "under a file": ([*run, inside], "file: File exists: a file stands"),
+        "under a file": ([*run, inside], "file: Not a directory: a file stands"),
         "bundle": (["deploy", str(compiled), "--out", f"{inside}/b"], "a file stands where"),
+        "device": ([*run, "/dev/null"], "is a device, a pipe or a socket: give a file"),
+        "images": (["quantize", "--save-images", inside], "a file stands where"),
+        "log": (["tune", str(compiled), "--log", inside], "a file stands where"),
+        "long folder": (["quantize", "--artifacts", str(folder / ("a" * 300))], "a shorter name"),
         "name": ([*run, str(folder / ("a" * 300))], "File name too long: give a shorter name"),
         "dump": (
             ["compile", str(compiled), "--debug-dump", inside, "--batch", "2"],
-            "Not a directory: give a folder that can be written",
+            "file: Not a directory: a file stands where",
         ),
     }
 
@@ -237,10 +242,36 @@ def test_an_error_of_two_paths_or_of_no_number() -> None:
     )
 
 
-def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_of_the_program_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def wrong() -> int:
         raise ZeroDivisionError
 
     monkeypatch.setattr(cli, "_run", wrong)
     with pytest.raises(ZeroDivisionError):
         call([], monkeypatch)
+    assert "vitq: a mistake of the program, not yours: please report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "vitq: memory: not enough of it: give fewer pictures, a smaller"),
+        (MemoryError("Unable to allocate 9 TiB"), "vitq: memory: Unable to allocate 9 TiB: give"),
+        (VitqError("a\x1b[31m red\n line"), "vitq: a red line"),
+    ],
+)
+def test_one_line_without_terminal_escapes(
+    error: Exception,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert call([], monkeypatch) == ending.MISTAKE
+    said = capsys.readouterr().err
+    assert said.startswith(line) and said.count("\n") == 1

@@ -108,6 +108,11 @@ def test_verify_finds_a_difference(compiled: Path, tmp_path: Path) -> None:
         pixels, codes = golden["pixels"], golden["codes"].copy()
     codes[0, 0] += 1
     np.savez(copy / "golden.npz", pixels=pixels, codes=codes)
+    with pytest.raises(VitqError, match=r"golden\.npz is not the file that compile wrote: compile"):
+        verify(copy)
+    metadata = json.loads((copy / "metadata.json").read_text())
+    metadata["sha256"]["golden.npz"] = file_hash(copy / "golden.npz")
+    (copy / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(VitqError, match="1 of 80 integers differ from the golden"):
         verify(copy)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from vitq.numerics.files import replaced_folder, write_atomically
+from vitq.numerics.errors import VitqError
+from vitq.numerics.files import replaced_folder, require_writable, write_atomically
 
 
 def test_bytes_and_text(tmp_path: Path) -> None:
@@ -107,3 +108,34 @@ def test_a_folder_that_failed_is_not_there(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         assert os.listdir(tmp_path) == ["out"] * len(before)
         assert not before or os.listdir(out) == before
+
+
+def test_a_device_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/null")):
+        before = path.stat().st_rdev
+        for function in (require_writable, lambda path: write_atomically(path, "x")):
+            with pytest.raises(VitqError, match="is a device, a pipe or a socket: give a file"):
+                function(path)
+        assert path.stat().st_rdev == before and not path.is_file()
+
+
+def test_long_names_are_written(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 255)
+    write_atomically(path, "x")
+    assert path.read_text() == "x" and os.listdir(tmp_path) == [path.name]
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    require_writable(tmp_path / "new" / "folder" / "x")
+    for path, number in (
+        (tmp_path / "file" / "x", errno.ENOTDIR),
+        (tmp_path / ("a" * 256), errno.ENAMETOOLONG),
+        (tmp_path.joinpath(*["folder"] * 600, "x"), errno.ENAMETOOLONG),
+    ):
+        with pytest.raises(OSError, match=os.strerror(number)) as error:
+            require_writable(path)
+        assert error.value.errno == number
+    assert os.listdir(tmp_path) == ["file"]

@@ -240,7 +240,9 @@ def test_npy_that_cannot_be_read(tmp_path: Path) -> None:
     archive = (tmp_path / "b.npz").read_bytes()
     for content in (objects, whole[:-5], whole[:40], b"", b"hello", archive):
         path.write_bytes(content)
-        with pytest.raises(VitqError, match=r"a\.npy cannot be read as an \.npy array"):
+        with pytest.raises(
+            VitqError, match=r"a\.npy (cannot be read as an \.npy|holds object|is shorter)"
+        ):
             read_pixels(path, SHAPE)
 
 

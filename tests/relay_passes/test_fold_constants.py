@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from tvm import relax
 
 from tests.relay_passes.modules import (
@@ -46,3 +47,29 @@ def test_dequantize_of_a_constant_stays():
     assert_declines(
         FoldConstants(), module(INPUT, lambda b, x: b(relax.op.add(x, b.dq(codes, 0.5))))
     )
+
+
+@pytest.mark.parametrize(("scale", "axis"), [(0.03, -1), ([0.03, 0.5, 0.11], 0)])
+def test_a_quantized_constant_is_its_codes(scale, axis):
+    real = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    real[0, :2] = 1e9, -1e9
+    zero = 3 if axis < 0 else [3, 0, -7]
+
+    def before(b, x):
+        return b(
+            relax.op.add(x, b.dq(b.q(constant(real), scale, zero, axis=axis), scale, zero, axis))
+        )
+
+    steps = np.asarray(scale, np.float32).reshape(-1, 1)
+    codes = np.rint(real / steps) + np.reshape(zero, (-1, 1))
+    codes = np.clip(codes, -128, 127).astype(np.int8)
+    inputs = {"x": ((3, 4), "float32")}
+    expected = module(inputs, lambda b, x: b(relax.op.add(x, b.dq(codes, scale, zero, axis))))
+    after = assert_rewrites(FoldConstants(), module(inputs, before), expected)
+    assert_same_results(module(inputs, before), after)
+
+
+def test_a_constant_that_is_not_finite_has_no_codes():
+    real = constant(np.array([[1, np.nan, 0, 2]], np.float32))
+    mod = module(INPUT, lambda b, x: b(relax.op.add(x, b.dq(b.q(real, 0.5), 0.5))))
+    assert_declines(FoldConstants(), mod, "not finite in steps of its scale")

@@ -55,6 +55,27 @@ def test_normalization_inside_the_graph_goes_into_the_table():
     np.testing.assert_array_equal(interpret(after, [pixels])[0], interpret(before, [floats])[0])
 
 
+def test_pixels_that_the_network_normalizes_itself(caplog):
+    mean, std = (constant(np.array(v, np.float32).reshape(1, 3, 1, 1)) for v in (MEAN, STD))
+
+    def body(b, x):
+        x = b(relax.op.divide(b(relax.op.astype(x, "float32")), constant(np.float32(255))))
+        x = b(relax.op.divide(b(relax.op.subtract(x, mean)), std))
+        return b.dq(b.q(x, 0.0186, 3, "int8"), 0.0186, 3)
+
+    before = module({"image": (SHAPE, "uint8")}, body)
+    after = FoldInputNormalization()(before)
+    assert ops(after) == [names.LUT, "dequantize"]
+    pixels = pixels_and_floats()[0]
+    (found,) = interpret(after, [pixels])
+    np.testing.assert_array_equal(found, interpret(before, [pixels])[0])
+    own = FoldInputNormalization(MEAN, STD)(quantized("int8", 3))
+    np.testing.assert_array_equal(found, interpret(own, [pixels])[0])
+    assert not caplog.records
+    FoldInputNormalization(MEAN, STD)(before)
+    assert "image is uint8 and normalized in the file: mean and std are not used" in caplog.text
+
+
 def test_missing_mean_and_std_is_an_error():
     with pytest.raises(VitqError, match="image is float32: give the mean and std"):
         FoldInputNormalization()(quantized())

@@ -1,0 +1,1 @@
+"""ONNX files from anywhere: read, brought into one form, named, refused with the remedy."""
