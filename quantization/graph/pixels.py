@@ -1,17 +1,23 @@
 """One picture becomes pixels, as `quantization.graph.preprocessing` says."""
 
+import math
 import stat
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.preprocessing import Color, Orientation, Preprocessing
+from vitq.quantization.graph.colors import colored
+from vitq.quantization.graph.described import standard
+from vitq.quantization.graph.preprocessing import Color, Preprocessing
 
 _UNREADABLE = (
     OSError,
+    EOFError,
+    MemoryError,
+    OverflowError,
     UnidentifiedImageError,
     SyntaxError,
     ValueError,
@@ -19,24 +25,25 @@ _UNREADABLE = (
 )
 
 
-def load_picture(path: Path, prep: Preprocessing) -> UInt8Array:
+def load_picture(path: Path, prep: Preprocessing | tuple[int, int, int]) -> UInt8Array:
     """Read, resize and crop one picture.
 
     Args:
         path: any format that Pillow reads.
-        prep: what the model's input means.
+        prep: what the model's input means; a shape (C, H, W) alone stands for what is usual.
 
     Returns:
         (C, H, W) uint8.
 
     Raises:
-        VitqError: if the picture cannot be read.
+        VitqError: if the picture cannot be read, or is of a kind that cannot be taken.
     """
+    if isinstance(prep, tuple):
+        prep = standard(prep, (0.5,) * prep[0], (0.5,) * prep[0])
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise VitqError(f"{path} is no regular file: it cannot be read as a picture")
         with Image.open(path) as opened:
-            opened.load()
             return fit_picture(opened, prep, str(path))
     except _UNREADABLE as error:
         raise VitqError(f"{path} cannot be read as a picture: {error}") from error
@@ -48,24 +55,42 @@ def fit_picture(
     """Resize and crop one picture.
 
     Args:
-        picture: of any size and mode.
+        picture: of any size; of a mode that `quantization.graph.colors` takes.
         prep: what the model's input means.
         source: what the picture is called in a message.
 
     Returns:
         (C, H, W) uint8.
+
+    Raises:
+        VitqError: it cannot be read to its end, is too large, or of another mode.
     """
-    image = picture
-    if prep.orientation is Orientation.APPLY:
-        image = ImageOps.exif_transpose(image)
-    image = image.convert("RGB" if prep.color is Color.BGR else prep.color)
-    height, width = prep.resized(image.height, image.width)
-    filter_ = Image.Resampling[prep.interpolation.upper()]
-    pixels = np.asarray(image.resize((width, height), filter_), np.uint8)
+    _require_size(picture.size, picture.size, source)
+    try:
+        picture.load()
+        image = colored(picture, prep, source)
+        height, width = prep.resized(image.height, image.width)
+        _require_size(image.size, (width, height), source)
+        filter_ = Image.Resampling[prep.interpolation.upper()]
+        pixels = np.asarray(image.resize((width, height), filter_), np.uint8)
+    except _UNREADABLE as error:
+        raise VitqError(f"{source} cannot be read as a picture: {error}") from error
     pixels = pixels.reshape(height, width, -1)
     if prep.color is Color.BGR:
         pixels = pixels[..., ::-1]
     return cropped(pixels, prep)
+
+
+def _require_size(size: tuple[int, int], resized: tuple[int, int], source: str) -> None:
+    """Refuse a picture that would need too much memory, before it needs it."""
+    limit = Image.MAX_IMAGE_PIXELS or math.inf
+    largest = max(size[0] * size[1], resized[0] * resized[1], resized[0] * size[1])
+    if largest > limit:
+        become = "" if size == resized else f", resized to {resized[0]} x {resized[1]}"
+        raise VitqError(
+            f"{source} cannot be read as a picture: it is {size[0]} x {size[1]}{become}, and more "
+            f"than {limit} pixels are not taken: make it smaller or cut it"
+        )
 
 
 def cropped(pixels: UInt8Array, prep: Preprocessing) -> UInt8Array:
