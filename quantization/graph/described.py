@@ -7,6 +7,7 @@ takes it and listed in `Preprocessing.assumed`, which is said where pictures are
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from vitq.quantization.graph.preprocessing import (
     SideRounding,
     color_of,
 )
+
+logger = logging.getLogger(__name__)
 
 CROP_FRACTION = 0.875
 """timm's own where a configuration says nothing: the side of the crop by the resized picture's."""
@@ -161,6 +164,16 @@ def filter_of(value: Any, name: str) -> Interpolation | None:
     if word not in tuple(Interpolation):
         raise VitqError(f"{name}: filter {value!r} is none of {', '.join(Interpolation)}")
     return Interpolation(word)
+
+
+def say_assumed(prep: Preprocessing, source: str) -> None:
+    """Warn where pictures are resized in a way that nobody said."""
+    if prep.assumed:
+        logger.warning(
+            "WARNING: %s: nobody says how pictures become the input; assumed: %s, so: %s "
+            "(--crop-fraction, --resize, --interpolation, --preprocessor FILE say it)",
+            *(source, ", ".join(prep.assumed), prep.describe()),
+        )
 
 
 def standard(

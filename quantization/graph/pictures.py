@@ -18,7 +18,7 @@ import numpy as np
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.decoding import OpenPictures, Pictures
-from vitq.quantization.graph.described import standard
+from vitq.quantization.graph.described import say_assumed, standard
 from vitq.quantization.graph.draws import drawn, drawn_in_order, drawn_round
 from vitq.quantization.graph.given import GivenPictures
 from vitq.quantization.graph.listing import Listing, Origin, list_pictures, matched
@@ -172,6 +172,8 @@ def _from_hand(
     if len(images) == 0:
         raise VitqError(f"{given.source} holds no pictures")
     labels, name = given.labels, given.source
+    if not isinstance(images, np.ndarray):
+        say_assumed(prep, name)
     chosen = _chosen_of_array(labels, len(images), limit, seed, name)
 
     def read(place: int) -> UInt8Array:
@@ -243,6 +245,7 @@ def _from_folder(
     chosen = _chosen(listing, limit, seed)
     if is_said:
         _say(listing, chosen, limit, seed)
+        say_assumed(prep, str(folder))
     entries = [listing.entries[i] for i in chosen]
     labels = None if listing.labels is None else listing.labels[chosen]
 

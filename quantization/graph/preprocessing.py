@@ -118,8 +118,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         """Refuse numbers of another shape, of no picture, or without a meaning."""
         channels = self.input_shape[0]
-        if len(self.input_shape) != 3 or min(self.input_shape + self.resize_size) < 1:
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
             raise VitqError(f"an input of {self.input_shape} is no picture: give C, H, W >= 1")
+        if len(self.resize_size) != 2 or min(self.resize_size) < 1:
+            raise VitqError(f"pictures cannot be resized to {self.resize_size}: give H, W >= 1")
         if CHANNELS[self.color] != channels:
             raise VitqError(
                 f"the model takes {channels} channels, and color {self.color} has "

@@ -1,6 +1,7 @@
 """Pictures from folders, tables, arrays and the embedded digits."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from vitq.quantization.graph.raw_pixels import read_pixels
 
 SHAPE = (3, 28, 28)
 HALF = (0.5, 0.5, 0.5)
-PREP = standard(SHAPE, HALF, HALF)
+PREP = replace(standard(SHAPE, HALF, HALF), assumed=())
 DIGITS = standard((3, 32, 32), HALF, HALF)
 LARGE = standard((3, 224, 224), HALF, HALF)
 

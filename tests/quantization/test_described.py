@@ -1,0 +1,361 @@
+"""What a model's input means: who says it, what is assumed, and what no model expects."""
+
+import json
+import logging
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.described import Described, resolve, standard
+from vitq.quantization.graph.inputs import input_of, own_description
+from vitq.quantization.graph.preprocessing import (
+    Color,
+    CropOffset,
+    Interpolation,
+    Orientation,
+    Preprocessing,
+    Resize,
+    SideRounding,
+    check_normalization,
+)
+from vitq.quantization.graph.processors import described, read_processor
+from vitq.quantization.graph.timm_compat import import_timm
+
+HALF = (0.5, 0.5, 0.5)
+OWN = Described(
+    size=(224, 224), mean=HALF, std=HALF, crop_fraction=0.9, resize=Resize.SHORTEST,
+    interpolation=Interpolation.BICUBIC,
+)  # fmt: skip
+VIT = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 224, "width": 224},
+    "resample": 2,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+CLIP = {
+    **VIT,
+    "image_processor_type": "CLIPImageProcessor",
+    "size": {"shortest_edge": 224},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "resize_size", "shape"),
+    [
+        (Described(), (248, 248), (3, 224, 224)),
+        (Described(crop_fraction=1.0), (224, 224), (3, 224, 224)),
+        (Described(size=(384, 384)), (426, 426), (3, 384, 384)),
+        (Described(size=(128, 256)), (142, 284), (3, 128, 256)),
+        (Described(resize=Resize.SQUASH), (248, 248), (3, 224, 224)),
+    ],
+)
+def test_each_field_may_be_said_alone(
+    given: Described, resize_size: tuple[int, int], shape: tuple[int, int, int]
+) -> None:
+    found = resolve(given.over(OWN), "model")
+    assert (found.resize_size, found.input_shape) == (resize_size, shape)
+    assert (found.mean, found.assumed) == (HALF, ())
+    assert found.resize is (given.resize or Resize.SHORTEST)
+
+
+def test_another_size_scales_what_is_resized_before_the_crop() -> None:
+    base = described({**CLIP, "size": {"shortest_edge": 256}}, "clip")
+    assert resolve(base, "m").resize_size == (256, 256)
+    assert resolve(Described(size=(384, 384)).over(base), "m").resize_size == (438, 438)
+    assert resolve(Described(crop_fraction=0.5).over(base), "m").resize_size == (448, 448)
+
+
+def test_what_nobody_says_is_assumed_and_listed() -> None:
+    found = resolve(Described(size=(32, 32), mean=(0.5,), std=(0.25,)), "model")
+    assert found.assumed == ("the shortest side is resized", "crop fraction 0.875", "bicubic")
+    assert (found.resize_size, found.interpolation) == ((36, 36), "bicubic")
+    assert (found.mean, found.std, found.color) == (HALF, (0.25,) * 3, "RGB")
+
+
+@pytest.mark.parametrize("missing", ["size", "mean", "std"])
+def test_what_cannot_be_assumed_is_asked_for(missing: str) -> None:
+    fields: dict[str, Any] = {"size": (32, 32), "mean": HALF, "std": HALF, missing: None}
+    with pytest.raises(VitqError, match=r"pass --image-size, --mean and --std .* --preprocessor"):
+        resolve(Described(**fields), "model")
+
+
+@pytest.mark.parametrize(("channels", "color"), [(1, Color.L), (3, Color.RGB), (4, Color.RGBA)])
+def test_channels_decide_the_colours(channels: int, color: Color) -> None:
+    found = resolve(Described(size=(8, 8), channels=channels, mean=(0.5,), std=(0.5,)), "m")
+    assert found.color is color and len(found.mean) == len(found.fill) == channels
+
+
+def test_channels_and_numbers_that_do_not_go_together() -> None:
+    with pytest.raises(VitqError, match=r"takes 1 channels, .* has 3 numbers: pass --mean and"):
+        resolve(Described(size=(8, 8), channels=1, mean=HALF, std=HALF), "m")
+    with pytest.raises(VitqError, match="takes 3 channels, and color L has 1"):
+        resolve(Described(size=(8, 8), channels=3, color=Color.L, mean=HALF, std=HALF), "m")
+    with pytest.raises(VitqError, match=r"2 channels, and pictures have 1, 3 or 4: .*\.npy"):
+        resolve(Described(size=(8, 8), channels=2, mean=(0.5,), std=(0.5,)), "m")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        (127.5, 127.5, r"into -1 to -0\.9922, .*divide both by 255, 0\.5 and 0\.5"),
+        (123.675, 58.395, r"divide both by 255, 0\.485 and 0\.229"),
+        (127.5, 1.0, "divide both by 255"),
+        (0.5, 127.5, "divide both by 255"),
+        (0.5, 0.001, r"into -500 to 500, which no model expects: give both for pixels in \[0, 1\]"),
+        (0.5, 0.0, "std > 0"),
+        (0.5, -0.5, "std > 0"),
+        (math.nan, 0.5, "finite"),
+        (0.5, math.inf, "finite"),
+        (30.0, 2.0, "divide both"),
+        (-3.0, 1.0, "no model expects"),
+    ],
+)
+def test_normalizations_that_no_model_expects_are_named(
+    mean: float, std: float, message: str
+) -> None:
+    with pytest.raises(VitqError, match=message):
+        check_normalization((0.5, mean), (0.5, std))
+    with pytest.raises(VitqError, match=message):
+        standard((3, 8, 8), (mean,) * 3, (std,) * 3)
+    with pytest.raises(VitqError, match=message):
+        QuantizeOptions(mean=(mean,), std=(std,))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0.0, 1.0), (0.5, 0.5), (0.485, 0.229), (0.0, 1 / 255), (0.1307, 0.3081)]
+)
+def test_normalizations_that_models_have(mean: float, std: float) -> None:
+    check_normalization((mean,), (std,))
+
+
+def test_json_and_back() -> None:
+    for prep in (standard((3, 32, 64), HALF, HALF), resolve(described(CLIP, "c"), "m")):
+        text = json.dumps(prep.to_json())
+        assert Preprocessing.from_json(json.loads(text), "file") == prep
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"color": "pink"}, {"mean": None}, {"mean": [1, "x", 2]}, {"resize_size": [1]}, {"fill": 3},
+        {"input_shape": [3, 0, 5]}, {"std": [0, 0, 0]}, {"rounding": []}, {"input_shape": [1e999]},
+        {"fill": [1, 2, 300]}, {"resize_size": "ab"},
+    ],
+)  # fmt: skip
+def test_damaged_json(change: dict[str, Any]) -> None:
+    content = {**standard((3, 32, 32), HALF, HALF).to_json(), **change}
+    with pytest.raises(VitqError):
+        Preprocessing.from_json(content, "manifest.json")
+    del content[next(iter(change))]
+    with pytest.raises(VitqError, match=r"manifest\.json: its preprocessing is damaged"):
+        Preprocessing.from_json(content, "manifest.json")
+    with pytest.raises(VitqError, match="quantize again"):
+        Preprocessing.from_json([content], "manifest.json")
+
+
+def test_transformers_processors() -> None:
+    vit, clip = (resolve(described(content, "p"), "m") for content in (VIT, CLIP))
+    assert (vit.resize, vit.resize_size, vit.interpolation) == ("squash", (224, 224), "bilinear")
+    assert (clip.resize, clip.interpolation) == ("shortest", "bicubic")
+    for prep in (vit, clip):
+        assert prep.mean == HALF and prep.assumed == ()
+        assert (prep.rounding, prep.crop_offset) == (SideRounding.FLOOR, CropOffset.FLOOR)
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"do_normalize": False}, {"mean": (0.0,) * 3, "std": (1.0,) * 3}),
+        ({"do_normalize": False, "do_rescale": False}, {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}),
+        ({"rescale_factor": 1 / 127.5, "rescale_offset": True, "do_normalize": False},
+         {"mean": HALF, "std": HALF}),
+        ({"do_flip_channel_order": True}, {"color": "BGR"}),
+        ({"size": 224}, {"resize": "squash"}),
+        ({"image_processor_type": None, "feature_extractor_type": "CLIPFeatureExtractor",
+          "size": 256, "do_center_crop": True, "crop_size": 224},
+         {"resize": "shortest", "resize_size": (256, 256), "input_shape": (3, 224, 224)}),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}},
+         {"resize": "shortest", "resize_size": (256, 256), "input_shape": (3, 224, 224)}),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}},
+         {"resize": "squash", "resize_size": (384, 384)}),
+        ({"image_processor_type": "LevitImageProcessor", "size": {"shortest_edge": 224},
+          "do_center_crop": True, "crop_size": {"height": 224, "width": 224}},
+         {"resize_size": (256, 256), "input_shape": (3, 224, 224)}),
+        ({"image_processor_type": "PoolFormerImageProcessor", "crop_pct": 0.95,
+          "do_center_crop": True, "crop_size": {"height": 224, "width": 224}},
+         {"resize": "shortest", "resize_size": (235, 235)}),
+        ({"resample": 0}, {"interpolation": "nearest"}),
+        ({"resample": 1}, {"interpolation": "lanczos"}),
+    ],
+)  # fmt: skip
+def test_kinds_of_processors(change: dict[str, Any], wanted: dict[str, Any]) -> None:
+    found = resolve(described({**VIT, **change}, "p"), "m")
+    for name, value in wanted.items():
+        assert getattr(found, name) == pytest.approx(value), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": {"shortest_edge": 224}}, "no fixed size"),
+        (
+            {"size": {"shortest_edge": 800, "longest_edge": 1333}},
+            "a size of longest_edge, shortest",
+        ),
+        ({"image_processor_type": "XImageProcessor", "size": 224}, "short side or both"),
+        ({"image_processor_type": "PerceiverImageProcessor"}, "crops before it resizes"),
+        ({"do_pad": True, "pad_size": {"height": 1}}, "do_pad pads"),
+        ({"keep_aspect_ratio": True}, "keep_aspect_ratio"),
+        ({"do_center_crop": True}, "without a crop_size"),
+        ({"resample": "sinc"}, "filter 'sinc' is none of bicubic"),
+        ({"image_mean": None}, "do_normalize without image_mean"),
+        ({"image_mean": "x"}, "cannot be read as an image processor"),
+        ({"size": {"height": "a", "width": 3}}, "cannot be read as an image processor"),
+    ],
+)
+def test_what_a_processor_says_and_cannot_be_done(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(VitqError, match=message):
+        described({**VIT, **change}, "p")
+
+
+def test_an_unknown_processor_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        described({**VIT, "image_processor_type": "MyImageProcessor"}, "p")
+    assert "a processor of kind 'my' is not known here" in caplog.text
+
+
+class Processor:
+    """As transformers' are: without importing them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields."""
+        return dict(CLIP)
+
+
+def test_objects_in_hand() -> None:
+    assert described(Processor(), "p") == described(CLIP, "p")
+    own = {"crop_fraction": 1, "resize": "squash", "color": "BGR", "orientation": "apply"}
+    assert described(own, "p") == Described(
+        crop_fraction=1.0, resize=Resize.SQUASH, color=Color.BGR, orientation=Orientation.APPLY
+    )
+    for wrong in (3, object(), {"resize": "huge"}, {"foo": 1}, {}):
+        with pytest.raises(VitqError):
+            described(wrong, "p")
+
+
+def test_files(tmp_path: Path) -> None:
+    file = tmp_path / "preprocessor_config.json"
+    with pytest.raises(VitqError, match=r"holds no preprocessor_config\.json or config\.json"):
+        read_processor(tmp_path)
+    with pytest.raises(VitqError, match="cannot be read as JSON"):
+        read_processor(file)
+    for text, message in (("{", "JSON"), ("[]", "no JSON object"), ("{}", "says nothing of"),
+                          ("[" * 100_000, "JSON"), ("\xff", "JSON")):  # fmt: skip
+        file.write_bytes(text.encode("latin-1"))
+        with pytest.raises(VitqError, match=message):
+            read_processor(file)
+    file.write_text(json.dumps(CLIP))
+    assert read_processor(tmp_path) == read_processor(file) == described(CLIP, "p")
+    file.unlink()
+    timms = {"input_size": [3, 96, 96], "mean": HALF, "std": HALF, "crop_pct": 0.95}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": timms}))
+    assert resolve(read_processor(tmp_path), "m").resize_size == (101, 101)
+
+
+def test_options_come_before_a_processors_file(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(CLIP))
+    options = QuantizeOptions(
+        preprocessor=tmp_path / "p.json",
+        crop_fraction=1.0,
+        interpolation=Interpolation.BOX,
+        orientation=Orientation.APPLY,
+        std=(0.25, 0.25, 0.25),
+    )
+    found = resolve(options.described, "m")
+    assert (found.resize_size, found.interpolation) == ((224, 224), "box")
+    assert (found.mean, found.std, found.orientation) == (HALF, (0.25,) * 3, "apply")
+
+
+class Tiny(nn.Module):
+    """Says nothing but what it is built for."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.image_size = 16
+        self.conv = nn.Conv2d(channels, 4, 4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        return self.conv(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_size_and_channels_are_the_modules(channels: int) -> None:
+    given = Described(mean=(0.5,), std=(0.5,))
+    assert input_of("m", Tiny(channels), given).input_shape == (channels, 16, 16)
+
+
+def test_a_timm_model_says_all_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    timm = import_timm()
+    model = timm.create_model("vit_tiny_patch16_384", num_classes=2)
+    with caplog.at_level(logging.INFO):
+        found = input_of("vit_tiny_patch16_384", model)
+    assert (found.resize_size, found.input_shape) == ((384, 384), (3, 384, 384))
+    assert "short side to 384 (bicubic)" in caplog.text and "pretrained_cfg" in caplog.text
+    other = timm.create_model("vit_tiny_patch16_384", num_classes=2, img_size=(64, 128))
+    assert input_of("x", other).input_shape == (3, 64, 128)
+    assert input_of("x", other).resize_size == (64, 128)
+
+
+def test_a_file_beside_the_weights_comes_before_the_model(tmp_path: Path) -> None:
+    module = Tiny()
+    module.pretrained_cfg = {  # type: ignore[assignment]
+        "input_size": (3, 16, 16), "mean": HALF, "std": (0.25,) * 3, "crop_pct": 0.875,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text("{}")  # transformers' own says nothing of pictures
+    weights = tmp_path / "model.safetensors"
+    assert input_of("m", module, None, weights).std == (0.25,) * 3
+    small = {**VIT, "size": {"height": 16, "width": 16}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(small))
+    found = input_of("m", module, None, weights)
+    assert (found.resize, found.std) == ("squash", HALF)
+    assert own_description("m", module, weights)[1].endswith("preprocessor_config.json")
+
+
+def test_torchvisions_models_have_its_weights_transforms() -> None:
+    import_timm()
+    import torchvision.models
+
+    model = torchvision.models.vit_b_32(num_classes=2)
+    found = input_of("torchvision.models:vit_b_32", model)
+    assert (found.resize_size, found.interpolation) == ((256, 256), "bilinear")
+    assert found.mean == (0.485, 0.456, 0.406) and found.assumed == ()
+
+
+def test_a_whole_stands_as_it_is() -> None:
+    prep = standard((3, 8, 8), HALF, HALF)
+    assert input_of("m", Tiny(), prep) is prep
+    assert asdict(prep)["assumed"]
+
+
+def test_a_module_of_that_name_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects are read by their shape: transformers need not be there."""
+    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
+    assert described(Processor(), "p").size == (224, 224)
