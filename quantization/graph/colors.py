@@ -79,7 +79,7 @@ def _say_frames(picture: Image.Image, source: str) -> None:
 def _say_transparency(image: Image.Image, source: str) -> None:
     if image.mode in ("LA", "RGBA", "PA"):
         lowest, _ = image.getchannel("A").getextrema()
-        if lowest == 255:  # type: ignore[comparison-overlap]
+        if lowest == 255:
             return
     elif "transparency" not in image.info:
         return

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from vitq.quantization.graph.described import Described, resolve, said
 from vitq.quantization.graph.preprocessing import (
-    CropOffset,
     Interpolation,
     Preprocessing,
     Resize,
-    SideRounding,
 )
 from vitq.quantization.graph.processors import beside, described, of_timm, read_processor
 
@@ -85,9 +83,7 @@ def _configured(name: str, module: "torch.nn.Module") -> tuple[Described, str]:
             mean=MEAN,
             std=STD,
             resize=Resize.SHORTEST,
-            resize_size=(37, 37),
-            rounding=SideRounding.NEAREST,
-            crop_offset=CropOffset.FLOOR,
+            crop_fraction=1.0,  # it was trained with whole digits
             interpolation=Interpolation.BICUBIC,
         )
         return own, "the embedded model's own"
