@@ -19,7 +19,7 @@ CLOSE = 0.6
 """Natural logarithm of the ratio below which two labels would overlap."""
 
 
-def plot_rows(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
+def plot_rows(rows: list[Row], machine: dict[str, Any], path: Path, model: str) -> None:
     """Bars of the medians with whiskers from p10 to p90, a panel for each configuration."""
     plt = pyplot()
     panels = sorted({(row.batch, row.threads) for row in rows})
@@ -32,7 +32,7 @@ def plot_rows(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
         _bars(axis, sorted(chosen, key=lambda row: -row.median_ms))
         axis.set_title(f"batch {panel[0]}, threads {panel[1]}", loc="left", fontsize=10)
         axis.set_xlabel("latency, ms (median; whiskers p10 to p90)")
-    figure.suptitle(machine["processor"], fontsize=10)
+    figure.suptitle(f"{model}, {machine['processor']}", fontsize=10)
     save_figure(figure, path)
 
 
@@ -56,7 +56,7 @@ def _bars(axis: Any, rows: list[Row]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def plot_roofline(profile: Profile, machine: dict[str, Any], path: Path) -> None:
+def plot_roofline(profile: Profile, machine: dict[str, Any], path: Path, model: str) -> None:
     """Kernels with products below the roofs of compute, L2 cache and memory.
 
     A marker's area is the kernel's share of the time.
@@ -87,7 +87,8 @@ def plot_roofline(profile: Profile, machine: dict[str, Any], path: Path) -> None
     axis.set(xscale="log", yscale="log", xlabel="operations for each byte that must move")
     axis.set_ylabel("GOPS (two for each MAC)")
     axis.set_title(
-        f"{machine['processor']}, batch {profile.batch}, threads {profile.threads}", fontsize=10
+        f"{model}, {machine['processor']}, batch {profile.batch}, threads {profile.threads}",
+        fontsize=10,
     )
     axis.legend(fontsize=8, markerscale=0.5)
     save_figure(figure, path)

@@ -69,11 +69,11 @@ def run_benchmark(folder: Path, request: BenchmarkRequest) -> None:
     if request.plot is not None and report.rows:
         from vitq.compiler.cli.benchmark_plots import plot_rows
 
-        plot_rows(report.rows, report.machine, request.plot)
+        plot_rows(report.rows, report.machine, request.plot, _model(report))
     if request.roofline is not None and report.profiles:
         from vitq.compiler.cli.benchmark_plots import plot_roofline
 
-        plot_roofline(report.profiles[0], report.machine, request.roofline)
+        plot_roofline(report.profiles[0], report.machine, request.roofline, _model(report))
     if request.as_json:
         from vitq.compiler.support.tables import print_json
 
@@ -82,6 +82,11 @@ def run_benchmark(folder: Path, request: BenchmarkRequest) -> None:
         from vitq.compiler.cli.benchmark_tables import print_report
 
         print_report(report)
+
+
+def _model(report: Report) -> str:
+    """Return model and recipe, which an artifact's folder is called by."""
+    return " ".join(report.artifact.resolve().parts[-2:])
 
 
 def _keep(folder: Path, report: Report, target: str | None) -> None:

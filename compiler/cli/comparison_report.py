@@ -1,5 +1,6 @@
 """A comparison of methods as a table and as a plot."""
 
+import math
 from pathlib import Path
 
 from vitq.compiler.stages.evaluate import Row, table_rows
@@ -9,6 +10,10 @@ from vitq.compiler.support.plotting import pyplot, save_figure
 
 BAR_SPAN = 0.8
 """Part of the distance between two recipes that their bars fill."""
+BAR_INCHES = 0.42
+"""Width of a bar, so that the figure above it has its place."""
+ZOOM_FROM, ZOOM_MARGIN = 50.0, 0.4
+"""Where all bars are higher than that, the axis begins a part of their span below the lowest."""
 RESULT_COLUMNS = slice(1, 6)
 """Of `table_rows`: top-1 to SQNR."""
 
@@ -59,7 +64,8 @@ def plot_comparison(result: Comparison, path: Path) -> None:
     plt = pyplot()
     recipes = list(dict.fromkeys(cell.recipe for cell in result.cells))
     series = list(dict.fromkeys((cell.method, cell.calibration) for cell in result.cells))
-    figure, axis = plt.subplots(figsize=(4 + 2.2 * len(recipes), 4.5), layout="constrained")
+    inches = max(2.2, BAR_INCHES * len(series) / BAR_SPAN)
+    figure, axis = plt.subplots(figsize=(4 + inches * len(recipes), 4.5), layout="constrained")
     width = BAR_SPAN / len(series)
     for index, (method, calibration) in enumerate(series):
         own = [s for s in result.summaries if (s.method, s.calibration) == (method, calibration)]
@@ -75,12 +81,24 @@ def plot_comparison(result: Comparison, path: Path) -> None:
     ceiling = 100.0 if row.top1 is None else 100 * row.top1 / row.images
     axis.axhline(ceiling, color="#444444", linestyle="--", label="float")
     axis.set_xticks(range(len(recipes)), recipes)
-    axis.set_ylabel("top-1, %" if labelled else "agreement with float, %")
-    axis.set_ylim(0, 105)
+    shown = [_percent(summary)[0] for summary in result.summaries if summary.refused is None]
+    start, end = axis_ends([*shown, ceiling])
+    what = "top-1, %" if labelled else "agreement with float, %"
+    axis.set_ylabel(what if start == 0 else f"{what} (from {start:g})")
+    axis.set_ylim(start, end)
     axis.set_title(f"{result.model}, {row.images} pictures", fontsize=10)
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axis.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
+
+
+def axis_ends(percents: list[float]) -> tuple[float, float]:
+    """Return ends of an axis that show how bars differ; from 0 where they differ much anyway."""
+    low, high = min(percents), max(percents)
+    if low < ZOOM_FROM:
+        return 0.0, 105.0
+    margin = max(1.0, ZOOM_MARGIN * (high - low))
+    return max(0.0, math.floor(low - margin)), high + margin
 
 
 def _percent(summary: Summary) -> tuple[float, float]:

@@ -45,7 +45,8 @@ PACKAGES = ("quantization/datafree",)
 STUDENT_PACKAGES = ("numerics", "quantization")
 SHEET_NAME = "contact-sheet.png"
 SHEET_COLUMNS = 8
-SHEET_TILE = 224
+SHEET_TILE, SMALLEST_TILE = 224, 96
+"""Sides of a picture on the sheet; smaller ones are enlarged a whole number of times."""
 SHEET_GAP = 2
 
 
@@ -152,14 +153,16 @@ def save_images(pixels: UInt8Array, folder: Path) -> None:
     images = [Image.fromarray(np.ascontiguousarray(p.transpose(1, 2, 0))) for p in pixels]
     for index, image in enumerate(images):
         _write_png(image, folder / f"{index:04d}.png")
-    width, height = (min(side, SHEET_TILE) for side in images[0].size)
+    times = -(-SMALLEST_TILE // max(images[0].size))
+    width, height = (min(side * times, SHEET_TILE) for side in images[0].size)
+    resample = Image.Resampling.NEAREST if times > 1 else Image.Resampling.BICUBIC
     columns = min(SHEET_COLUMNS, len(images))
     rows = -(-len(images) // columns)
     step_x, step_y = width + SHEET_GAP, height + SHEET_GAP
     sheet = Image.new("RGB", (columns * step_x - SHEET_GAP, rows * step_y - SHEET_GAP), "white")
     for index, image in enumerate(images):
         place = (index % columns * step_x, index // columns * step_y)
-        sheet.paste(image.resize((width, height)), place)
+        sheet.paste(image.resize((width, height), resample), place)
     _write_png(sheet, folder / SHEET_NAME)
     logger.info("calibration: %d pictures and %s in %s", len(images), SHEET_NAME, folder)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from vitq.compiler.studies.explanation import NodeFigures
 from vitq.compiler.support.page import escape
 
-WIDTH, HEIGHT = 1100, 300
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 30
+WIDTH, HEIGHT = 1100, 314
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 44
 LETTER = 6.6
 """Width of a letter of the axis."""
 TOP_DB, BOTTOM_DB, STEP_DB = 60.0, -10.0, 10.0
@@ -79,14 +79,15 @@ def _band(node: NodeFigures) -> str:
 
 
 def _name(block: str, left: float, width: float) -> str:
-    """Write a block's name below its band, as much of its end as fits."""
-    at, anchor = left + width / 2, "middle"
-    if left + width > WIDTH - RIGHT - LETTER * len(block) / 2:
-        at, anchor = WIDTH - RIGHT, "end"
-    elif at < LEFT + LETTER * len(block) / 2:
-        at, anchor = LEFT, "start"
-    parts = block.split(".")
-    while len(parts) > 1 and anchor == "middle" and LETTER * len(".".join(parts)) > width:
+    """Write a block's name below its band, as much of its end as fits.
+
+    A band that is too narrow for that has its name in a line of its own, within the plot.
+    """
+    at, parts, line = left + width / 2, block.split("."), 0
+    while len(parts) > 1 and LETTER * len(".".join(parts)) > width:
         parts = parts[1:]
-    text = escape(".".join(parts))
-    return f"<text x='{at:.1f}' y='{HEIGHT - BOTTOM + 18}' text-anchor='{anchor}'>{text}</text>"
+    half = LETTER * len(".".join(parts)) / 2
+    if 2 * half > width:
+        line, at = 1, min(max(at, LEFT + half), WIDTH - RIGHT - half)
+    place = f"x='{at:.1f}' y='{HEIGHT - BOTTOM + 18 + 15 * line}' text-anchor='middle'"
+    return f"<text {place}>{escape('.'.join(parts))}</text>"

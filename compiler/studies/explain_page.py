@@ -86,12 +86,13 @@ def _figures(found: Explanation) -> Iterator[tuple[str, str]]:
 def _roundings(found: Explanation) -> Iterator[str]:
     if not found.variants:
         return
-    top = max(60.0, max(v.sqnr_db for v in found.variants))
+    values = [v.sqnr_db for v in found.variants]
+    low, top = min(0.0, *values) - 1, max(20.0, *values)
     names = {"nothing": "as it is", "integer operators": "float Softmax, GELU, LayerNorm"}
     items = [
         (
             names.get(v.name, f"... and unrounded {v.name}"),
-            v.sqnr_db / top,
+            (v.sqnr_db - low) / (top - low),
             f"{v.sqnr_db:.1f} dB, {100 * v.agreement:.0f} % agree",
         )
         for v in found.variants

@@ -77,8 +77,8 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
         for name in ("vitq-int8-tuned", "torch-fp32")
         for batch in (1, 8)
     ]
-    plots.plot_rows(rows, {"processor": "test"}, tmp_path / "bars.png")
+    plots.plot_rows(rows, {"processor": "test"}, tmp_path / "bars.png", "a model")
     profile = synthetic_profile(197, 50.0, 60.0)
-    plots.plot_roofline(profile, {"processor": "test"}, tmp_path / "roofline.png")
+    plots.plot_roofline(profile, {"processor": "test"}, tmp_path / "roofline.png", "a model")
     for name in ("bars", "roofline"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

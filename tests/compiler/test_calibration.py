@@ -78,8 +78,8 @@ def test_images_and_contact_sheet(options: QuantizeOptions, tmp_path: Path) -> N
             assert np.array_equal(np.asarray(image).transpose(2, 0, 1), expected)
     with Image.open(folder / calibration.SHEET_NAME) as image:
         sheet = np.asarray(image)
-    assert sheet.shape == (2 * 32 + 2, 8 * 32 + 7 * 2, 3)
-    assert np.array_equal(sheet[34:66, 34:66].transpose(2, 0, 1), pixels[9])
+    assert sheet.shape == (2 * 96 + 2, 8 * 96 + 7 * 2, 3)  # each pixel three times as large
+    assert np.array_equal(sheet[98:194:3, 98:194:3].transpose(2, 0, 1), pixels[9])
 
 
 def test_images_are_saved_although_nothing_changed(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitq.compiler.cli.comparison_report import comparison_rows, plot_comparison
+from vitq.compiler.cli.comparison_report import axis_ends, comparison_rows, plot_comparison
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.verify import IntegersDifferError
 from vitq.compiler.studies import compare_methods as compare
@@ -179,6 +179,13 @@ def test_plot(result: Comparison, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot_comparison(result, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_axes_show_differences() -> None:
+    assert axis_ends([98.0, 98.5, 99.0]) == (97.0, 100.0)
+    assert axis_ends([12.0, 99.0]) == (0.0, 105.0)
+    low, high = axis_ends([60.0, 100.0])
+    assert 40 < low < 60 and high >= 100
 
 
 def test_mistakes_are_refused_before_anything_runs(tmp_path: Path) -> None:
