@@ -1,5 +1,8 @@
 """``torch.export`` of a float model, with errors that name the user's line."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -7,6 +10,8 @@ import torch
 
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.user_code import explained
+
+logger = logging.getLogger(__name__)
 
 TRACE_BATCH = 2  # torch.export specializes 0 and 1
 
@@ -29,9 +34,10 @@ def export_program(
     example = torch.zeros(TRACE_BATCH, *input_shape)
     batch = torch.export.Dim("batch")
     try:
-        program = torch.export.export(
-            model.eval(), (example,), dynamic_shapes=({0: batch},), strict=False
-        )
+        with _quiet():
+            program = torch.export.export(
+                model.eval(), (example,), dynamic_shapes=({0: batch},), strict=False
+            )
     except VitqError:
         raise
     except Exception as error:
@@ -39,6 +45,18 @@ def export_program(
         raise explained(what, error) from error
     program.graph.eliminate_dead_code()  # results beside the logits
     return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging what its exception says, too; not with ``-v``."""
+    before = logging.root.manager.disable
+    if not logger.isEnabledFor(logging.DEBUG):
+        logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def shape_at_one(value: Any) -> tuple[tuple[int, ...], int | None]:

@@ -32,6 +32,9 @@ class GivenModel:
         Raises:
             VitqError: if it cannot be copied.
         """
+        empty = [key for key, value in module.state_dict().items() if value.is_meta]
+        if empty:
+            raise VitqError(f"the model's {empty[0]} has no values (device meta): load its weights")
         try:
             taken = copy.deepcopy(module)
         except (RuntimeError, TypeError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph import timm_compat
 from vitq.quantization.graph.factories import call_factory, factory_files, loaded_files
 
 
@@ -67,6 +68,55 @@ def test_what_is_not_there_is_said(here: Path, name: str) -> None:
     (here / "vitq_my_model.py").write_text("")
     with pytest.raises(VitqError, match="cannot be imported"):
         call_factory(name)
+
+
+BROKEN = {
+    "def build():\n    return int('x')\n": r"raised an error: ValueError: .*vitq_my_model\.py:2",
+    "def build(size):\n    pass\n": r"raised an error: TypeError: .*missing 1 required",
+    "def build():\n    import sys\n    sys.exit(3)\n": r"SystemExit: 3 \(at vitq_my_model\.py:3",
+    "def build():\n    assert False\n": r"AssertionError \(at vitq_my_model\.py:2",
+    "def build(:\n": r"cannot be imported .*SyntaxError: .*\(at vitq_my_model\.py:1",
+    "\n\nimport vitq_gone\n": r"cannot be imported .*No module named 'vitq_gone' \(at .*:3",
+    "raise SystemExit('no')\n": r"cannot be imported .*SystemExit: no",
+    "build = 3\n": "is a int: give a function without arguments",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_any_error_of_the_users_code_is_a_line_with_its_place(
+    text: str, here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (here / "vitq_my_model.py").write_text(text)
+    with (
+        caplog.at_level("DEBUG", "vitq"),
+        pytest.raises(VitqError, match=BROKEN[text]) as raised,
+    ):
+        call_factory("vitq_my_model:build")
+    assert "\n" not in str(raised.value)
+    assert "Traceback" in caplog.text or "is a int" in str(raised.value), "-v shows it"
+
+
+def test_a_factory_may_import_what_needs_the_repair(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``import timm`` does where torch and torchvision come from different builds."""
+    done: list[None] = []
+    monkeypatch.setattr(timm_compat, "_STUBS", done)
+    monkeypatch.setattr(timm_compat, "_declare", lambda: done.append((here / "repaired").touch()))
+    broken = (
+        "from pathlib import Path\n"
+        "if not Path('repaired').exists():\n"
+        "    raise RuntimeError('operator torchvision::nms does not exist')\n"
+    )
+    (here / "vitq_aid.py").write_text(broken)
+    (here / "vitq_my_model.py").write_text(
+        "def build():\n    import vitq_aid\n    return vitq_aid.Path('here').name\n"
+    )
+    assert call_factory("vitq_my_model:build") == "here"
+    (here / "vitq_second.py").write_text("import vitq_aid2\n")
+    (here / "vitq_aid2.py").write_text(broken.replace("'repaired'", "'repaired2'"))
+    with pytest.raises(VitqError, match="torchvision::nms does not exist"):
+        call_factory("vitq_second:build")
 
 
 def write_package(folder: Path) -> None:
