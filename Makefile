@@ -12,7 +12,7 @@
 # make compile TARGET=cuda ARCH=sm_75,sm_90        NVIDIA GPUs, on a machine with or without one
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make verify TARGET=cuda EMULATE=1                a CUDA library's kernels, without a GPU
-# make explain PICTURES=folder HTML=report.html REMOVALS=16 JSON=out.json   where accuracy goes, node by node, and what mends it
+# make explain PICTURES=folder HTML=report.html WIDER=wider.json REMOVALS=16 JSON=out.json   where accuracy goes, node by node, and what mends it
 # make report BESIDE="folder folder" HTML=report.html   artifacts side by side: accuracy, size, time, integers
 # make run INPUT=folder LABELS=names.txt    the best classes of pictures; with OUTPUT=y.npy their logits
 # make targets|where        what can be compiled for; the folder of a library, made or not
@@ -52,6 +52,7 @@ CALIB ?=
 CALIB_COUNT ?=
 REMOVALS ?=
 HTML ?=
+WIDER ?=
 CALIB_SEED ?=
 CALIB_STEPS ?=
 SAVE_IMAGES ?=
@@ -158,7 +159,7 @@ evaluate: $(READY)
 
 explain: quantize
 	$(IN_ARTIFACT) $(VITQ) explain "$$folder" $(PICTURE_OPTIONS) $(call option,--removals,$(REMOVALS)) \
-		$(call option,--html,$(HTML)) $(if $(JSON),--json > "$(JSON)")
+		$(call option,--html,$(HTML)) $(call option,--wider,$(WIDER)) $(if $(JSON),--json > "$(JSON)")
 
 tune: export
 	$(IN_ARTIFACT) $(VITQ) tune "$$folder" --target $(TARGET) --batch $(BATCH) $(call option,--trials,$(TRIALS)) \

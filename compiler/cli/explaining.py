@@ -7,6 +7,7 @@ import typer
 
 from vitq.compiler.cli import options as opt
 from vitq.compiler.support.tables import print_json, print_table
+from vitq.numerics.errors import VitqError
 
 
 def explain(
@@ -18,25 +19,35 @@ def explain(
         typer.Option(help="on how many of them roundings are taken out in turn; 0 leaves that out"),
     ] = 16,
     html: Annotated[Path | None, typer.Option(help="report to write, one .html file")] = None,
+    wider: Annotated[
+        Path | None,
+        typer.Option(help="recipe to write, NAME.json: the dearest layers at 8 bits"),
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Where accuracy goes: float against integers, node by node, with causes and remedies."""
     from vitq.compiler.cli.explain_report import print_explanation
     from vitq.compiler.studies.explain import explain as stage
+    from vitq.compiler.studies.wider import write_wider
     from vitq.compiler.support.page import check_page
 
     check_page("--html", html)
+    if wider is not None and wider.suffix != ".json":
+        raise VitqError(f"--wider {wider}: a recipe's file is called NAME.json")
     found = stage(folder, pictures, count, removals)
     if html is not None:
         from vitq.compiler.studies.explain_page import write_explanation
 
         write_explanation(found, html)
+    if wider is not None:
+        write_wider(found, wider)
     if as_json:
         print_json(found.to_json())
         return
     print_explanation(found)
-    if html is not None:
-        typer.echo(html)
+    for path in (html, wider):
+        if path is not None:
+            typer.echo(path)
 
 
 def report(

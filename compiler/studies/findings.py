@@ -111,7 +111,7 @@ def _remedy(found: Explanation, bits: int, is_clipping: bool) -> str:
         return "Mend the ranges above first."
     other = "" if found.settings["method"] == "best" else ", or use --method best"
     if bits < WIDEST:
-        return f"Remedy: give these layers {WIDEST} bits in a recipe's file{other}."
+        return f"Remedy: give these layers {WIDEST} bits (--wider writes the recipe){other}."
     return f"These are the widest: calibrate with more pictures{other}."
 
 

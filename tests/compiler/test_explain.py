@@ -18,8 +18,10 @@ from vitq.compiler.studies.explain import block_of, explain
 from vitq.compiler.studies.explain_page import write_explanation
 from vitq.compiler.studies.explanation import Changed, Explanation, LayerCost, NodeFigures, Variant
 from vitq.compiler.studies.findings import findings
+from vitq.compiler.studies.wider import dearest, write_wider
 from vitq.models.digits_vit.data import load_digits_split
 from vitq.numerics.errors import VitqError
+from vitq.quantization.plan.recipe import Recipe
 
 VOID = {"meta", "img", "input", "br"}
 
@@ -55,7 +57,7 @@ def test_every_node_and_rounding_has_its_figures(found: Explanation) -> None:
 
 def test_narrow_activations_are_the_cause_at_w4a4(found: Explanation) -> None:
     (line,) = (line for line in found.findings if "Activations of 4 bits" in line)
-    assert "8 bits in a recipe's file, or use --method best" in line
+    assert "8 bits (--wider writes the recipe), or use --method best" in line
     assert not any("Ranges" in line or "Integer Softmax" in line for line in found.findings)
     inputs = [cost for cost in found.layers if cost.part == "activation"]
     assert f"{inputs[0].module} (alone {inputs[0].alone_db:.1f} dB)" in line
@@ -79,7 +81,7 @@ def test_ranges_of_other_pictures_are_the_cause(tmp_path: Path) -> None:
     found = explain(quantize(options).folder, count=8, removals=2)
     (line,) = (line for line in found.findings if line.startswith("Ranges: "))
     assert "% clipped" in line and f"16 of {tmp_path}" in line
-    assert not any("bits in a recipe's file" in line for line in found.findings)
+    assert not any("--wider" in line for line in found.findings)
 
 
 class Page(html.parser.HTMLParser):
@@ -152,6 +154,26 @@ def test_the_command_prints_a_table_json_and_a_page(
     assert len(content["nodes"]) > 50 and "shown" not in content
 
 
+def test_a_wider_recipe_is_written_and_mends(found: Explanation, tmp_path: Path) -> None:
+    path = tmp_path / "wider.json"
+    write_wider(found, path)
+    recipe = Recipe.parse(str(path))
+    chosen = dearest(found.layers)
+    assert 0.5 <= sum(c.share for c in chosen) / sum(c.share for c in found.layers if c.bits < 8)
+    assert {bits.layer for bits in recipe.layers} == {cost.module for cost in chosen}
+    assert all(8 in bits[1:] for bits in recipe.layers) and recipe.weight_bits == 4
+    options = QuantizeOptions.parse(
+        recipe=str(path), method="minmax", calib_count=8, artifacts=tmp_path
+    )
+    mended = explain(quantize(options).folder, count=4, removals=4)
+    assert mended.variants[0].sqnr_db > found.variants[0].sqnr_db + 1
+    with pytest.raises(VitqError, match="no layer to widen: leave out --removals 0"):
+        write_wider(replace(found, layers=[]), path)
+    wide = replace(found, layers=[replace(c, bits=8) for c in found.layers])
+    with pytest.raises(VitqError, match="no layer to widen: every layer has 8 bits"):
+        write_wider(wide, path)
+
+
 def test_refusals_name_the_remedy(
     narrow: Path,
     tmp_path: Path,
@@ -161,6 +183,7 @@ def test_refusals_name_the_remedy(
     for arguments, message in (
         (["--html", "report.txt"], "--html report.txt: give a file name that ends in .html"),
         (["--html", str(tmp_path / "no" / "x.html")], "does not exist: make it first"),
+        (["--wider", "w8a8"], "--wider w8a8: a recipe's file is called NAME.json"),
         (["--removals", "-1"], "--removals -1: give a number of pictures, or 0 for none"),
     ):
         assert call(monkeypatch, str(narrow), *arguments) == 2
