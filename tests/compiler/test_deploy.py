@@ -17,6 +17,7 @@ from vitq.compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions
 from vitq.compiler.deploy.static_library import FUNCTIONS
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.deploy import deploy
+from vitq.compiler.stages.run import classify
 from vitq.compiler.support.artifacts import Artifact
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
@@ -89,12 +90,46 @@ def test_infer_prints_the_best_classes(
     np.save(tmp_path / "x.npy", digits_pixels[0])
     code, out, _ = run(bundle, "infer", str(tmp_path / "x.npy"), "--top", "3")
     lines = out.splitlines()
-    assert code == 0 and lines[0] == "picture 0" and len(lines) == 4
+    assert code == 0 and lines[0] == str(tmp_path / "x.npy") and len(lines) == 4
     best = int(codes_of(bundle, tmp_path / "x.npy")[0].argmax())
-    assert lines[1].split()[0] == lines[1].split()[2] == str(best)  # class and label
+    assert lines[1].split()[0] == lines[1].split()[-1] == str(best)  # class and label
     (tmp_path / "names.txt").write_text("".join(f"digit {i}\n" for i in range(10)))
     labels = ["--labels", str(tmp_path / "names.txt")]
     assert f"digit {best}" in run(bundle, "infer", str(tmp_path / "x.npy"), *labels)[1]
+
+
+def test_infer_answers_as_run_does(bundle: Path, compiled: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    place = tmp_path / "in"
+    for name in ("b/2.PNG", "a/1.jpg", "a/0.ppm", ".hidden/3.png"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 33, 3), np.uint8)).save(place / name)
+    (place / "a" / "notes.txt").touch()
+    np.save(tmp_path / "x.npy", random.integers(0, 256, (2, 3, 32, 32), np.uint8))
+    (tmp_path / "names.txt").write_text("".join(f'"{n}" \\ \u00e9\n' for n in range(10)))
+    sources, names = [place, tmp_path / "x.npy"], tmp_path / "names.txt"
+    arguments = ["--labels", str(names), "--top", "3", "--json"]
+    code, out, error = run(bundle, "infer", *map(str, sources), *arguments)
+    assert (code, error) == (0, "")
+    answers = [answer.to_json() for answer in classify(compiled, sources, 3, names)]
+    found = json.loads(out)["answers"]
+    assert [a["picture"] for a in found] == [a["picture"] for a in answers]
+    for ours, theirs in zip(found, answers, strict=True):
+        for one, other in zip(ours["classes"], theirs["classes"], strict=True):
+            assert (one["class"], one["name"]) == (other["class"], other["name"])
+            assert one["logit"] == pytest.approx(other["logit"], rel=1e-6)
+            assert one["probability"] == pytest.approx(other["probability"], rel=1e-5)
+
+
+def test_infer_refuses_folders_that_say_two_things_or_nothing(bundle: Path, tmp_path: Path) -> None:
+    picture = Image.new("RGB", (40, 40))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mixed" / "a").mkdir(parents=True)
+    picture.save(tmp_path / "mixed" / "x.png")
+    picture.save(tmp_path / "mixed" / "a" / "x.png")
+    for name, said in (("empty", "holds no pictures"), ("mixed", "beside folders of pictures")):
+        code, out, error = run(bundle, "infer", str(tmp_path / name))
+        assert (code, out) == (2, "") and said in error and is_one_line(error)
 
 
 def test_bench_reports_percentiles_and_memory(bundle: Path) -> None:
@@ -236,7 +271,8 @@ def test_npy_versions(bundles: dict[str, Bundle], tmp_path: Path, version: int) 
         (("dance",), "command"),
         (("infer",), "needs a file"),
         (("infer", "nowhere.npy"), "missing"),
-        (("infer", "a.npy", "b.npy"), "unexpected"),
+        (("infer", "a.npy", "--raw", "--json"), "not both"),
+        (("bench", "a.npy"), "unexpected"),
         (("bench", "--rounds"), "needs a value"),
         (("bench", "--rounds", "0"), "from 1"),
         (("bench", "--rounds", "many"), "from 1"),

@@ -54,6 +54,8 @@ std::vector<uint8_t> from_raw(const std::string& content, const std::string& pat
 
 }  // namespace
 
+bool has_picture_name(const std::string& path) { return ends_with(path, kPictureNames); }
+
 std::vector<uint8_t> read_pictures(const std::string& path, const Manifest& manifest) {
   const std::string content = read_file(path, kFileLimit);
   std::vector<uint8_t> pixels;
@@ -61,7 +63,7 @@ std::vector<uint8_t> read_pictures(const std::string& path, const Manifest& mani
     pixels = from_raw(content, path, manifest);
   } else if (content.compare(0, 6, "\x93NUMPY") == 0 || ends_with(path, {".npy"})) {
     pixels = from_npy(content, path, manifest);
-  } else if (format_of(content) != Format::kUnknown || ends_with(path, kPictureNames)) {
+  } else if (format_of(content) != Format::kUnknown || has_picture_name(path)) {
     pixels = prepare(manifest.preprocessing, decode_picture(content, path), path);
   } else {
     pixels = from_raw(content, path, manifest);

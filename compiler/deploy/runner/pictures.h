@@ -14,6 +14,9 @@ namespace vitq {
 // tell which, except for names that end in .raw, .u8 or .bin: those are raw. Throws Failure.
 std::vector<uint8_t> read_pictures(const std::string& path, const Manifest& manifest);
 
+// Whether a name ends as a picture's does, in letters of any case.
+bool has_picture_name(const std::string& path);
+
 // An .npy of little-endian int32 with two dimensions, the second as given. Throws Failure.
 std::vector<int32_t> read_codes(const std::string& path, int64_t classes);
 

@@ -4,12 +4,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <numeric>
 
 #include "cpu.h"
 #include "description.h"
 #include "failure.h"
+#include "infer.h"
 #include "manifest.h"
 #include "model.h"
 #include "pictures.h"
@@ -18,10 +17,11 @@ namespace vitq {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: vitq-run verify | infer FILE | bench | info   [options]\n"
+    "usage: vitq-run verify | infer FILE... | bench | info   [options]\n"
     "  verify   check every file, run the golden pictures, compare each integer\n"
-    "  infer    classes of the pictures in FILE: JPEG, PNG, PPM; .npy or raw uint8 (N, C, H, W)\n"
-    "             --top N (5)   --labels FILE (one name a line)   --raw (print all integers)\n"
+    "  infer    classes of pictures: JPEG, PNG, PPM; folders; .npy or raw uint8 (N, C, H, W)\n"
+    "             --top N (5)   --labels FILE (one name a line)   --json\n"
+    "             --raw (all integers)\n"
     "  bench    time the model:  --rounds N (50)   --warmup N (5)   --json\n"
     "  info     what the bundle holds\n"
     "  --threads N (1) for all; --bundle FOLDER: the runner's own folder if absent\n"
@@ -29,9 +29,10 @@ constexpr const char* kUsage =
     "processor, 4 the output could not be written\n";
 
 struct Options {
-  std::string command, file, labels, bundle;
-  int top = 5, rounds = 50, warmup = 5, threads = 1;
-  bool json = false, raw = false;
+  std::string command, bundle;
+  InferOptions infer;
+  int rounds = 50, warmup = 5, threads = 1;
+  bool json = false;
 };
 
 int number_of(const std::string& name, const std::string& text, int least) {
@@ -51,40 +52,20 @@ Options parse(int argc, char** argv) {
       if (i + 1 >= argc) throw Failure(word + " needs a value");
       return argv[++i];
     };
-    if (word == "--top") options.top = number_of(word, value(), 1);
+    if (word == "--top") options.infer.top = number_of(word, value(), 1);
     else if (word == "--rounds") options.rounds = number_of(word, value(), 1);
     else if (word == "--warmup") options.warmup = number_of(word, value(), 0);
     else if (word == "--threads") options.threads = number_of(word, value(), 1);
-    else if (word == "--labels") options.labels = value();
+    else if (word == "--labels") options.infer.labels = value();
     else if (word == "--bundle") options.bundle = value();
-    else if (word == "--json") options.json = true;
-    else if (word == "--raw") options.raw = true;
+    else if (word == "--json") options.json = options.infer.json = true;
+    else if (word == "--raw") options.infer.raw = true;
     else if (word[0] == '-') throw Failure("unknown option " + word + "; see vitq-run --help");
     else if (options.command.empty()) options.command = word;
-    else if (options.command == "infer" && options.file.empty()) options.file = word;
+    else if (options.command == "infer") options.infer.sources.push_back(word);
     else throw Failure("unexpected " + word + "; see vitq-run --help");
   }
   return options;
-}
-
-// Any number of pictures, the last batch padded with its own last picture.
-std::vector<int32_t> run_all(Model& model, const Manifest& manifest,
-                             const std::vector<uint8_t>& pixels) {
-  const size_t bytes = static_cast<size_t>(manifest.picture_bytes());
-  const size_t batch = static_cast<size_t>(manifest.batch), count = pixels.size() / bytes;
-  const size_t classes = static_cast<size_t>(manifest.classes);
-  std::vector<uint8_t> in(batch * bytes);
-  std::vector<int32_t> out(batch * classes), codes;
-  for (size_t start = 0; start < count; start += batch) {
-    for (size_t i = 0; i < batch; ++i) {
-      const size_t picture = std::min(start + i, count - 1);
-      std::memcpy(&in[i * bytes], &pixels[picture * bytes], bytes);
-    }
-    model.infer(in.data(), out.data());
-    const size_t taken = std::min(batch, count - start) * classes;
-    codes.insert(codes.end(), out.begin(), out.begin() + static_cast<long>(taken));
-  }
-  return codes;
 }
 
 std::vector<uint8_t> golden_pixels(const Manifest& manifest) {
@@ -108,52 +89,6 @@ int verify(Model& model, const Manifest& manifest) {
   }
   std::printf("verify: %zu files as in the manifest, %zu integers equal the golden ones\n",
               manifest.files.size(), found.size());
-  return kFine;
-}
-
-std::vector<std::string> read_labels(const Manifest& manifest, const std::string& given) {
-  std::string path = given;
-  if (path.empty()) {
-    if (!manifest.lists("labels.txt")) return {};
-    check_files(manifest, {"labels.txt"});
-    path = manifest.path_of("labels.txt");
-  }
-  std::ifstream file(path);
-  if (!file) throw Failure(path + " cannot be read");
-  std::vector<std::string> labels;
-  for (std::string line; std::getline(file, line);) labels.push_back(line);
-  if (labels.size() != static_cast<size_t>(manifest.classes)) {
-    throw Failure(path + " has " + std::to_string(labels.size()) + " lines: the model has " +
-                  std::to_string(manifest.classes) + " classes");
-  }
-  return labels;
-}
-
-int infer(Model& model, const Manifest& manifest, const Options& options) {
-  const std::vector<std::string> labels = read_labels(manifest, options.labels);
-  const std::vector<int32_t> codes =
-      run_all(model, manifest, read_pictures(options.file, manifest));
-  const int classes = static_cast<int>(manifest.classes);
-  for (size_t start = 0; start < codes.size(); start += static_cast<size_t>(classes)) {
-    const int32_t* row = &codes[start];
-    if (options.raw) {
-      for (int c = 0; c < classes; ++c) std::printf("%d%c", row[c], c + 1 < classes ? ' ' : '\n');
-      continue;
-    }
-    std::vector<int> order(static_cast<size_t>(classes));
-    std::iota(order.begin(), order.end(), 0);
-    const int top = std::min(options.top, classes);
-    std::partial_sort(order.begin(), order.begin() + top, order.end(), [&](int a, int b) {
-      return row[a] != row[b] ? row[a] > row[b] : a < b;
-    });
-    std::printf("picture %zu\n", start / static_cast<size_t>(classes));
-    for (int i = 0; i < top; ++i) {
-      const int c = order[static_cast<size_t>(i)];
-      const double logit = manifest.scale * static_cast<double>(row[c] - manifest.zero_point);
-      std::printf("  %5d  %9.4f  %s\n", c, logit,
-                  labels.empty() ? "" : labels[static_cast<size_t>(c)].c_str());
-    }
-  }
   return kFine;
 }
 
@@ -211,7 +146,8 @@ int run(int argc, char** argv) {
   if (command != "verify" && command != "infer" && command != "bench" && command != "info") {
     throw Failure("give a command: verify, infer, bench or info; see vitq-run --help");
   }
-  if (command == "infer" && options.file.empty()) throw Failure("infer needs a file");
+  if (command == "infer" && options.infer.sources.empty()) throw Failure("infer needs a file");
+  if (options.infer.raw && options.infer.json) throw Failure("give --raw or --json, not both");
   const Manifest manifest =
       read_manifest(options.bundle.empty() ? own_folder() : options.bundle);
   if (manifest.flavour != kFlavour) {
@@ -224,7 +160,9 @@ int run(int argc, char** argv) {
   else check_files(manifest, model_files());
   const std::unique_ptr<Model> model = load_model(manifest, options.threads);
   if (command == "verify") return verify(*model, manifest);
-  return command == "infer" ? infer(*model, manifest, options) : bench(*model, manifest, options);
+  if (command == "bench") return bench(*model, manifest, options);
+  infer(*model, manifest, options.infer);
+  return kFine;
 }
 
 }  // namespace
