@@ -27,6 +27,10 @@ from vitq.quantization.run.fake_quantize import compute_node
 
 logger = logging.getLogger(__name__)
 
+DEAD_SIZE = 1e-6
+"""A channel that varies by less than this part of the largest one, or of the largest mean, is
+constant: what is left is float32's rounding."""
+
 FACTOR, SHIFT = "value_factor", "value_shift"
 """Roles under which the layer that makes V keeps c and m, (O,): `quantization.explain` reads them,
 nothing computes with them."""
@@ -120,7 +124,8 @@ def equalize_value(
         size: (O,) root mean square of what is left; a channel without any stays as it is.
     """
     rows = path.rows
-    live = size[rows] > 1e-6 * max(float(size[rows].max()), 1e-30)
+    largest = max(float(size[rows].max()), float(np.abs(mean[rows]).max()), 1e-30)
+    live = size[rows] > DEAD_SIZE * largest
     if not live.any():
         return
     factor = np.where(live, size[rows][live].mean() / np.where(live, size[rows], 1.0), 1.0)

@@ -112,7 +112,9 @@ def round_layer(
 
         b' = E[W x + b] - W_q E[x_q]
 
-    so that rounding with feedback need only care for what varies: its H is the covariance.
+    so that rounding with feedback need only care for what varies: its H is the covariance. A
+    corrected bias that would leave int32 (only what was calibrated on saturates as much as that)
+    is left as it was.
 
     Args:
         graph: edited in place; what quantizes the layer's input is settled.
@@ -132,11 +134,13 @@ def round_layer(
     floor = np.abs(bias) / x_scale / BIAS_LIMIT
     rounding, damping = method.rounding, method.damping
     codes, qparams = round_weight(flat, bits, rounding, hessian, floor, scales, damping)
+    step = product_scale(x_scale, qparams.scale)
     if means is not None:
-        bias = means.produced - codes * qparams.scale.astype(np.float64)[:, None] @ means.read
+        corrected = means.produced - codes * qparams.scale.astype(np.float64)[:, None] @ means.read
+        bias = np.where(np.abs(corrected) <= 2 * BIAS_LIMIT * step, corrected, bias)
     graph.set_param(node, "weight", codes.reshape(weight.shape))
     graph.qparams[node.params["weight"]] = qparams
-    _quantize_bias(graph, node, bias, product_scale(x_scale, qparams.scale))
+    _quantize_bias(graph, node, bias, step)
 
 
 def _second_moment(rows: torch.Tensor, weights: torch.Tensor, centred: bool) -> torch.Tensor:

@@ -44,6 +44,7 @@ ODD: dict[str, Callable[[], nn.Module]] = {
     "layer scale of 0": lambda: changed(torch.Tensor.zero_, "gamma", init_values=0.1),
     "zero fc1": lambda: zero("fc1"),
     "zero qkv": lambda: zero("qkv"),
+    "a constant qkv": lambda: zero("qkv.weight"),
     "zero patches": lambda: zero("patch_embed"),
     "zero norms": lambda: zero("norm1", "norm2"),
     "zero everything": lambda: zero(""),

@@ -29,6 +29,7 @@ from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.calibrate import quantize_graph
+from vitq.quantization.ranges.layers import Inputs, Means, round_layer
 from vitq.quantization.run.fake_quantize import GraphModule
 from vitq.quantization.run.reference import IntegerReference
 
@@ -251,3 +252,20 @@ def test_parts_of_a_concatenation_share_its_scale() -> None:
         while source.out is None:
             source = graph.operand(source)
         assert source.out is concat.out
+
+
+@pytest.mark.parametrize("excess", [1.0, 1e12])
+def test_a_corrected_bias_that_leaves_int32_is_not_corrected(excess: float) -> None:
+    """What was calibrated on would have to saturate without measure; int32 must not wrap around."""
+    graph = quantize(trace(toy(), SHAPE))
+    (fc, *_) = (n for n in graph if n.op is OpKind.LINEAR)
+    weight, bias = (graph.real(fc, role).copy() for role in ("weight", "bias"))
+    means = Means(np.zeros(weight.shape[1]), np.full(len(weight), excess))
+    rows = torch.randn(64, weight.shape[1], generator=torch.Generator().manual_seed(0))
+    for role, value in (("weight", weight), ("bias", bias)):
+        graph.set_param(fc, role, value)
+        graph.qparams.pop(fc.params[role], None)
+    weights = torch.full((64,), 1 / 64, dtype=torch.float64)
+    round_layer(graph, fc, 8, get_method("repq"), Inputs(rows, weights, means))
+    wanted = bias if excess > 1 else np.ones(len(bias))
+    np.testing.assert_allclose(graph.real(fc, "bias"), wanted, atol=1e-3)

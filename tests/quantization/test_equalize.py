@@ -83,3 +83,15 @@ def test_a_dead_channel_keeps_its_weights() -> None:
     weight = graph.real(linear, "weight").copy()
     equalize_value(graph, linear, path, np.zeros(linear.shape[-1]), size)
     np.testing.assert_array_equal(graph.real(linear, "weight")[path.rows[3]], weight[path.rows[3]])
+
+
+def test_values_that_are_constant_stay() -> None:
+    """What varies of them is rounding, 1e-16 of a mean of 1; it is not stretched."""
+    graph = traced("class_token")
+    defer_softmax_normalization(graph)
+    linear = attention_layers(graph)[0]
+    (path,) = value_paths(graph, linear)
+    before = {key: value.copy() for key, value in graph.tensors.items()}
+    width = linear.shape[-1]
+    equalize_value(graph, linear, path, np.ones(width), np.full(width, 1e-16))
+    assert all(np.array_equal(graph.tensors[key], value) for key, value in before.items())
