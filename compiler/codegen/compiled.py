@@ -150,6 +150,7 @@ class Compiled:
         from vitq.quantization.graph import artifact as storage
         from vitq.quantization.run.reference import IntegerReference
 
+        self._require_same(open_artifact(self.folder).folder / storage.TENSORS_NAME)
         reference = IntegerReference(storage.load(open_artifact(self.folder).folder).graph)
 
         def run(pixels: UInt8Array) -> IntArray:
@@ -157,6 +158,19 @@ class Compiled:
             return np.concatenate([reference(pixels[i : i + REFERENCE_BATCH]) for i in starts])
 
         return run
+
+    def _require_same(self, path: Path) -> None:
+        """Refuse to compare with what this library was not made from.
+
+        Raises:
+            VitqError: the artifact was quantized or exported again since.
+        """
+        known = self.metadata["sha256"].get(path.name)
+        if known is not None and path.is_file() and file_hash(path) != known:
+            raise VitqError(
+                f"{self.folder} was compiled from another {path.name}: the model was quantized "
+                "again since; run export and compile"
+            )
 
     def imported(self) -> "ImportedModel":
         """Return the integer module, imported and lowered again."""

@@ -30,6 +30,7 @@ from vitq.compiler.support.artifacts import (
     LIBRARY_NAME,
     METADATA_NAME,
     QUANTIZE_NAME,
+    TENSORS_NAME,
     Artifact,
     begin_stage,
     file_hash,
@@ -110,6 +111,7 @@ def compile_model(source: Path, options: CompileOptions) -> Path:
     artifact = _foreign_artifact(source, options) if source.is_file() else open_artifact(source)
     if not artifact.onnx.is_file():
         raise VitqError(f"{artifact.folder} has no {artifact.onnx.name}: run export first")
+    _require_exported(artifact)
     folder = artifact.target_folder(options.target.name, options.batch, options.tuned)
     log = find_log(target, options.tuned, options.tuning_log)
     wanted = _fingerprint(artifact, target, options, log)
@@ -168,12 +170,32 @@ def _compile(
         **_describe(model),
         "kernel_calls": len(calls),
         "schedules": schedules.to_json(),
-        "sha256": {path.name: file_hash(path) for path in (artifact.onnx, library, golden)},
+        "sha256": {path.name: file_hash(path) for path in _recorded(artifact, library, golden)},
         "size_bytes": library.stat().st_size,
         "versions": versions(("apache-tvm", "apache-tvm-ffi", "numpy", "onnx")),
         "command": " ".join(sys.argv),
     }
     write_json(folder / METADATA_NAME, content)
+
+
+def _recorded(artifact: Artifact, *files: Path) -> list[Path]:
+    """Return the files whose hashes the metadata keeps."""
+    own = artifact.folder / TENSORS_NAME
+    return [artifact.onnx, *files, *([own] if own.is_file() else [])]
+
+
+def _require_exported(artifact: Artifact) -> None:
+    """Refuse an ONNX file of an earlier quantize.
+
+    Raises:
+        VitqError: if there is one.
+    """
+    tensors = artifact.folder / TENSORS_NAME
+    if artifact.is_foreign or not artifact.export_json.is_file() or not tensors.is_file():
+        return
+    known = read_json(artifact.export_json).get("quantized")
+    if known is not None and known != file_hash(tensors):
+        raise VitqError(f"{artifact.onnx} is of an earlier quantize: run export first")
 
 
 def _require_own_nonlinear(artifact: Artifact, wanted: str | None) -> None:
@@ -262,7 +284,7 @@ def _fingerprint(
     artifact: Artifact, target: Target, options: CompileOptions, log: Path | None
 ) -> str:
     """Hash of all that goes in."""
-    quantized = artifact.folder / "quantized.safetensors"
+    quantized = artifact.folder / TENSORS_NAME
     return fingerprint({
         "onnx": file_hash(artifact.onnx),
         "quantized": file_hash(quantized) if quantized.is_file() else None,

@@ -60,6 +60,7 @@ def export(artifact: Artifact) -> dict[str, Any]:
     begin_stage(artifact.export_json)
     content = {"fingerprint": wanted, "parity": _export(artifact), "versions": packages}
     content["sha256"] = file_hash(artifact.onnx)
+    content["quantized"] = file_hash(tensors)
     write_json(artifact.export_json, content)
     logger.info("export: %s (%.1f s)", artifact.onnx, time.perf_counter() - started)
     return content

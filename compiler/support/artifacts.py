@@ -30,6 +30,7 @@ LIBRARY_NAME = "model.so"
 METADATA_NAME = "metadata.json"
 GOLDEN_NAME = "golden.npz"
 QUANTIZE_NAME = "quantize.json"
+TENSORS_NAME = "quantized.safetensors"
 ONNX_NAME = "model.onnx"
 EXPORT_NAME = "export.json"
 CHUNK = 1 << 20

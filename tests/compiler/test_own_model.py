@@ -88,3 +88,10 @@ def test_from_the_factory_to_changed_weights(
     assert "given.pth changed since quantize: this library is of what it was" in caplog.text
     with pytest.raises(VitqError, match=r"given\.pth changed since quantize.*run quantize, export"):
         evaluate(folder, "x.npy")
+    quantize(options)
+    with pytest.raises(
+        VitqError, match=r"compiled from another quantized\.saf.*run export and comp"
+    ):
+        verify(folder, "x.npy", 4)
+    with pytest.raises(VitqError, match=r"model\.onnx is of an earlier quantize: run export first"):
+        compile_model(artifact.folder, CompileOptions())
