@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.compiler.bundles import is_one_line, run
 from vitq.compiler.cli import main as cli
@@ -28,6 +29,7 @@ from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.qemu import EMULATOR, SYSTEM_ROOT, why_not
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.pixels import load_picture
 
 
 def emulator(cpu: str) -> tuple[str, ...]:
@@ -77,10 +79,22 @@ def test_arm(
         assert code == 0, error
         found = [[int(word) for word in line.split()] for line in out.splitlines()]
         assert np.array_equal(found, wanted)
+    check_picture(made.folder, folder, emulator("max"), tmp_path / "x.jpg")
     if too_old:
         code, _, error = run(made.folder, "verify", before=emulator(too_old))
         assert code == 3 and is_one_line(error)
         assert ("asimddp" if target == "rpi5" else "i8mm") in error
+
+
+def check_picture(bundle: Path, folder: Path, before: tuple[str, ...], path: Path) -> None:
+    """A JPEG gives the same integers on another processor: decoding and resizing are exact."""
+    pixels = np.random.default_rng(0).integers(0, 256, (61, 90, 3), np.uint8)
+    Image.fromarray(pixels).resize((240, 150)).save(path, quality=80)
+    compiled = open_compiled(folder)
+    wanted = compiled.reference()(load_picture(path, compiled.preprocessing)[None])
+    code, out, error = run(bundle, "infer", str(path), "--raw", before=before)
+    assert code == 0, error
+    assert np.array_equal([[int(word) for word in out.split()]], wanted)
 
 
 FAKE_SSH = """#!/bin/sh
