@@ -1,6 +1,7 @@
 """Bundles for this machine: the runner, what it refuses, and putting one together."""
 
 import json
+import os
 import shutil
 import subprocess
 import zlib
@@ -318,6 +319,11 @@ def test_labels_must_fit(bundles: dict[str, Bundle], compiled: Path, tmp_path: P
         bundles["vm"].folder, "infer", picture, "--labels", str(tmp_path / "names.txt")
     )
     assert code == 2 and is_one_line(error) and "2 lines" in error
+    os.mkfifo(tmp_path / "pipe")  # nobody writes: opening it would wait
+    for name in ("pipe", "nowhere"):
+        given = ("--labels", str(tmp_path / name))
+        code, _, error = run(bundles["vm"].folder, "infer", picture, *given)
+        assert code == 2 and is_one_line(error) and "cannot be read" in error
     with pytest.raises(VitqError, match="2 lines: the model has 10"):
         deploy(compiled, DeployOptions(out=tmp_path / "out", labels=tmp_path / "names.txt"))
     assert not (tmp_path / "out").exists()

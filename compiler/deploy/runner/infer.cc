@@ -5,8 +5,8 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <numeric>
+#include <sstream>
 
 #include "failure.h"
 #include "json.h"
@@ -14,6 +14,8 @@
 
 namespace vitq {
 namespace {
+
+constexpr int64_t kLabelsLimit = 1 << 26;
 
 namespace fs = std::filesystem;
 
@@ -24,10 +26,12 @@ std::vector<std::string> read_labels(const Manifest& manifest, const std::string
     check_files(manifest, {"labels.txt"});
     path = manifest.path_of("labels.txt");
   }
-  std::ifstream file(path);
-  if (!file) throw Failure(path + " cannot be read");
+  std::istringstream lines(read_file(path, kLabelsLimit));
   std::vector<std::string> labels;
-  for (std::string line; std::getline(file, line);) labels.push_back(line);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    labels.push_back(line);
+  }
   if (labels.size() != static_cast<size_t>(manifest.classes)) {
     throw Failure(path + " has " + std::to_string(labels.size()) + " lines: the model has " +
                   std::to_string(manifest.classes) + " classes");

@@ -28,6 +28,8 @@ constexpr const char* kUsage =
     "exit codes: 0 fine, 1 an integer differs, 2 a mistake or a damaged file, 3 wrong\n"
     "processor, 4 the output could not be written\n";
 
+constexpr long kMost = 1000000;  // of what is counted in options
+
 struct Options {
   std::string command, bundle;
   InferOptions infer;
@@ -38,8 +40,9 @@ struct Options {
 int number_of(const std::string& name, const std::string& text, int least) {
   char* end = nullptr;
   const long value = std::strtol(text.c_str(), &end, 10);
-  if (text.empty() || *end != '\0' || value < least || value > 1000000) {
-    throw Failure(name + " " + text + ": give a number from " + std::to_string(least));
+  if (text.empty() || *end != '\0' || value < least || value > kMost) {
+    throw Failure(name + " " + text + ": give a number from " + std::to_string(least) + " to " +
+                  std::to_string(kMost));
   }
   return static_cast<int>(value);
 }
