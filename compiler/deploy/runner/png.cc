@@ -129,7 +129,7 @@ Chunks read_chunks(const std::string& content, const std::string& path) {
     const bool is_critical = (name[0] & 32) == 0;
     if (is_critical &&
         checksum(&content[at + 4], size + 4) != number_at(content, at + size + kFrame - 4)) {
-      fail(path, "it is damaged (checksum of " + name + ")");
+      fail(path, "it is damaged (a wrong checksum)");
     }
     if (name == "IDAT" && size > 0) {
       chunks.content.append(content, at, size + kFrame);
