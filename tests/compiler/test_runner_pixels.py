@@ -1,7 +1,9 @@
 """The runner's readers against Pillow's: every pixel equal, or refused."""
 
+import contextlib
 import io
 import json
+import random
 import subprocess
 import zlib
 from collections.abc import Callable
@@ -15,7 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from tests.compiler.probes import build_probe
+from tests.fuzz.runner_fuzz import mutated, seeds
 from vitq.numerics.arrays import UInt8Array
+from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.pixels import load_picture
 from vitq.quantization.graph.preprocessing import (
     CHANNELS,
@@ -61,11 +65,11 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
 
 def picture(height: int, width: int, channels: int, seed: int = 0, noise: int = 20) -> Image.Image:
     """Smooth colours and noise; at least one edge of 0 and of 255."""
-    random = np.random.default_rng(seed)
+    noises = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / (3 + c) + y / (5 - c)) + np.cos(y / (2 + c)) for c in range(channels)]
     pixels = 128 + 90 * np.stack(waves, -1)
-    pixels += random.integers(-noise, noise + 1, pixels.shape)
+    pixels += noises.integers(-noise, noise + 1, pixels.shape)
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
     rounded = np.clip(pixels, 0, 255).astype(np.uint8)
     return Image.fromarray(rounded[..., 0] if channels == 1 else rounded, mode)
@@ -192,11 +196,11 @@ PNG_KINDS = [
 
 @pytest.mark.parametrize("color", list(Color))
 def test_png(read: Read, tmp_path: Path, color: Color) -> None:
-    random = np.random.default_rng(0)
-    palette = random.integers(0, 256, 3 * 256, np.uint8).tobytes()
+    draws = np.random.default_rng(0)
+    palette = draws.integers(0, 256, 3 * 256, np.uint8).tobytes()
     paths = []
     for kind, channels, depth in PNG_KINDS:
-        values = random.integers(0, 1 << depth, (11, 13, channels))
+        values = draws.integers(0, 1 << depth, (11, 13, channels))
         extra = chunk(b"PLTE", palette[: 3 << depth]) if kind == 3 else b""
         variants = {"plain": extra}
         if kind == 3:
@@ -254,6 +258,25 @@ def test_damage_is_refused(read: Read, tmp_path: Path) -> None:
     for path, found in zip(paths, read(None, paths), strict=True):
         assert isinstance(found, str), path
         assert str(path) in found and "\n" not in found
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_damaged_png_is_refused_or_as_in_pillow(read: Read, tmp_path: Path) -> None:
+    known = [content for _, content in seeds() if content[1:4] == b"PNG"]
+    source = random.Random(7)
+    paths = [tmp_path / f"{i}.png" for i in range(200)]
+    for path in paths:
+        path.write_bytes(mutated(source.choice(known), source))
+    compared = 0
+    for path, found in zip(paths, read(how_of(Color.RGB), paths), strict=True):
+        if isinstance(found, str):
+            continue
+        with contextlib.suppress(VitqError), Image.open(path) as opened:
+            if opened.mode.startswith("I"):  # of 16 bits: see above
+                continue
+            assert np.array_equal(found, load_picture(path, how_of(Color.RGB))), path
+            compared += 1
+    assert compared > 20
 
 
 @pytest.mark.parametrize("code", range(10))
