@@ -223,6 +223,7 @@ mutants: $(READY)
 
 fuzz: $(READY)
 	$(VENV)/bin/python -m tests.fuzz.run $(call option,--minutes,$(MINUTES)) $(call option,--seed,$(SEED))
+	$(VENV)/bin/python -m tests.fuzz.runner_fuzz $(call option,--minutes,$(MINUTES)) $(call option,--seed,$(SEED))
 
 docs: $(VENV)/.docs
 	$(VENV)/bin/python -m docs.tools.results

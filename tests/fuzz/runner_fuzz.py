@@ -2,9 +2,9 @@
 
     python -m tests.fuzz.runner_fuzz --minutes 10 --seed 1 --failures fuzz-failures
 
-A seed decides every input: a file of the corpus (``corpus/runner``, with the kind's letter first in
-its name: picture, npy, manifest, exif) is mutated a few times. Checksums and compressed data of PNG
-are made right again, for else nothing behind them would be reached. What crashes, hangs or leaves a
+A seed decides every input: a file of ``runner_corpus`` (with the kind's letter first in its name:
+picture, npy, manifest, exif) is mutated a few times. Checksums and compressed data of PNG are made
+right again, for else nothing behind them would be reached. What crashes, hangs or leaves a
 sanitizer's report is kept; put it into the corpus with its correction.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from vitq.compiler.deploy.bundle import COMPILER_OPTIONS, SOURCES
 
-CORPUS = Path(__file__).with_name("corpus") / "runner"
+CORPUS = Path(__file__).with_name("runner_corpus")
 HARNESS = Path(__file__).with_name("runner_readers.cc")
 PARTS = (
     *("manifest", "json", "sha256", "npy", "preprocessing", "image", "decode", "jpeg", "png"),
