@@ -8,9 +8,20 @@ import typer
 
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
+from vitq.quantization.graph.described import Described
+from vitq.quantization.graph.preprocessing import Color, Interpolation, Resize
+from vitq.quantization.graph.processors import read_processor
 
 Mean = Annotated[str | None, typer.Option(help="input mean, three numbers with commas")]
 Std = Annotated[str | None, typer.Option(help="input standard deviation, likewise")]
+Preprocessor = Annotated[
+    Path | None,
+    typer.Option(help="how pictures become a foreign file's input: preprocessor_config.json"),
+]
+CropFraction = Annotated[float | None, typer.Option(help="likewise, as quantize takes it")]
+Resizing = Annotated[Resize | None, typer.Option("--resize", help="likewise")]
+Filter = Annotated[Interpolation | None, typer.Option("--interpolation", help="likewise")]
+Channels = Annotated[Color | None, typer.Option("--color", help="likewise")]
 BudgetBytes = Annotated[
     float | None, typer.Option(help="with --recipe mixed: bytes of all weights")
 ]
@@ -82,6 +93,20 @@ def image_size(text: str | None) -> tuple[int, int] | None:
     except ValueError as error:
         raise VitqError(f"--image-size {text!r}: write 224, or height,width: 224,160") from error
     return height, width
+
+
+def pictures(
+    file: Path | None,
+    crop_fraction: float | None,
+    resize: Resize | None,
+    interpolation: Interpolation | None,
+    color: Color | None,
+) -> Described:
+    """Return what options say of a foreign file's pictures."""
+    given = Described(
+        crop_fraction=crop_fraction, resize=resize, interpolation=interpolation, color=color
+    )
+    return given if file is None else given.over(read_processor(file))
 
 
 def integers(text: str, name: str) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
 """A compiled model's folder, opened: what it is, and how it is run."""
 
 import functools
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -26,7 +25,6 @@ from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.numerics.npy import read_npz
-from vitq.quantization.graph.described import standard
 from vitq.quantization.graph.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PREPROCESSING_KEY = "vitq.preprocessing"
-"""Of the ONNX file's metadata."""
 Backend = Literal["library", "reference"]
 REFERENCE_BATCH = 8
 
@@ -70,25 +66,17 @@ class Compiled:
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
-        """What pictures become; of a foreign file, which does not say it, what is usual.
+        """What pictures become.
 
         Raises:
             VitqError: an earlier version compiled it.
         """
-        stored = self.metadata["metadata_props"].get(PREPROCESSING_KEY)
-        if stored is not None:
-            return Preprocessing.from_json(_parsed(stored), self.folder)
-        if not self.is_foreign:
+        if "preprocessing" not in self.metadata:
             raise VitqError(
                 f"{self.folder} was compiled by an earlier version, which did not keep how "
                 "pictures become its input: quantize, export and compile again"
             )
-        channels, height, width = self.input_shape[1:]
-        return standard(
-            (channels, height, width),
-            tuple(self.metadata["mean"] or (0.0,) * channels),
-            tuple(self.metadata["std"] or (1.0,) * channels),
-        )
+        return Preprocessing.from_json(self.metadata["preprocessing"], self.folder)
 
     @property
     def batch(self) -> int:
@@ -191,14 +179,6 @@ class Compiled:
     ) -> Callable[[UInt8Array], IntArray]:
         """One of the two by name."""
         return self.library(threads) if name == "library" else self.reference()
-
-
-def _parsed(text: str) -> Any:
-    """Read JSON; None where it is none."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 def open_compiled(folder: Path) -> Compiled:

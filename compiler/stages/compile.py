@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from vitq.compiler.codegen.importing import (
     interpreter_runner,
     read_onnx,
 )
+from vitq.compiler.codegen.pictures import input_of_file
 from vitq.compiler.stages.foreign import foreign_artifact
 from vitq.compiler.support.artifacts import (
     GOLDEN_NAME,
@@ -51,6 +52,8 @@ from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.numerics.files import require_writable, write_atomically
+from vitq.quantization.graph.described import Described
+from vitq.quantization.graph.preprocessing import check_normalization
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ class CompileOptions:
         mean: of a foreign model that takes normalized floats.
         std: likewise.
         nonlinear: overrides the file's own metadata; needed for none of ours.
+        pictures: how pictures become a foreign model's input.
         debug_dump: folder for the IR after each pass.
         artifacts: root folder, for foreign models.
         tuned: whether the kernels get the schedules that a tuning log knows.
@@ -79,6 +83,7 @@ class CompileOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     nonlinear: Nonlinear | None = None
+    pictures: Described = field(default_factory=Described)
     debug_dump: Path | None = None
     artifacts: Path = Path("artifacts")
     tuned: bool = True
@@ -87,6 +92,8 @@ class CompileOptions:
     def __post_init__(self) -> None:
         """Refuse a batch that is none, and a log that is not wanted."""
         check_number("batch", self.batch, 1, LARGEST_BATCH)
+        if self.mean is not None and self.std is not None:
+            check_normalization(self.mean, self.std)
         if self.tuning_log is not None and not self.tuned:
             raise VitqError("give --untuned or --tuning-log, not both")
 
@@ -152,6 +159,7 @@ def _compile(
     _require_own_nonlinear(artifact, options.nonlinear)
     given = Meaning(options.batch, options.mean, options.std, options.nonlinear)
     model = import_model(artifact.onnx, given, options.debug_dump, called)
+    prep = input_of_file(model, options.pictures, called or artifact.onnx, artifact.is_foreign)
     folder = artifact.target_folder(options.target.name, options.batch, options.tuned)
     library, golden = folder / LIBRARY_NAME, folder / GOLDEN_NAME
     begin_stage(folder / METADATA_NAME)
@@ -168,6 +176,7 @@ def _compile(
         "target_config": target.tvm_config(),
         "architectures": list(target.gpu.architectures) if target.gpu else None,
         **_describe(model),
+        "preprocessing": prep.to_json(),
         "kernel_calls": len(calls),
         "schedules": schedules.to_json(),
         "sha256": {path.name: file_hash(path) for path in _recorded(artifact, library, golden)},
@@ -290,6 +299,7 @@ def _fingerprint(
         "quantized": file_hash(quantized) if quantized.is_file() else None,
         "target": [target.tvm_config(), target.features, target.gpu],
         "options": [options.batch, options.mean, options.std, options.nonlinear, options.tuned],
+        "pictures": asdict(options.pictures),
         "tuning_log": log_hash(log),
         "source": source_hash(PACKAGES),
         "versions": versions(("apache-tvm", "apache-tvm-ffi", "numpy", "onnx")),

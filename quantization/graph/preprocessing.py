@@ -125,7 +125,8 @@ class Preprocessing:
         if CHANNELS[self.color] != channels:
             raise VitqError(
                 f"the model takes {channels} channels, and color {self.color} has "
-                f"{CHANNELS[self.color]}"
+                f"{CHANNELS[self.color]}: choose "
+                + (" or ".join(c for c in Color if CHANNELS[c] == channels) or "pixels as .npy")
             )
         for name, values in (("mean", self.mean), ("std", self.std), ("fill", self.fill)):
             if len(values) != channels:

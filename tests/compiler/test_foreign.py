@@ -27,6 +27,8 @@ from vitq.models.digits_vit import CHECKPOINT, IMAGE_SIZE, MEAN, STD, digits_vit
 from vitq.models.digits_vit.data import calibration_images, eval_images, normalize
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.described import Described
+from vitq.quantization.graph.preprocessing import Color, Resize
 from vitq.relay_passes.dialect import names
 
 SHAPE = (1, 3, IMAGE_SIZE, IMAGE_SIZE)
@@ -96,7 +98,12 @@ def test_an_onnxruntime_file_from_end_to_end(
     quantized: Quantized, activations: QuantType, tmp_path: Path
 ) -> None:
     path = quantized(str(activations), activations)
-    folder = compile_model(path, CompileOptions(mean=MEAN, std=STD, artifacts=tmp_path))
+    said = Described(size=(8, 8), resize=Resize.SQUASH, resize_size=(10, 10), color=Color.BGR)
+    options = CompileOptions(mean=MEAN, std=STD, artifacts=tmp_path, pictures=said)
+    folder = compile_model(path, options)
+    prep = open_compiled(folder).preprocessing
+    assert (prep.resize_size, prep.color, prep.mean) == ((40, 40), "BGR", MEAN)
+    assert prep.assumed == ("bicubic",)
     checks = {check.name: check for check in verify(folder)}
     assert {"golden", "random", "all 0", "all 255"} <= set(checks)
     assert checks["random"].against == "interpreter"
@@ -209,6 +216,9 @@ def test_evaluate_says_what_a_foreign_file_lacks(artifact: Artifact, tmp_path: P
     folder = compile_model(artifact.onnx, CompileOptions(artifacts=tmp_path))
     with pytest.raises(VitqError, match="float model behind a foreign file is unknown"):
         evaluate(folder)
+    squashed = CompileOptions(artifacts=tmp_path, pictures=Described(resize=Resize.SQUASH))
+    with pytest.raises(VitqError, match="says itself how pictures become its input: leave"):
+        compile_model(artifact.onnx, squashed)
     codes = open_compiled(folder).library()(calibration_images(4))
     own = compile_model(artifact.folder, CompileOptions())
     np.testing.assert_array_equal(codes, open_compiled(own).library()(calibration_images(4)))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from vitq.api.explaining import explained
-from vitq.api.given import given_pictures, numbers, pixels_of
+from vitq.api.given import described_pictures, given_pictures, numbers, pixels_of
 from vitq.api.quantize import Quantized
 from vitq.api.workspace import TARGET_FILES, Workspace, copy_files, save_artifact
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
@@ -27,7 +27,7 @@ from vitq.quantization.graph.given import GivenModel, GivenPictures
 if TYPE_CHECKING:
     import torch
 
-    from vitq.api.given import Labels, Pixels
+    from vitq.api.given import Labels, Pixels, Preprocessor
     from vitq.compiler.codegen.compiled import Backend
     from vitq.compiler.stages.evaluate import Row
     from vitq.compiler.stages.run import Guess
@@ -338,6 +338,7 @@ def compile(
     batch: int = 1,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    preprocessing: "Preprocessor | None" = None,
     nonlinear: str | None = None,
     tuned: bool = True,
     tuning_log: str | Path | None = None,
@@ -353,6 +354,7 @@ def compile(
         batch: static batch size: pictures that one run takes. The library pads.
         mean: of each channel, for a foreign file that takes normalized floats.
         std: of each channel, likewise.
+        preprocessing: how pictures become a foreign file's input, as `quantize` takes it.
         nonlinear: family of integer Softmax and GELU for a foreign file: ``vitq`` or ``ivit``.
         tuned: use the schedules of a tuning log, else every kernel's default.
         tuning_log: folder of that log; the target's shipped one if None.
@@ -376,6 +378,7 @@ def compile(
         batch=batch,
         mean=numbers(mean),
         std=numbers(std),
+        pictures=described_pictures(preprocessing),
         nonlinear=None if nonlinear is None else Nonlinear.parse(nonlinear),
         debug_dump=None if debug_dump is None else Path(debug_dump),
         artifacts=workspace.folder,

@@ -16,7 +16,7 @@ from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.described import Described
 from vitq.quantization.graph.given import GivenModel, GivenPictures
 from vitq.quantization.graph.names import freeze
-from vitq.quantization.graph.processors import described
+from vitq.quantization.graph.processors import described, read_processor
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +102,16 @@ def preprocessor_of(given: "Preprocessor | None") -> Path | Described | None:
     if given is None or isinstance(given, str | Path):
         return None if given is None else Path(given)
     return described(given, "preprocessing")
+
+
+def described_pictures(given: "Preprocessor | None") -> Described:
+    """Return what is said of a foreign file's pictures.
+
+    Raises:
+        VitqError: it says nothing that is known here.
+    """
+    found = preprocessor_of(given)
+    return read_processor(found) if isinstance(found, Path) else found or Described()
 
 
 def numbers(values: Sequence[float] | None) -> tuple[float, ...] | None:
