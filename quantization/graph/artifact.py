@@ -4,6 +4,7 @@ The JSON holds the nodes and the provenance; every number that the arithmetic us
 zero points) is a tensor in the safetensors file, so that nothing goes through decimal text.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from vitq.numerics.arrays import UInt8Array
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, reason
 from vitq.numerics.files import write_atomically
 from vitq.numerics.qparams import PerAxis, PerTensor, QuantParams
 from vitq.quantization.graph.graph import Graph, Node, OpKind
@@ -56,8 +57,22 @@ def save(folder: Path, model: QuantizedModel) -> None:
         "nodes": nodes,
         "qparams": {name: _bounds_to_json(q) for name, q in _all_qparams(graph).items()},
     }
-    write_atomically(folder / TENSORS_NAME, safetensors.numpy.save(tensors))
+    data = safetensors.numpy.save(tensors)
+    content = json.loads(json.dumps(content))  # as `load` will see it
+    content["sha256"] = _digest(content, data)
+    write_atomically(folder / TENSORS_NAME, data)
     write_atomically(folder / JSON_NAME, json.dumps(content, indent=1) + "\n")
+
+
+def _digest(content: dict[str, Any], data: bytes) -> str:
+    """SHA-256 of both files: what was edited would fail anywhere, or silently mean another model.
+
+    Args:
+        content: of the JSON.
+        data: of the tensors' file.
+    """
+    text = json.dumps({k: v for k, v in content.items() if k != "sha256"}, sort_keys=True)
+    return hashlib.sha256(text.encode() + hashlib.sha256(data).digest()).hexdigest()
 
 
 def load(folder: Path) -> QuantizedModel:
@@ -68,16 +83,23 @@ def load(folder: Path) -> QuantizedModel:
     """
     try:
         content = json.loads((folder / JSON_NAME).read_text())
-        tensors = safetensors.numpy.load_file(folder / TENSORS_NAME)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise VitqError(f"{folder} is no quantized model (run quantize first): {error}") from error
+        data = (folder / TENSORS_NAME).read_bytes()
+        tensors = safetensors.numpy.load(data)
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise VitqError(
+            f"{folder} is no quantized model (run quantize first): {reason(error)}"
+        ) from error
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise VitqError(f"{folder} was written in format {found}: quantize again")
+    if content.get("sha256") != _digest(content, data):
+        raise VitqError(
+            f"{folder} is damaged ({JSON_NAME} or {TENSORS_NAME} was changed): quantize again"
+        )
     try:
         return _restore(content, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VitqError(f"{folder} is damaged ({error}): quantize again") from error
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise VitqError(f"{folder} is damaged ({reason(error)}): quantize again") from error
 
 
 def _restore(content: dict[str, Any], tensors: dict[str, Any]) -> QuantizedModel:

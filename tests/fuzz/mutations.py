@@ -1,5 +1,6 @@
 """Small damage to files: to bytes, to JSON, to ONNX graphs. A generator decides all of it."""
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -72,9 +73,11 @@ def json_damaged(data: bytes, random: Random) -> bytes:
         if kind == 0:
             del holder[key]
         elif kind == 1 and isinstance(holder, dict):
-            holder[pick(random, ["x", "", "format", f"{key}2"])] = pick(random, ODD_VALUES)
+            holder[pick(random, ["x", "", "format", f"{key}2"])] = copy.deepcopy(
+                pick(random, ODD_VALUES)
+            )
         else:
-            holder[key] = pick(random, ODD_VALUES)
+            holder[key] = copy.deepcopy(pick(random, ODD_VALUES))
     return json.dumps(content).encode()
 
 

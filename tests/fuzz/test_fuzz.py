@@ -7,7 +7,9 @@ from tests.fuzz.parsers import PARSERS, Parser
 
 SEED = 20_241
 TRIES = dict.fromkeys(PARSERS, 60) | {"onnx": 40}
-PAST = sorted(path for path in CORPUS.rglob("*") if path.is_file() and path.parent != CORPUS)
+PAST = sorted(
+    path for name in PARSERS for path in (CORPUS / name).glob("*") if not path.name.startswith(".")
+)
 
 
 @pytest.mark.parametrize("name", PARSERS)

@@ -93,7 +93,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no nodes": (lambda d: edit(d, lambda c: c.pop("nodes")), "damaged"),
     "unknown operator": (
         lambda d: edit(d, lambda c: c["nodes"][3].update(op="fft")),  # type: ignore[index]
-        "damaged.*fft",
+        "damaged .quantize.json or quantized.safetensors was changed",
     ),
     "other tensors": (
         lambda d: (d / TENSORS_NAME).write_bytes(
