@@ -1,5 +1,6 @@
 """Everything that decides a quantized model, as the command line and the API give it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
@@ -37,6 +38,15 @@ class Option(NamedTuple):
 
 MOST_CLASSES = 10**6
 W8A8 = Recipe()
+
+
+def _is_plain(arguments: dict[str, Any]) -> bool:
+    """Whether an artifact can hold arguments."""
+    try:
+        json.dumps(arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +177,8 @@ class QuantizeOptions:
             raise VitqError(
                 f"the number of classes is {self.num_classes}: give 0 to {MOST_CLASSES}"
             )
+        if not _is_plain(dict(self.model_kwargs)):
+            raise VitqError("model_kwargs: give numbers, texts, truths, None, and lists of these")
         if self.module is not None:
             self._check_module()
 

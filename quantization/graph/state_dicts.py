@@ -26,11 +26,9 @@ NAMES = ("", "state_dict", "model", "model_state", "module", "net", "network", "
 """What is taken where there are several, the first first; DINO's own evaluation takes the teacher.
 Averages (EMA) come last, since whether they are better only their owner knows."""
 EMA = "ema"
-NEVER = (
-    *("optim", "sched", "lr_", "scaler", "amp", "loss", "criterion", "callbacks", "loops"),
-    *("rng", "args", "hyper_parameters", "config", "meta", "message_hub"),
-)
-"""Beginnings of keys under which trainers store other tensors than weights."""
+NEVER = ("optim", "sched", "lr_", "scaler", "loss", "criterion", "hyper_parameters")
+"""Beginnings of keys under which trainers store other tensors than weights; whole ones below."""
+OTHERS = frozenset({"amp", "callbacks", "loops", "rng", "args", "config", "meta", "message_hub"})
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """Names that torch.compile, FSDP and checkpointing put between a module's and its child's."""
 
@@ -88,7 +86,7 @@ def _walk(content: Any, path: tuple[str, ...], depth: int) -> Iterator[StateDict
         unwrapped = {_without_wrappers(key): value for key, value in tensors.items()}
         yield StateDict(".".join(path), unwrapped, others)
     for key, value in named.items():
-        if depth > 1 and not key.lower().startswith(NEVER):
+        if depth > 1 and key not in OTHERS and not key.lower().startswith(NEVER):
             yield from _walk(value, (*path, key), depth - 1)
 
 

@@ -1,8 +1,10 @@
 """A library from Python: called, verified, evaluated, saved, and the same as the commands make."""
 
 import gc
+import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,9 @@ def test_verify_finds_a_difference(library: vitq.Library, digits: Digits, tmp_pa
         pixels, codes = golden["pixels"], golden["codes"].copy()
     codes[0, 0] += 1
     np.savez_compressed(folder / "golden.npz", pixels=pixels, codes=codes)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["sha256"]["golden.npz"] = sha256((folder / "golden.npz").read_bytes()).hexdigest()
+    (folder / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(vitq.IntegersDifferError, match="1 of 80 integers differ from the golden"):
         vitq.load(folder).verify(digits[0][:1])
 

@@ -55,3 +55,16 @@ def test_options_are_values_behind_names() -> None:
     for wrong in ({"recipe": "int8"}, {"method": "magic"}, {"nonlinear": "float"}):
         with pytest.raises(VitqError):
             QuantizeOptions.parse(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"weights_key": "model_ema"}, "--weights-key chooses in a file: give --weights, too"),
+        ({"num_classes": -1}, "the number of classes is -1"),
+        ({"model_kwargs": (("norm_layer", object()),)}, "model_kwargs: give numbers, texts"),
+    ],
+)
+def test_options_of_weights_that_do_not_go_together(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(VitqError, match=said):
+        QuantizeOptions(model="vit_tiny_patch16_224", **given)
