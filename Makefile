@@ -4,6 +4,7 @@
 #                           RECIPE=w4a4-first8-last8: first and last layer's widths (8 if absent); or RECIPE=NAME.json
 #                           CALIB=psaq|psaq2|noise: pictures made from the model alone (CALIB_SEED, CALIB_STEPS)
 #                           SAVE_IMAGES=folder: look at the calibration pictures
+#                           CLASSES=names.txt: the order of the classes, for labels of PICTURES; make evaluate ALL=1: no shortcut
 #                           RECIPE=mixed BUDGET_BYTES=N|BUDGET_BITOPS=N: a width for each layer, measured
 # make sensitivity WIDTHS=3,4,6 PLOT=plot.png JSON=out.json       what narrow widths of each layer cost
 # make compare-methods METHOD=repq,minmax RECIPE=w8a8,w4a8 CALIB=folder,psaq,noise BACKEND=fake|reference|library
@@ -65,6 +66,7 @@ SEED ?=
 SAMPLE ?=
 PICTURES ?=
 COUNT ?=
+CLASSES ?=
 PREPROCESSOR ?=
 IMAGE_SIZE ?=
 CROP_FRACTION ?=
@@ -134,7 +136,7 @@ IN_LIBRARY = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)) &&
 .PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate explain report run inspect deploy doctor lint check test mutants fuzz docs benchmark setup clean help
 
 compile build: $(READY)
-	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(COMPILE_OPTIONS)
+	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(call option,--classes,$(CLASSES)) $(COMPILE_OPTIONS)
 
 quantize: $(READY)
 	$(VITQ) quantize $(QUANTIZE_OPTIONS)
@@ -155,7 +157,7 @@ verify: $(READY)
 	$(IN_LIBRARY) $(VITQ) verify "$$folder" $(PICTURE_OPTIONS) $(DEVICE_OPTIONS) $(if $(EMULATE),--emulate)
 
 evaluate: $(READY)
-	$(IN_LIBRARY) $(VITQ) evaluate "$$folder" $(PICTURE_OPTIONS)
+	$(IN_LIBRARY) $(VITQ) evaluate "$$folder" $(PICTURE_OPTIONS) $(call option,--classes,$(CLASSES)) $(if $(ALL),--all)
 
 explain: quantize
 	$(IN_ARTIFACT) $(VITQ) explain "$$folder" $(PICTURE_OPTIONS) $(call option,--removals,$(REMOVALS)) \

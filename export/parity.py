@@ -42,6 +42,8 @@ class Parity:
 EXACT_PRODUCTS = "session.x64quantprecision"
 """Without it onnxruntime multiplies uint8 by int8 with saturating sums on x86 processors that have
 AVX2 or AVX-512 and no VNNI: other results than the file's, and than on any other processor."""
+SPINNING = "session.intra_op.allow_spinning"
+"""Threads that wait for the next batch by spinning take as much time as the batches themselves."""
 
 
 def cosine(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -69,6 +71,7 @@ def onnx_runner(path: Path) -> Callable[[UInt8Array], FloatArray]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry(EXACT_PRODUCTS, "1")
+    options.add_session_config_entry(SPINNING, "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from vitq.compiler.stages.evaluate import Row, table_rows
+from vitq.compiler.stages.scores import Row, table_rows
 from vitq.compiler.studies.compare_methods import Comparison
 from vitq.compiler.studies.spread import Spread, Summary
 from vitq.compiler.support.plotting import pyplot, save_figure

@@ -162,17 +162,27 @@ def evaluate(
     folder: opt.Folder,
     pictures: opt.Pictures = None,
     count: Annotated[int | None, typer.Option(help="how many pictures, all if absent")] = None,
+    classes: opt.Classes = None,
     backends: Annotated[
-        str, typer.Option(help="which, with commas")
-    ] = "float,onnxruntime,reference,library",
+        str | None,
+        typer.Option(
+            help="float, onnxruntime, reference, library, with commas: each on every picture; "
+            "absent: all, the reference on a few pictures"
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="all backends on every picture")] = False,
     threads: opt.Threads = None,
     as_json: opt.Json = False,
 ) -> None:
     """Accuracy and closeness to the float model of every step."""
+    from vitq.compiler.stages.evaluate import BACKENDS
     from vitq.compiler.stages.evaluate import evaluate as stage
     from vitq.compiler.studies.records import keep_evaluation
 
-    rows = stage(folder, pictures, count, tuple(backends.split(",")), threads)
+    if every and backends is not None:
+        raise VitqError("give --all or --backends, not both")
+    chosen = BACKENDS if every else opt.words(backends)
+    rows = stage(folder, pictures, count, chosen, threads, classes=classes)
     keep_evaluation(folder, rows, pictures)
     if as_json:
         print_json({"rows": [row.to_json() for row in rows]})
@@ -258,6 +268,7 @@ def build(
     batch: opt.Batch = 1,
     pictures: opt.Pictures = None,
     count: Annotated[int | None, typer.Option(help="how many pictures to evaluate")] = None,
+    classes: opt.Classes = None,
     threads: opt.Threads = None,
     untuned: opt.Untuned = False,
     tuning_log: opt.TuningLog = None,
@@ -275,7 +286,7 @@ def build(
         tuned=not untuned,
         tuning_log=tuning_log,
     )
-    built = stage(given(), compiling, pictures, count, threads)
+    built = stage(given(), compiling, pictures, count, threads, classes)
     if built.checks:
         print_checks(built.checks, built.folder, ("pictures", "number"))
     for line in built.skipped:

@@ -36,6 +36,10 @@ Arch = Annotated[
 Batch = Annotated[int, typer.Option(help="static batch size")]
 Threads = Annotated[int | None, typer.Option(help="threads of the library")]
 Pictures = Annotated[str | None, typer.Option(help="pictures: a folder or .npy")]
+Classes = Annotated[
+    Path | None,
+    typer.Option(help="file with the model's classes: JSON name -> number, or a name on each line"),
+]
 EvaluateCount = Annotated[int | None, typer.Option(help="how many pictures, all if absent")]
 Plot = Annotated[Path | None, typer.Option(help="picture to write: .png, .svg or .pdf")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]

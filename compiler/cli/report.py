@@ -50,10 +50,10 @@ def print_evaluation(rows: Sequence[Any], folder: Path) -> None:
     """Print what `compiler.stages.evaluate` found.
 
     Args:
-        rows: `compiler.stages.evaluate.Row`, one or more.
+        rows: `compiler.stages.scores.Row`, one or more.
         folder: of the library.
     """
-    from vitq.compiler.stages.evaluate import table_rows
+    from vitq.compiler.stages.scores import table_rows
 
     head = ["backend", "top-1", "top-5", "agreement", "cosine", "SQNR dB", "seconds"]
     print_table(head, list(table_rows(rows)), f"{rows[0].images} pictures: {folder}")

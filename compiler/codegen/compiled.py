@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Backend = Literal["library", "reference"]
-REFERENCE_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -139,13 +138,7 @@ class Compiled:
         from vitq.quantization.run.reference import IntegerReference
 
         self._require_same(open_artifact(self.folder).folder / storage.TENSORS_NAME)
-        reference = IntegerReference(storage.load(open_artifact(self.folder).folder).graph)
-
-        def run(pixels: UInt8Array) -> IntArray:
-            starts = range(0, len(pixels), REFERENCE_BATCH)
-            return np.concatenate([reference(pixels[i : i + REFERENCE_BATCH]) for i in starts])
-
-        return run
+        return IntegerReference(storage.load(open_artifact(self.folder).folder).graph)
 
     def _require_same(self, path: Path) -> None:
         """Refuse to compare with what this library was not made from.

@@ -10,15 +10,19 @@ from pathlib import Path
 from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.codegen.hardware import can_run_here
 from vitq.compiler.stages.compile import CompileOptions, compile_model
-from vitq.compiler.stages.evaluate import BACKENDS, Row, evaluate
+from vitq.compiler.stages.evaluate import BACKENDS, evaluate
 from vitq.compiler.stages.export import export
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.compiler.stages.scores import Row
 from vitq.compiler.stages.verify import Check, verify
+from vitq.quantization.graph.pictures import check_source
 
 logger = logging.getLogger(__name__)
 
 LIBRARY = "library"
+VERIFIED = 8
+"""Real pictures that verify compares; evaluate holds the library against the reference again."""
 NOT_HERE = (
     "verify: skipped, this machine does not run {}: deploy verifies the bundle under an emulator "
     "and on the device, verify --tracker on a device that serves"
@@ -53,6 +57,7 @@ def build(
     pictures: str | None = None,
     count: int | None = None,
     threads: int | None = None,
+    classes: Path | None = None,
 ) -> Built:
     """Run all stages.
 
@@ -62,6 +67,7 @@ def build(
         pictures: folder or ``.npy`` to evaluate on; None for the embedded model's own, or none.
         count: how many of them, None for all.
         threads: of the library.
+        classes: file with the model's classes, for the labels of the pictures.
 
     Returns:
         The library's folder, and what was found.
@@ -71,6 +77,8 @@ def build(
     """
     target = compiling.target
     runs_here = can_run_here(target)
+    if pictures is not None:
+        check_source(pictures, classes)
     artifact = quantize(quantizing)
     export(artifact)
     folder = compile_model(artifact.folder, compiling)
@@ -78,7 +86,7 @@ def build(
     rows: list[Row] = []
     skipped = []
     if runs_here:
-        checks = verify(folder, pictures, threads=threads)
+        checks = verify(folder, pictures, VERIFIED, threads)
         logger.info("verify: 0 of %d integers differ", sum(check.values for check in checks))
     else:
         message = NOT_HERE if target.gpu is None else NO_GPU
@@ -86,6 +94,6 @@ def build(
     if pictures is None and open_compiled(folder).own_pictures is None:
         skipped.append(NO_PICTURES)
     else:
-        backends = tuple(name for name in BACKENDS if runs_here or name != LIBRARY)
-        rows = evaluate(folder, pictures, count, backends, threads)
+        backends = None if runs_here else tuple(name for name in BACKENDS if name != LIBRARY)
+        rows = evaluate(folder, pictures, count, backends, threads, classes=classes)
     return Built(folder, tuple(checks), tuple(rows), tuple(skipped))

@@ -1,69 +1,60 @@
-"""Stage ``evaluate``: accuracy, and closeness to the float model, at every step of the way."""
+"""Stage ``evaluate``: accuracy, and closeness to the float model, at every step of the way.
+
+    pictures -> batch of pixels, decoded once -> float, onnxruntime, library, reference -> Scores
+
+What is proven equal is not computed twice: the reference, in NumPy, takes longer than all others
+together, and `verify` has shown that the library computes its integers. Unless it is asked for, it
+runs on a few pictures, where it must have the library's integers again.
+"""
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
+from vitq.compiler.stages.changes import warn_of_changes
 from vitq.compiler.stages.float_model import load_float_model
 from vitq.compiler.stages.identity import IN_MEMORY, STATE, changed_files, describe_changed
+from vitq.compiler.stages.proof import proven_integers
 from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.compiler.stages.scores import FAITHFUL, Row, Scores
+from vitq.compiler.stages.verify import IntegersDifferError
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_json
-from vitq.compiler.support.progress import progress_bar
+from vitq.compiler.support.progress import counted_bar, progress_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError, nearest
 from vitq.quantization.graph.given import GivenModel, GivenPictures
 from vitq.quantization.graph.names import freeze
 from vitq.quantization.graph.preprocessing import Preprocessing
 
+if TYPE_CHECKING:
+    from vitq.quantization.graph.decoding import OpenPictures
+
 logger = logging.getLogger(__name__)
 
 BATCH = 8
+CHUNK = 64
+"""Pictures that are decoded before the next backend's turn."""
 BACKENDS = ("float", "onnxruntime", "reference", "library")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One backend's result.
-
-    Attributes:
-        name: of `BACKENDS`.
-        images: how many pictures.
-        top1: correct first choices, None without labels.
-        top5: correct among the first five, None without labels.
-        agreement: fraction of pictures with the float model's first choice; this and the next are
-            None where the float model is unknown.
-        mean_cosine: of the logits with the float model's.
-        sqnr_db: signal-to-quantization-noise ratio of the logits, dB; None for the float model.
-        seconds: for all pictures, not a benchmark.
-    """
-
-    name: str
-    images: int
-    top1: int | None
-    top5: int | None
-    agreement: float | None
-    mean_cosine: float | None
-    sqnr_db: float | None
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
+ORDER = ("float", "onnxruntime", "library", "reference")
+SAMPLE = 32
+"""Pictures on which the reference runs where nobody has verified the library."""
+PROVEN_SAMPLE = 4
+"""Likewise where verify has."""
 
 
 def evaluate(
     folder: Path,
     pictures: str | GivenPictures | None = None,
     count: int | None = None,
-    backends: tuple[str, ...] = BACKENDS,
+    backends: tuple[str, ...] | None = None,
     threads: int | None = None,
     module: GivenModel | None = None,
+    classes: Path | None = None,
 ) -> list[Row]:
     """Evaluate a compiled model.
 
@@ -71,41 +62,139 @@ def evaluate(
         folder: the target's folder.
         pictures: folder, ``.npy`` or in hand; None for the embedded model's held-out digits.
         count: how many, None for all.
-        backends: which of `BACKENDS`; ``float`` always runs where it is known, as all others are
-            compared with it.
+        backends: which of `BACKENDS`, each on every picture; ``float`` always runs where it is
+            known, as all others are compared with it. None: all that are known, the reference on
+            a few pictures; if it has the library's integers there, it takes the others from it.
         threads: of the library.
         module: the float model, where it is in hand.
+        classes: file with the model's classes (`quantization.graph.class_names`).
 
     Returns:
         One row for each backend.
 
     Raises:
-        VitqError: unknown backend, no pictures, a float model that cannot be loaded any more.
+        VitqError: unknown backend, no pictures, labels that the model cannot give, a float model
+            that cannot be loaded any more.
+        IntegersDifferError: if the reference, run on a few pictures, has other integers.
     """
-    from vitq.quantization.graph.pictures import load_pictures
+    from vitq.quantization.graph.pictures import EVALUATION, open_pictures
 
-    unknown = [name for name in backends if name not in BACKENDS]
-    if unknown:
-        hint = nearest(unknown[0], BACKENDS)
-        raise VitqError(f"backend {unknown[0]!r} is unknown{hint}: choose {', '.join(BACKENDS)}")
+    _refuse_unknown(backends)
     compiled = open_compiled(folder)
     source = pictures or compiled.own_pictures
     if source is None:
         raise VitqError("no pictures to evaluate on: pass --pictures FOLDER (with labels.csv)")
-    data = load_pictures(source, compiled.preprocessing, count, "evaluation")
-    names = [name for name in BACKENDS if name in backends]
-    if "float" not in backends and _float_is_known(compiled, module):
-        names.insert(0, "float")
-    rows: list[Row] = []
-    float_logits: FloatArray | None = None
-    for name in names:
-        started = time.perf_counter()
-        backend = _backend(compiled, name, threads, module)
-        logits = with_progress(backend, data.pixels, name)
-        seconds = time.perf_counter() - started
-        float_logits = logits if name == "float" else float_logits
-        rows.append(row_of(name, logits, float_logits, data.labels, seconds))
+    outputs = compiled.metadata["outputs"][0]["shape"][1]
+    prep = compiled.preprocessing
+    data = open_pictures(source, prep, count, EVALUATION, classes=classes, outputs=outputs)
+    warn_of_changes(compiled)
+    run = Evaluation(compiled, backends, threads, module)
+    rows = run.rows(data)
+    run.say_doubts(outputs, data.source)
     return rows
+
+
+def _refuse_unknown(backends: tuple[str, ...] | None) -> None:
+    unknown = [name for name in backends or () if name not in BACKENDS]
+    if unknown:
+        hint = nearest(unknown[0], BACKENDS)
+        raise VitqError(f"backend {unknown[0]!r} is unknown{hint}: choose {', '.join(BACKENDS)}")
+
+
+class Evaluation:
+    """Backends that see each batch of pictures once.
+
+    Args:
+        compiled: the model.
+        backends: as in `evaluate`.
+        threads: of the library.
+        module: the float model, where it is in hand.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        backends: tuple[str, ...] | None,
+        threads: int | None,
+        module: GivenModel | None,
+    ) -> None:
+        self._compiled = compiled
+        is_known = _float_is_known(compiled, module)
+        chosen = backends
+        if chosen is None:
+            chosen = BACKENDS[1:] if compiled.is_foreign else BACKENDS
+        names = [name for name in BACKENDS if name in chosen or (name == "float" and is_known)]
+        proven = proven_integers(compiled) if backends is None else 0
+        self._sample = None if backends is not None else PROVEN_SAMPLE if proven else SAMPLE
+        self._runs = {name: _backend(compiled, name, threads, module) for name in names}
+        self._scores = {name: Scores(name) for name in names}
+        if proven:
+            logger.info(
+                "evaluate: verify found none of %d integers different: the reference runs on %d "
+                "pictures and takes the others from the library (--all: runs on all)",
+                *(proven, PROVEN_SAMPLE),
+            )
+        elif self._sample is not None:
+            logger.info(
+                "evaluate: without a record of verify the reference runs on %d pictures; while "
+                "it has the library's integers, it takes the others from it (--all: runs on all)",
+                SAMPLE,
+            )
+
+    def rows(self, data: "OpenPictures") -> list[Row]:
+        """Run all pictures."""
+        done, size = 0, max(CHUNK, self._compiled.batch)
+        for pixels in counted_bar(data.batches(size), "evaluate", len(data), "picture"):
+            labels = None if data.labels is None else data.labels[done : done + len(pixels)]
+            self._take(pixels, labels, done)
+            done += len(pixels)
+        if self._sample is not None and self._sample < done:
+            self._scores["reference"].computed = self._sample
+        return [scores.row() for scores in self._scores.values()]
+
+    def _take(self, pixels: UInt8Array, labels: IntArray | None, done: int) -> None:
+        """Run a batch; `done` pictures were before it."""
+        found: dict[str, FloatArray] = {}
+        for name in sorted(self._runs, key=ORDER.index):
+            started = time.perf_counter()
+            if name == "reference" and self._sample is not None:
+                found[name] = found["library"]
+                self._hold_against_library(pixels[: max(self._sample - done, 0)], found[name])
+            else:
+                found[name] = self._runs[name](pixels)
+            self._scores[name].seconds += time.perf_counter() - started
+        for name, logits in found.items():
+            self._scores[name].add(logits, found.get("float"), labels)
+
+    def _hold_against_library(self, pixels: UInt8Array, logits: FloatArray) -> None:
+        """Compare the reference with the library on the first pictures of a batch.
+
+        Raises:
+            IntegersDifferError: they have other integers.
+        """
+        if len(pixels) == 0:
+            return
+        different = int(np.count_nonzero(self._runs["reference"](pixels) != logits[: len(pixels)]))
+        if different:
+            raise IntegersDifferError(
+                f"{self._compiled.folder}: {different} of {logits[: len(pixels)].size} integers "
+                "differ from the reference on these pictures; please report this with the "
+                "artifact's metadata.json"
+            )
+
+    def say_doubts(self, outputs: int, source: str) -> None:
+        """Warn of labels that look wrong: at chance while the answers are the float model's."""
+        scores = self._scores.get("float") or next(iter(self._scores.values()))
+        doubt = scores.label_doubts(outputs)
+        others = [row.agreement for row in (s.row() for s in self._scores.values())]
+        is_faithful = all(agreement is None or agreement >= FAITHFUL for agreement in others)
+        if doubt is None or not is_faithful or _has_random_weights(self._compiled):
+            return
+        logger.warning(
+            "WARNING: %s: %s, and the answers are the float model's: the labels look shifted or "
+            "in another order than the model's classes; give --classes FILE or labels.csv",
+            *(source, doubt),
+        )
 
 
 def with_progress(
@@ -117,15 +206,25 @@ def with_progress(
     return np.concatenate([backend(pixels[i : i + BATCH]) for i in bar])
 
 
+def _batched(run: Callable[[UInt8Array], FloatArray]) -> Callable[[UInt8Array], FloatArray]:
+    """Give a function a few pictures at a time."""
+
+    def batched(pixels: UInt8Array) -> FloatArray:
+        starts = range(0, len(pixels), BATCH)
+        return np.concatenate([run(pixels[i : i + BATCH]) for i in starts])
+
+    return batched
+
+
 def _backend(
     compiled: Compiled, name: str, threads: int | None, module: GivenModel | None
 ) -> Callable[[UInt8Array], FloatArray]:
     if name == "float":
-        return _float_backend(compiled, module)
+        return _batched(_float_backend(compiled, module))
     if name == "onnxruntime":
         from vitq.export.parity import onnx_runner
 
-        return onnx_runner(open_artifact(compiled.folder).onnx)
+        return _batched(onnx_runner(open_artifact(compiled.folder).onnx))
     integers = compiled.library(threads) if name == "library" else compiled.reference()
     return lambda pixels: compiled.logits(integers(pixels))
 
@@ -136,6 +235,14 @@ def _float_is_known(compiled: Compiled, module: GivenModel | None) -> bool:
         return False
     facts = read_json(open_artifact(compiled.folder).folder / QUANTIZE_NAME)["provenance"]
     return module is not None or IN_MEMORY not in facts
+
+
+def _has_random_weights(compiled: Compiled) -> bool:
+    """Whether the model never learned anything."""
+    if compiled.is_foreign:
+        return False
+    facts = read_json(open_artifact(compiled.folder).folder / QUANTIZE_NAME)["provenance"]
+    return facts.get("random_weights") is not None
 
 
 def _float_backend(
@@ -214,52 +321,3 @@ def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
         what = describe_changed(changed or [f"the weights of {facts['model']}"])
         raise VitqError(f"{folder}: {what}")
     return module, prep.input_shape
-
-
-def row_of(
-    name: str,
-    logits: FloatArray,
-    float_logits: FloatArray | None,
-    labels: IntArray | None,
-    seconds: float,
-) -> Row:
-    """Return what logits (N, classes) say, beside the float model's and the labels (N,)."""
-    from vitq.export.parity import cosine
-
-    top1 = top5 = None
-    if labels is not None:
-        order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-        hits = order == labels[:, None]
-        top1, top5 = int(hits[:, 0].sum()), int(hits.any(axis=1).sum())
-    agreement = mean_cosine = sqnr = None
-    if float_logits is not None:
-        agreement = float((logits.argmax(1) == float_logits.argmax(1)).mean())
-        mean_cosine = float(cosine(logits, float_logits).mean())
-        sqnr = None if name == "float" else sqnr_db(float_logits, logits)
-    return Row(name, len(logits), top1, top5, agreement, mean_cosine, sqnr, round(seconds, 2))
-
-
-def sqnr_db(signal: FloatArray, approximation: FloatArray) -> float:
-    """``10 log10(sum(signal**2) / sum((signal - approximation)**2))`` in dB."""
-    noise = float(np.square(signal.astype(np.float64) - approximation).sum())
-    power = float(np.square(signal.astype(np.float64)).sum())
-    return 10 * float(np.log10(power / max(noise, 1e-30)))
-
-
-def table_rows(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """Cells for a person's table."""
-    for row in rows:
-        top1, top5 = (
-            "-" if n is None else f"{n}/{row.images} ({100 * n / row.images:.1f} %)"
-            for n in (row.top1, row.top5)
-        )
-        sqnr = "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"
-        yield [
-            row.name,
-            top1,
-            top5,
-            "-" if row.agreement is None else f"{100 * row.agreement:.1f} %",
-            "-" if row.mean_cosine is None else f"{row.mean_cosine:.4f}",
-            sqnr,
-            f"{row.seconds:.1f}",
-        ]

@@ -104,6 +104,36 @@ def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
     return [file_hash(path) for path in picture_files(source, options.calib_count, seed)]
 
 
+def described_calibration(options: QuantizeOptions) -> dict[str, Any] | None:
+    """Record the calibration pictures, to tell later whether they changed; None without files."""
+    source = options.calibration_source
+    if isinstance(source, GivenPictures) or source == EMBEDDED_CALIBRATION or source in GENERATED:
+        return None
+    return calibration_record(source, options.calib_count, options.calib_seed)
+
+
+def calibration_record(source: str, count: int, seed: int) -> dict[str, Any]:
+    """Record a source of calibration pictures, to tell later whether it changed.
+
+    Args:
+        source: folder or ``.npy``.
+        count: how many pictures were taken.
+        seed: which ones.
+
+    Returns:
+        Where it lies, the draw, and a hash of all files that decide the pictures.
+    """
+    from vitq.quantization.graph.pictures import picture_files
+
+    hashes = [file_hash(path) for path in picture_files(source, count, seed)]
+    return {
+        "path": str(Path(source).resolve()),
+        "count": count,
+        "seed": seed,
+        "files": fingerprint({"files": hashes}),
+    }
+
+
 def _name(calib: str | GivenPictures | None) -> str | None:
     """Return what a source is called; pictures in hand are told apart by their content."""
     return calib.source if isinstance(calib, GivenPictures) else calib

@@ -10,7 +10,9 @@ import numpy as np
 
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
 from vitq.compiler.remote.tracker import Tracker
+from vitq.compiler.stages.changes import warn_of_changes
 from vitq.compiler.stages.identity import changed_files, describe_changed
+from vitq.compiler.stages.proof import keep_proof
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_json
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
@@ -60,6 +62,7 @@ def verify(
     count: int | None = 64,
     threads: int | None = None,
     tracker: Tracker | None = None,
+    keep: bool = True,
 ) -> list[Check]:
     """Compare integer logits.
 
@@ -70,6 +73,7 @@ def verify(
         count: how many of them, None for all.
         threads: of the library.
         tracker: of the devices of which one runs the library; None for this machine.
+        keep: whether to write what was proven beside the library (`compiler.stages.proof`).
 
     Returns:
         One check for the golden file, real pictures, random pixels, and each extreme.
@@ -79,6 +83,7 @@ def verify(
     """
     compiled = open_compiled(folder)
     _warn_of_changes(compiled)
+    warn_of_changes(compiled)
     if tracker is None:
         checks = _check(compiled, compiled.library(threads), pictures, count)
     else:
@@ -89,6 +94,8 @@ def verify(
             found = _check(compiled, library, pictures, count)
         checks = [replace(check, device=library.device.title) for check in found]
     _require_equal(compiled, checks)
+    if keep and tracker is None:
+        keep_proof(compiled, [check.to_json() for check in checks])
     return checks
 
 
@@ -185,13 +192,14 @@ def _inputs(
     compiled: Compiled, pictures: str | GivenPictures | None, count: int | None
 ) -> Iterator[tuple[str, UInt8Array]]:
     """Real, random and extreme pictures."""
-    from vitq.quantization.graph.pictures import load_pictures
+    from vitq.quantization.graph.pictures import EVALUATION, open_pictures
 
     channels, height, width = compiled.input_shape[1:]
     shape = (channels, height, width)
     pictures = pictures or compiled.own_pictures
     if pictures is not None:
-        yield "real", load_pictures(pictures, compiled.preprocessing, count, "evaluation").pixels
+        prep = compiled.preprocessing
+        yield "real", open_pictures(pictures, prep, count, EVALUATION, is_said=False).load().pixels
     random = np.random.default_rng(SEED)
     yield "random", random.integers(0, 256, (RANDOM_PICTURES, *shape), dtype=np.uint8)
     checkerboard = np.indices((height, width)).sum(axis=0) % 2 * 255

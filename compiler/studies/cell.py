@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vitq.compiler.stages.evaluate import Row
+from vitq.compiler.stages.scores import Row
 
 
 @dataclass(frozen=True)

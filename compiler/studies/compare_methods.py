@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vitq.compiler.stages.evaluate import Row, float_runner, row_of, with_progress
+from vitq.compiler.stages.evaluate import float_runner, with_progress
 from vitq.compiler.stages.float_model import load_float_model
 from vitq.compiler.stages.identity import model_content, quantize_fingerprint
 from vitq.compiler.stages.quantize import quantized_model
 from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.compiler.stages.scores import Row, row_of
 from vitq.compiler.stages.verify import IntegersDifferError
 from vitq.compiler.studies.backends import BACKENDS
 from vitq.compiler.studies.cell import Cell

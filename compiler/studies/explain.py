@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitq.compiler.stages.evaluate import float_model, float_runner, sqnr_db
+from vitq.compiler.stages.evaluate import float_model, float_runner
 from vitq.compiler.stages.identity import IN_MEMORY
+from vitq.compiler.stages.scores import sqnr_db
 from vitq.compiler.studies.explanation import (
     Changed,
     Explanation,

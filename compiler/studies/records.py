@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitq.compiler.codegen.compiled import open_compiled
-from vitq.compiler.stages.evaluate import Row
+from vitq.compiler.stages.scores import Row
 from vitq.compiler.support.artifacts import (
     LIBRARY_NAME,
     file_hash,

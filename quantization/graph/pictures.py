@@ -96,6 +96,34 @@ def open_pictures(
     return found
 
 
+def check_source(source: str, classes: Path | None = None) -> None:
+    """Refuse a source that cannot be opened, before a model is known and long work begins.
+
+    Args:
+        source: a folder, an ``.npy`` file, or ``digits``.
+        classes: file with the model's classes.
+
+    Raises:
+        VitqError: it is missing or empty, or its labels cannot be read.
+    """
+    path = Path(source)
+    if source == EMBEDDED:
+        return
+    if path.is_dir():
+        _listed(path, classes)
+    else:
+        picture_files(source, None)
+
+
+def _listed(folder: Path, classes: Path | None) -> Listing:
+    """List a folder that holds pictures."""
+    listing = list_pictures(folder, classes)
+    if not listing.entries:
+        known = ", ".join(sorted(SUFFIXES))
+        raise VitqError(f"{folder} holds no pictures (looked for {known}, also in class folders)")
+    return listing
+
+
 def _check_numbers(labels: IntArray, outputs: int, source: str) -> None:
     for place, label in enumerate(labels.tolist()):
         if not 0 <= label < outputs:
@@ -236,10 +264,7 @@ def _from_folder(
 ) -> OpenPictures:
     if not folder.is_dir():
         raise VitqError(f"pictures {folder}: no such folder (or .npy file)")
-    listing = list_pictures(folder, classes)
-    if not listing.entries:
-        known = ", ".join(sorted(SUFFIXES))
-        raise VitqError(f"{folder} holds no pictures (looked for {known}, also in class folders)")
+    listing = _listed(folder, classes)
     if outputs is not None:
         listing = matched(listing, outputs)
     chosen = _chosen(listing, limit, seed)

@@ -170,20 +170,20 @@ class Walk:
 
     def _layer(self, node: Node) -> torch.Tensor:
         """Round a layer's weights for the inputs at hand, and compute its result."""
-        result, scales = self._compute(node, self.values), None
-        rows = input_rows(self.graph, node, self.values[node.inputs[0]])
+        source, scales = self.values[node.inputs[0]], None
+        rows = input_rows(self.graph, node, source)
         if node.op is OpKind.CONV2D:
             weights = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
         else:
-            weights = self.sampler.row_weights(node, result)
+            weights = self.sampler.row_weights(node, source)  # as many rows go in as come out
             if self.method.equalize:
-                self._equalize(node, result, weights)
-                result = self._compute(node, self.values)
+                self._equalize(node, self._compute(node, self.values), weights)
             scales = self._layer_scales(node, rows, weights)
         bits = self.widths[node.name].weight_bits
         means = self._means(node, rows, weights) if self.method.correct_bias else None
+        floating = None if self.method.sequential else self._compute(node, self.values)
         round_layer(self.graph, node, bits, self.method, Inputs(rows, weights, means), scales)
-        return self._compute(node, self.values) if self.method.sequential else result
+        return self._compute(node, self.values) if floating is None else floating
 
     def _means(self, node: Node, rows: torch.Tensor, weights: torch.Tensor) -> Means:
         """Compute a layer in the float network, while its weight is float, and take the means.

@@ -8,6 +8,7 @@ zero point. Accumulators keep their int32 until a node with parameters requantiz
 operators move the scales along with the codes, so that any slice knows its own.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,10 @@ from vitq.quantization.graph.origins import label_of
 from vitq.quantization.plan.attention_codes import exp_params
 from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.twin_ranges import twin_of
+
+AT_ONCE = 2**17
+"""Input values that are executed at once. At eight pictures of 224 each operator leaves the
+processor's caches, and all takes half as long again as at one."""
 
 
 @dataclass
@@ -90,8 +95,10 @@ class IntegerReference:
             (N, classes) int64 codes; times `output_scale` they are the logits.
         """
         # Two BLAS threads beside another busy process spin and are 50 times slower than one.
+        size = max(1, AT_ONCE // math.prod(pixels.shape[1:]))
+        starts = range(0, len(pixels), size)
         with threadpool_limits(limits=1, user_api="blas"):
-            return self._run(pixels)
+            return np.concatenate([self._run(pixels[i : i + size]) for i in starts])
 
     def _run(self, pixels: UInt8Array) -> IntArray:
         values: dict[str, IntTensor] = {}

@@ -215,7 +215,9 @@ def test_channel_scales_before_float_weights(artifact: Artifact, tmp_path: Path)
 def test_evaluate_says_what_a_foreign_file_lacks(artifact: Artifact, tmp_path: Path) -> None:
     folder = compile_model(artifact.onnx, CompileOptions(artifacts=tmp_path))
     with pytest.raises(VitqError, match="float model behind a foreign file is unknown"):
-        evaluate(folder)
+        evaluate(folder, backends=("float", "library"))
+    rows = evaluate(folder, count=4)
+    assert [row.name for row in rows] == ["onnxruntime", "reference", "library"]
     squashed = CompileOptions(artifacts=tmp_path, pictures=Described(resize=Resize.SQUASH))
     with pytest.raises(VitqError, match="says itself how pictures become its input: leave"):
         compile_model(artifact.onnx, squashed)

@@ -11,7 +11,7 @@ import pytest
 
 import vitq
 from vitq.compiler.cli import main as cli
-from vitq.compiler.stages.evaluate import Row
+from vitq.compiler.stages.scores import Row
 from vitq.compiler.studies.records import keep_benchmark, keep_evaluation
 from vitq.compiler.studies.report import integers_hash, report
 from vitq.compiler.studies.report_page import HEAD, report_rows, write_report

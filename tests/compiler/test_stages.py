@@ -13,12 +13,13 @@ import pytest
 
 from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.stages.compile import CompileOptions, compile_model
-from vitq.compiler.stages.evaluate import evaluate, sqnr_db
+from vitq.compiler.stages.evaluate import evaluate
 from vitq.compiler.stages.export import export
 from vitq.compiler.stages.inspect import inspect
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.run import run
+from vitq.compiler.stages.scores import sqnr_db
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact, file_hash
 from vitq.models.digits_vit.data import eval_images

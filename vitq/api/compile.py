@@ -12,7 +12,7 @@ from vitq.api.workspace import TARGET_FILES, Workspace, copy_files, save_artifac
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
 from vitq.compiler.deploy.contents import class_names
 from vitq.compiler.stages.compile import CompileOptions, compile_model
-from vitq.compiler.stages.evaluate import BACKENDS, evaluate
+from vitq.compiler.stages.evaluate import evaluate
 from vitq.compiler.stages.export import export
 from vitq.compiler.stages.run import TOP, Integers, best_classes, infer
 from vitq.compiler.stages.verify import verify, verify_emulated
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from vitq.api.given import Labels, Pixels, Preprocessor
     from vitq.compiler.codegen.compiled import Backend
-    from vitq.compiler.stages.evaluate import Row
     from vitq.compiler.stages.run import Guess
+    from vitq.compiler.stages.scores import Row
     from vitq.compiler.stages.verify import Check
     from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 
@@ -234,7 +234,7 @@ class Library:
         pictures = given_pictures(pixels, None, count)
         if count is None and not isinstance(pictures, GivenPictures):
             count = FOLDER_COUNT
-        return verify(self.folder, pictures, count, threads)
+        return verify(self.folder, pictures, count, threads, keep=self._workspace is not None)
 
     def evaluate(
         self,
@@ -244,6 +244,7 @@ class Library:
         count: int | None = None,
         backends: Sequence[str] | None = None,
         threads: int | None = None,
+        classes: str | Path | None = None,
     ) -> "dict[str, Row]":
         """Accuracy and closeness to the float model of every step.
 
@@ -252,9 +253,12 @@ class Library:
                 or ``labels.csv``; None for the embedded model's held-out digits.
             labels: (N,) class numbers of pictures in hand.
             count: how many; None for all.
-            backends: of ``float``, ``onnxruntime``, ``reference``, ``library``; None for all that
-                are known: no float model is behind a foreign file.
+            backends: of ``float``, ``onnxruntime``, ``reference``, ``library``, each on every
+                picture; None for all that are known (no float model is behind a foreign file), the
+                reference on a few pictures: the others' integers it takes from the library.
             threads: of the library.
+            classes: file with the model's classes, for the labels of a folder: JSON
+                ``{"name": number}``, or a name on each line.
 
         Returns:
             Backend -> its row: ``images``, ``top1``, ``top5`` (None without labels), ``agreement``
@@ -269,9 +273,9 @@ class Library:
             357
         """
         source = given_pictures(pixels, labels, count)
-        known = BACKENDS[1:] if self._compiled.is_foreign else BACKENDS
-        chosen = known if backends is None else tuple(backends)
-        rows = evaluate(self.folder, source, count, chosen, threads, self._module)
+        chosen = None if backends is None else tuple(backends)
+        names = None if classes is None else Path(classes)
+        rows = evaluate(self.folder, source, count, chosen, threads, self._module, names)
         return {row.name: row for row in rows}
 
     def explain(

@@ -1,0 +1,179 @@
+"""What logits say, summed up batch by batch: no more than one batch of them is held.
+
+top-1, top-5, agreement with the float model    counts
+mean cosine                                     sum of the pictures' cosines / pictures
+SQNR                                            10 log10(sum(float**2) / sum((float - x)**2))
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vitq.numerics.arrays import FloatArray, IntArray
+
+CHANCE = 3.0
+"""Accuracy below as many times chance is no accuracy."""
+FAITHFUL = 0.9
+"""Agreement with the float model from which labels are suspected, and not the quantization."""
+ENOUGH = 20
+"""Labelled pictures before labels are suspected."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One backend's result.
+
+    Attributes:
+        name: of `compiler.stages.evaluate.BACKENDS`.
+        images: how many pictures.
+        top1: correct first choices, None without labels.
+        top5: correct among the first five, None without labels.
+        agreement: fraction of pictures with the float model's first choice; this and the next are
+            None where the float model is unknown.
+        mean_cosine: of the logits with the float model's.
+        sqnr_db: signal-to-quantization-noise ratio of the logits, dB; None for the float model.
+        seconds: for all pictures, not a benchmark.
+        computed: of how many pictures this backend ran; the others' integers are the library's,
+            proven equal. None: of all.
+    """
+
+    name: str
+    images: int
+    top1: int | None
+    top5: int | None
+    agreement: float | None
+    mean_cosine: float | None
+    sqnr_db: float | None
+    seconds: float
+    computed: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+@dataclass
+class Scores:
+    """Running sums over one backend's logits.
+
+    Attributes:
+        name: of the backend.
+        computed: as in `Row`.
+        seconds: spent so far.
+        pairs: how often (label, first choice) occurred.
+    """
+
+    name: str
+    computed: int | None = None
+    seconds: float = 0.0
+    pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
+    _images: int = 0
+    _top5: int = 0
+    _agreed: int = 0
+    _cosines: float = 0.0
+    _noise: float = 0.0
+    _power: float = 0.0
+    _has_float: bool = False
+
+    def add(
+        self, logits: FloatArray, float_logits: FloatArray | None, labels: IntArray | None
+    ) -> None:
+        """Take a batch: logits (N, classes), the float model's, labels (N,)."""
+        from vitq.export.parity import cosine
+
+        self._images += len(logits)
+        first = logits.argmax(1)
+        if labels is not None:
+            order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+            self._top5 += int((order == labels[:, None]).any(axis=1).sum())
+            self.pairs.update(zip(labels.tolist(), order[:, 0].tolist(), strict=True))
+        if float_logits is not None:
+            self._has_float = True
+            self._agreed += int((first == float_logits.argmax(1)).sum())
+            self._cosines += float(cosine(logits, float_logits).sum())
+            signal = float_logits.astype(np.float64)
+            self._power += float(np.square(signal).sum())
+            self._noise += float(np.square(signal - logits).sum())
+
+    @property
+    def top1(self) -> int:
+        """Correct first choices."""
+        return sum(count for (label, choice), count in self.pairs.items() if label == choice)
+
+    def row(self) -> Row:
+        """Return what it came to."""
+        is_labelled, known = bool(self.pairs), self._has_float
+        has_noise = known and self.name != "float"
+        return Row(
+            self.name,
+            self._images,
+            self.top1 if is_labelled else None,
+            self._top5 if is_labelled else None,
+            self._agreed / self._images if known else None,
+            self._cosines / self._images if known else None,
+            _decibels(self._power, self._noise) if has_noise else None,
+            round(self.seconds, 2),
+            self.computed,
+        )
+
+    def label_doubts(self, outputs: int) -> str | None:
+        """Say that labels look as if they were another order of classes, if they do.
+
+        Args:
+            outputs: how many classes the model has.
+        """
+        total = sum(self.pairs.values())
+        if total < ENOUGH or self.top1 > max(CHANCE / outputs, 0.05) * total:
+            return None
+        moves: Counter[int] = Counter()
+        for (label, choice), count in self.pairs.items():
+            moves[choice - label] += count
+        shift, hits = moves.most_common(1)[0]
+        hint = f": {hits} would be right if every label were {shift:+d}" if 2 * hits > total else ""
+        return f"{self.top1} of {total} labels are right, which is chance{hint}"
+
+
+def row_of(
+    name: str,
+    logits: FloatArray,
+    float_logits: FloatArray | None,
+    labels: IntArray | None,
+    seconds: float,
+) -> Row:
+    """Return what logits (N, classes) say, beside the float model's and the labels (N,)."""
+    scores = Scores(name, seconds=seconds)
+    scores.add(logits, float_logits, labels)
+    return scores.row()
+
+
+def sqnr_db(signal: FloatArray, approximation: FloatArray) -> float:
+    """``10 log10(sum(signal**2) / sum((signal - approximation)**2))`` in dB."""
+    noise = float(np.square(signal.astype(np.float64) - approximation).sum())
+    power = float(np.square(signal.astype(np.float64)).sum())
+    return _decibels(power, noise)
+
+
+def _decibels(power: float, noise: float) -> float:
+    return 10 * float(np.log10(power / max(noise, 1e-30)))
+
+
+def table_rows(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """Cells for a person's table."""
+    for row in rows:
+        top1, top5 = (
+            "-" if n is None else f"{n}/{row.images} ({100 * n / row.images:.1f} %)"
+            for n in (row.top1, row.top5)
+        )
+        sqnr = "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"
+        yield [
+            row.name if row.computed is None else f"{row.name} (ran {row.computed})",
+            top1,
+            top5,
+            "-" if row.agreement is None else f"{100 * row.agreement:.1f} %",
+            "-" if row.mean_cosine is None else f"{row.mean_cosine:.4f}",
+            sqnr,
+            f"{row.seconds:.1f}",
+        ]
