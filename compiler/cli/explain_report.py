@@ -36,7 +36,7 @@ def print_explanation(found: Explanation) -> None:
     if found.changed:
         print_table(
             ["picture", "right", "float", "integers"],
-            [changed_row(picture) for picture in found.changed[:ROWS]],
+            [changed_row(found, picture) for picture in found.changed[:ROWS]],
             f"{len(found.changed)} answers changed: class and probability",
         )
 
@@ -78,11 +78,11 @@ def layer_row(cost: LayerCost) -> list[str]:
     ]
 
 
-def changed_row(picture: Changed) -> list[str]:
+def changed_row(found: Explanation, picture: Changed) -> list[str]:
     """Cells of one picture."""
     return [
-        str(picture.index),
-        "" if picture.label is None else str(picture.label),
-        f"{picture.float_class} ({100 * picture.float_probability:.0f} %)",
-        f"{picture.integer_class} ({100 * picture.integer_probability:.0f} %)",
+        picture.name or str(picture.index),
+        "" if picture.label is None else found.called(picture.label),
+        f"{found.called(picture.float_class)} ({100 * picture.float_probability:.0f} %)",
+        f"{found.called(picture.integer_class)} ({100 * picture.integer_probability:.0f} %)",
     ]

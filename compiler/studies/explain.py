@@ -41,8 +41,8 @@ from vitq.quantization.graph.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from vitq.quantization.explain.walk import Walk
     from vitq.quantization.graph.artifact import QuantizedModel
+    from vitq.quantization.graph.decoding import OpenPictures
     from vitq.quantization.graph.graph import Graph, Node
-    from vitq.quantization.graph.pictures import Pictures
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def explain(
         VitqError: no pictures, or a float model that is unknown or not there any more.
     """
     from vitq.quantization.graph import artifact as storage
-    from vitq.quantization.graph.pictures import load_pictures
+    from vitq.quantization.graph.pictures import EVALUATION, open_pictures
 
     if removals < 0:
         raise VitqError(f"--removals {removals}: give a number of pictures, or 0 for none")
@@ -96,8 +96,10 @@ def explain(
     if source is None:
         raise VitqError("no pictures to explain with: pass --pictures FOLDER (with labels.csv)")
     prep = Preprocessing.from_json(facts["preprocessing"], artifact.folder / QUANTIZE_NAME)
-    data = load_pictures(source, prep, count, "evaluation")
-    exact = _aligned(artifact, quantized, prep, module, data.pixels[:BATCH])
+    outputs = quantized.graph.nodes[quantized.graph.output].shape[-1]
+    data = open_pictures(source, prep, count, EVALUATION, outputs=outputs)
+    first = np.stack([data.read(place) for place in range(min(BATCH, len(data)))])
+    exact = _aligned(artifact, quantized, prep, module, first)
     found = _explained(artifact, exact, quantized, data, removals)
     logger.info("explain: %d pictures (%.1f s)", len(data), time.perf_counter() - started)
     return found
@@ -152,22 +154,22 @@ def _explained(
     artifact: Artifact,
     exact: "Graph",
     quantized: "QuantizedModel",
-    data: "Pictures",
+    data: "OpenPictures",
     removals: int,
 ) -> Explanation:
     """Walk, take roundings out, and say what is found."""
     from vitq.quantization.explain.walk import Walk
 
     walk = Walk(exact, quantized.graph)
-    starts = range(0, len(data), BATCH)
-    pairs = [
-        walk.run(data.pixels[i : i + BATCH]) for i in progress_bar(starts, "compare", len(starts))
-    ]
+    few, shown, pairs = min(removals, len(data)), [], []
+    kept: list[UInt8Array] = []
+    for pixels in progress_bar(data.batches(BATCH), "compare", -(-len(data) // BATCH)):
+        kept.extend(pixels[: max(few - len(kept), 0)])
+        pairs.append(walk.run(pixels))
+        shown.extend(pixels[_differ(*pairs[-1])])
+        del shown[SHOWN:]
     floats, integers = (np.concatenate(logits) for logits in zip(*pairs, strict=True))
-    few = min(removals, len(data))
-    variants, layers = _removals(
-        exact, quantized.graph, data.pixels[:few], floats[:few], integers[:few]
-    )
+    variants, layers = _removals(exact, quantized.graph, kept, floats[:few], integers[:few])
     differing = np.flatnonzero(_differ(floats, integers)).tolist()
     changed = [_change(i, floats, integers, data) for i in differing]
     labels = data.labels
@@ -195,7 +197,8 @@ def _explained(
         nodes=list(_figures(walk)),
         layers=sorted(layers, key=lambda cost: -cost.share),
         changed=changed,
-        shown=[data.pixels[c.index] for c in changed[:SHOWN]],
+        class_names=data.class_names,
+        shown=shown,
     )
     result.findings.extend(findings(result))
     return result
@@ -208,7 +211,7 @@ def _differ(floats: FloatArray, integers: FloatArray) -> Any:
 def _removals(
     exact: "Graph",
     quantized: "Graph",
-    pixels: UInt8Array,
+    pictures: list[UInt8Array],
     floats: FloatArray,
     integers: FloatArray,
 ) -> tuple[list[Variant], list[LayerCost]]:
@@ -219,8 +222,9 @@ def _removals(
     from vitq.quantization.graph.origins import label_of
     from vitq.quantization.run.fake_quantize import GraphModule
 
-    if not len(pixels):
+    if not pictures:
         return [], []
+    pixels = np.stack(pictures)
 
     def variant(name: str, logits: FloatArray) -> Variant:
         agreement = 1 - float(_differ(floats, logits).mean())
@@ -255,10 +259,11 @@ def _removals(
     return variants, layers
 
 
-def _change(index: int, floats: FloatArray, integers: FloatArray, data: "Pictures") -> Changed:
+def _change(index: int, floats: FloatArray, integers: FloatArray, data: "OpenPictures") -> Changed:
     before, after = (_answer(logits[index]) for logits in (floats, integers))
     label = None if data.labels is None else int(data.labels[index])
-    return Changed(index, label, *before, *after)
+    name = data.files[index].name if len(data.files) >= len(data) > 1 else ""
+    return Changed(index, name, label, *before, *after)
 
 
 def _answer(logits: FloatArray) -> tuple[int, float]:

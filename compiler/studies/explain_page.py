@@ -186,7 +186,7 @@ def _changed(found: Explanation) -> Iterator[str]:
     if not found.changed:
         return
     cards = "".join(
-        _card(changed, picture(pixels, f"picture {changed.index}"))
+        _card(found, changed, picture(pixels, f"picture {changed.index}"))
         for changed, pixels in zip(found.changed, found.shown, strict=False)
     )
     more = len(found.changed) - len(found.shown)
@@ -194,11 +194,13 @@ def _changed(found: Explanation) -> Iterator[str]:
     yield section("Pictures whose answer changed", note, f"<div class='pictures'>{cards}</div>")
 
 
-def _card(changed: Changed, image: str) -> str:
-    right = "" if changed.label is None else f"right: {changed.label}<br>"
+def _card(found: Explanation, changed: Changed, image: str) -> str:
+    named = changed.name or f"picture {changed.index}"
+    right = "" if changed.label is None else f"right: {escape(found.called(changed.label))}<br>"
+    before, after = (escape(found.called(c)) for c in (changed.float_class, changed.integer_class))
     return (
-        f"<figure>{image}<figcaption>picture {changed.index}<br>{right}"
-        f"float: {changed.float_class} ({100 * changed.float_probability:.0f} %)<br>"
-        f"integers: {changed.integer_class} ({100 * changed.integer_probability:.0f} %)"
+        f"<figure>{image}<figcaption>{escape(named)}<br>{right}"
+        f"float: {before} ({100 * changed.float_probability:.0f} %)<br>"
+        f"integers: {after} ({100 * changed.integer_probability:.0f} %)"
         "</figcaption></figure>"
     )

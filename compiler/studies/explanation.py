@@ -88,6 +88,7 @@ class Changed:
 
     Attributes:
         index: in the order of the pictures.
+        name: of its file, empty without one.
         label: right class, if known.
         float_class: the float model's answer.
         float_probability: that it gives it.
@@ -96,6 +97,7 @@ class Changed:
     """
 
     index: int
+    name: str
     label: int | None
     float_class: int
     float_probability: float
@@ -122,6 +124,7 @@ class Explanation:
         nodes: in execution order.
         layers: what each rounding costs; the dearest first.
         changed: pictures whose answer changed.
+        class_names: of classes, by number, as far as the pictures' source names them.
         shown: their pixels (C, H, W) uint8, for a report; not in the JSON.
     """
 
@@ -139,7 +142,12 @@ class Explanation:
     nodes: list[NodeFigures]
     layers: list[LayerCost]
     changed: list[Changed]
+    class_names: dict[int, str] = field(default_factory=dict)
     shown: list[UInt8Array] = field(default_factory=list, repr=False)
+
+    def called(self, number: int) -> str:
+        """Return a class's number, with its name where that is known."""
+        return " ".join(filter(None, (str(number), self.class_names.get(number))))
 
     def to_json(self) -> dict[str, Any]:
         """All fields but the pixels."""

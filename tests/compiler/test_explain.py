@@ -110,9 +110,9 @@ class Page(html.parser.HTMLParser):
 
 
 def test_the_report_is_one_file(found: Explanation, tmp_path: Path) -> None:
-    changed = [Changed(3, 7, 7, 0.9, 1, 0.6), Changed(4, None, 2, 0.5, 3, 0.6)]
+    changed = [Changed(3, "a<b>.png", 7, 7, 0.9, 1, 0.6), Changed(4, "", None, 2, 0.5, 3, 0.6)]
     shown = [np.full((3, 32, 32), 9, np.uint8), np.zeros((1, 300, 200), np.uint8)]
-    written = replace(found, changed=changed, shown=shown, model="<b>&'")
+    written = replace(found, changed=changed, shown=shown, model="<b>&'", class_names={7: "<i>"})
     path = tmp_path / "report.html"
     write_explanation(written, path)
     text = path.read_text("utf-8")
@@ -123,6 +123,7 @@ def test_the_report_is_one_file(found: Explanation, tmp_path: Path) -> None:
     assert len(page.links) == 2 and all(link.startswith("data:image/") for link in page.links)
     assert not re.search(r"https?://|@import|url\(", text)
     assert "<b>&'" not in text and "&lt;b&gt;&amp;&#x27;" in text
+    assert "a&lt;b&gt;.png" in text and "float: 7 &lt;i&gt; (90 %)" in text and "picture 4" in text
     assert "prefers-color-scheme: dark" in text
     assert all(node.name in text for node in found.nodes)
     assert len(text) < 400_000
