@@ -14,21 +14,23 @@ picture also goes through the integer reference: integers that leave their range
 with the layer's name, and not two stages later.
 """
 
+import itertools
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, GENERATED
-from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import RangeError, VitqError
 from vitq.quantization.graph.given import GivenPictures
 
 if TYPE_CHECKING:
     from vitq.compiler.stages.quantize_options import QuantizeOptions
+    from vitq.quantization.graph.decoding import OpenPictures, Pictures
     from vitq.quantization.graph.graph import Graph
-    from vitq.quantization.graph.pictures import Pictures
     from vitq.quantization.graph.preprocessing import Preprocessing
     from vitq.quantization.run.judge import Judgement
 
@@ -78,7 +80,7 @@ def hold_out(
     Returns:
         What `check_held_out` compares on.
     """
-    from vitq.quantization.run.judge import float_logits
+    from vitq.quantization.run.judge import answers, float_logits
 
     count = min(max(len(pictures) // SHARE, LEAST), MOST)
     pixels, kind = _others(options, prep, pictures.pixels, count), "others"
@@ -86,8 +88,8 @@ def hold_out(
         pixels, kind = _changed(_spaced(pictures.pixels, count)), "changed"
     logits = float_logits(graph, pixels, prep.mean, prep.std)
     asked = _spaced(pictures.pixels, count)
-    answers = float_logits(graph, asked, prep.mean, prep.std).argmax(1)
-    poor = _poor(options, pictures, answers)
+    given = answers(float_logits(graph, asked, prep.mean, prep.std))
+    poor = _poor(options, pictures, given)
     is_said = _is_one_class(pictures) and isinstance(options.calibration_source, str)
     if poor and not is_said:
         logger.warning(
@@ -164,7 +166,7 @@ def _cause(options: "QuantizeOptions", held: HeldOut, found: "Judgement") -> str
     return "try --method minmax, and check mean and std"
 
 
-def _poor(options: "QuantizeOptions", pictures: "Pictures", answers: FloatArray) -> str:
+def _poor(options: "QuantizeOptions", pictures: "Pictures", answers: IntArray) -> str:
     """Say what is wrong with the calibration pictures, if anything is."""
     from vitq.quantization.graph.likeness import different_pictures
 
@@ -193,25 +195,45 @@ def _is_one_class(pictures: "Pictures") -> bool:
 def _others(
     options: "QuantizeOptions", prep: "Preprocessing", taken: UInt8Array, count: int
 ) -> UInt8Array:
-    """Pictures of the source that calibration left, as many as there are up to `count`."""
+    """Pictures of the source that calibration left, as many as there are up to `count`.
+
+    What cannot be read is passed over: it does not calibrate.
+    """
     from vitq.quantization.graph.pictures import CALIBRATION, open_pictures
 
     source = options.calibration_source
-    found: list[UInt8Array] = []
     if not isinstance(source, GivenPictures) and source in GENERATED:
         return taken[:0]
     limit = options.calib_count + MOST if source == EMBEDDED_CALIBRATION else None
-    opened = open_pictures(source, prep, limit, CALIBRATION, is_said=False)
+    try:
+        opened = open_pictures(source, prep, limit, CALIBRATION, is_said=False)
+    except VitqError as error:
+        logger.debug("held out: %s", error)
+        return taken[:0]
+    found: list[UInt8Array] = []
     known = {picture.tobytes() for picture in taken}
-    step = max(1, len(opened) // count)
-    for start in range(0, step, max(1, step // 3)):
-        for place in range(start, len(opened), step):
-            if len(found) < count:
-                picture = opened.read(place)
-                if picture.tobytes() not in known:
-                    found.append(picture)
-                    known.add(picture.tobytes())
+    # All of `taken` may be among those tried, and as many as wanted may be unreadable.
+    for place in itertools.islice(_places(len(opened), count), len(taken) + 2 * count):
+        picture = None if len(found) == count else _read(opened, place)
+        if picture is not None and picture.tobytes() not in known:
+            found.append(picture)
+            known.add(picture.tobytes())
     return np.stack(found) if found else taken[:0]
+
+
+def _places(number: int, count: int) -> Iterator[int]:
+    """Each of `number` places once, evenly spaced ones first, `count` or so at a time."""
+    step = max(1, number // count)
+    for start in sorted(range(step), key=lambda place: abs(place - step // 2)):
+        yield from range(start, number, step)
+
+
+def _read(opened: "OpenPictures", place: int) -> UInt8Array | None:
+    try:
+        return opened.read(place)
+    except VitqError as error:
+        logger.debug("held out: %s", error)
+        return None
 
 
 def _spaced(pixels: UInt8Array, count: int) -> UInt8Array:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.quantization.graph.graph import Graph, Node
 from vitq.quantization.graph.origins import label_of
 from vitq.quantization.plan.twin_ranges import twin_of
@@ -63,6 +63,12 @@ def float_logits(
     return found
 
 
+def answers(logits: FloatArray) -> IntArray:
+    """Place of the largest result of each picture, (N,); results of any shape are one row."""
+    found: IntArray = logits.reshape(len(logits), -1).argmax(1)
+    return found
+
+
 def judge(graph: Graph, pixels: UInt8Array, wanted: FloatArray) -> Judgement:
     """Compare a quantized graph with float logits.
 
@@ -94,7 +100,7 @@ def judge(graph: Graph, pixels: UInt8Array, wanted: FloatArray) -> Judgement:
     power = float(np.square(wanted.astype(np.float64)).sum())
     return Judgement(
         len(pixels),
-        int((logits.argmax(1) == wanted.argmax(1)).sum()),
+        int((answers(logits) == answers(wanted)).sum()),
         10 * float(np.log10(max(power, 1e-30) / max(noise, 1e-30))),
         {label: shares[label] for label in worst if shares[label] > 0},
     )

@@ -1,5 +1,6 @@
 """What quantize says of its result: agreement on other pictures, and poor calibration pictures."""
 
+import itertools
 import json
 import logging
 import re
@@ -8,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given as given_numbers
+from hypothesis import strategies as st
+from PIL import Image
 
-from vitq.compiler.stages.held_out import HeldOut, check_held_out, hold_out
+from vitq.compiler.stages.held_out import HeldOut, _places, check_held_out, hold_out
 from vitq.compiler.stages.quantize import prepare, quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.models.digits_vit import MEAN, STD
@@ -18,11 +22,12 @@ from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.given import GivenPictures
 from vitq.quantization.graph.graph import Graph
+from vitq.quantization.graph.pictures import picture_files
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.calibrate import quantize_graph
-from vitq.quantization.run.judge import float_logits, judge
+from vitq.quantization.run.judge import answers, float_logits, judge
 
 
 @pytest.fixture(autouse=True)
@@ -172,3 +177,34 @@ def test_an_integer_out_of_range_is_refused_by_its_name(
     some = HeldOut(pixels, "others", np.zeros((4, 10), np.float32), "")
     with pytest.raises(VitqError, match=r"^blocks\.0\.attn: exp: .* \(the layer's weights"):
         check_held_out(QuantizeOptions(artifacts=tmp_path), digits_graph, some)
+
+
+def test_what_cannot_be_read_and_did_not_calibrate_is_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index, picture in enumerate(load_digits_split().train.images[:24]):
+        Image.fromarray(picture.transpose(1, 2, 0)).save(folder / f"{index:02d}.png")
+    options = QuantizeOptions(calib=str(folder), calib_count=12, artifacts=tmp_path)
+    taken = {file.name for file in picture_files(str(folder), 12)}
+    left = sorted(set(f"{i:02d}.png" for i in range(24)) - taken)
+    for name in left[:4]:
+        (folder / name).write_bytes(b"no picture")
+    found = held(options)
+    assert (found.kind, len(found.pixels)) == ("others", 4)
+    for name in left[4:]:
+        (folder / name).write_bytes(b"no picture")
+    assert held(options).kind == "changed"
+
+
+def test_answers_of_results_of_any_shape() -> None:
+    assert answers(np.array([3.0, 1.0])).tolist() == [0, 0]
+    assert answers(np.array([[1.0, 2.0], [5.0, 4.0]])).tolist() == [1, 0]
+    assert answers(np.arange(12.0).reshape(2, 2, 3)).tolist() == [5, 5]
+
+
+@given_numbers(st.integers(1, 300), st.integers(1, 20))
+def test_places_are_all_and_the_first_ones_are_spread(number: int, count: int) -> None:
+    places = list(_places(number, count))
+    assert sorted(places) == list(range(number))
+    first = sorted(places[: min(count, number)])
+    assert all(b - a >= number // count for a, b in itertools.pairwise(first))
