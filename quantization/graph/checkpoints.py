@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, reason
 from vitq.quantization.graph.weight_files import (
     describe_other,
     is_npz,
@@ -31,6 +31,8 @@ SAVE = "torch.save(model.state_dict(), FILE)"
 MODULES = ("torch.nn.", "torch.fx.", "timm.models.", "timm.layers.", "torchvision.models.")
 """Beginnings of the names of layers: a file with one holds a whole module."""
 TRUNCATED = re.compile("central directory|unexpected EOF|Ran out of input|end of file", re.I)
+TORCHS = "Weights only load failed"
+"""Begins torch's advice to run the code in a file after all."""
 GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
@@ -165,7 +167,12 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def _read_file(path: Path) -> Any:
-    other = describe_other(path)
+    try:
+        other = describe_other(path)
+    except OSError as error:
+        raise VitqError(
+            f"weights {path} cannot be read: {reason(error)}: check the file"
+        ) from error
     if other is not None:
         raise VitqError(f"weights {path} cannot be read safely: {other}")
     try:
@@ -207,11 +214,11 @@ def _explain(path: Path, error: Exception) -> str:
         )
     if TRUNCATED.search(text) or isinstance(error, EOFError):
         return "its end is missing or damaged: download or write it again"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = lines[0].partition(" Please ")[0] if lines else type(error).__name__
+    line = reason(error)
     if isinstance(error, safetensors.SafetensorError):
         return f"damaged safetensors ({line}): download or write it again"
-    return f"neither safetensors nor a checkpoint of torch.save ({line[:160]}): give one"
+    said = "" if line.startswith(TORCHS) else f" ({line[:160]})"
+    return f"neither safetensors nor a checkpoint of torch.save{said}: give one"
 
 
 def _unknown_globals(path: Path) -> list[str]:

@@ -23,6 +23,8 @@ HUB_SPELLINGS = (HUB, "hf_hub:")
 TIMM = "timm/"
 CONFIG_NAME = "config.json"
 SHORT_HASH = 8
+LONGEST_NAME = 100
+"""Of a model, in a message."""
 _UNSAFE = re.compile(r"[^\w.-]+")
 _SEPARATORS = re.compile(r"[:/@]+")
 
@@ -123,6 +125,14 @@ def freeze(arguments: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((arguments or {}).items()))
 
 
+def _kind(path: Path) -> str:
+    """Return whether there is a folder or a file, or empty."""
+    try:
+        return "folder" if path.is_dir() else "file" if path.is_file() else ""
+    except (OSError, ValueError):  # too long for a name
+        return ""
+
+
 def unknown(model: str, names: Iterable[str], embedded: str) -> VitqError:
     """Return the error for a name that nobody knows, with what is near to it.
 
@@ -132,16 +142,20 @@ def unknown(model: str, names: Iterable[str], embedded: str) -> VitqError:
         embedded: name of the embedded model.
     """
     path = Path(model)
-    if model and path.is_dir():
+    kind = _kind(path) if model else ""
+    if kind == "folder":
         return VitqError(f"model {model!r} is a folder: give {LOCAL}{model}")
-    if model and path.is_file():
+    if kind == "file":
         way = f"vitq compile {model}" if path.suffix == ".onnx" else f"--weights {model}"
         return VitqError(f"model {model!r} is a file: give {way}")
     known = list(names)
     near = nearest(model, known)
     family = [name for name in known if name.startswith(model.split("_")[0])][:4] if model else []
     such = f", such as {', '.join(family)}" if family else ""
-    hub = f"; of a Hugging Face repository in the local cache {HUB}{model}" * ("/" in model)
+    hub = ""
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
+        hub = f"; of a Hugging Face repository in the local cache {HUB}{model}"
+    model = model if len(model) <= LONGEST_NAME else f"{model[:LONGEST_NAME]}..."
     return VitqError(
         f"model {model!r} is unknown: give {embedded}, a timm name{such}, or "
         f"package.module:factory{hub}{near}"

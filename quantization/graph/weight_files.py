@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, reason
 
 FOLDER_FILES = (
     "model.safetensors",
@@ -82,11 +82,16 @@ def weight_files(path: Path) -> tuple[Path, ...]:
     Raises:
         VitqError: nothing there, a folder with none or several, an index with shards missing.
     """
-    if path.is_dir():
-        path = _in_folder(path)
-    if not path.is_file():
-        raise VitqError(f"weights {path} do not exist{_beside(path)}")
-    return (path, *_shards(path)) if path.name.endswith(INDEX_SUFFIX) else (path,)
+    try:
+        if path.is_dir():
+            path = _in_folder(path)
+        if not path.is_file():
+            raise VitqError(f"weights {path} do not exist{_beside(path)}")
+        return (path, *_shards(path)) if path.name.endswith(INDEX_SUFFIX) else (path,)
+    except OSError as error:
+        raise VitqError(
+            f"weights {path} cannot be read: {reason(error)}: check the path"
+        ) from error
 
 
 def _beside(path: Path) -> str:

@@ -93,6 +93,7 @@ def test_a_repository_is_taken_from_the_cache_alone(
 
 
 REFUSED = {
+    "x" * 5000: "model 'xxx",
     "local-dir:none": "none is no folder: give the folder that save_pretrained",
     "vit_tiny_patch16_224.nosuchtag": "no tag 'nosuchtag' of vit_tiny_patch16_224: give one of aug",
     "timm/vit_tinny_patch16_224": "did you mean vit_tiny_patch16_224",

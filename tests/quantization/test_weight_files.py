@@ -146,6 +146,14 @@ def test_folders(tmp_path: Path) -> None:
         read_weights(tmp_path / "tf")
 
 
+def test_what_the_system_refuses(tmp_path: Path) -> None:
+    with pytest.raises(VitqError, match=r"cannot be read: .*too long: check the path"):
+        read_weights(tmp_path / ("x" * 300))
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(VitqError, match=r"do not exist|cannot be read"):
+        read_weights(tmp_path / "loop")
+
+
 def test_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", **{k: v.numpy() for k, v in STATE.items()})
     load_weights(Toy(), tmp_path / "w.npz")
