@@ -22,7 +22,7 @@ DEPTH = 4
 """Dicts in dicts that are looked into."""
 LISTED = 6
 TOP = "the top level"
-NAMES = ("", "state_dict", "model", "model_state", "module", "net", "network", "teacher")
+NAMES = ("state_dict", "model", "model_state", "module", "net", "network", "teacher", "")
 """What is taken where there are several, the first first; DINO's own evaluation takes the teacher.
 Averages (EMA) come last, since whether they are better only their owner knows."""
 EMA = "ema"

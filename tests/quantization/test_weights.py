@@ -209,6 +209,12 @@ def test_a_key_chooses(key: str, added: int, tmp_path: Path) -> None:
     assert torch.equal(module.state_dict()["head.bias"], own["head.bias"] + added)
 
 
+def test_a_trainers_own_tensors_are_no_weights(tmp_path: Path) -> None:
+    content = {"random": torch.zeros(9), "losses": np.ones(3), "model": {"w": torch.ones(2)}}
+    torch.save(content, tmp_path / "w.pth")
+    assert set(read_weights(tmp_path / "w.pth")) == {"w"}
+
+
 def test_a_key_that_is_not_there_lists_what_is(tmp_path: Path) -> None:
     torch.save({"model": {"w": torch.ones(2)}, "ema": {"w": torch.ones(2)}}, tmp_path / "w.pth")
     with pytest.raises(VitqError, match=r"no state dict 'modle': did you mean model\? It has"):
