@@ -7,6 +7,7 @@ its traceback.
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -67,6 +68,8 @@ def configure(
     logging.getLogger("vitq").setLevel(level)
     if not verbose:
         logging.getLogger("vitq.relay_passes").setLevel(logging.WARNING)
+    # Pillow's, of a picture that is refused in one line.
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
 
 
 app.command()(cli_quantize.quantize)

@@ -46,10 +46,17 @@ def input_of(
         return given
     own, source = own_description(name, module, weights)
     found = resolve((given or Described()).over(own), name)
-    by_user = ", ".join(field for field, _ in said(given or Described()))
-    parts = [source, f"given: {by_user}" if by_user else "", _assumption(found)]
+    parts = [source, _by_user(given or Described()), _assumption(found)]
     logger.info("pictures: %s; %s", found.describe(), "; ".join(filter(None, parts)))
     return found
+
+
+def _by_user(given: Described) -> str:
+    """Return what the user says, in words; of a processor there are fields without an option."""
+    fields = [field for field, _ in said(given)]
+    if {"channels", "rounding", "resize_size"} & set(fields):
+        return "given: a processor's configuration"
+    return f"given: {', '.join(fields)}" if fields else ""
 
 
 def _assumption(found: Preprocessing) -> str:

@@ -11,7 +11,7 @@ from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.colors import colored
 from vitq.quantization.graph.described import standard
-from vitq.quantization.graph.preprocessing import Color, Preprocessing
+from vitq.quantization.graph.preprocessing import Color, Orientation, Preprocessing
 
 _UNREADABLE = (
     OSError,
@@ -66,11 +66,12 @@ def fit_picture(
         VitqError: it cannot be read to its end, is too large, or of another mode.
     """
     _require_size(picture.size, picture.size, source)
+    if prep.orientation is Orientation.KEEP:
+        _resized(picture, prep, source)  # refuse before decoding
     try:
         picture.load()
         image = colored(picture, prep, source)
-        height, width = prep.resized(image.height, image.width)
-        _require_size(image.size, (width, height), source)
+        height, width = _resized(image, prep, source)
         filter_ = Image.Resampling[prep.interpolation.upper()]
         pixels = np.asarray(image.resize((width, height), filter_), np.uint8)
     except _UNREADABLE as error:
@@ -79,6 +80,13 @@ def fit_picture(
     if prep.color is Color.BGR:
         pixels = pixels[..., ::-1]
     return cropped(pixels, prep)
+
+
+def _resized(picture: Image.Image, prep: Preprocessing, source: str) -> tuple[int, int]:
+    """Return (h2, w2) of a picture, which must not be too large."""
+    height, width = prep.resized(picture.height, picture.width)
+    _require_size(picture.size, (width, height), source)
+    return height, width
 
 
 def _require_size(size: tuple[int, int], resized: tuple[int, int], source: str) -> None:
