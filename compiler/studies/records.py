@@ -82,4 +82,8 @@ def read_record(path: Path, measured: Path) -> dict[str, Any] | None:
     except VitqError as error:
         logger.warning("%s", error)
         return None
+    rows = content.get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        logger.warning("%s is damaged: it is left out", path)
+        return None
     return content if content.get("sha256") == file_hash(measured) else None

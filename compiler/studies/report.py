@@ -7,6 +7,7 @@ hash is that of the golden pictures and of the integer logits that must come out
 
 import dataclasses
 import hashlib
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,17 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.studies.records import BENCHMARK, EVALUATION, read_record
 from vitq.compiler.support.artifacts import (
     GOLDEN_NAME,
     LIBRARY_NAME,
     METADATA_NAME,
-    QUANTIZE_NAME,
     Artifact,
     open_artifact,
-    read_json,
 )
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, reason
 
 LIBRARY, FLOAT = "library", "float"
 OWN = "vitq-int8-tuned"
@@ -108,14 +108,8 @@ def _entries(folder: Path) -> Iterator[Entry]:
 
 
 def _entry(artifact: Artifact, library: Path | None) -> Entry:
-    stored = {} if artifact.is_foreign else read_json(artifact.folder / QUANTIZE_NAME)
-    facts = stored.get("provenance", {})
-    metadata = {} if library is None else read_json(library / METADATA_NAME)
-    bits = Counter(
-        limits["qmax"].bit_length() + 1
-        for name, limits in stored.get("qparams", {}).items()
-        if limits["axis"] is not None and not name.startswith("out.")
-    )
+    facts, bits = _quantized(artifact)
+    metadata = {} if library is None else open_compiled(library).metadata
     named = metadata.get("metadata_props", {}).get("vitq.model")
     path = None if library is None else library / LIBRARY_NAME
     return Entry(
@@ -125,7 +119,7 @@ def _entry(artifact: Artifact, library: Path | None) -> Entry:
         recipe=facts.get("recipe", {}).get("name"),
         method=facts.get("method"),
         nonlinear=facts.get("nonlinear"),
-        widths=dict(sorted(bits.items())),
+        widths=bits,
         size_bytes=path.stat().st_size if path is not None and path.is_file() else None,
         integers=None if library is None else integers_hash(library / GOLDEN_NAME),
         **_accuracy(library),
@@ -133,16 +127,34 @@ def _entry(artifact: Artifact, library: Path | None) -> Entry:
     )
 
 
+def _quantized(artifact: Artifact) -> tuple[dict[str, Any], dict[int, int]]:
+    """Return provenance, and how many layers have weights of each width; of foreign files none."""
+    from vitq.quantization.graph import artifact as storage
+
+    if artifact.is_foreign:
+        return {}, {}
+    model = storage.load(artifact.folder)
+    limits = [
+        model.graph.qparams[node.params["weight"]]
+        for node in model.graph
+        if "weight" in node.params
+    ]
+    return model.provenance, dict(sorted(Counter(q.qmax.bit_length() + 1 for q in limits).items()))
+
+
 def integers_hash(golden: Path) -> str | None:
     """SHA-256 of the arrays of a golden file, which its compression does not change."""
     if not golden.is_file():
         return None
     digest = hashlib.sha256()
-    with np.load(golden, allow_pickle=False) as arrays:
-        for name in sorted(arrays.files):
-            value = arrays[name]
-            digest.update(f"{name} {value.shape} {value.dtype.kind}".encode())
-            digest.update(value.astype(np.int64).tobytes())
+    try:
+        with np.load(golden, allow_pickle=False) as arrays:
+            for name in sorted(arrays.files):
+                value = arrays[name]
+                digest.update(f"{name} {value.shape} {value.dtype.kind}".encode())
+                digest.update(value.astype(np.int64).tobytes())
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise VitqError(f"{golden} is damaged ({reason(error)}): compile again") from error
     return digest.hexdigest()
 
 

@@ -21,6 +21,7 @@ from vitq.compiler.studies.findings import findings
 from vitq.compiler.studies.wider import dearest, write_wider
 from vitq.models.digits_vit.data import load_digits_split
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph import artifact as storage
 from vitq.quantization.plan.recipe import Recipe
 
 VOID = {"meta", "img", "input", "br"}
@@ -192,18 +193,15 @@ def test_refusals_name_the_remedy(
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(VitqError, match="the float model behind a foreign file is unknown"):
         explain(tmp_path)
-    stored = json.loads((narrow / "quantize.json").read_text())
+    stored = storage.load(narrow)
     for key, value, message in (
         ("model", "theirs", "no pictures to explain with: pass --pictures"),
         ("module", "0" * 64, "was in memory and no file holds it: explain it in Python"),
     ):
-        copy = tmp_path / key
-        copy.mkdir()
-        changed = {**stored, "provenance": {**stored["provenance"], key: value}}
-        (copy / "quantize.json").write_text(json.dumps(changed))
-        (copy / "quantized.safetensors").symlink_to(narrow / "quantized.safetensors")
+        facts = {**stored.provenance, key: value}
+        storage.save(tmp_path / key, replace(stored, provenance=facts))
         with pytest.raises(VitqError, match=message):
-            explain(copy, count=1, removals=0)
+            explain(tmp_path / key, count=1, removals=0)
 
 
 def test_a_model_in_hand_is_explained(tmp_path: Path) -> None:

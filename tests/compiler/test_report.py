@@ -16,6 +16,9 @@ from vitq.compiler.studies.records import keep_benchmark, keep_evaluation
 from vitq.compiler.studies.report import integers_hash, report
 from vitq.compiler.studies.report_page import HEAD, report_rows, write_report
 from vitq.numerics.errors import VitqError
+from vitq.numerics.qparams import QuantParams
+from vitq.quantization.graph import artifact as storage
+from vitq.quantization.graph.graph import Graph, Node, OpKind
 
 ROWS = [
     Row("float", 8, 8, 8, 1.0, 1.0, None, 0.1),
@@ -23,19 +26,27 @@ ROWS = [
 ]
 
 
+METADATA = {
+    "target": "cpu", "batch": 1, "inputs": [{"shape": [1, 3, 8, 8]}], "sha256": {}, "mean": None,
+    "outputs": [{"zero_point": 0, "scale": 0.5, "dtype": "int16", "shape": [1, 2]}], "std": None,
+    "metadata_props": {}, "nonlinear": "vitq",
+}  # fmt: skip
+
+
 def compiled(folder: Path, bits: int = 8, golden: int = 1) -> Path:
     """What a compiled artifact has that a report reads."""
     target = folder / "cpu"
     target.mkdir(parents=True)
-    qparams = {
-        "w": {"qmin": -(2 ** (bits - 1)), "qmax": 2 ** (bits - 1) - 1, "axis": 0},
-        "out.w": {"qmin": -128, "qmax": 127, "axis": None},
-    }
+    pixels = Node("x", OpKind.INPUT, (), (1, 2), 0, out=QuantParams.per_tensor(1 / 255, 0, 0, 255))
+    layer = Node("linear", OpKind.LINEAR, ("x",), (1, 2), 0, {"weight": "w", "bias": "b"})
+    layer.out = QuantParams.per_tensor(1.0, 0, -128, 127)
+    weight = QuantParams.per_tensor(1.0, 0, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    tensors: dict[str, Any] = {"w": np.zeros((2, 2), np.int8), "b": np.zeros(2, np.int32)}
+    graph = Graph({"x": pixels, "linear": layer}, "linear", tensors, {"w": weight})
     facts = {"model": "m", "recipe": {"name": f"w{bits}a8"}, "method": "repq", "nonlinear": "vitq"}
-    stored = {"provenance": facts, "qparams": qparams}
-    (folder / "quantize.json").write_text(json.dumps(stored))
+    storage.save(folder, storage.QuantizedModel(graph, np.zeros((1, 2), np.uint8), facts))
     (folder / "model.onnx").write_bytes(b"onnx")
-    (target / "metadata.json").write_text(json.dumps({"target": "cpu", "metadata_props": {}}))
+    (target / "metadata.json").write_text(json.dumps(METADATA))
     (target / "model.so").write_bytes(b"\0" * 2**20)
     np.savez(target / "golden.npz", pixels=np.zeros((1, 2), np.uint8), codes=np.array([golden]))
     return folder
@@ -60,8 +71,12 @@ def test_records_count_while_their_files_are_the_same(tmp_path: Path) -> None:
     assert report([folder])[0].times_ms == {}
     (folder / "cpu" / "model.so").write_bytes(b"another")
     assert report([folder])[0].top1 is None
-    (folder / "cpu" / "evaluate.json").write_text("{")
-    assert report([folder])[0].agreement is None
+    for damaged in ("{", "{}", '{"rows": [1]}'):
+        (folder / "cpu" / "evaluate.json").write_text(damaged)
+        assert report([folder])[0].agreement is None
+    (folder / "cpu" / "golden.npz").write_bytes(b"PK")
+    with pytest.raises(VitqError, match=r"golden.npz is damaged .*: compile again"):
+        report([folder])
 
 
 def test_equal_integers_have_equal_hashes(tmp_path: Path) -> None:
