@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitq.compiler.stages.evaluate import float_model, float_runner
-from vitq.compiler.stages.identity import IN_MEMORY
+from vitq.compiler.stages.identity import IN_MEMORY, STATE
 from vitq.compiler.stages.scores import sqnr_db
 from vitq.compiler.studies.explanation import (
     Changed,
@@ -136,6 +136,8 @@ def _aligned(
 
 def _float_module(artifact: Artifact, facts: dict[str, Any], given: GivenModel | None) -> Any:
     """Return the ``torch.nn.Module`` that was quantized."""
+    from vitq.quantization.graph.identity import module_hash
+
     if given is None and IN_MEMORY in facts:
         raise VitqError(
             f"{artifact.folder}: its float model was in memory and no file holds it: explain it in "
@@ -143,7 +145,12 @@ def _float_module(artifact: Artifact, facts: dict[str, Any], given: GivenModel |
         )
     if given is None:
         return float_model(artifact.folder)[0]
-    if IN_MEMORY in facts and facts[IN_MEMORY] != given.digest:
+    in_memory = facts.get(IN_MEMORY)
+    if in_memory is not None:
+        is_other = in_memory != given.digest
+    else:
+        is_other = facts.get(STATE, now := module_hash(given.module)) != now
+    if is_other:
         raise VitqError(
             f"{artifact.folder} was not quantized from this model: its weights are others"
         )

@@ -1,5 +1,6 @@
 """The study on the embedded model: causes are named, reports stand alone."""
 
+import copy
 import html.parser
 import json
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import vitq
 from vitq.compiler.cli import main as cli
@@ -22,6 +24,8 @@ from vitq.compiler.studies.wider import dearest, write_wider
 from vitq.models.digits_vit.data import load_digits_split
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph import artifact as storage
+from vitq.quantization.graph.given import GivenModel
+from vitq.quantization.graph.graph import Graph
 from vitq.quantization.plan.recipe import Recipe
 
 VOID = {"meta", "img", "input", "br"}
@@ -220,6 +224,25 @@ def test_a_model_in_hand_is_explained(tmp_path: Path) -> None:
     q._module = type(q._module).of(model) if q._module else None
     with pytest.raises(VitqError, match="was not quantized from this model"):
         vitq.explain(q, pixels, removals=0)
+
+
+def test_other_models_than_the_quantized_one_are_refused(
+    narrow: Path, digits_model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = GivenModel.of(digits_model)
+    assert explain(narrow, count=1, removals=0, module=same).pictures == 1
+    other = copy.deepcopy(digits_model)
+    other.head.bias.data += 1  # type: ignore[operator, union-attr]
+    with pytest.raises(VitqError, match="was not quantized from this model"):
+        explain(narrow, count=1, removals=0, module=GivenModel.of(other))
+
+    def align(exact: Graph, _: Graph) -> Graph:
+        exact.set_param(exact.nodes["linear_4"], "bias", np.ones(192, np.float32))
+        return exact
+
+    monkeypatch.setattr("vitq.quantization.explain.alignment.align", align)
+    with pytest.raises(VitqError, match="cannot be brought to the quantized one's scales"):
+        explain(narrow, count=1, removals=0)
 
 
 def figures(name: str, own: float, lost: float) -> NodeFigures:
