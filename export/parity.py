@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.numerics.errors import VitqError, reason
 
 MIN_COSINE = 0.98
 
@@ -65,18 +66,33 @@ def compare(ours: FloatArray, theirs: FloatArray) -> Parity:
 
 
 def onnx_runner(path: Path) -> Callable[[UInt8Array], FloatArray]:
-    """Open an exported file in onnxruntime, as a function of (N, C, H, W) uint8 pixels."""
+    """Open an exported file in onnxruntime, as a function of (N, C, H, W) uint8 pixels.
+
+    Raises:
+        VitqError: onnxruntime does not take the file; later, if the file does not take such pixels.
+    """
     import onnxruntime  # deferred: the CLI must start fast
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry(EXACT_PRODUCTS, "1")
     options.add_session_config_entry(SPINNING, "0")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        name = session.get_inputs()[0].name
+    except Exception as error:  # its own, of any kind
+        raise VitqError(f"{path} does not run in onnxruntime: {reason(error)}") from error
 
     def run(pixels: UInt8Array) -> FloatArray:
-        logits: FloatArray = session.run(None, {name: pixels})[0]
+        try:
+            logits: FloatArray = session.run(None, {name: pixels})[0]
+        except Exception as error:
+            raise VitqError(
+                f"{path} takes no uint8 pixels {pixels.shape} in onnxruntime: {reason(error)}: "
+                "leave onnxruntime out of the backends"
+            ) from error
         return logits
 
     return run

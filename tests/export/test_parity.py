@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.compiler.foreign.graphs import plain
 from vitq.export.parity import Parity, compare, cosine, onnx_runner, run_onnx
 from vitq.export.qdq import save_onnx, to_onnx
+from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph
 
 
@@ -55,3 +57,12 @@ def test_run_onnx_takes_pixels_only(
     save_onnx(to_onnx(digits_graph, {}), path)
     with pytest.raises(Exception, match="uint8"):
         run_onnx(path, digits_pixels.astype(np.float32))
+
+
+def test_what_onnxruntime_does_not_take_is_one_line(tmp_path: Path) -> None:
+    path = plain(tmp_path / "floats.onnx")
+    with pytest.raises(VitqError, match=r"takes no uint8 pixels \(1, 3, 4, 4\) in onnxruntime: "):
+        onnx_runner(path)(np.zeros((1, 3, 4, 4), np.uint8))
+    path.write_bytes(b"\x08\x09 nothing")
+    with pytest.raises(VitqError, match="does not run in onnxruntime"):
+        onnx_runner(path)

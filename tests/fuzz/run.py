@@ -2,22 +2,18 @@
 
 Each parser gets an equal part of the time, or ``--count`` inputs. An input is a function of seed,
 parser and number, so that a run can be repeated (``--seed``) and continued (``--first``). What
-fails is kept in ``tests/fuzz/corpus``, which every later test reads.
+fails is kept in ``tests/fuzz/corpus``, which every later test reads. The C++ runner's readers have
+``tests.fuzz.runner_fuzz``.
 """
 
 import argparse
 import itertools
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from tests.fuzz.fuzzing import damaged, fuzz, keep
 from tests.fuzz.parsers import PARSERS
-
-RUNNER = Path(__file__).with_name("runner_fuzz.py")
-"""The C++ runner's readers, where their harness is there."""
 
 
 def main() -> int:
@@ -43,10 +39,6 @@ def main() -> int:
         )
         for what, content in figures.failures.items():
             print(f"  {what}: {keep(name, content) or 'too large to keep'}", flush=True)
-    if RUNNER.is_file() and not options.parser:
-        command = [sys.executable, "-m", "tests.fuzz.runner_fuzz", "--seed", str(options.seed)]
-        command += ["--minutes", str(options.minutes)] if options.count is None else []
-        failed |= subprocess.run(command).returncode != 0
     return int(failed)
 
 
