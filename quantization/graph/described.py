@@ -201,7 +201,7 @@ def _each(values: tuple[float, ...], channels: int, name: str) -> tuple[float, .
     if len(values) != channels:
         raise VitqError(
             f"model {name!r} takes {channels} channels, and its mean or std has {len(values)} "
-            f"numbers: pass --mean and --std, {channels} numbers each"
+            f"numbers: pass --mean and --std of {channels}"
         )
     return values
 

@@ -45,6 +45,13 @@ def input_of(
     if isinstance(given, Preprocessing):
         return given
     own, source = own_description(name, module, weights)
+    built = _built(module).size
+    if given is not None and given.size not in (None, built) and built is not None:
+        logger.warning(
+            "WARNING: %s was built for %d x %d, and its input is to be %d x %d: if it refuses "
+            "that, build it so (of timm: --model-kwargs img_size=%d)",
+            *(name, *built, *given.size, given.size[0]),
+        )
     found = resolve((given or Described()).over(own), name)
     parts = [source, _by_user(given or Described()), _assumption(found)]
     logger.info("pictures: %s; %s", found.describe(), "; ".join(filter(None, parts)))

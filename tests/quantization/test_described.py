@@ -103,7 +103,9 @@ def test_channels_decide_the_colours(channels: int, color: Color) -> None:
 
 
 def test_channels_and_numbers_that_do_not_go_together() -> None:
-    with pytest.raises(VitqError, match=r"takes 1 channels, .* has 3 numbers: pass --mean and"):
+    with pytest.raises(
+        VitqError, match=r"takes 1 channels, .* has 3 numbers: pass --mean and --std of 1"
+    ):
         resolve(Described(size=(8, 8), channels=1, mean=HALF, std=HALF), "m")
     with pytest.raises(VitqError, match="takes 3 channels, and color L has 1"):
         resolve(Described(size=(8, 8), channels=3, color=Color.L, mean=HALF, std=HALF), "m")
@@ -304,6 +306,13 @@ class Tiny(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits."""
         return self.conv(x).mean((2, 3))
+
+
+def test_a_size_that_the_model_was_not_built_for_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    said = Described(size=(32, 24), mean=(0.5,), std=(0.5,))
+    with caplog.at_level(logging.WARNING):
+        assert input_of("m", Tiny(), said).input_shape == (3, 32, 24)
+    assert "m was built for 16 x 16, and its input is to be 32 x 24" in caplog.text
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
