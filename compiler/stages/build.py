@@ -16,6 +16,7 @@ from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.scores import Row
 from vitq.compiler.stages.verify import Check, verify
+from vitq.compiler.support.artifacts import Artifact
 from vitq.quantization.graph.pictures import check_source
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ def build(
     if pictures is not None:
         check_source(pictures, classes)
     artifact = quantize(quantizing)
+    if pictures is not None:
+        check_source(pictures, classes, _outputs(artifact))
     export(artifact)
     folder = compile_model(artifact.folder, compiling)
     checks: list[Check] = []
@@ -97,3 +100,11 @@ def build(
         backends = None if runs_here else tuple(name for name in BACKENDS if name != LIBRARY)
         rows = evaluate(folder, pictures, count, backends, threads, classes=classes)
     return Built(folder, tuple(checks), tuple(rows), tuple(skipped))
+
+
+def _outputs(artifact: Artifact) -> int:
+    """How many classes a quantized model has."""
+    from vitq.quantization.graph import artifact as storage
+
+    graph = storage.load(artifact.folder).graph
+    return graph.nodes[graph.output].shape[-1]

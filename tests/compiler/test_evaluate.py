@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
+from vitq.compiler.stages import build as building
 from vitq.compiler.stages import evaluate as stage
 from vitq.compiler.stages.changes import warn_of_changes
+from vitq.compiler.stages.compile import CompileOptions
 from vitq.compiler.stages.evaluate import PROVEN_SAMPLE, SAMPLE, evaluate
 from vitq.compiler.stages.proof import PROOF_NAME, keep_proof, proven_integers
 from vitq.compiler.stages.quantize import quantize
@@ -201,3 +203,23 @@ def test_changed_calibration_pictures_are_said(
     made.onnx.write_bytes(b"another")
     warn_of_changes(opened)
     assert "model.onnx was written again since" in caplog.text
+
+
+def test_build_looks_at_labels_before_it_works(
+    tmp_path: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a stage began")
+
+    for name in ("quantize", "export"):
+        monkeypatch.setattr(building, name, never)
+    pictures = tmp_path / "pictures"
+    (pictures / "ant").mkdir(parents=True)
+    quantizing = QuantizeOptions(artifacts=tmp_path)
+    for source, message in ((pictures, "holds no pictures"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(VitqError, match=message):
+            building.build(quantizing, CompileOptions(), str(source))
+    (pictures / "ant" / "1.png").touch()
+    monkeypatch.setattr(building, "quantize", lambda _: artifact)
+    with pytest.raises(VitqError, match="has 1 class folders and the model 10 outputs"):
+        building.build(quantizing, CompileOptions(), str(pictures))
