@@ -79,7 +79,7 @@ def read_processor(path: Path) -> Described:
             raise VitqError(f"{path} holds no {' or '.join(FILES)}: give the file")
         path = found
     if not path.is_file():
-        raise VitqError(f"--preprocessor {path} does not exist: give {FILES[0]}")
+        raise VitqError(f"--preprocessor {path}: no processor lies there: give {FILES[0]}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -266,10 +266,11 @@ def test_files(tmp_path: Path) -> None:
     file = tmp_path / "preprocessor_config.json"
     with pytest.raises(VitqError, match=r"holds no preprocessor_config\.json or config\.json"):
         read_processor(tmp_path)
-    with pytest.raises(VitqError, match="does not exist"):
+    with pytest.raises(VitqError, match="no processor lies there: give preprocessor_config"):
         read_processor(file)
-    for text, message in (("{", "JSON"), ("[]", "no JSON object"), ("{}", "says nothing of"),
-                          ("[" * 100_000, "JSON"), ("\xff", "JSON")):  # fmt: skip
+    damaged = r"--preprocessor .* cannot be read as JSON"
+    for text, message in (("{", damaged), ("[" * 100_000, damaged), ("\xff", damaged),
+                          ("[]", "no JSON object"), ("{}", "says nothing of")):  # fmt: skip
         file.write_bytes(text.encode("latin-1"))
         with pytest.raises(VitqError, match=message):
             read_processor(file)
