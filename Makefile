@@ -3,6 +3,7 @@
 # make compile MODEL=... WEIGHTS=... CALIB=... PICTURES=... TARGET=cpu RECIPE=w8a8 METHOD=repq BATCH=1
 #                           RECIPE=w4a4-first8-last8: first and last layer's widths (8 if absent); or RECIPE=NAME.json
 #                           CALIB=psaq|psaq2|noise: pictures made from the model alone (CALIB_SEED, CALIB_STEPS)
+#                           WEIGHTS_KEY=model_ema NUM_CLASSES=10 MODEL_KWARGS="depth=6 num_heads=4": the weights and the model
 #                           SAVE_IMAGES=folder: look at the calibration pictures
 #                           CLASSES=names.txt: the order of the classes, for labels of PICTURES; make evaluate ALL=1: no shortcut
 #                           RECIPE=mixed BUDGET_BYTES=N|BUDGET_BITOPS=N: a width for each layer, measured
@@ -48,7 +49,10 @@ NONLINEAR ?= vitq
 BATCH ?= 1
 ARTIFACTS ?= artifacts
 WEIGHTS ?=
+WEIGHTS_KEY ?=
 RANDOM_WEIGHTS ?=
+NUM_CLASSES ?=
+MODEL_KWARGS ?=
 CALIB ?=
 CALIB_COUNT ?=
 REMOVALS ?=
@@ -113,7 +117,9 @@ option = $(if $(2),$(1) "$(2)")
 
 QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe "$(RECIPE)" --method $(METHOD) \
 	--nonlinear $(NONLINEAR) --artifacts "$(ARTIFACTS)" \
-	$(call option,--weights,$(WEIGHTS)) $(call option,--random-weights,$(RANDOM_WEIGHTS)) \
+	$(call option,--weights,$(WEIGHTS)) $(call option,--weights-key,$(WEIGHTS_KEY)) \
+	$(call option,--random-weights,$(RANDOM_WEIGHTS)) $(call option,--num-classes,$(NUM_CLASSES)) \
+	$(foreach pair,$(MODEL_KWARGS),--model-kwargs "$(pair)") \
 	$(call option,--calib,$(CALIB)) $(call option,--calib-count,$(CALIB_COUNT)) \
 	$(call option,--calib-seed,$(CALIB_SEED)) $(call option,--calib-steps,$(CALIB_STEPS)) \
 	$(call option,--save-images,$(SAVE_IMAGES)) $(call option,--budget-bytes,$(BUDGET_BYTES)) \

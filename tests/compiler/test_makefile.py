@@ -1,11 +1,13 @@
 """The Makefile looks for artifacts where the stages put them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from vitq.compiler.cli import main as cli
 from vitq.compiler.stages.quantize_options import QuantizeOptions
@@ -96,6 +98,23 @@ def test_each_rule_names_the_folder(rule: str, tmp_path: Path) -> None:
 def test_a_rule_stops_where_no_folder_is_meant(names: list[str], said: str, tmp_path: Path) -> None:
     found = make(tmp_path, "verify", *names)
     assert found.returncode != 0 and said in found.stderr and found.stdout == ""
+
+
+def test_every_option_of_quantize_is_a_variable() -> None:
+    text = (ROOT / "Makefile").read_text()
+    command = typer.main.get_command(cli.app).commands["quantize"]  # type: ignore[attr-defined]
+    flags = {option for parameter in command.params for option in parameter.opts}
+    missing = [flag for flag in flags if not re.search(rf"[\s(,]{flag}[ ,]", text)]
+    assert len(flags) > 20 and not missing
+
+
+def test_arguments_of_a_model_are_given_one_by_one(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["make", "-n", "quantize", "MODEL_KWARGS=a=1 b=2", "NUM_CLASSES=10", f"READY={tmp_path}"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for said in ('--model-kwargs "a=1" ', '--model-kwargs "b=2"', '--num-classes "10"'):
+        assert said in done.stdout
 
 
 def test_where_loads_neither_torch_nor_tvm() -> None:
