@@ -104,12 +104,12 @@ def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
     return [file_hash(path) for path in picture_files(source, options.calib_count, seed)]
 
 
-def described_calibration(options: QuantizeOptions) -> dict[str, Any] | None:
-    """Record the calibration pictures, to tell later whether they changed; None without files."""
+def described_calibration(options: QuantizeOptions) -> dict[str, Any]:
+    """Record the calibration pictures, to tell later whether they changed; empty without files."""
     source = options.calibration_source
     if isinstance(source, GivenPictures) or source == EMBEDDED_CALIBRATION or source in GENERATED:
-        return None
-    return calibration_record(source, options.calib_count, options.calib_seed)
+        return {}
+    return {"record": calibration_record(source, options.calib_count, options.calib_seed)}
 
 
 def calibration_record(source: str, count: int, seed: int) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def quantized_model(
         "calibration": {
             "source": pictures.source,
             "pictures": len(pictures),
-            "record": described_calibration(options),
+            **described_calibration(options),
         },
         "held_out": check_held_out(options, graph, held),
         "recipe": recipe.to_json(),
