@@ -278,7 +278,7 @@ def test_a_second_compilation_comes_from_the_cache(
 
 
 def test_architectures_are_checked() -> None:
-    with pytest.raises(VitqError, match="sm_12 .did you mean sm_120..: choose from sm_75"):
+    with pytest.raises(VitqError, match=r"sm_12 .did you mean sm_120..: choose from sm_75"):
         get_target("cuda").for_architectures(("sm_90", "sm_12"))
     with pytest.raises(VitqError, match="has no GPU"):
         get_target("x86-64").for_architectures(("sm_90",))
