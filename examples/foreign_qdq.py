@@ -13,7 +13,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 import vitq
 from vitq.models.digits_vit import MEAN, STD
 from vitq.models.digits_vit.data import calibration_images, eval_images, normalize
-from vitq.quantization.graph.models import load_model
+from vitq.quantization.model.models import load_model
 
 
 class Calibration(CalibrationDataReader):

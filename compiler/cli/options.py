@@ -8,9 +8,9 @@ import typer
 
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
-from vitq.quantization.graph.described import Described
-from vitq.quantization.graph.preprocessing import Color, Interpolation, Resize
-from vitq.quantization.graph.processors import read_processor
+from vitq.quantization.pictures.described import Described
+from vitq.quantization.pictures.preprocessing import Color, Interpolation, Resize
+from vitq.quantization.pictures.processors import read_processor
 
 Mean = Annotated[str | None, typer.Option(help="input mean, three numbers with commas")]
 Std = Annotated[str | None, typer.Option(help="input standard deviation, likewise")]

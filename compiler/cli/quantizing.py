@@ -13,7 +13,7 @@ from vitq.compiler.stages.quantize_options import Option, QuantizeOptions
 from vitq.compiler.support.limits import check_number
 from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.names import parse_kwargs
+from vitq.quantization.model.names import parse_kwargs
 
 TEXTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "calib": (str | None, lambda text: text),

@@ -25,7 +25,7 @@ from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.numerics.npy import read_npz
-from vitq.quantization.graph.preprocessing import Preprocessing
+from vitq.quantization.pictures.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from vitq.compiler.codegen.importing import ImportedModel

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.described import Described, resolve
-from vitq.quantization.graph.preprocessing import Preprocessing
+from vitq.quantization.pictures.described import Described, resolve
+from vitq.quantization.pictures.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from vitq.compiler.codegen.importing import ImportedModel

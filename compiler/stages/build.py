@@ -17,7 +17,7 @@ from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.scores import Row
 from vitq.compiler.stages.verify import Check, verify
 from vitq.compiler.support.artifacts import Artifact
-from vitq.quantization.graph.pictures import check_source
+from vitq.quantization.pictures.pictures import check_source
 
 logger = logging.getLogger(__name__)
 

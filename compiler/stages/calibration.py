@@ -31,13 +31,13 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
-from vitq.quantization.graph.given import GivenPictures
+from vitq.quantization.pictures.given import GivenPictures
 
 if TYPE_CHECKING:
     from vitq.compiler.stages.quantize_options import QuantizeOptions
-    from vitq.quantization.graph.decoding import Pictures
     from vitq.quantization.graph.graph import Graph
-    from vitq.quantization.graph.preprocessing import Preprocessing
+    from vitq.quantization.pictures.decoding import Pictures
+    from vitq.quantization.pictures.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ def calibration_pictures(
     Raises:
         VitqError: if the source is missing, unreadable, or cannot be made from this model.
     """
-    from vitq.quantization.graph.decoding import Pictures
-    from vitq.quantization.graph.pictures import load_pictures
+    from vitq.quantization.pictures.decoding import Pictures
+    from vitq.quantization.pictures.pictures import load_pictures
 
     source = options.calibration_source
     if isinstance(source, GivenPictures) or source not in GENERATED:
@@ -81,7 +81,7 @@ def _made(
 ) -> UInt8Array:
     """Pictures from the store, made first if they are not there."""
     from vitq.quantization.graph.identity import graph_hash
-    from vitq.quantization.graph.raw_pixels import read_pixels
+    from vitq.quantization.pictures.raw_pixels import read_pixels
 
     made_from: dict[str, Any] = {
         "source": source,

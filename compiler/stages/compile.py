@@ -52,8 +52,8 @@ from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.numerics.files import require_writable, write_atomically
-from vitq.quantization.graph.described import Described
-from vitq.quantization.graph.preprocessing import check_normalization
+from vitq.quantization.pictures.described import Described
+from vitq.quantization.pictures.preprocessing import check_normalization
 
 logger = logging.getLogger(__name__)
 

@@ -27,12 +27,13 @@ from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_j
 from vitq.compiler.support.progress import counted_bar, progress_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError, nearest
-from vitq.quantization.graph.given import GivenModel, GivenPictures
-from vitq.quantization.graph.names import freeze
-from vitq.quantization.graph.preprocessing import Preprocessing
+from vitq.quantization.model.given import GivenModel
+from vitq.quantization.model.names import freeze
+from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.pictures.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from vitq.quantization.graph.decoding import OpenPictures
+    from vitq.quantization.pictures.decoding import OpenPictures
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def evaluate(
             a few pictures; if it has the library's integers there, it takes the others from it.
         threads: of the library.
         module: the float model, where it is in hand.
-        classes: file with the model's classes (`quantization.graph.class_names`).
+        classes: file with the model's classes (`quantization.pictures.class_names`).
 
     Returns:
         One row for each backend.
@@ -77,7 +78,7 @@ def evaluate(
             that cannot be loaded any more.
         IntegersDifferError: if the reference, run on a few pictures, has other integers.
     """
-    from vitq.quantization.graph.pictures import EVALUATION, open_pictures
+    from vitq.quantization.pictures.pictures import EVALUATION, open_pictures
 
     _refuse_unknown(backends)
     compiled = open_compiled(folder)
@@ -271,7 +272,7 @@ def float_runner(
     """Wrap a ``torch.nn.Module`` with its input normalization, as a function of pixels."""
     import torch
 
-    from vitq.quantization.graph.results import one_tensor
+    from vitq.quantization.model.results import one_tensor
 
     means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
 

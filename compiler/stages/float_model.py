@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 
 if TYPE_CHECKING:
-    from vitq.quantization.graph.models import LoadedModel
-    from vitq.quantization.graph.preprocessing import Preprocessing
+    from vitq.quantization.model.models import LoadedModel
+    from vitq.quantization.pictures.preprocessing import Preprocessing
 
 
 def load_float_model(
@@ -18,7 +18,7 @@ def load_float_model(
         options: model, weights and what its input means.
         preprocessing: what its input means, where that is known already.
     """
-    from vitq.quantization.graph.models import given_model, load_model
+    from vitq.quantization.model.models import given_model, load_model
 
     said = preprocessing or options.described
     if options.module is not None:

@@ -7,7 +7,7 @@ next ones. All of them calibrate (integers do not depend on this check), and wha
     changed  where there are none: calibration pictures mirrored, shifted and enlarged by 1/7
 
 Before the long work it is said if the calibration pictures are poor: of one class, near duplicates
-(`quantization.graph.likeness`), or all alike to the float model. After it one line has the
+(`quantization.pictures.likeness`), or all alike to the float model. After it one line has the
 agreement, the logits' SQNR and the quantizer that cuts most off (`quantization.run.judge`); where
 the answers are others than the float model's, a warning with the likely cause and the remedy. One
 picture also goes through the integer reference: integers that leave their ranges are refused here,
@@ -25,13 +25,13 @@ import numpy as np
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, GENERATED
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import RangeError, VitqError
-from vitq.quantization.graph.given import GivenPictures
+from vitq.quantization.pictures.given import GivenPictures
 
 if TYPE_CHECKING:
     from vitq.compiler.stages.quantize_options import QuantizeOptions
-    from vitq.quantization.graph.decoding import OpenPictures, Pictures
     from vitq.quantization.graph.graph import Graph
-    from vitq.quantization.graph.preprocessing import Preprocessing
+    from vitq.quantization.pictures.decoding import OpenPictures, Pictures
+    from vitq.quantization.pictures.preprocessing import Preprocessing
     from vitq.quantization.run.judge import Judgement
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ def _cause(options: "QuantizeOptions", held: HeldOut, found: "Judgement") -> str
 
 def _poor(options: "QuantizeOptions", pictures: "Pictures", answers: IntArray) -> str:
     """Say what is wrong with the calibration pictures, if anything is."""
-    from vitq.quantization.graph.likeness import different_pictures
+    from vitq.quantization.pictures.likeness import different_pictures
 
     number = len(pictures)
     if options.calib in GENERATED or number < LEAST:
@@ -199,7 +199,7 @@ def _others(
 
     What cannot be read is passed over: it does not calibrate.
     """
-    from vitq.quantization.graph.pictures import CALIBRATION, open_pictures
+    from vitq.quantization.pictures.pictures import CALIBRATION, open_pictures
 
     source = options.calibration_source
     if not isinstance(source, GivenPictures) and source in GENERATED:

@@ -18,11 +18,12 @@ from vitq.compiler.support.artifacts import (
     versions,
 )
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
-from vitq.quantization.graph.factories import factory_files, loaded_files
-from vitq.quantization.graph.given import GivenModel, GivenPictures
-from vitq.quantization.graph.names import CONFIG_NAME, is_factory, model_folder
-from vitq.quantization.graph.processors import beside
-from vitq.quantization.graph.weight_files import weight_files
+from vitq.quantization.model.factories import factory_files, loaded_files
+from vitq.quantization.model.given import GivenModel
+from vitq.quantization.model.names import CONFIG_NAME, is_factory, model_folder
+from vitq.quantization.model.weight_files import weight_files
+from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.pictures.processors import beside
 
 IN_MEMORY = "module"
 """In the provenance of a model that was in hand: the hash of its weights."""
@@ -91,7 +92,7 @@ def file_hashes(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
-    from vitq.quantization.graph.pictures import picture_files
+    from vitq.quantization.pictures.pictures import picture_files
 
     if options.calib is None and options.model != EMBEDDED_MODEL:
         return None  # refused later, behind what may be wrong with the model itself
@@ -123,7 +124,7 @@ def calibration_record(source: str, count: int, seed: int) -> dict[str, Any]:
     Returns:
         Where it lies, the draw, and a hash of all files that decide the pictures.
     """
-    from vitq.quantization.graph.pictures import picture_files
+    from vitq.quantization.pictures.pictures import picture_files
 
     hashes = [file_hash(path) for path in picture_files(source, count, seed)]
     return {

@@ -38,10 +38,10 @@ from vitq.quantization.plan.methods import DAMPING_MADE, Method
 
 if TYPE_CHECKING:
     from vitq.quantization.graph.artifact import QuantizedModel
-    from vitq.quantization.graph.decoding import Pictures
     from vitq.quantization.graph.graph import Graph
-    from vitq.quantization.graph.models import LoadedModel
-    from vitq.quantization.graph.preprocessing import Preprocessing
+    from vitq.quantization.model.models import LoadedModel
+    from vitq.quantization.pictures.decoding import Pictures
+    from vitq.quantization.pictures.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 

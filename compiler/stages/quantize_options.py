@@ -15,17 +15,18 @@ from vitq.compiler.support.limits import (
 )
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
-from vitq.quantization.graph.described import Described
-from vitq.quantization.graph.given import GivenModel, GivenPictures
-from vitq.quantization.graph.names import folder_name
-from vitq.quantization.graph.preprocessing import (
+from vitq.quantization.model.given import GivenModel
+from vitq.quantization.model.names import folder_name
+from vitq.quantization.pictures.described import Described
+from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.pictures.preprocessing import (
     Color,
     Interpolation,
     Orientation,
     Resize,
     check_normalization,
 )
-from vitq.quantization.graph.processors import read_processor
+from vitq.quantization.pictures.processors import read_processor
 from vitq.quantization.plan.methods import METHODS, Method, get_method
 from vitq.quantization.plan.recipe import Recipe
 
@@ -57,7 +58,7 @@ class QuantizeOptions:
     (`compiler.cli.quantizing`).
 
     Attributes:
-        model: see `quantization.graph.names`; of a model in hand, what it is called.
+        model: see `quantization.model.names`; of a model in hand, what it is called.
         weights: file, index of shards or folder; None for the model's own.
         weights_key: which state dict of the file, with dots; None for the first that fits.
         random_weights: seed for random weights instead.
@@ -72,7 +73,7 @@ class QuantizeOptions:
             or what was read from an object in hand; before what the model says itself.
         image_size: (H, W) of the input; this and the next come before `preprocessor`.
         crop_fraction: side of the input by the side of the resized picture.
-        resize: see `quantization.graph.preprocessing`.
+        resize: see `quantization.pictures.preprocessing`.
         interpolation: likewise.
         mean: per channel, in [0, 1] units.
         std: likewise.

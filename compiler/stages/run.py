@@ -22,10 +22,10 @@ from vitq.compiler.deploy.contents import class_names
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import require_writable, write_atomically
-from vitq.quantization.graph.pictures import picture_files
-from vitq.quantization.graph.pixels import load_picture
-from vitq.quantization.graph.raw_pixels import check_pixels, read_pixels
-from vitq.quantization.graph.tables import SUFFIXES, is_picture
+from vitq.quantization.pictures.pictures import picture_files
+from vitq.quantization.pictures.pixels import load_picture
+from vitq.quantization.pictures.raw_pixels import check_pixels, read_pixels
+from vitq.quantization.pictures.tables import SUFFIXES, is_picture
 
 logger = logging.getLogger(__name__)
 

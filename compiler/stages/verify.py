@@ -16,7 +16,7 @@ from vitq.compiler.stages.proof import keep_proof
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_json
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.given import GivenPictures
+from vitq.quantization.pictures.given import GivenPictures
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ def _inputs(
     compiled: Compiled, pictures: str | GivenPictures | None, count: int | None
 ) -> Iterator[tuple[str, UInt8Array]]:
     """Real, random and extreme pictures."""
-    from vitq.quantization.graph.pictures import EVALUATION, open_pictures
+    from vitq.quantization.pictures.pictures import EVALUATION, open_pictures
 
     channels, height, width = compiled.input_shape[1:]
     shape = (channels, height, width)

@@ -12,7 +12,7 @@ from vitq.compiler.stages.evaluate import BATCH
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.target.choice import get_target
 from vitq.numerics.arrays import FloatArray, UInt8Array
-from vitq.quantization.graph.given import GivenPictures
+from vitq.quantization.pictures.given import GivenPictures
 
 if TYPE_CHECKING:
     from vitq.quantization.graph.artifact import QuantizedModel

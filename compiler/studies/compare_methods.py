@@ -38,7 +38,7 @@ from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError, nearest
-from vitq.quantization.graph.given import GivenPictures
+from vitq.quantization.pictures.given import GivenPictures
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class _Judge:
         self, options: QuantizeOptions, source: str | GivenPictures, count: int | None
     ) -> None:
         from vitq.quantization.graph.identity import module_hash
-        from vitq.quantization.graph.pictures import load_pictures
+        from vitq.quantization.pictures.pictures import load_pictures
 
         model = load_float_model(options)
         prep = model.preprocessing

@@ -35,14 +35,15 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
-from vitq.quantization.graph.given import GivenModel, GivenPictures
-from vitq.quantization.graph.preprocessing import Preprocessing
+from vitq.quantization.model.given import GivenModel
+from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.pictures.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from vitq.quantization.explain.walk import Walk
     from vitq.quantization.graph.artifact import QuantizedModel
-    from vitq.quantization.graph.decoding import OpenPictures
     from vitq.quantization.graph.graph import Graph, Node
+    from vitq.quantization.pictures.decoding import OpenPictures
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def explain(
         VitqError: no pictures, or a float model that is unknown or not there any more.
     """
     from vitq.quantization.graph import artifact as storage
-    from vitq.quantization.graph.pictures import EVALUATION, open_pictures
+    from vitq.quantization.pictures.pictures import EVALUATION, open_pictures
 
     if removals < 0:
         raise VitqError(f"--removals {removals}: give a number of pictures, or 0 for none")

@@ -27,12 +27,12 @@ from vitq.quantization.plan.widths import PARTS, PRODUCTS, WEIGHT
 
 if TYPE_CHECKING:
     from vitq.numerics.arrays import FloatArray
-    from vitq.quantization.graph.decoding import Pictures
     from vitq.quantization.graph.graph import Graph
-    from vitq.quantization.graph.preprocessing import Preprocessing
     from vitq.quantization.mixed.budget import Budget
     from vitq.quantization.mixed.costs import ProductCost
     from vitq.quantization.mixed.sensitivity import Sensitivity
+    from vitq.quantization.pictures.decoding import Pictures
+    from vitq.quantization.pictures.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""The network as plain data: traced, rewritten, stored; models and pictures that are read."""
+"""The network as plain data: traced, rewritten, stored."""

@@ -42,7 +42,7 @@ def test_fits_of_known_growth() -> None:
 
 
 def test_models_of_other_picture_sizes(artifact: Artifact) -> None:
-    from vitq.quantization.graph.models import load_model
+    from vitq.quantization.model.models import load_model
 
     loaded = load_model(sized_name("digits_vit", 16), seed=0)
     assert loaded.preprocessing.input_shape == (3, 16, 16)

@@ -22,7 +22,7 @@ from vitq.compiler.stages.run import classify
 from vitq.compiler.support.artifacts import Artifact
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.pixels import fit_picture, load_picture
+from vitq.quantization.pictures.pixels import fit_picture, load_picture
 
 STATIC_BUDGET = 2 << 20
 """Bytes that an inference of the static flavour may take beside the weights."""

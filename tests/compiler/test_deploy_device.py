@@ -29,7 +29,7 @@ from vitq.compiler.target.choice import get_target
 from vitq.compiler.target.qemu import EMULATOR, SYSTEM_ROOT, why_not
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.pixels import load_picture
+from vitq.quantization.pictures.pixels import load_picture
 
 
 def emulator(cpu: str) -> tuple[str, ...]:

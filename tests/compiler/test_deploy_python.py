@@ -17,7 +17,7 @@ from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.deploy.bundle import Bundle
 from vitq.compiler.stages.run import classify
 from vitq.numerics.arrays import UInt8Array
-from vitq.quantization.graph.pixels import fit_picture
+from vitq.quantization.pictures.pixels import fit_picture
 
 
 @pytest.fixture

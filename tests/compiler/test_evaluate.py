@@ -23,7 +23,7 @@ from vitq.compiler.support.artifacts import Artifact
 from vitq.models.digits_vit.data import calibration_images, eval_images
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.given import GivenPictures
+from vitq.quantization.pictures.given import GivenPictures
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from vitq.compiler.studies.wider import dearest, write_wider
 from vitq.models.digits_vit.data import load_digits_split
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph import artifact as storage
-from vitq.quantization.graph.given import GivenModel
 from vitq.quantization.graph.graph import Graph
+from vitq.quantization.model.given import GivenModel
 from vitq.quantization.plan.recipe import Recipe
 
 VOID = {"meta", "img", "input", "br"}
@@ -210,7 +210,7 @@ def test_refusals_name_the_remedy(
 
 def test_a_model_in_hand_is_explained(tmp_path: Path) -> None:
     from vitq.models.digits_vit import MEAN, STD
-    from vitq.quantization.graph.models import load_model
+    from vitq.quantization.model.models import load_model
 
     model, pixels = load_model("digits_vit").module, load_digits_split().train.images[:4]
     facts = {"image_size": 32, "mean": MEAN, "std": STD}

@@ -27,8 +27,8 @@ from vitq.models.digits_vit import CHECKPOINT, IMAGE_SIZE, MEAN, STD, digits_vit
 from vitq.models.digits_vit.data import calibration_images, eval_images, normalize
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.described import Described
-from vitq.quantization.graph.preprocessing import Color, Resize
+from vitq.quantization.pictures.described import Described
+from vitq.quantization.pictures.preprocessing import Color, Resize
 from vitq.relay_passes.dialect import names
 
 SHAPE = (1, 3, IMAGE_SIZE, IMAGE_SIZE)

@@ -20,10 +20,10 @@ from vitq.models.digits_vit import MEAN, STD
 from vitq.models.digits_vit.data import calibration_images, load_digits_split
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.given import GivenPictures
 from vitq.quantization.graph.graph import Graph
-from vitq.quantization.graph.pictures import picture_files
 from vitq.quantization.graph.tracing import trace
+from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.pictures.pictures import picture_files
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.calibrate import quantize_graph

@@ -13,7 +13,7 @@ from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.stages.run import CHUNK, best_classes, classify, run
 from vitq.models.digits_vit.data import eval_images
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.pixels import load_picture
+from vitq.quantization.pictures.pixels import load_picture
 
 COUNT = CHUNK + 3
 """More than one chunk, the last one not full."""

@@ -20,8 +20,8 @@ from tests.compiler.probes import build_probe
 from tests.fuzz.runner_fuzz import mutated, seeds
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.pixels import load_picture
-from vitq.quantization.graph.preprocessing import (
+from vitq.quantization.pictures.pixels import load_picture
+from vitq.quantization.pictures.preprocessing import (
     CHANNELS,
     Color,
     CropOffset,

@@ -59,7 +59,7 @@ def _npy_seeds() -> list[bytes]:
 
 
 def _read_npy(path: Path) -> None:
-    from vitq.quantization.graph.raw_pixels import open_pixels, read_pixels
+    from vitq.quantization.pictures.raw_pixels import open_pixels, read_pixels
 
     number, one = open_pixels(path, SHAPE)
     assert [one(index).shape for index in range(number)] == [SHAPE] * number
@@ -101,8 +101,8 @@ def _label_seeds() -> list[bytes]:
 
 
 def _read_labels(path: Path) -> None:
-    from vitq.quantization.graph.described import standard
-    from vitq.quantization.graph.pictures import load_pictures
+    from vitq.quantization.pictures.described import standard
+    from vitq.quantization.pictures.pictures import load_pictures
 
     for name in ("a.png", "b.png"):
         (path.parent / name).write_bytes(_picture(name == "a.png"))
@@ -124,8 +124,8 @@ def _picture_seeds() -> list[bytes]:
 
 
 def _read_picture(path: Path) -> None:
-    from vitq.quantization.graph.described import standard
-    from vitq.quantization.graph.pixels import load_picture
+    from vitq.quantization.pictures.described import standard
+    from vitq.quantization.pictures.pixels import load_picture
 
     load_picture(path, standard(SHAPE, (0.5,) * 3, (0.5,) * 3))
 
@@ -159,7 +159,7 @@ def _safetensors_seeds() -> list[bytes]:
 
 
 def _read_weights(path: Path) -> None:
-    from vitq.quantization.graph.models import load_weights
+    from vitq.quantization.model.models import load_weights
 
     load_weights(_net(), path)
 

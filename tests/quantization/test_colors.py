@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph import colors
-from vitq.quantization.graph.described import Described, resolve
-from vitq.quantization.graph.pixels import fit_picture, load_picture
-from vitq.quantization.graph.preprocessing import Color, Orientation, Preprocessing, Resize
+from vitq.quantization.pictures import colors
+from vitq.quantization.pictures.described import Described, resolve
+from vitq.quantization.pictures.pixels import fit_picture, load_picture
+from vitq.quantization.pictures.preprocessing import Color, Orientation, Preprocessing, Resize
 
-LOGGER = "vitq.quantization.graph.colors"
+LOGGER = "vitq.quantization.pictures.colors"
 
 
 @pytest.fixture(autouse=True)

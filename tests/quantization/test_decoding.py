@@ -12,9 +12,9 @@ import pytest
 
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.decoding import AHEAD, OpenPictures
-from vitq.quantization.graph.given import GivenPictures
-from vitq.quantization.graph.pictures import load_pictures, open_pictures, picture_files
+from vitq.quantization.pictures.decoding import AHEAD, OpenPictures
+from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.pictures.pictures import load_pictures, open_pictures, picture_files
 
 SHAPE = (3, 64, 64)
 SIZE = 3 * 64 * 64

@@ -15,9 +15,10 @@ from torch import nn
 
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.described import Described, resolve, standard
-from vitq.quantization.graph.inputs import input_of, own_description
-from vitq.quantization.graph.preprocessing import (
+from vitq.quantization.graph.timm_compat import import_timm
+from vitq.quantization.pictures.described import Described, resolve, standard
+from vitq.quantization.pictures.inputs import input_of, own_description
+from vitq.quantization.pictures.preprocessing import (
     Color,
     CropOffset,
     Interpolation,
@@ -27,8 +28,7 @@ from vitq.quantization.graph.preprocessing import (
     SideRounding,
     check_normalization,
 )
-from vitq.quantization.graph.processors import described, read_processor
-from vitq.quantization.graph.timm_compat import import_timm
+from vitq.quantization.pictures.processors import described, read_processor
 
 HALF = (0.5, 0.5, 0.5)
 OWN = Described(

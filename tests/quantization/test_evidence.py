@@ -15,8 +15,8 @@ from vitq.models.digits_vit import MEAN, STD
 from vitq.models.digits_vit.data import load_digits_split
 from vitq.numerics.arrays import UInt8Array
 from vitq.quantization.graph.graph import Graph, Node, OpKind
-from vitq.quantization.graph.models import load_model
 from vitq.quantization.graph.tracing import trace
+from vitq.quantization.model.models import load_model
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.calibrate import quantize_graph

@@ -8,7 +8,7 @@ import pytest
 
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph import timm_compat
-from vitq.quantization.graph.factories import call_factory, factory_files, loaded_files
+from vitq.quantization.model.factories import call_factory, factory_files, loaded_files
 
 
 @pytest.fixture

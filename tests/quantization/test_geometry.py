@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from vitq.numerics.arrays import UInt8Array
-from vitq.quantization.graph.described import Described, resolve
-from vitq.quantization.graph.pixels import fit_picture
-from vitq.quantization.graph.preprocessing import Interpolation
-from vitq.quantization.graph.processors import described
 from vitq.quantization.graph.timm_compat import import_timm
+from vitq.quantization.pictures.described import Described, resolve
+from vitq.quantization.pictures.pixels import fit_picture
+from vitq.quantization.pictures.preprocessing import Interpolation
+from vitq.quantization.pictures.processors import described
 
 SIZES = ((64, 64), (65, 47), (47, 65), (31, 33), (200, 51), (51, 200), (7, 90), (1, 1), (129, 128))
 """(width, height): odd, tall, wide, smaller than the input, one pixel."""

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vitq.models.digits_vit.data import calibration_images, load_digits_split
 from vitq.numerics.arrays import UInt8Array
-from vitq.quantization.graph.likeness import SIDE, different_pictures, thumbnails
+from vitq.quantization.pictures.likeness import SIDE, different_pictures, thumbnails
 
 
 def smooth(seed: int, size: int = 64) -> UInt8Array:

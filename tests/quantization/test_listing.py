@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.class_names import read_classes
-from vitq.quantization.graph.listing import Listing, Origin, list_pictures, matched
-from vitq.quantization.graph.tables import read_table
+from vitq.quantization.pictures.class_names import read_classes
+from vitq.quantization.pictures.listing import Listing, Origin, list_pictures, matched
+from vitq.quantization.pictures.tables import read_table
 
 
 def touch(folder: Path, *names: str) -> Path:

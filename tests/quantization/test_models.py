@@ -14,8 +14,8 @@ from torch import nn
 from tests.quantization.vits import Toy, lively
 from vitq.models.digits_vit import IMAGE_SIZE, MEAN, STD
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.described import standard
-from vitq.quantization.graph.models import load_model, load_weights, read_weights
+from vitq.quantization.model.models import load_model, load_weights, read_weights
+from vitq.quantization.pictures.described import standard
 
 PREPROCESSING = standard((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
 

@@ -11,8 +11,8 @@ import torch
 from tests.quantization.test_weights import fresh, hugging_face, source
 from tests.quantization.vits import DEFAULTS
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.models import load_model
-from vitq.quantization.graph.names import folder_name, model_folder, parse_kwargs
+from vitq.quantization.model.models import load_model
+from vitq.quantization.model.names import folder_name, model_folder, parse_kwargs
 
 TINY = {k: v for k, v in DEFAULTS.items() if k != "num_classes"}
 CONFIG = {

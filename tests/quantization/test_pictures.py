@@ -11,10 +11,10 @@ from PIL import Image
 from vitq.models.digits_vit.data import calibration_images, eval_images
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.described import standard
-from vitq.quantization.graph.pictures import load_pictures, picture_files
-from vitq.quantization.graph.pixels import load_picture
-from vitq.quantization.graph.raw_pixels import read_pixels
+from vitq.quantization.pictures.described import standard
+from vitq.quantization.pictures.pictures import load_pictures, picture_files
+from vitq.quantization.pictures.pixels import load_picture
+from vitq.quantization.pictures.raw_pixels import read_pixels
 
 SHAPE = (3, 28, 28)
 HALF = (0.5, 0.5, 0.5)
@@ -62,7 +62,7 @@ def test_limit_takes_evenly_spaced_ones(tmp_path: Path) -> None:
 
 
 def test_fewer_than_asked_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "vitq.quantization.graph.pictures"):
+    with caplog.at_level(logging.WARNING, "vitq.quantization.pictures.pictures"):
         assert load(flat(tmp_path), 5)[0] == [10, 20, 30]
     assert "holds 3 pictures, 5 were asked for" in caplog.text
 
@@ -342,14 +342,14 @@ def test_a_table_keeps_its_order_unless_that_misses_classes(
         paint(tmp_path / f"{index}.png", index)
     table = tmp_path / "labels.csv"
     table.write_text("".join(f"{i}.png,{label}\n" for i, label in enumerate([7, 7, 5, 5, 7, 9])))
-    with caplog.at_level(logging.INFO, "vitq.quantization.graph.pictures"):
+    with caplog.at_level(logging.INFO, "vitq.quantization.pictures.pictures"):
         assert grays(tmp_path, 1) == [0] and grays(tmp_path, 6) == [0, 1, 2, 3, 4, 5]
         assert "goes round" not in caplog.text
         assert grays(tmp_path, 3) == [0, 2, 5]
         assert "labels.csv: its order misses classes, the draw goes round them" in caplog.text
     caplog.clear()
     table.write_text("".join(f"{i}.png,{i % 2}\n" for i in range(6)))
-    with caplog.at_level(logging.INFO, "vitq.quantization.graph.pictures"):
+    with caplog.at_level(logging.INFO, "vitq.quantization.pictures.pictures"):
         assert grays(tmp_path, 3) == [0, 1, 2]
     assert caplog.text == ""
 
@@ -357,7 +357,7 @@ def test_a_table_keeps_its_order_unless_that_misses_classes(
 def test_calibrating_on_one_class_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     one = classes(tmp_path / "one", ape=3)
     two = classes(tmp_path / "two", ape=3, bee=3)
-    with caplog.at_level(logging.WARNING, "vitq.quantization.graph.pictures"):
+    with caplog.at_level(logging.WARNING, "vitq.quantization.pictures.pictures"):
         grays(two, 2)
         load(one, 2)  # to evaluate on
         grays(flat(tmp_path / "flat"), 2)

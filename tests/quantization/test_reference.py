@@ -14,9 +14,9 @@ from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.qparams import PerAxis, QuantParams
 from vitq.quantization.graph.graph import Graph, Node, OpKind
-from vitq.quantization.graph.models import load_model
-from vitq.quantization.graph.pictures import load_pictures
 from vitq.quantization.graph.tracing import trace
+from vitq.quantization.model.models import load_model
+from vitq.quantization.pictures.pictures import load_pictures
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.calibrate import quantize_graph

@@ -12,9 +12,9 @@ from torch import nn
 from tests.quantization.vits import SHAPE, Toy
 from vitq.compiler.stages.evaluate import float_runner
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.models import prepared
-from vitq.quantization.graph.results import one_tensor, return_one_tensor
 from vitq.quantization.graph.tracing import trace
+from vitq.quantization.model.models import prepared
+from vitq.quantization.model.results import one_tensor, return_one_tensor
 
 
 @dataclasses.dataclass

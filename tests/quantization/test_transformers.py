@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitq.quantization.graph.described import resolve
-from vitq.quantization.graph.pixels import fit_picture
-from vitq.quantization.graph.processors import described
+from vitq.quantization.pictures.described import resolve
+from vitq.quantization.pictures.pixels import fit_picture
+from vitq.quantization.pictures.processors import described
 
 pytest.importorskip("transformers", reason="pip install transformers: it is compared with")
 

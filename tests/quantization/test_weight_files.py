@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.quantization.vits import Toy
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.weights import load_weights, read_weights
+from vitq.quantization.model.weights import load_weights, read_weights
 
 STATE = Toy().state_dict()
 NAMES = list(STATE)

@@ -16,7 +16,7 @@ from torch import nn
 from tests.quantization.vits import DEFAULTS, Toy, distilled, vit
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.timm_compat import import_timm
-from vitq.quantization.graph.weights import load_weights, read_weights
+from vitq.quantization.model.weights import load_weights, read_weights
 
 State = dict[str, torch.Tensor]
 ARGS = argparse.Namespace(lr=1e-3, output=Path("out"), started=datetime(2026, 1, 1))

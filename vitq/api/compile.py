@@ -22,7 +22,8 @@ from vitq.compiler.support.artifacts import Artifact, open_artifact
 from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
-from vitq.quantization.graph.given import GivenModel, GivenPictures
+from vitq.quantization.model.given import GivenModel
+from vitq.quantization.pictures.given import GivenPictures
 
 if TYPE_CHECKING:
     import torch
@@ -159,8 +160,8 @@ class Library:
         Example:
             >>> logits = lib(lib.pixels(Image.open("cat.jpg")))
         """
-        from vitq.quantization.graph.pictures import SUFFIXES, load_pictures
-        from vitq.quantization.graph.pixels import load_picture
+        from vitq.quantization.pictures.pictures import SUFFIXES, load_pictures
+        from vitq.quantization.pictures.pixels import load_picture
 
         prep, source = self._compiled.preprocessing, given_pictures(pictures)
         if source is None:

@@ -9,7 +9,8 @@ from vitq.compiler.studies.explain import explain as stage
 from vitq.compiler.studies.explain_page import write_explanation
 from vitq.compiler.studies.explanation import Explanation
 from vitq.compiler.support.page import check_page
-from vitq.quantization.graph.given import GivenModel, GivenPictures
+from vitq.quantization.model.given import GivenModel
+from vitq.quantization.pictures.given import GivenPictures
 
 if TYPE_CHECKING:
     from vitq.api.given import Labels, Pixels

@@ -13,10 +13,11 @@ from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.described import Described
-from vitq.quantization.graph.given import GivenModel, GivenPictures
-from vitq.quantization.graph.names import freeze
-from vitq.quantization.graph.processors import described, read_processor
+from vitq.quantization.model.given import GivenModel
+from vitq.quantization.model.names import freeze
+from vitq.quantization.pictures.described import Described
+from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.pictures.processors import described, read_processor
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +159,7 @@ def given_pictures(
     count: int | None = None,
     source: str = "array",
 ) -> str | GivenPictures | None:
-    """Pictures as `quantization.graph.pictures.load_pictures` takes them.
+    """Pictures as `quantization.pictures.pictures.load_pictures` takes them.
 
     Args:
         pictures: pixels, a path, the name of a source, or PIL's pictures.

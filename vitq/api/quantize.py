@@ -12,8 +12,8 @@ from vitq.compiler.studies.sensitivity import MIXED, mixed_options
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, Artifact, read_json
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
-from vitq.quantization.graph.given import GivenModel
 from vitq.quantization.mixed.budget import Budget
+from vitq.quantization.model.given import GivenModel
 
 if TYPE_CHECKING:
     from vitq.api.given import Model, Pixels, Preprocessor

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.preprocessing import (
+from vitq.quantization.pictures.preprocessing import (
     CHANNELS,
     Color,
     CropOffset,

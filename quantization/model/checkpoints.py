@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 
 from vitq.numerics.errors import VitqError, reason
-from vitq.quantization.graph.weight_files import (
+from vitq.quantization.model.weight_files import (
     describe_other,
     is_npz,
     is_safetensors,
@@ -146,7 +146,7 @@ def read_checkpoint(path: Path) -> Any:
     """Read a file, an index with its shards, or a folder.
 
     Args:
-        path: see `quantization.graph.weight_files`.
+        path: see `quantization.model.weight_files`.
 
     Returns:
         What it holds, usually nested dicts of tensors.

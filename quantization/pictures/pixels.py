@@ -1,4 +1,4 @@
-"""One picture becomes pixels, as `quantization.graph.preprocessing` says."""
+"""One picture becomes pixels, as `quantization.pictures.preprocessing` says."""
 
 import math
 import stat
@@ -9,9 +9,9 @@ from PIL import Image, UnidentifiedImageError
 
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.colors import colored
-from vitq.quantization.graph.described import standard
-from vitq.quantization.graph.preprocessing import Color, Orientation, Preprocessing
+from vitq.quantization.pictures.colors import colored
+from vitq.quantization.pictures.described import standard
+from vitq.quantization.pictures.preprocessing import Color, Orientation, Preprocessing
 
 _UNREADABLE = (
     OSError,
@@ -55,7 +55,7 @@ def fit_picture(
     """Resize and crop one picture.
 
     Args:
-        picture: of any size; of a mode that `quantization.graph.colors` takes.
+        picture: of any size; of a mode that `quantization.pictures.colors` takes.
         prep: what the model's input means.
         source: what the picture is called in a message.
 

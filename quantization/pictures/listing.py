@@ -1,7 +1,7 @@
 """The pictures of a folder, in a fixed order, and the class of each.
 
     folder/                              labels
-        labels.csv                       what it says (`quantization.graph.tables`)
+        labels.csv                       what it says (`quantization.pictures.tables`)
         a.jpg  b.jpg                     none: a flat folder
         cat/*.jpg  dog/*.jpg             the names' places in the order of text: 0, 1 (ImageFolder)
         0/*.jpg  1/*.jpg  10/*.jpg       the numbers: all names are some
@@ -23,8 +23,8 @@ import numpy as np
 
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.class_names import CLASSES_FILES, ClassMap, read_classes
-from vitq.quantization.graph.tables import LABELS_FILE, LARGEST, Entry, is_picture, read_table
+from vitq.quantization.pictures.class_names import CLASSES_FILES, ClassMap, read_classes
+from vitq.quantization.pictures.tables import LABELS_FILE, LARGEST, Entry, is_picture, read_table
 
 REMEDY = (
     "give --classes FILE (class names in the model's order), folders named by number, or labels.csv"

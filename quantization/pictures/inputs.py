@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitq.quantization.graph.described import Described, resolve, said
-from vitq.quantization.graph.preprocessing import (
+from vitq.quantization.pictures.described import Described, resolve, said
+from vitq.quantization.pictures.preprocessing import (
     Interpolation,
     Preprocessing,
     Resize,
 )
-from vitq.quantization.graph.processors import beside, described, of_timm, read_processor
+from vitq.quantization.pictures.processors import beside, described, of_timm, read_processor
 
 if TYPE_CHECKING:
     import torch

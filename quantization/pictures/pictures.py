@@ -1,11 +1,11 @@
 """Pictures for calibration and evaluation: raw uint8 pixels (N, C, H, W), labels where known.
 
-Sources: a folder (`quantization.graph.listing`), an ``.npy`` of uint8 pixels
-(`quantization.graph.raw_pixels`), pictures in hand, or the embedded digits. Which are taken where
-fewer than all are wanted says `quantization.graph.draws`; how one becomes pixels,
-`quantization.graph.pixels`.
+Sources: a folder (`quantization.pictures.listing`), an ``.npy`` of uint8 pixels
+(`quantization.pictures.raw_pixels`), pictures in hand, or the embedded digits. Which are taken
+where fewer than all are wanted says `quantization.pictures.draws`; how one becomes pixels,
+`quantization.pictures.pixels`.
 
-    open_pictures -> OpenPictures   nothing is decoded yet, `quantization.graph.decoding`
+    open_pictures -> OpenPictures   nothing is decoded yet, `quantization.pictures.decoding`
     load_pictures -> Pictures       all pixels in memory, for calibration
 """
 
@@ -17,15 +17,20 @@ import numpy as np
 
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.decoding import OpenPictures, Pictures
-from vitq.quantization.graph.described import say_assumed, standard
-from vitq.quantization.graph.draws import drawn, drawn_in_order, drawn_round
-from vitq.quantization.graph.given import GivenPictures
-from vitq.quantization.graph.listing import Listing, Origin, list_pictures, matched
-from vitq.quantization.graph.pixels import fit_picture, load_picture
-from vitq.quantization.graph.preprocessing import Preprocessing
-from vitq.quantization.graph.raw_pixels import check_pixels, labels_file, open_pixels, read_labels
-from vitq.quantization.graph.tables import SUFFIXES
+from vitq.quantization.pictures.decoding import OpenPictures, Pictures
+from vitq.quantization.pictures.described import say_assumed, standard
+from vitq.quantization.pictures.draws import drawn, drawn_in_order, drawn_round
+from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.pictures.listing import Listing, Origin, list_pictures, matched
+from vitq.quantization.pictures.pixels import fit_picture, load_picture
+from vitq.quantization.pictures.preprocessing import Preprocessing
+from vitq.quantization.pictures.raw_pixels import (
+    check_pixels,
+    labels_file,
+    open_pixels,
+    read_labels,
+)
+from vitq.quantization.pictures.tables import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +70,8 @@ def open_pictures(
         prep: what the model's input means; a shape (C, H, W) alone stands for what is usual.
         limit: how many, None for all.
         embedded_split: ``calibration`` or ``evaluation``, for ``digits``.
-        seed: which ones, see `quantization.graph.draws`.
-        classes: file with the model's classes (`quantization.graph.class_names`), for a folder.
+        seed: which ones, see `quantization.pictures.draws`.
+        classes: file with the model's classes (`quantization.pictures.class_names`), for a folder.
         outputs: how many classes the model has; None to leave the labels unchecked.
         is_said: whether to warn of what is unusual in the source.
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.preprocessing import Color, Orientation, Preprocessing
+from vitq.quantization.pictures.preprocessing import Color, Orientation, Preprocessing
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.described import Described, filter_of
-from vitq.quantization.graph.preprocessing import Color, CropOffset, Resize, SideRounding
+from vitq.quantization.pictures.described import Described, filter_of
+from vitq.quantization.pictures.preprocessing import Color, CropOffset, Resize, SideRounding
 
 logger = logging.getLogger(__name__)
 

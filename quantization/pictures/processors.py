@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.described import Described, filter_of
-from vitq.quantization.graph.preprocessing import (
+from vitq.quantization.pictures.described import Described, filter_of
+from vitq.quantization.pictures.preprocessing import (
     Color,
     CropOffset,
     Interpolation,
@@ -112,7 +112,7 @@ def _of_mapping(content: dict[str, Any], name: str) -> Described:
             f"{name} says nothing of pictures (no size, image_mean, do_resize, input_size): give "
             "preprocessor_config.json"
         )
-    from vitq.quantization.graph.hugging_face import of_transformers
+    from vitq.quantization.pictures.hugging_face import of_transformers
 
     return of_transformers(content, name)
 

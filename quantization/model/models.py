@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.building import EMBEDDED_MODEL, build
-from vitq.quantization.graph.described import Described
-from vitq.quantization.graph.given import GivenModel
-from vitq.quantization.graph.inputs import input_of
-from vitq.quantization.graph.names import CONFIG_NAME, folder_name, is_factory, model_folder
-from vitq.quantization.graph.preprocessing import Preprocessing
-from vitq.quantization.graph.results import return_one_tensor
-from vitq.quantization.graph.weight_files import weight_files
-from vitq.quantization.graph.weights import load_weights, read_weights
+from vitq.quantization.model.building import EMBEDDED_MODEL, build
+from vitq.quantization.model.given import GivenModel
+from vitq.quantization.model.names import CONFIG_NAME, folder_name, is_factory, model_folder
+from vitq.quantization.model.results import return_one_tensor
+from vitq.quantization.model.weight_files import weight_files
+from vitq.quantization.model.weights import load_weights, read_weights
+from vitq.quantization.pictures.described import Described
+from vitq.quantization.pictures.inputs import input_of
+from vitq.quantization.pictures.preprocessing import Preprocessing
 
 __all__ = [
     "LoadedModel",
@@ -61,13 +61,13 @@ def load_model(
     """Build a model and load its weights.
 
     Args:
-        name: see `quantization.graph.names`.
-        weights: see `quantization.graph.weight_files`. None: the embedded model and a folder have
+        name: see `quantization.model.names`.
+        weights: see `quantization.model.weight_files`. None: the embedded model and a folder have
             their own, and a factory may give some; others need `seed`.
         seed: use random weights from this seed (structure and speed, not accuracy).
         preprocessing: what its input means, or what is said of it, which comes before what the
             model says itself.
-        weights_key: which state dict of the file; see `quantization.graph.state_dicts`.
+        weights_key: which state dict of the file; see `quantization.model.state_dicts`.
         arguments: for ``timm.create_model``.
 
     Returns:

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.checkpoints import read_checkpoint
-from vitq.quantization.graph.fitting import Fit, describe, fit, listed, remedy
-from vitq.quantization.graph.layouts import to_timm
-from vitq.quantization.graph.state_dicts import StateDict, choose, find_state_dicts
+from vitq.quantization.model.checkpoints import read_checkpoint
+from vitq.quantization.model.fitting import Fit, describe, fit, listed, remedy
+from vitq.quantization.model.layouts import to_timm
+from vitq.quantization.model.state_dicts import StateDict, choose, find_state_dicts
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ def read_weights(path: Path, key: str | None = None) -> State:
     """Read the state dict that is taken where no model is at hand to try them on.
 
     Args:
-        path: file, index of shards, or folder; see `quantization.graph.weight_files`.
-        key: path of a state dict in it; None for the first of `quantization.graph.state_dicts`.
+        path: file, index of shards, or folder; see `quantization.model.weight_files`.
+        key: path of a state dict in it; None for the first of `quantization.model.state_dicts`.
 
     Returns:
         Parameter name -> tensor.

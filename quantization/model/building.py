@@ -2,7 +2,7 @@
 
 timm builds what it knows by name. Of a folder that ``save_pretrained`` wrote, timm's configuration
 names the architecture; Transformers' ViT and DeiT become timm's Vision Transformer of the same
-shape, which computes the same (`quantization.graph.layouts` renames the weights).
+shape, which computes the same (`quantization.model.layouts` renames the weights).
 """
 
 import functools
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from vitq.numerics.errors import VitqError, reason
-from vitq.quantization.graph.factories import call_factory
-from vitq.quantization.graph.names import CONFIG_NAME, TIMM, is_factory, model_folder, unknown
 from vitq.quantization.graph.timm_compat import import_timm
+from vitq.quantization.model.factories import call_factory
+from vitq.quantization.model.names import CONFIG_NAME, TIMM, is_factory, model_folder, unknown
 
 EMBEDDED_MODEL = "digits_vit"
 ACTIVATIONS = {
@@ -37,7 +37,7 @@ def build(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     """Build a model.
 
     Args:
-        name: see `quantization.graph.names`.
+        name: see `quantization.model.names`.
         arguments: for ``timm.create_model``.
 
     Returns:

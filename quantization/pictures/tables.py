@@ -4,7 +4,7 @@
     cat_01.jpg,281,tabby       commas, semicolons or tabs; quotes as csv writes them; a third column
                                names the class
 
-With a list of classes (`quantization.graph.class_names`) the second column may hold names, too.
+With a list of classes (`quantization.pictures.class_names`) the second column may hold names, too.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.class_names import ClassMap
+from vitq.quantization.pictures.class_names import ClassMap
 
 LABELS_FILE = "labels.csv"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}

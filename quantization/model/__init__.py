@@ -1,0 +1,1 @@
+"""The user's float model: found by name, built, given its weights."""

@@ -1,0 +1,1 @@
+"""The user's pictures: found, labelled, decoded, made to fit the model."""
