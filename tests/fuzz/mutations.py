@@ -223,7 +223,7 @@ def _version(model: Any, random: Random) -> None:
         model.opset_import[0].version = pick(random, [0, 1, 9, 12, 13, 17, 18, 20, 23, 99, -1])
     elif kind == 1:
         entry = model.metadata_props.add()
-        entry.key = pick(random, ["vitq.nonlinear", "vitq.mean", "vitq.std", "vitq.preprocessing"])
+        entry.key = f"vitq.{pick(random, ['nonlinear', 'mean', 'std', 'preprocessing'])}"
         entry.value = pick(random, ["", "x", "1 2 3", "nan 0 1", "{}", "[1]", "vitq", "0 0 0"])
     else:
         pick(random, model.graph.node).domain = pick(random, ["com.microsoft", "x", "ai.onnx.ml"])

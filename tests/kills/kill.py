@@ -142,17 +142,22 @@ def kill_each(folder: Path, cases: Sequence[Case], kills: int, seed: int) -> lis
         A line for each fault.
     """
     moments, faults = random.Random(seed), []
-    before = folder / "unbroken"
-    prepare(before)
+    work, after = folder / "work", folder / "after"
+    prepare(work)
     for case in CASES[: 1 + max(map(CASES.index, cases))]:
         kept = folder / f"before-{case.name}"
-        shutil.copytree(before, kept)
-        seconds = complete(case, before)
-        expected = content(before / case.made)
+        shutil.copytree(work, kept)
+        seconds = complete(case, work)
+        expected = content(work / case.made)
+        work.rename(after)
         for _ in range(cases.index(case), kills, len(cases)) if case in cases else ():
             moment = moments.uniform(0, seconds)
-            faults += kill_once(case, kept, folder / "broken", moment, expected)
+            found = kill_once(case, kept, work, moment, expected)
+            faults += found
+            print(*found, sep="\n", end="\n" if found else "")
             print(f"{case.name}: killed after {moment:.2f} of {seconds:.1f} s", flush=True)
+        shutil.rmtree(work, ignore_errors=True)
+        after.rename(work)
     return faults
 
 
