@@ -201,6 +201,8 @@ def _codes(
 def _chunks(compiled: Compiled, source: Path) -> Iterator[tuple[list[str], UInt8Array]]:
     """Yield names and pixels (n, C, H, W) of a few pictures at a time."""
     size = max(CHUNK, compiled.batch)
+    if not source.exists():
+        raise VitqError(f"{source} is not there: name pictures, folders of them, or .npy files")
     if source.suffix == ".npy" or not (source.is_dir() or source.suffix.lower() in SUFFIXES):
         channels, height, width = compiled.input_shape[1:]
         pixels = read_pixels(source, (channels, height, width))

@@ -100,7 +100,8 @@ def test_mistakes_are_one_line(
         "holds no pictures": [str(tmp_path / "empty")],
         "has 2 lines": [str(pictures), "--labels", str(tmp_path / "two.txt")],
         "bad.png cannot be read": [str(tmp_path / "bad.png")],
-        "nowhere.png": [str(tmp_path / "nowhere.png")],
+        "nowhere.png is not there": [str(tmp_path / "nowhere.png")],
+        "nowhere is not there: name pictures": [str(tmp_path / "nowhere")],
     }
     for said, arguments in cases.items():
         assert call(["run", str(compiled), *arguments], monkeypatch) == 2, said
