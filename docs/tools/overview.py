@@ -19,11 +19,10 @@ def accuracy() -> str:
     """Sum up what quantizing costs in accuracy."""
     rows = [["DeiT-Tiny, float32 in PyTorch", f"{_float_top1()} of 200", "", "", ""]]
     for recipe, method in ACCURACY:
-        found = row_of("accuracy-widths", recipe=recipe)
-        scores: dict[str, Any] = found[method]
+        scores = row_of("accuracy-today", recipe=recipe, method=method)
         size = row_of("size", what=SIZES[recipe])["bytes"] / 1e6
         agreement = f"{100 * scores['agreement']:.1f} %"
-        rows.append([f"DeiT-Tiny {found['what']}, `{method}`", f"{scores['top1']} of 200",
+        rows.append([f"DeiT-Tiny {scores['what']}", f"{scores['top1']} of 200",
                      agreement, f"{scores['cosine']:.4f}", f"{size:.1f} MB"])  # fmt: skip
     for what, name in (("float", "float32"), ("integer-only library", "W8/A8, `repq`")):
         digits = row_of("checks", what=f"embedded model, 360 held-out digits, top-1: {what}")
@@ -34,7 +33,7 @@ def accuracy() -> str:
 
 
 def _float_top1() -> int:
-    return int(row_of("accuracy-methods", what="float32, PyTorch")["top1"])
+    return int(row_of("accuracy-today", what="float32, PyTorch")["top1"])
 
 
 def _cpu(rows: list[dict[str, Any]], key: str, names: dict[str, str]) -> tuple[str, str]:
