@@ -14,6 +14,7 @@ from vitq.compiler.support.artifacts import (
     GOLDEN_NAME,
     LIBRARY_NAME,
     METADATA_NAME,
+    QUANTIZE_NAME,
     file_hash,
     open_artifact,
     read_json,
@@ -137,20 +138,32 @@ class Compiled:
         from vitq.quantization.graph import artifact as storage
         from vitq.quantization.run.reference import IntegerReference
 
-        self._require_same(open_artifact(self.folder).folder / storage.TENSORS_NAME)
+        self.require_current()
         return IntegerReference(storage.load(open_artifact(self.folder).folder).graph)
 
-    def _require_same(self, path: Path) -> None:
-        """Refuse to compare with what this library was not made from.
+    def require_current(self) -> None:
+        """Refuse a library beside which the model was quantized again.
 
         Raises:
-            VitqError: the artifact was quantized or exported again since.
+            VitqError: its weights or what becomes of its pictures are not those of the artifact.
         """
-        known = self.metadata["sha256"].get(path.name)
-        if known is not None and path.is_file() and file_hash(path) != known:
+        from vitq.quantization.graph.artifact import TENSORS_NAME
+
+        artifact = self.folder.resolve().parent
+        tensors, quantized = artifact / TENSORS_NAME, artifact / QUANTIZE_NAME
+        known = self.metadata["sha256"].get(TENSORS_NAME)
+        if known is not None and tensors.is_file() and file_hash(tensors) != known:
             raise VitqError(
-                f"{self.folder} was compiled from another {path.name}: the model was quantized "
+                f"{self.folder} was compiled from another {TENSORS_NAME}: the model was quantized "
                 "again since; run export and compile"
+            )
+        own = self.metadata.get("preprocessing")
+        if own is None or not quantized.is_file():
+            return
+        if read_json(quantized).get("provenance", {}).get("preprocessing") != own:
+            raise VitqError(
+                f"{self.folder} prepares pictures in another way than {QUANTIZE_NAME} says now: "
+                "the model was quantized again since; run export and compile"
             )
 
     def imported(self) -> "ImportedModel":

@@ -127,6 +127,7 @@ def write_bundle(folder: Path, options: DeployOptions) -> Bundle:
             bundle computes other integers.
     """
     compiled = open_compiled(folder)
+    compiled.require_current()
     if compiled.target.gpu is not None and options.flavour == "static":
         raise VitqError("--flavour static is for processors: a GPU needs --flavour vm")
     for name in (LIBRARY_NAME, GOLDEN_NAME):

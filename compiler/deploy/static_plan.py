@@ -32,7 +32,7 @@ from vitq.relay_passes.expressions import (
 
 ALIGNMENT = 64
 STACK_LIMIT = 1024
-"""Up to so many bytes TVM keeps an allocation on the machine's stack (kMaxStackAlloca)."""
+"""Below so many bytes TVM keeps an allocation on the machine's stack (kMaxStackAlloca)."""
 ALIASES = ("relax.reshape",)
 
 
@@ -234,7 +234,7 @@ def workspace_of(function: PrimFunc) -> int:
         nonlocal total
         buffer = node.buffer.ty
         size = prod(int(dim) for dim in buffer.shape) * np.dtype(str(buffer.dtype)).itemsize
-        if size > STACK_LIMIT:
+        if size >= STACK_LIMIT:
             total += _aligned(size)
 
     tvm_ffi.structural_walk(function.body, (AllocBuffer, visit))

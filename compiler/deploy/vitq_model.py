@@ -64,6 +64,8 @@ class Model:
         scale: ``logit = scale * (integer - zero_point)``.
         zero_point: integer of logit 0.
         labels: names of the classes, None where unknown.
+        color: order of the channels that the model takes: RGB, BGR, L or RGBA.
+        orientation: of EXIF: ``keep`` or ``apply``.
     """
 
     def __init__(self, bundle: str | Path | None = None, threads: int = 1) -> None:
@@ -81,6 +83,8 @@ class Model:
         self._folder, self._lock = folder, threading.Lock()
         self._library = _load(folder, manifest)
         about = self._library.vitq_describe().contents
+        how = manifest["preprocessing"]
+        self.color, self.orientation = how["color"], how["orientation"]
         self.batch, self.classes = about.batch, about.classes
         self.input_shape = about.channels, about.height, about.width
         self.scale, self.zero_point = about.scale, about.zero_point
@@ -239,10 +243,34 @@ def _answers(path: Path, model: Model) -> list[list[Guess]]:
     """Classify what is in a file."""
     if path.suffix == ".npy":
         return [model.best(codes) for codes in model(np.load(path, allow_pickle=False))]
-    from PIL import Image
+    return [model.classify(read_picture(path, model))]
 
-    with Image.open(path) as image:
-        return [model.classify(np.asarray(image.convert("RGB")))]
+
+def read_picture(path: Path, model: Model) -> NDArray[np.uint8]:
+    """Read a picture with Pillow, as calibration does.
+
+    Args:
+        path: of any format that Pillow reads.
+        model: says whether EXIF's orientation counts, and which channels it takes.
+
+    Returns:
+        (height, width), (height, width, 3) or (height, width, 4), for `Model.prepare`.
+
+    Raises:
+        ModelError: 32 bits for a channel, whose range is not known.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened) if model.orientation == "apply" else opened
+        is_pgm = opened.format == "PPM" and image.mode == "I"
+        if image.mode.startswith("I;16") or is_pgm:
+            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
+        if image.mode in ("I", "F"):
+            raise ModelError(
+                f"{path} has 32 bits for a channel (mode {image.mode}): save it with 8"
+            )
+        return np.asarray(image.convert("RGB" if model.color == "BGR" else model.color))
 
 
 def main(arguments: list[str]) -> int:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 from vitq.compiler.support.artifacts import Artifact
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL
+from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
 from vitq.compiler.support.limits import (
     LARGEST_COUNT,
+    LARGEST_MADE,
     LARGEST_SEED,
     LARGEST_SIDE,
     check_number,
@@ -161,7 +162,8 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         """Refuse what can be refused without loading anything."""
-        check_number("the number of calibration pictures is", self.calib_count, 1, LARGEST_COUNT)
+        most = LARGEST_MADE if self.calib in GENERATED else LARGEST_COUNT
+        check_number("the number of calibration pictures is", self.calib_count, 1, most)
         check_number("the number of calibration steps is", self.calib_steps, 1, LARGEST_COUNT)
         check_number("--random-weights", self.random_weights, 0, LARGEST_SEED, "0 to 2**63 - 1")
         for side in self.image_size or ():

@@ -192,6 +192,7 @@ def _codes(
     compiled: Compiled, sources: Sequence[Path], backend: Backend, threads: int | None
 ) -> Iterator[tuple[list[str], IntArray]]:
     """Yield names and codes (n, classes) of a few pictures at a time."""
+    compiled.require_current()
     runs = compiled.backend(backend, threads)
     for source in sources:
         for names, pixels in _chunks(compiled, source):

@@ -9,6 +9,8 @@ LARGEST_BATCH = 1 << 16
 LARGEST_SEED = (1 << 63) - 1
 LARGEST_COUNT = 1 << 31
 """Pictures, measurements, steps, rounds: nobody waits for more."""
+LARGEST_MADE = 1 << 12
+"""Pictures that are made from the model: all are in memory at once."""
 LARGEST_SIDE = 1 << 14
 MOST_THREADS = 1024
 LONGEST_MINUTES = 60 * 24 * 366.0

@@ -91,6 +91,12 @@ def _importable(module_name: str) -> Iterator[None]:
     """
     folder = str(Path.cwd())
     finders: list[Any] = []
+    parts = module_name.split(".")
+    if not all(part.isidentifier() for part in parts) or (parts[1:] and parts[-1] == "py"):
+        raise VitqError(
+            f"model {module_name!r}: a module is wanted, and no file: of my_models/vit.py write "
+            "my_models.vit:FUNCTION"
+        )
     if _own_file(module_name, folder) is not None:
         _require_free(module_name, folder)
         finders.append(_OneName(module_name.partition(".")[0], folder))

@@ -250,6 +250,10 @@ def check_normalization(mean: tuple[float, ...], std: tuple[float, ...]) -> None
         VitqError: a number is not finite, std is not positive, or the pixels 0 to 255 become
             values that are far from 0 or all alike; the likely meaning is named.
     """
+    if len(mean) != len(std):
+        raise VitqError(
+            f"{len(mean)} numbers of mean beside {len(std)} of std: give one of each for a channel"
+        )
     for center, scale in zip(mean, std, strict=True):
         if not math.isfinite(center) or not (math.isfinite(scale) and scale > 0):
             raise VitqError(f"mean {center:g} and std {scale:g}: give finite numbers, and std > 0")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import vitq
 from tests.compiler.bundles import is_one_line, rewrite_manifest, run, write_manifest
 from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.deploy import bundle as bundling
@@ -22,6 +24,7 @@ from vitq.compiler.stages.run import classify
 from vitq.compiler.support.artifacts import Artifact
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.timm_compat import import_timm
 from vitq.quantization.pictures.pixels import fit_picture, load_picture
 
 STATIC_BUDGET = 2 << 20
@@ -431,3 +434,16 @@ def test_jpeg_and_png(bundle: Path, compiled: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:100])
     code, _, error = run(bundle, "infer", str(tmp_path / "cut.jpg"))
     assert code == 2 and is_one_line(error) and "cannot be read" in error
+
+
+def test_a_model_of_one_channel(tmp_path: Path) -> None:
+    """Its kernels allocate exactly the bytes from which on TVM leaves the stack."""
+    torch.manual_seed(0)
+    module = import_timm().create_model(
+        "vit_tiny_patch16_224", img_size=32, embed_dim=48, depth=1, num_heads=3, in_chans=1,
+        num_classes=4,
+    )  # fmt: skip
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 1, 32, 32), np.uint8)
+    model = vitq.quantize(module, pixels, mean=[0.5], std=[0.5], method="minmax")
+    made = vitq.deploy(vitq.compile(model), tmp_path / "bundle", flavour="static")
+    assert made.measured.verified == "here"

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +18,8 @@ from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.deploy.bundle import Bundle
 from vitq.compiler.stages.run import classify
 from vitq.numerics.arrays import UInt8Array
-from vitq.quantization.pictures.pixels import fit_picture
+from vitq.quantization.pictures.pixels import fit_picture, load_picture
+from vitq.quantization.pictures.preprocessing import Orientation
 
 
 @pytest.fixture
@@ -112,3 +114,28 @@ def test_mistakes_are_one_line(bundle: Path, bundles: dict[str, Bundle], tmp_pat
     rewrite_manifest(copy, lambda manifest: manifest.update(architecture="riscv64"))
     with pytest.raises(module.ModelError, match="is for riscv64"):
         module.Model(copy)
+
+
+@pytest.mark.parametrize("orientation", list(Orientation))
+def test_files_are_read_as_for_calibration(
+    bundle: Path, compiled: Path, tmp_path: Path, orientation: Orientation
+) -> None:
+    module = module_of(bundle)
+    model = module.Model(bundle)
+    model.orientation = str(orientation)
+    prep = replace(open_compiled(compiled).preprocessing, orientation=orientation)
+    random, exif = np.random.default_rng(7), Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray(random.integers(0, 256, (40, 60, 3), np.uint8))
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(random.integers(0, 2**16, (50, 40), np.uint16)).save(tmp_path / "16.png")
+    Image.fromarray(random.integers(0, 2**16, (50, 40), np.uint16)).save(tmp_path / "16.pgm")
+    turned.convert("RGBA").save(tmp_path / "alpha.png")
+    turned.convert("P").save(tmp_path / "palette.png")
+    turned.convert("CMYK").save(tmp_path / "cmyk.tif")
+    for path in sorted(tmp_path.iterdir()):
+        prepared = model.prepare(module.read_picture(path, model))
+        np.testing.assert_array_equal(prepared, load_picture(path, prep), err_msg=path.name)
+    Image.fromarray(np.ones((9, 9), np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(module.ModelError, match="has 32 bits for a channel"):
+        module.read_picture(tmp_path / "f.tif", model)

@@ -62,6 +62,8 @@ def test_options_are_values_behind_names() -> None:
     [
         ({"weights_key": "model_ema"}, "--weights-key chooses in a file: give --weights, too"),
         ({"num_classes": -1}, "the number of classes is -1"),
+        ({"mean": (0.5, 0.5), "std": (0.5,)}, "2 numbers of mean beside 1 of std"),
+        ({"calib": "psaq", "calib_count": 10**6}, "the number of calibration pictures is 1000000"),
         ({"model_kwargs": (("norm_layer", object()),)}, "model_kwargs: give numbers, texts"),
     ],
 )

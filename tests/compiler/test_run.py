@@ -1,6 +1,7 @@
 """`run`: pictures, folders, arrays; best classes, logits, or one line that says what is wrong."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ from PIL import Image
 import vitq
 from tests.compiler.test_cli import call
 from vitq.compiler.codegen.compiled import open_compiled
+from vitq.compiler.deploy.bundle import DeployOptions
+from vitq.compiler.stages.deploy import deploy
 from vitq.compiler.stages.run import CHUNK, best_classes, classify, run
+from vitq.compiler.support.artifacts import Artifact
 from vitq.models.digits_vit.data import eval_images
 from vitq.numerics.errors import VitqError
 from vitq.quantization.pictures.pixels import load_picture
@@ -117,3 +121,32 @@ def test_the_api_answers_with_names(compiled: Path, pictures: Path) -> None:
     assert library.classify(pictures, names=list("abcdefghij"))[0][0].name in "abcdefghij"
     with pytest.raises(VitqError, match="2 names: the model has 10 classes"):
         library.classify(pictures, names=["a", "b"])
+
+
+def test_a_library_of_an_earlier_quantization_is_neither_run_nor_deployed(
+    artifact: Artifact, compiled: Path, tmp_path: Path
+) -> None:
+    pixels, copy = tmp_path / "x.npy", tmp_path / "artifact"
+    np.save(pixels, eval_images(1)[0])
+    shutil.copytree(artifact.folder, copy)
+    library = copy / compiled.name
+    assert len(list(classify(library, [pixels]))) == 1
+
+    def refused(said: str) -> None:
+        with pytest.raises(VitqError, match=said):
+            list(classify(library, [pixels]))
+        with pytest.raises(VitqError, match=said):
+            deploy(library, DeployOptions(out=tmp_path / "bundle", flavour="static"))
+        assert not (tmp_path / "bundle").exists()
+
+    quantized = json.loads((copy / "quantize.json").read_text())
+    quantized["provenance"]["preprocessing"]["color"] = "BGR"
+    (copy / "quantize.json").write_text(json.dumps(quantized))
+    refused("prepares pictures in another way")
+    with (copy / "quantized.safetensors").open("ab") as file:
+        file.write(b" ")
+    refused("compiled from another quantized.safetensors")
+    alone = tmp_path / "alone"
+    shutil.copytree(library, alone / "cpu")
+    (alone / "model.onnx").write_bytes((copy / "model.onnx").read_bytes())
+    assert len(list(classify(alone / "cpu", [pixels]))) == 1

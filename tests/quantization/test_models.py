@@ -83,8 +83,8 @@ def test_an_unknown_name_lists_what_can_be_given(name: str) -> None:
     [
         ("no.such:thing", "cannot be imported"),
         ("some_factories:missing", "cannot be imported"),
-        (":thing", "cannot be imported"),
-        (".relative:thing", "cannot be imported"),
+        (":thing", "a module is wanted"),
+        (".relative:thing", "a module is wanted"),
         ("some_factories:number", "returned int, not a torch.nn.Module"),
         ("some_factories:toy", "does not say what its input is: pass --image-size"),
     ],
@@ -228,3 +228,9 @@ def test_files_without_a_state_dict(content: Any, tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(VitqError, match="do not exist"):
         read_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["mm.py:tiny", "./mm:tiny", ":tiny", "my-model:tiny"])
+def test_a_file_is_no_module(name: str) -> None:
+    with pytest.raises(VitqError, match="a module is wanted, and no file"):
+        load_model(name, seed=0)
