@@ -63,7 +63,7 @@ def test_a_factory_with_the_name_of_a_library_in_use_is_refused(here: Path) -> N
         call_factory("numpy:build")
 
 
-@pytest.mark.parametrize("name", ["vitq_none:build", "vitq_my_model:none", "a:b:c", ":x", "x:"])
+@pytest.mark.parametrize("name", ["vitq_none:build", "vitq_my_model:none", "a:b:c", "x:"])
 def test_what_is_not_there_is_said(here: Path, name: str) -> None:
     (here / "vitq_my_model.py").write_text("")
     with pytest.raises(VitqError, match="cannot be imported"):
