@@ -20,6 +20,7 @@ import numpy as np
 
 from vitq.compiler.stages.evaluate import float_model, float_runner
 from vitq.compiler.stages.identity import IN_MEMORY, STATE
+from vitq.compiler.stages.run import best_classes
 from vitq.compiler.stages.scores import sqnr_db
 from vitq.compiler.studies.explanation import (
     Changed,
@@ -276,9 +277,8 @@ def _change(index: int, floats: FloatArray, integers: FloatArray, data: "OpenPic
 
 def _answer(logits: FloatArray) -> tuple[int, float]:
     """Class and probability."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
-    chosen = int(logits.argmax())
-    return chosen, float(shifted[chosen] / shifted.sum())
+    (best,) = best_classes(logits, None, 1)
+    return best.number, best.probability
 
 
 def _figures(walk: "Walk") -> Iterator[NodeFigures]:
