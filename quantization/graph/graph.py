@@ -25,11 +25,19 @@ Operators (`OpKind`), with x the first input:
     | normalized_matmul | (p @ v) / sum(p) over p's last axis |
     | gelu | attrs approximate: none or tanh; attrs for twin ranges: [2] |
     | mean | over attrs.axis (dropped) |
+    | max | over attrs.axis (dropped) |
+    | multiply | a * b (broadcastable to each other; either may be a constant) |
+    | pointwise | attrs.function of each element; attrs.parameter where it has one [3] |
+    | rms_norm | x / sqrt(mean(x^2) + eps) * gamma over the last axis; params gamma; attrs eps |
+    | offset | x + params value (broadcastable to x), in accumulators of scores |
     | reshape, permute, select, slice, concat | layout |
+    | take | layout: x along attrs.axis at attrs.indices (a list, repeats allowed) |
+    | pad | layout: attrs.pads zeros [[before, after], ...], one pair for each axis |
     | requantize | x at other parameters (Node.out) |
 
     [1] log_steps, log_levels, log_zero (`quantization.plan.attention_codes`)
     [2] twin_shift, twin_split (`quantization.plan.twin_ranges`)
+    [3] a name of `quantization.graph.functions`
 """
 
 from collections.abc import Iterator
@@ -68,6 +76,13 @@ class OpKind(StrEnum):
     SLICE = "slice"
     CONCAT = "concat"
     REQUANTIZE = "requantize"
+    MAX = "max"
+    MULTIPLY = "multiply"
+    POINTWISE = "pointwise"
+    RMS_NORM = "rms_norm"
+    OFFSET = "offset"
+    TAKE = "take"
+    PAD = "pad"
 
 
 LAYOUT_OPS = frozenset({OpKind.RESHAPE, OpKind.PERMUTE, OpKind.SELECT, OpKind.SLICE, OpKind.EXPAND})

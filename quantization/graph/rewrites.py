@@ -16,6 +16,35 @@ logger = logging.getLogger(__name__)
 _PER_TOKEN = {OpKind.LAYER_NORM, OpKind.GELU, OpKind.LINEAR, OpKind.ADD, OpKind.SCALE}
 
 
+UNBUILT = {
+    OpKind.MAX: "max",
+    OpKind.MULTIPLY: "the product of two activations",
+    OpKind.POINTWISE: "a pointwise function other than GELU",
+    OpKind.RMS_NORM: "RMSNorm or L2 normalization",
+    OpKind.TAKE: "roll, or an index or slice with a step",
+    OpKind.PAD: "padding with zeros",
+}
+"""Operators that are traced but have no integer form yet."""
+
+
+def refuse_unbuilt(graph: Graph) -> None:
+    """Refuse operators that nothing behind the tracer knows, all at once.
+
+    Raises:
+        VitqError: if there are any.
+    """
+    found: dict[OpKind, list[Node]] = {}
+    for node in graph:
+        if node.op in UNBUILT:
+            found.setdefault(node.op, []).append(node)
+    if found:
+        listed = ", ".join(
+            f"{UNBUILT[op]} (x{len(nodes)}, first at {label_of(nodes[0])})"
+            for op, nodes in found.items()
+        )
+        raise VitqError(f"the model uses operators that have no integer form yet: {listed}")
+
+
 def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     """Fold the picture's normalization into the patch embedding.
 

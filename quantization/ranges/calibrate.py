@@ -24,6 +24,7 @@ from vitq.quantization.graph.rewrites import (
     fold_channel_scales,
     fold_normalization,
     refuse_final_softmax,
+    refuse_unbuilt,
     select_tokens_early,
 )
 from vitq.quantization.plan.attention_codes import WIDEST_BITS, use_codes
@@ -95,6 +96,7 @@ def quantize_graph(
         VitqError: if weights or activations are not finite, or an operator cannot be quantized.
     """
     graph.check_finite()
+    refuse_unbuilt(graph)
     refuse_final_softmax(graph)
     rewrite(graph, recipe.nonlinear, mean, std)
     if recipe.nonlinear is not Nonlinear.VITQ:

@@ -18,6 +18,7 @@ from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftmax import CODE_MAX
 from vitq.numerics.twin import coarse_range, fine_range, threshold
 from vitq.numerics.twin_codes import ONE_RANGE, TwinCodes, twin_weights
+from vitq.quantization.graph.functions import apply
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.plan.attention_codes import LogCodes, log_codes_of, twin_codes_of
 from vitq.quantization.plan.twin_ranges import twin_of
@@ -209,6 +210,8 @@ _LAYOUT = {
     OpKind.SLICE,
     OpKind.CONCAT,
     OpKind.EXPAND,
+    OpKind.TAKE,
+    OpKind.PAD,
 }
 
 
@@ -224,6 +227,10 @@ def _compute_layout(node: Node, inputs: list[torch.Tensor], batch: int) -> torch
         return x.narrow(attrs["axis"], attrs["start"], attrs["stop"] - attrs["start"])
     if node.op is OpKind.EXPAND:
         return x.expand(node.shape_at(batch))
+    if node.op is OpKind.TAKE:
+        return x.index_select(attrs["axis"], torch.tensor(attrs["indices"], device=x.device))
+    if node.op is OpKind.PAD:
+        return F.pad(x, [side for pair in reversed(attrs["pads"]) for side in pair])
     return torch.cat(inputs, attrs["axis"])
 
 
@@ -252,4 +259,11 @@ _KERNELS: dict[OpKind, Kernel] = {
     OpKind.GELU: lambda n, i, p: F.gelu(i[0], approximate=n.attrs["approximate"]),
     OpKind.MEAN: lambda n, i, p: i[0].mean(n.attrs["axis"]),
     OpKind.REQUANTIZE: lambda n, i, p: i[0],
+    OpKind.MAX: lambda n, i, p: i[0].amax(n.attrs["axis"]),
+    OpKind.MULTIPLY: lambda n, i, p: i[0] * i[1],
+    OpKind.POINTWISE: lambda n, i, p: apply(n.attrs["function"], i[0], n.attrs.get("parameter")),
+    OpKind.RMS_NORM: lambda n, i, p: (
+        i[0] * torch.rsqrt(i[0].square().mean(-1, keepdim=True) + n.attrs["eps"]) * p["gamma"]
+    ),
+    OpKind.OFFSET: lambda n, i, p: i[0] + p["value"],
 }

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from tests.quantization.vits import float_logits, normalized, pixels, quantized, traced, vit
 from vitq.numerics.qparams import PerAxis, QuantParams, dequantize, quantize
-from vitq.quantization.graph.graph import Graph
-from vitq.quantization.run.fake_quantize import GraphModule, fake_quantize
+from vitq.quantization.graph.functions import FUNCTIONS, WITH_PARAMETER
+from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.run.fake_quantize import GraphModule, compute_node, fake_quantize
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,38 @@ def test_gradients_reach_the_pictures() -> None:
     with torch.no_grad():
         difference = (module(x + step) - module(x - step))[0, 3] / 2e-4
     assert float(x.grad[0, 1, 5, 7]) == pytest.approx(float(difference), rel=1e-4)
+
+
+X = torch.linspace(-3, 3, 24).reshape(1, 4, 6)
+SPELLED = {
+    OpKind.MAX: ({"axis": 1}, X.amax(1)),
+    OpKind.MULTIPLY: ({}, X * X),
+    OpKind.RMS_NORM: ({"eps": 0.5}, functional.rms_norm(X, (6,), torch.arange(6.0), 0.5)),
+    OpKind.OFFSET: ({}, X + torch.arange(6.0)),
+    OpKind.TAKE: ({"axis": 2, "indices": [5, 0, 0]}, X[:, :, [5, 0, 0]]),
+    OpKind.PAD: ({"pads": [[0, 0], [1, 0], [0, 2]]}, functional.pad(X, (0, 2, 1, 0))),
+}
+
+
+@pytest.mark.parametrize("op", SPELLED)
+def test_operators_equal_torch(op: OpKind) -> None:
+    attrs, expected = SPELLED[op]
+    node = Node("y", op, ("x", "x"), tuple(expected.shape), 0, attrs=attrs)
+    params = {"gamma": torch.arange(6.0), "value": torch.arange(6.0)}
+    found = compute_node(node, [X, X], params, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *WITH_PARAMETER])
+def test_pointwise_functions_equal_torch(name: str) -> None:
+    own = getattr(functional, name, None) or getattr(torch, name, None)
+    parameter = 0.3 if name in WITH_PARAMETER else None
+    node = Node("y", OpKind.POINTWISE, ("x",), tuple(X.shape), 0)
+    node.attrs = {"function": name} | ({} if parameter is None else {"parameter": parameter})
+    found = compute_node(node, [X], {}, 1)
+    if name == "quick_gelu":
+        expected = X / (1 + torch.exp(-1.702 * X))
+    else:
+        assert own is not None
+        expected = own(X) if parameter is None else own(X, parameter)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
