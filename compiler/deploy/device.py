@@ -32,7 +32,9 @@ def send(bundle: Path, destination: str) -> str:
         raise VitqError(f"--to {destination!r}: write user@host or user@host:folder")
     host, folder = match["host"], match["folder"] or DEFAULT_FOLDER
     if folder.startswith("-"):
-        raise VitqError(f"--to {destination!r}: a folder may not start with a dash")
+        raise VitqError(
+            f"--to {destination!r}: a folder may not start with a dash: write ./{folder}"
+        )
     run_tool(["ssh", *SSH_OPTIONS, host, f"mkdir -p {folder}"], f"--to {host}")
     contents = [str(path) for path in sorted(bundle.iterdir())]
     run_tool(["scp", "-q", "-r", *SSH_OPTIONS, *contents, f"{host}:{folder}/"], f"--to {host}")

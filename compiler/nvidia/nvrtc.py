@@ -9,7 +9,7 @@ from typing import Any
 
 from vitq.compiler.nvidia.places import nvidia_packages
 from vitq.compiler.target.gpus import SPECIFIC
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, plain
 
 LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so")
 FATBIN_LIBRARIES = ("libnvfatbin.so.13", "libnvfatbin.so")
@@ -96,7 +96,9 @@ def _compile(library: Any, code: str, architecture: str, kind: str) -> bytes:
     array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     try:
         if library.nvrtcCompileProgram(program, len(options), array):
-            raise VitqError(f"NVRTC failed: {_text(library, program, 'ProgramLog').decode()}")
+            raise VitqError(
+                f"NVRTC failed: {plain(_text(library, program, 'ProgramLog').decode())}"
+            )
         return _text(library, program, kind)
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
@@ -114,7 +116,7 @@ def _text(library: Any, program: ctypes.c_void_p, what: str) -> bytes:
 def _check(library: Any, code: int) -> None:
     if code:
         library.nvrtcGetErrorString.restype = ctypes.c_char_p
-        raise VitqError(f"NVRTC: {library.nvrtcGetErrorString(code).decode()}")
+        raise VitqError(f"NVRTC said {library.nvrtcGetErrorString(code).decode()}: install it anew")
 
 
 def _join(fatbin: Any, binaries: dict[str, bytes], newest: str, ptx: bytes) -> bytes:

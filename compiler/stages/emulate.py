@@ -67,7 +67,9 @@ def compare_kernels(
         try:
             found = emulate(operator, drawn, values)
         except EmulationError as error:
-            raise VitqError(f"kernel {name}, {values}: {error}; please report this") from error
+            raise VitqError(
+                f"the kernel {name} with {values} fails: {error}; please report this"
+            ) from error
         yield Compared(f"{name}, {case}", found, operator.evaluate(drawn))
 
 

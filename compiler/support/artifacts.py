@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vitq.compiler.support.folders import ROOT
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, reason
 from vitq.numerics.files import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -142,9 +142,13 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise VitqError(f"{path} cannot be read: {error}") from error
+        raise VitqError(
+            f"{path} cannot be read as JSON: {reason(error)}: run its stage again"
+        ) from error
     if not isinstance(content, dict):
-        raise VitqError(f"{path} holds no JSON object")
+        raise VitqError(
+            f"{path} holds a JSON {type(content).__name__} and no object: run its stage again"
+        )
     return content
 
 

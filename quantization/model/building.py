@@ -128,9 +128,13 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise VitqError(f"{path} is no JSON: {reason(error)}: download it again") from error
+        raise VitqError(
+            f"the configuration {path} is no JSON: {reason(error)}: download it again"
+        ) from error
     if not isinstance(content, dict):
-        raise VitqError(f"{path} holds no JSON object: download it again")
+        raise VitqError(
+            f"{path} holds a JSON {type(content).__name__}, not a configuration: download it again"
+        )
     return content
 
 

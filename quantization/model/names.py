@@ -147,7 +147,7 @@ def unknown(model: str, names: Iterable[str], embedded: str) -> VitqError:
         return VitqError(f"model {model!r} is a folder: give {LOCAL}{model}")
     if kind == "file":
         way = f"vitq compile {model}" if path.suffix == ".onnx" else f"--weights {model}"
-        return VitqError(f"model {model!r} is a file: give {way}")
+        return VitqError(f"model {model!r} is a file, not a name: give {way}")
     known = list(names)
     near = nearest(model, known)
     family = [name for name in known if name.startswith(model.split("_")[0])][:4] if model else []

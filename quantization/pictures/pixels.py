@@ -42,7 +42,7 @@ def load_picture(path: Path, prep: Preprocessing | tuple[int, int, int]) -> UInt
         prep = standard(prep, (0.5,) * prep[0], (0.5,) * prep[0])
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise VitqError(f"{path} is no regular file: it cannot be read as a picture")
+            raise VitqError(f"{path} is no regular file: give pictures as files")
         with Image.open(path) as opened:
             return fit_picture(opened, prep, str(path))
     except _UNREADABLE as error:

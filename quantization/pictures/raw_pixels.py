@@ -47,7 +47,7 @@ def open_pixels(
             with path.open("rb") as file:
                 data = os.pread(file.fileno(), size, offset + index * size)
         except OSError as error:
-            raise VitqError(f"{path} cannot be read: {error.strerror}") from error
+            raise VitqError(f"the array {path} cannot be read: {error.strerror}") from error
         if len(data) < size:
             raise VitqError(f"{path} became shorter while it was read: picture {index} is gone")
         return np.frombuffer(data, np.uint8).reshape(input_shape)
@@ -128,7 +128,7 @@ def check_shape(
     if pixels.dtype != np.uint8:
         raise VitqError(f"{source} is {pixels.dtype}: the model takes raw pixels, uint8 0 to 255")
     if len(pixels) == 0:
-        raise VitqError(f"{source} holds no pictures")
+        raise VitqError(f"{source} is an array of 0 pictures: give at least one")
     return shape
 
 

@@ -97,7 +97,7 @@ def _rows(table: Path) -> Iterator[tuple[int, list[str]]]:
         text = table.read_bytes().decode("utf-8-sig")
     except (OSError, ValueError) as error:
         why = "it is not UTF-8: save it as that" if isinstance(error, ValueError) else str(error)
-        raise VitqError(f"{table} cannot be read: {why}") from error
+        raise VitqError(f"the table {table} cannot be read: {why}") from error
     first = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(first))
     try:

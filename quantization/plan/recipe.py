@@ -103,7 +103,9 @@ class Recipe:
                 raise VitqError(f"{path} is no recipe: it is larger than {LARGEST_FILE} bytes")
             content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
         except (OSError, ValueError, RecursionError) as error:
-            raise VitqError(f"{path} is no recipe: {reason(error)}") from error
+            raise VitqError(
+                f"{path} is no recipe: it cannot be read as JSON: {reason(error)}"
+            ) from error
         if not isinstance(content, dict):
             raise VitqError(f"{path} is no recipe: give an object such as {_EXAMPLE}")
         try:
@@ -113,7 +115,7 @@ class Recipe:
             given = content | {"layers": layers, "label": path.stem, "nonlinear": nonlinear}
             return cls(**given)
         except VitqError as error:
-            raise VitqError(f"{path} is no recipe: {error}") from error
+            raise VitqError(f"the recipe {path} is refused: {error}") from error
 
     @property
     def name(self) -> str:

@@ -157,6 +157,8 @@ def test_a_device_that_refuses_is_one_line(bundle: Path, device: Path) -> None:
 def test_a_destination_that_is_none(tmp_path: Path, to: str) -> None:
     with pytest.raises(VitqError, match="--to"):
         send(tmp_path, to)
+    with pytest.raises(VitqError, match="a folder may not start with a dash"):
+        send(tmp_path, "pi@raspberrypi:-x")
 
 
 def test_no_ssh(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ LINES = {
     "give --untuned or --tuning-log, not both": [
         "compile", "FOLDER", "--untuned", "--tuning-log", "x",
     ],
+    "give --all or --backends, not both": ["evaluate", "FOLDER", "--all", "--backends", "float"],
     "write whole numbers with commas": ["sensitivity", "--widths", "3,x"],
     "write numbers with commas": ["quantize", "--mean", "x"],
     "contestant 'onxruntime' is unknown (did you mean onnxruntime-fp32?): choose": [
@@ -30,6 +31,7 @@ LINES = {
     "--rounds 0: give at least 1": ["benchmark", "FOLDER", "--rounds", "0"],
     "is not quantized: run quantize first": ["export", "ONNX"],
     "has no model.onnx: run export first": ["compile", "QUANTIZED"],
+    "QUANTIZED has no model.onnx: run export first": ["tune", "QUANTIZED", "--trials", "1"],
     "is no artifact: run quantize first": ["inspect", "FOLDER"],
     "holds no compiled library: run compile first": ["verify", "FOLDER"],
 }  # fmt: skip
@@ -61,7 +63,11 @@ def test_names_in_python() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("[", "cannot be read: "), ("[1]", "holds no JSON object")]
+    ("content", "said"),
+    [
+        ("[", "cannot be read as JSON: Expecting value"),
+        ("[1]", "holds a JSON list and no object: run its stage again"),
+    ],
 )
 def test_json_that_is_none(content: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"

@@ -97,7 +97,7 @@ def test_mistakes_are_one_line(
     (tmp_path / "bad.png").write_bytes(b"no picture")
     cases = {
         "nothing to run": [],
-        "give at least 1": [str(pictures), "--top", "0"],
+        "--top 0: give at least 1": [str(pictures), "--top", "0"],
         "choose library or reference": [str(pictures), "--backend", "gpu"],
         "give --output": [str(pictures), "--raw"],
         "one source, and 2": [str(pictures), str(pictures), "--output", "y.npy"],

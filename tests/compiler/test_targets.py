@@ -5,7 +5,7 @@ import pytest
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact
-from vitq.compiler.target import host, tools
+from vitq.compiler.target import host, qemu, tools
 from vitq.compiler.target import table as targets
 from vitq.compiler.target.choice import get_target, target_names
 from vitq.compiler.target.host import missing_flags
@@ -77,6 +77,18 @@ def test_tvm_accepts_every_configuration() -> None:
     for target in TARGETS.values():
         kind = "llvm" if target.gpu is None else "cuda"
         assert Target(target.tvm_config()).kind.name == kind
+
+
+def test_a_failing_compiler_says_what_it_could_not_build() -> None:
+    with pytest.raises(VitqError, match="false cannot build runner: "):
+        qemu._build("false", [], "runner")
+
+
+def test_an_emulator_that_counts_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu, "_plugin", lambda emulation: [])
+    monkeypatch.setattr(qemu, "_start", lambda *arguments: "no totals")
+    with pytest.raises(VitqError, match=f"{qemu.EMULATOR} counted nothing: no totals"):
+        qemu.count_program(["program"], get_target("rpi4"))
 
 
 @pytest.mark.parametrize("name", sorted(CPU_TARGETS))

@@ -13,7 +13,7 @@ from tests.compiler.tuning_templates import ADD, kernel_of, task_of
 from vitq.compiler.kernels.kernel import Template
 from vitq.compiler.target import table as targets
 from vitq.compiler.tuning import log as logs
-from vitq.compiler.tuning.log import find_log, mend, prune, read_log, writing
+from vitq.compiler.tuning.log import WORKLOADS, find_log, mend, prune, read_log, writing
 from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.schedules import NO_KNOBS, NO_RECORD, STALE, Schedules, best
 from vitq.numerics.errors import VitqError
@@ -52,6 +52,13 @@ def test_a_line_that_is_no_record_is_named(folder: Path) -> None:
     with (folder / RECORDS).open("a") as file:
         file.write("[7, []]\n")
     with pytest.raises(VitqError, match="line 5: not a record"):
+        read_log(folder)
+
+
+def test_a_line_that_is_no_workload_is_named(folder: Path) -> None:
+    with (folder / WORKLOADS).open("a") as file:
+        file.write('["0", "x"]\n')
+    with pytest.raises(VitqError, match=r"line 2: not a workload \("):
         read_log(folder)
 
 

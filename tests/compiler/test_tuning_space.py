@@ -27,6 +27,7 @@ from vitq.compiler.tuning.measure import Inputs, argument_sets, compile_kernel, 
 from vitq.compiler.tuning.schedules import Schedules, is_valid
 from vitq.compiler.tuning.workload import Task, extract, task_text, workload
 from vitq.numerics.arrays import IntArray
+from vitq.numerics.errors import VitqError
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = get_target("cpu")
@@ -51,6 +52,11 @@ def test_a_workload_is_the_same_in_another_process() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == workload_hash(kernel_of())
+
+
+def test_a_schedule_that_a_template_lacks_is_named() -> None:
+    with pytest.raises(VitqError, match="kernel test_add has no schedule with lanes = 3"):
+        kernel_of().schedule({"lanes": 3})
 
 
 def test_a_task_does_not_depend_on_the_values_of_weights() -> None:

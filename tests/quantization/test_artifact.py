@@ -10,7 +10,14 @@ import safetensors.numpy
 
 from tests.quantization.vits import pixels, quantized
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.artifact import JSON_NAME, TENSORS_NAME, QuantizedModel, load, save
+from vitq.quantization.graph.artifact import (
+    JSON_NAME,
+    TENSORS_NAME,
+    QuantizedModel,
+    _digest,
+    load,
+    save,
+)
 from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.run.reference import IntegerReference
 
@@ -75,6 +82,16 @@ def edit(folder: Path, change: Callable[[dict[str, object]], None]) -> None:
     (folder / JSON_NAME).write_text(json.dumps(content))
 
 
+def without_nodes(folder: Path) -> None:
+    """Take the graph away and say that it was so."""
+
+    def change(content: dict[str, object]) -> None:
+        del content["nodes"], content["sha256"]
+        content["sha256"] = _digest(content, (folder / TENSORS_NAME).read_bytes())
+
+    edit(folder, change)
+
+
 def truncate(path: Path) -> None:
     """Keep the first half."""
     data = path.read_bytes()
@@ -91,6 +108,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another json": (lambda d: (d / JSON_NAME).write_text("[1, 2]"), "format None"),
     "later format": (lambda d: edit(d, lambda c: c.update(format=99)), "format 99"),
     "no nodes": (lambda d: edit(d, lambda c: c.pop("nodes")), "damaged"),
+    "no nodes, signed": (without_nodes, r"is damaged \(nodes is missing\): quantize again"),
     "unknown operator": (
         lambda d: edit(d, lambda c: c["nodes"][3].update(op="fft")),  # type: ignore[index]
         "damaged .quantize.json or quantized.safetensors was changed",

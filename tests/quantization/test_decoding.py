@@ -122,6 +122,9 @@ def test_an_array_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_bytes(content[: -SIZE - 1])
     with pytest.raises(VitqError, match=r"became shorter while it was read: picture 4 is gone"):
         list(opened.batches(2))
+    (tmp_path / "x.npy").unlink()
+    with pytest.raises(VitqError, match=r"the array .*x\.npy cannot be read: No such file"):
+        list(opened.batches(2))
 
 
 def test_pictures_in_hand_with_labels_are_drawn_round_the_classes() -> None:

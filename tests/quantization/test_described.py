@@ -170,6 +170,13 @@ def test_damaged_json(change: dict[str, Any]) -> None:
         Preprocessing.from_json(content, "manifest.json")
     with pytest.raises(VitqError, match="quantize again"):
         Preprocessing.from_json([content], "manifest.json")
+    with pytest.raises(VitqError, match="does not say how pictures become its input"):
+        Preprocessing.from_json(None, "quantize.json")
+
+
+def test_a_size_of_nothing() -> None:
+    with pytest.raises(VitqError, match="image size 0 x 8: give at least 1"):
+        Described(size=(0, 8))
 
 
 def test_transformers_processors() -> None:
@@ -260,6 +267,17 @@ def test_objects_in_hand() -> None:
     for wrong in (3, object(), {"resize": "huge"}, {"foo": 1}, {}):
         with pytest.raises(VitqError):
             described(wrong, "p")
+
+
+def test_resizes_that_cannot_be_said() -> None:
+    import_timm()
+    from timm.data.transforms import ResizeKeepRatio
+    from torchvision.transforms import Compose, Resize
+
+    with pytest.raises(VitqError, match=r"ResizeKeepRatio with longest=0\.5 is neither side"):
+        described(Compose([ResizeKeepRatio(32, longest=0.5)]), "p")
+    with pytest.raises(VitqError, match="a Resize with max_size cannot be said here"):
+        described(Compose([Resize(32, max_size=64)]), "p")
 
 
 def test_files(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_damaged_classes(name: str, content: str, message: str, tmp_path: Path) 
 
 
 def test_missing_classes(tmp_path: Path) -> None:
-    with pytest.raises(VitqError, match=r"none\.txt cannot be read \(No such file"):
+    with pytest.raises(VitqError, match=r"classes .*none\.txt cannot be read \(No such file"):
         read_classes(tmp_path / "none.txt")
 
 
@@ -166,6 +166,12 @@ def test_tables_in_every_dress(content: str, tmp_path: Path) -> None:
     assert notes(tmp_path) == ""
 
 
+def test_a_table_of_other_letters(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes("ä.png,1".encode("latin-1"))
+    with pytest.raises(VitqError, match=r"the table .*labels\.csv cannot be read: it is not UTF-8"):
+        list_pictures(tmp_path)
+
+
 def test_a_name_with_the_delimiter(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text('"a, b.png";1\n"say ""hi"".png";2\n')
     assert found(tmp_path) == [("a, b.png", 1), ('say "hi".png', 2)]
@@ -186,7 +192,7 @@ def test_a_name_with_the_delimiter(tmp_path: Path) -> None:
         ("../b.png,2\n", r"line 1: '\.\./b\.png' lies outside of"),
         ("a.png,1\na.png,2\n", "line 2: a.png is class 2 here and 1 in line 1"),
         (f'a.png,1\n"{"x" * 140_000}",1\n', "line 2: field larger than"),
-        ("a.png,1\nb\0.png,1\n", "line 2: "),
+        ("a.png,1\nb\0.png,1\n", "line 2: .* is no file name; each line needs"),
         ("1,a.png\n", "line 1: class 'a.png' is no number"),
     ],
 )

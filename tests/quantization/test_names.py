@@ -99,7 +99,7 @@ REFUSED = {
     "timm/vit_tinny_patch16_224": "did you mean vit_tiny_patch16_224",
     "google/vit-base-patch16-224": "local cache hf-hub:google/vit-base-patch16-224",
     "tests": "is a folder: give local-dir:tests",
-    "pyproject.toml": "is a file: give --weights pyproject.toml",
+    "pyproject.toml": "model 'pyproject.toml' is a file, not a name: give --weights pyproject.toml",
 }
 
 
@@ -134,7 +134,7 @@ def test_arguments_reach_timm() -> None:
         ({"architectures": ["SwinModel"]}, "describes SwinModel: taken are timm's models and ViTF"),
         ({**CONFIG, "hidden_size": None}, "is incomplete"),
         ({k: v for k, v in CONFIG.items() if k != "patch_size"}, "is incomplete: patch_size"),
-        ([], "holds no JSON object"),
+        ([], "holds a JSON list, not a configuration: download it again"),
         ({"architecture": "no_such_net"}, "timm refused"),
     ],
 )
@@ -143,6 +143,14 @@ def test_configurations_that_cannot_be_built(config: Any, said: str, tmp_path: P
     with pytest.raises(VitqError) as raised:
         load_model(f"local-dir:{tmp_path / 'saved'}")
     assert said in str(raised.value)
+
+
+def test_a_configuration_that_is_no_json(tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    write_folder(folder, {}, source().state_dict())
+    (folder / "config.json").write_text("<html>")
+    with pytest.raises(VitqError, match=r"the configuration .*config\.json is no JSON: Expecting"):
+        load_model(f"local-dir:{folder}")
 
 
 def test_folders_of_artifacts_are_plain_and_never_shared(tmp_path: Path) -> None:

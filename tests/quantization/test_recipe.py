@@ -184,13 +184,13 @@ def test_layers_have_widths_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no recipe"),
-        ("[]", "is no recipe"),
-        ('{"bits": 4}', "is no recipe.*bits"),
-        ('{"layers": [{"layer": "a", "weight_bits": 4}]}', "is no recipe.*activation_bits"),
+        ("{", r"mixed\.json is no recipe: it cannot be read as JSON: Expecting property name"),
+        ("[]", "is no recipe: give an object such as"),
+        ('{"bits": 4}', "the key 'bits' is unknown"),
+        ('{"layers": [{"layer": "a", "weight_bits": 4}]}', "layer a lacks activation_bits: .*"),
         (
             '{"layers": [{"layer": "a", "weight_bits": 9, "activation_bits": 8}]}',
-            "weight_bits of a is 9: choose 2 to 8",
+            r"the recipe .*mixed\.json is refused: weight_bits of a is 9: choose 2 to 8",
         ),
     ],
 )

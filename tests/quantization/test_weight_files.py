@@ -18,10 +18,23 @@ from hypothesis import strategies as st
 
 from tests.quantization.vits import Toy
 from vitq.numerics.errors import VitqError
+from vitq.quantization.model import checkpoints
 from vitq.quantization.model.weights import load_weights, read_weights
 
 STATE = Toy().state_dict()
 NAMES = list(STATE)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "w.pth").touch()
+    monkeypatch.setattr(checkpoints, "describe_other", fail)
+    with pytest.raises(
+        VitqError, match=r"w\.pth cannot be read: Permission denied: check the file"
+    ):
+        read_weights(tmp_path / "w.pth")
 
 
 class Level(enum.Enum):

@@ -3,7 +3,9 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -262,6 +264,51 @@ def test_no_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(nvrtc, "_load", lambda names: None)
     with pytest.raises(VitqError, match=r"pip install nvidia-cuda-nvcc .* nvidia-cuda-nvrtc"):
         toolchain.compile_cuda("", ("sm_90",))
+
+
+class FailingNvrtc:
+    """A run-time compiler whose every call gives a code."""
+
+    def __init__(self, **codes: int) -> None:
+        self._codes = codes
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *arguments: self._codes.get(name, 0)
+
+
+def test_what_nvrtc_says_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "_text", lambda *arguments: b"kernels.cu(1): error:\n  no x\0")
+    with pytest.raises(VitqError, match=r"^NVRTC failed: kernels.cu\(1\): error: no x$"):
+        nvrtc._compile(FailingNvrtc(nvrtcCompileProgram=6), "", "sm_90", "CUBIN")
+
+    def words(code: int) -> bytes:
+        return b"NVRTC_ERROR_OUT_OF_MEMORY"
+
+    library = SimpleNamespace(nvrtcGetErrorString=words)
+    with pytest.raises(VitqError, match="NVRTC said NVRTC_ERROR_OUT_OF_MEMORY: install it anew"):
+        nvrtc._check(library, 1)
+
+
+def test_several_architectures_need_nvfatbin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "_load", lambda names: names == nvrtc.LIBRARIES or None)
+    monkeypatch.setattr(nvrtc, "_compile", lambda *arguments: b"machine code")
+    assert nvrtc.compile_text("", ("sm_90",)) == b"machine code"
+    with pytest.raises(VitqError, match=r"NVRTC needs nvfatbin for several .*: pip install"):
+        nvrtc.compile_text("", ("sm_80", "sm_90"))
+
+
+def test_a_runtime_that_does_not_load_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tvm
+
+    def missing(*arguments: object) -> None:
+        raise OSError("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(tvm, "get_global_func", lambda *arguments, **options: None)
+    monkeypatch.setattr(driver, "has_driver", lambda: True)
+    monkeypatch.setattr(driver, "_load_cuda_runtime", lambda: None)
+    monkeypatch.setattr(driver.ctypes, "CDLL", missing)
+    with pytest.raises(VitqError, match=r"CUDA runtime does not load: libcudart\.so\.13"):
+        driver.load_runtime()
 
 
 @needs_compiler

@@ -8,6 +8,8 @@ from tests.relay_passes.modules import Body, module
 from vitq.compiler.codegen.contract import Operator, operators_of
 from vitq.compiler.codegen.importing import Meaning, import_model
 from vitq.compiler.gpu_kit.drawing import CASES, EXTREME, RANDOM, Activation, digest, draw
+from vitq.compiler.kernels.emulation import EmulationError
+from vitq.compiler.stages import emulate as emulating
 from vitq.compiler.stages.emulate import emulate
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.target.choice import get_target
@@ -15,6 +17,7 @@ from vitq.compiler.tuning.workload import task_text
 from vitq.numerics.add import AddParams, int_add
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import to_dyadic
+from vitq.numerics.errors import VitqError
 from vitq.numerics.linear import LinearParams
 from vitq.numerics.requantize import clamp_params
 from vitq.relay_passes.dialect import calls as dialect
@@ -57,6 +60,24 @@ def test_every_kernel_of_a_model_has_the_stored_hashes(artifact: Artifact) -> No
             hashes.add(digest([emulate(operator, drawn, {})]))
         assert hashes == {contract["cases"][case]["output"] for case in CASES}
         assert len(hashes) == len(CASES), operator.kernel.name
+
+
+def test_a_kernel_that_does_what_none_may_is_named(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mod = import_model(artifact.onnx, Meaning(1)).integer.mod
+    kernels = dict.fromkeys(operator.kernel for operator in operators_of(mod, FEATURES))
+    schedules = [
+        {"task": task_text(kernel), "name": kernel.name, "values": {}} for kernel in kernels
+    ]
+
+    def race(*arguments: object) -> IntArray:
+        raise EmulationError("a race on shared memory")
+
+    monkeypatch.setattr(emulating, "emulate", race)
+    said = r"the kernel \w+ with \{\} fails: a race on shared memory; please report this"
+    with pytest.raises(VitqError, match=said):
+        next(emulating.compare_kernels(mod, get_target("cuda"), schedules))
 
 
 def test_pictures_one_by_one_are_what_all_are_at_once(artifact: Artifact) -> None:

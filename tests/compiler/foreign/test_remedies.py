@@ -22,6 +22,14 @@ CODES = np.ones((WIDTH, 3, 2, 2), np.int8)
 MS = "com.microsoft"
 
 
+def test_an_output_that_nothing_computes(tmp_path: Path) -> None:
+    body = Body()
+    start(body)
+    path = body.save(tmp_path / "m.onnx", body.const(np.ones((1, 2, 3), np.float32)))
+    with pytest.raises(VitqError, match=r"m\.onnx: no operator computes its output c\d+"):
+        import_model(path, MEANING)
+
+
 def start(b: Body) -> str:
     """The patch embedding, quantized."""
     return b.patches(b.quantize("x"), b.codes(CODES))
