@@ -25,7 +25,7 @@ from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.deploy.contents import model_name, write_golden, write_manifest
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.support.artifacts import LIBRARY_NAME, Artifact, open_artifact
-from vitq.compiler.support.embedded import EMBEDDED_MODEL
+from vitq.compiler.support.embedded import EMBEDDED_MODELS
 from vitq.compiler.support.folders import resource
 from vitq.compiler.support.runtime_libs import runtime_files
 from vitq.compiler.target.choice import get_target
@@ -148,7 +148,7 @@ def _add_model(artifact: Artifact, batch: int, options: KitOptions, about: dict[
         "libraries": libraries,
         "float_libraries": _add_floats(artifact, batch, options) if options.contestants else {},
         "onnx": _add_qdq(artifact, options.out) if options.contestants else None,
-        "timm": None if name in ("", EMBEDDED_MODEL) or ":" in name else name,
+        "timm": None if name in ("", *EMBEDDED_MODELS) or ":" in name else name,
     })
 
 

@@ -42,7 +42,7 @@ def _build(base: str, size: int) -> Any:
 
             model: Any = DigitsViT(image_size=size, num_classes=NUM_CLASSES)
         else:
-            from vitq.quantization.graph.timm_compat import import_timm
+            from vitq.models.timm_compat import import_timm
 
             model = import_timm().create_model(base, pretrained=False, img_size=size)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:

@@ -12,7 +12,7 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
-from vitq.compiler.support.embedded import EMBEDDED_MODEL
+from vitq.compiler.support.embedded import EMBEDDED_MODELS
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 
@@ -67,7 +67,7 @@ def class_names(compiled: Compiled, labels: Path | None) -> list[str] | None:
     """
     classes = compiled.metadata["outputs"][0]["shape"][1]
     if labels is None:
-        is_embedded = model_name(compiled) == EMBEDDED_MODEL
+        is_embedded = model_name(compiled) in EMBEDDED_MODELS
         return [str(digit) for digit in range(classes)] if is_embedded else None
     try:
         lines = labels.read_text(encoding="utf-8").removesuffix("\n").split("\n")

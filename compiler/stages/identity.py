@@ -17,7 +17,7 @@ from vitq.compiler.support.artifacts import (
     source_hash,
     versions,
 )
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
+from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODELS, GENERATED
 from vitq.quantization.model.factories import factory_files, loaded_files
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import CONFIG_NAME, is_factory, model_folder
@@ -94,7 +94,7 @@ def file_hashes(paths: Iterable[Path]) -> dict[str, str]:
 def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
     from vitq.quantization.pictures.pictures import picture_files
 
-    if options.calib is None and options.model != EMBEDDED_MODEL:
+    if options.calib is None and options.model not in EMBEDDED_MODELS:
         return None  # refused later, behind what may be wrong with the model itself
     source = options.calibration_source
     if isinstance(source, GivenPictures):

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 from vitq.compiler.support.artifacts import Artifact
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
+from vitq.compiler.support.embedded import (
+    EMBEDDED_CALIBRATION,
+    EMBEDDED_MODEL,
+    EMBEDDED_MODELS,
+    GENERATED,
+)
 from vitq.compiler.support.limits import (
     LARGEST_COUNT,
     LARGEST_MADE,
@@ -92,8 +97,8 @@ class QuantizeOptions:
     model: Annotated[
         str,
         Option(
-            "digits_vit (embedded), a timm name, local-dir:FOLDER, hf-hub:ORG/NAME (from the local "
-            "cache), or package.module:factory"
+            "digits_vit, digits_swin (embedded), a timm name, local-dir:FOLDER, hf-hub:ORG/NAME "
+            "(from the local cache), or package.module:factory"
         ),
     ] = EMBEDDED_MODEL
     weights: Annotated[
@@ -192,7 +197,7 @@ class QuantizeOptions:
         if self.model_arguments:
             raise VitqError("a model in hand is built: leave num_classes and model_kwargs out")
         plain = self.model == Path(self.model).name and ":" not in self.model
-        if not plain or self.model in ("", ".", "..", EMBEDDED_MODEL):
+        if not plain or self.model in ("", ".", "..", *EMBEDDED_MODELS):
             raise VitqError(f"a model in hand cannot be called {self.model!r}: give another name")
 
     @classmethod
@@ -282,7 +287,7 @@ class QuantizeOptions:
         """
         if self.calib is not None:
             return self.calib
-        if self.model == EMBEDDED_MODEL:
+        if self.model in EMBEDDED_MODELS:
             return EMBEDDED_CALIBRATION
         raise VitqError(
             f"{self.model}: no calibration pictures: pass --calib FOLDER or FILE.npy, or psaq to "

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe; the defaults made the committed checkpoint."""
+    """The recipe; the defaults made the committed checkpoints."""
 
     seed: int = 0
     epochs: int = 80
@@ -84,10 +84,10 @@ def _batches(
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Return AdamW that decays the weights of linear and conv layers only."""
-    parameters = list(model.parameters())
-    # Biases and norms have rank 1, the class token and the position embeddings rank 3.
-    decayed = [p for p in parameters if p.ndim in (2, 4)]
-    others = [p for p in parameters if p.ndim not in (2, 4)]
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    decayed = [layer.weight for layer in layers]
+    taken = {id(weight) for weight in decayed}
+    others = [p for p in model.parameters() if id(p) not in taken]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -103,11 +103,19 @@ def _learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> flo
     return float(0.5 * (1 + np.cos(np.pi * progress)))
 
 
-def train(data: LabelledImages, config: TrainConfig) -> nn.Module:
-    """Train from scratch and return the averaged model in eval mode."""
+def train(
+    data: LabelledImages, config: TrainConfig, build: Callable[[], nn.Module] = digits_vit
+) -> nn.Module:
+    """Train from scratch and return the averaged model in eval mode.
+
+    Args:
+        data: the training part.
+        config: the recipe.
+        build: returns the model with random weights.
+    """
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    model = digits_vit()
+    model = build()
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     optimizer = _optimizer(model, config)
     steps_per_epoch = -(-len(data.labels) // config.batch_size)
@@ -155,11 +163,20 @@ def save_checkpoint(model: nn.Module, output: Path, config: TrainConfig, accurac
         temporary.unlink(missing_ok=True)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, train, report, write."""
+def train_and_save(
+    build: Callable[[], nn.Module], checkpoint: Path, what: str, argv: list[str] | None
+) -> None:
+    """Parse the command line, train, report, write.
+
+    Args:
+        build: returns the model with random weights.
+        checkpoint: where to write unless ``--output`` says otherwise.
+        what: the model is called.
+        argv: the command line's arguments; None for the process's own.
+    """
     default = TrainConfig()
-    parser = argparse.ArgumentParser(description="Train the digits ViT on one CPU core.")
-    parser.add_argument("--output", type=Path, default=CHECKPOINT, help="checkpoint to write")
+    parser = argparse.ArgumentParser(description=f"Train the {what} on one CPU core.")
+    parser.add_argument("--output", type=Path, default=checkpoint, help="checkpoint to write")
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--epochs", type=int, default=default.epochs)
     args = parser.parse_args(argv)
@@ -170,11 +187,16 @@ def main(argv: list[str] | None = None) -> None:
     config = TrainConfig(seed=args.seed, epochs=args.epochs)
     data = load_digits_split()
     start = time.perf_counter()
-    model = train(data.train, config)
+    model = train(data.train, config, build)
     elapsed_s = time.perf_counter() - start
     accuracy = evaluate(model, data.test)
     save_checkpoint(model, args.output, config, accuracy)
     logger.info("%s: test accuracy %.4f, trained in %.0f s", args.output, accuracy, elapsed_s)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train the digits ViT."""
+    train_and_save(digits_vit, CHECKPOINT, "digits ViT", argv)
 
 
 if __name__ == "__main__":

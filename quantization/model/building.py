@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
+from vitq.models import EMBEDDED_MODELS, embedded
+from vitq.models.timm_compat import import_timm
 from vitq.numerics.errors import VitqError, reason
-from vitq.quantization.graph.timm_compat import import_timm
 from vitq.quantization.model.factories import call_factory
 from vitq.quantization.model.names import CONFIG_NAME, TIMM, is_factory, model_folder, unknown
 
-EMBEDDED_MODEL = "digits_vit"
 ACTIVATIONS = {
     "gelu": None,
     "gelu_new": "gelu_tanh",
@@ -46,13 +46,13 @@ def build(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     Raises:
         VitqError: an unknown name, arguments that do not fit, an error in a factory.
     """
-    if name == EMBEDDED_MODEL or is_factory(name):
+    if name in EMBEDDED_MODELS or is_factory(name):
         if arguments:
             raise VitqError(
                 f"model {name!r} takes no arguments (--num-classes, --model-kwargs): they are for "
                 "timm's models; let the factory build what you need"
             )
-        return _embedded() if name == EMBEDDED_MODEL else _from_factory(name)
+        return _embedded(name) if name in EMBEDDED_MODELS else _from_factory(name)
     folder = model_folder(name)
     if folder is not None:
         return _from_folder(name, folder, arguments)
@@ -61,10 +61,9 @@ def build(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     return _create(name, plain, arguments)
 
 
-def _embedded() -> torch.nn.Module:
-    from vitq.models.digits_vit import digits_vit
-
-    return digits_vit()
+def _embedded(name: str) -> torch.nn.Module:
+    module: torch.nn.Module = getattr(embedded(name), name)()
+    return module
 
 
 def _from_factory(name: str) -> torch.nn.Module:
@@ -81,7 +80,7 @@ def _require_known(name: str, plain: str) -> None:
     """Refuse an architecture or a tag that timm does not know."""
     timm = import_timm()
     if not plain or not timm.is_model(plain):
-        raise unknown(name, timm.list_models(), EMBEDDED_MODEL)
+        raise unknown(name, timm.list_models(), ", ".join(EMBEDDED_MODELS))
     architecture, _, tag = plain.partition(".")
     known = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in known:

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vitq.models.timm_compat import MISSING, repaired, with_repair
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.timm_compat import MISSING, repaired, with_repair
 from vitq.quantization.graph.user_code import INSTALLED, explained, user_code
 
 PROJECT = "vitq"

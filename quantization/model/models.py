@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from vitq.models import EMBEDDED_MODELS, embedded
 from vitq.numerics.errors import VitqError
-from vitq.quantization.model.building import EMBEDDED_MODEL, build
+from vitq.quantization.model.building import build
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import CONFIG_NAME, folder_name, is_factory, model_folder
 from vitq.quantization.model.results import return_one_tensor
@@ -62,7 +63,7 @@ def load_model(
 
     Args:
         name: see `quantization.model.names`.
-        weights: see `quantization.model.weight_files`. None: the embedded model and a folder have
+        weights: see `quantization.model.weight_files`. None: embedded models and a folder have
             their own, and a factory may give some; others need `seed`.
         seed: use random weights from this seed (structure and speed, not accuracy).
         preprocessing: what its input means, or what is said of it, which comes before what the
@@ -103,10 +104,9 @@ def _place(name: str, weights: Path | None) -> Path | None:
 
 def own_weights(name: str) -> Path | None:
     """Return where a model's own weights lie; None if its name does not say."""
-    if name == EMBEDDED_MODEL:
-        from vitq.models.digits_vit import CHECKPOINT
-
-        return CHECKPOINT
+    if name in EMBEDDED_MODELS:
+        checkpoint: Path = embedded(name).CHECKPOINT
+        return checkpoint
     return model_folder(name)
 
 

@@ -1,6 +1,6 @@
 """Names of models, as timm and people spell them, and what folder of files a name means.
 
-    digits_vit                       embedded
+    digits_vit, digits_swin          embedded
     vit_tiny_patch16_224[.TAG]       timm's; also timm/NAME, as its repositories are called
     local-dir:FOLDER                 a folder with config.json and weights
     hf-hub:ORG/NAME[@REVISION]       one in Hugging Face's local cache; the network is never used
@@ -139,7 +139,7 @@ def unknown(model: str, names: Iterable[str], embedded: str) -> VitqError:
     Args:
         model: as the user spelled it.
         names: that timm knows.
-        embedded: name of the embedded model.
+        embedded: names of the embedded models.
     """
     path = Path(model)
     kind = _kind(path) if model else ""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitq.models import EMBEDDED_MODELS, embedded
 from vitq.quantization.pictures.described import Described, resolve, said
 from vitq.quantization.pictures.preprocessing import (
     Interpolation,
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED_MODEL = "digits_vit"
 TORCHVISION = "torchvision.models"
 
 
@@ -89,13 +89,12 @@ def own_description(
 
 def _configured(name: str, module: "torch.nn.Module") -> tuple[Described, str]:
     """Return what the module, or the library that it is from, says."""
-    if name == EMBEDDED_MODEL:
-        from vitq.models.digits_vit import IMAGE_SIZE, MEAN, STD
-
+    if name in EMBEDDED_MODELS:
+        model = embedded(name)
         own = Described(
-            size=(IMAGE_SIZE, IMAGE_SIZE),
-            mean=MEAN,
-            std=STD,
+            size=(model.IMAGE_SIZE, model.IMAGE_SIZE),
+            mean=model.MEAN,
+            std=model.STD,
             resize=Resize.SHORTEST,
             crop_fraction=1.0,  # it was trained with whole digits
             interpolation=Interpolation.BICUBIC,

@@ -275,7 +275,7 @@ def imagenet_numbers(names: list[str], outputs: int) -> dict[str, int] | None:
     """ImageNet-1k's class numbers by identifier, if all names are some of a model of 1000."""
     if outputs != IMAGENET or not all(_SYNSET.fullmatch(name) for name in names):
         return None
-    from vitq.quantization.graph.timm_compat import import_timm
+    from vitq.models.timm_compat import import_timm
 
     info = import_timm().data.ImageNetInfo("imagenet-1k")
     numbers = {name: place for place, name in enumerate(info.label_names())}

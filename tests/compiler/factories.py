@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from vitq.quantization.graph.timm_compat import import_timm
+from vitq.models.timm_compat import import_timm
 
 SIZE = 32
 

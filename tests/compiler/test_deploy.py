@@ -22,9 +22,9 @@ from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.deploy import deploy
 from vitq.compiler.stages.run import classify
 from vitq.compiler.support.artifacts import Artifact
+from vitq.models.timm_compat import import_timm
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.timm_compat import import_timm
 from vitq.quantization.pictures.pixels import fit_picture, load_picture
 
 STATIC_BUDGET = 2 << 20

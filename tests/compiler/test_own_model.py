@@ -15,8 +15,8 @@ from vitq.compiler.stages.export import export
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.verify import verify
+from vitq.models.timm_compat import import_timm
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.timm_compat import import_timm
 
 FACTORY = """\
 from dataclasses import dataclass

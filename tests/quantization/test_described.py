@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.models.timm_compat import import_timm
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.timm_compat import import_timm
 from vitq.quantization.pictures.described import Described, resolve, standard
 from vitq.quantization.pictures.inputs import input_of, own_description
 from vitq.quantization.pictures.preprocessing import (

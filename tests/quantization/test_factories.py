@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vitq.models import timm_compat
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph import timm_compat
 from vitq.quantization.model.factories import call_factory, factory_files, loaded_files
 
 

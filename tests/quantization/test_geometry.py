@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitq.models.timm_compat import import_timm
 from vitq.numerics.arrays import UInt8Array
-from vitq.quantization.graph.timm_compat import import_timm
 from vitq.quantization.pictures.described import Described, resolve
 from vitq.quantization.pictures.pixels import fit_picture
 from vitq.quantization.pictures.preprocessing import Interpolation

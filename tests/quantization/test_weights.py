@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from tests.quantization.vits import DEFAULTS, Toy, distilled, vit
+from vitq.models.timm_compat import import_timm
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.timm_compat import import_timm
 from vitq.quantization.model.weights import load_weights, read_weights
 
 State = dict[str, torch.Tensor]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from vitq.models.timm_compat import import_timm
 from vitq.numerics.arrays import FloatArray
 from vitq.quantization.graph.graph import Graph
-from vitq.quantization.graph.timm_compat import import_timm
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe

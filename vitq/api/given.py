@@ -10,7 +10,7 @@ import numpy as np
 
 from vitq.api.workspace import Workspace
 from vitq.compiler.stages.quantize_options import QuantizeOptions
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODEL, GENERATED
+from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODELS, GENERATED
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.model.given import GivenModel
@@ -66,7 +66,7 @@ def model_options(
     """
     called, module = given_model(model, name)
     pictures = given_pictures(calibration, None, count if seed == 0 else None, source)
-    if pictures is None and called != EMBEDDED_MODEL:
+    if pictures is None and called not in EMBEDDED_MODELS:
         raise VitqError(
             f"{called}: no calibration pictures: give uint8 pixels, a folder, a .npy file or PIL "
             "images; or 'psaq' to make some from the model"

@@ -25,7 +25,7 @@ def with_repair(work: Callable[[], T]) -> T:
     A CPU-only torch beside a CUDA build of torchvision lacks ``torchvision::nms``, which
     torchvision's import then describes in vain (RuntimeError). The schemas are declared only where
     the import fails, and the work is done again. It can go when torchvision registers its fakes
-    only for operators that exist (`tests/quantization/test_timm_compat.py` says so).
+    only for operators that exist (`tests/models/test_timm_compat.py` says so).
 
     Args:
         work: may be done twice.

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vitq.quantization.graph.timm_compat import import_timm
+from vitq.models.timm_compat import import_timm
 
 PLAIN = "import timm"
 BROKEN = """
@@ -18,7 +18,7 @@ def import_module(name, package=None):
         raise RuntimeError({message!r})
     torch.library.Library("torchvision", "FRAGMENT")
     return sys.modules[name] if name in sys.modules else real(name, package)
-from vitq.quantization.graph import timm_compat
+from vitq.models import timm_compat
 timm_compat.importlib.import_module = import_module
 torch.ops.torchvision  # as an import that broke off leaves it
 sys.modules["timm"] = sys
@@ -42,13 +42,11 @@ def test_the_work_around_is_still_needed_or_harmless() -> None:
     """Where plain ``import timm`` works, nothing is declared: the work-around can go there.
 
     Once this test is skipped on every machine, CPU-only torch beside torchvision's CUDA build
-    included, `quantization/graph/timm_compat.py` can be replaced by ``import timm``.
+    included, `models/timm_compat.py` can be replaced by ``import timm``.
     """
     plain = run(PLAIN)
     if plain.returncode == 0:
-        stubs = run(
-            "from vitq.quantization.graph import timm_compat as c; c.import_timm(); print(c._STUBS)"
-        )
+        stubs = run("from vitq.models import timm_compat as c; c.import_timm(); print(c._STUBS)")
         assert stubs.stdout.strip() == "[]"
         pytest.skip("plain `import timm` works here: this machine does not need timm_compat")
     assert "torchvision::nms" in plain.stderr
