@@ -11,6 +11,7 @@ DequantizeLinear, biases int32. The input is raw pixels, uint8, behind a Dequant
   DequantizeLinear (QDQ alone cannot express it);
 * attention with deferred normalization is spelled out in standard operators,
   ``Exp(Sub(x, ReduceMax(x)))`` and ``Div(MatMul(p, v), ReduceSum(p))``;
+* a bias or mask of attention is a float constant, added to the scores before that;
 * log codes round the exponent: ``Exp(Where(k > last, end, k) * -ln(2) / r)`` with
   ``k = Floor(Sub(ReduceMax(x), x) * r log2(e) + 0.5)``; `end` is the last code, or `BEYOND` where
   scores beyond it weigh nothing;
@@ -217,6 +218,9 @@ class _Writer:
 
     def _op_add(self, node: Node, inputs: list[str]) -> str:
         return self._emit("Add", inputs, node.name)
+
+    def _op_offset(self, node: Node, inputs: list[str]) -> str:
+        return self._emit("Add", [inputs[0], self._parameter(node, "value")], node.name)
 
     def _op_scale(self, node: Node, inputs: list[str]) -> str:
         factor = self._constant(f"{node.name}.factor", np.float32(node.attrs["factor"]))

@@ -40,6 +40,7 @@ from vitq.relay_passes.lower_layernorm import LowerLayernorm
 from vitq.relay_passes.lower_linear import LowerLinear
 from vitq.relay_passes.lower_matmul import LowerMatmul
 from vitq.relay_passes.lower_normalized_matmul import LowerNormalizedMatmul
+from vitq.relay_passes.lower_offset import LowerOffset
 from vitq.relay_passes.lower_patch_embed import LowerPatchEmbed
 from vitq.relay_passes.lower_pooling import LowerPooling
 from vitq.relay_passes.lower_requantize import LowerRequantize
@@ -177,6 +178,7 @@ def _lower(options: PassOptions) -> list[BindingPass]:
         LowerMatmul(),  # scores become an accumulator with a scale,
         SinkDequantize(),  # whose layout and
         FoldScalarMultiply(),  # factor must be known
+        LowerOffset(),  # to a bias or mask, and all of them
         LowerShiftmax(options.nonlinear),  # before softmax can read it
         FoldCodeTable(),  # between a Shiftmax and what reads it
         LowerNormalizedMatmul(),  # needs to see that a Shiftmax made the weights

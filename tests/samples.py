@@ -78,6 +78,10 @@ MAKERS: dict[str, Callable[[], Sample]] = {
     names.LINEAR_ADD: lambda: Sample((codes(2, 5, 32), *layer(16, 32), codes(2, 5, 16), ADD)),
     names.LINEAR_GELU: lambda: Sample((codes(2, 5, 32), *layer(16, 32), GELU)),
     names.MATMUL: lambda: Sample((codes(2, 5, 32), codes(2, 8, 32), scalars((3, -4))), "int32"),
+    names.OFFSET: lambda: Sample(
+        (codes(2, 3, 2, 5, 7, dtype="int16"), codes(3, 1, 5, 7, dtype="int16").astype(np.int32)),
+        "int32",
+    ),
     names.SHIFTMAX_CODES: lambda: Sample((codes(2, 3, 7, dtype="int16"), scalars(CODES)), "uint8"),
     names.SHIFTMAX: lambda: Sample((codes(2, 3, 7, dtype="int16"), scalars(WIDE.scalars()))),
     names.IVIT_SHIFTMAX: lambda: Sample(

@@ -165,7 +165,7 @@ class Walk:
         """Compute one node in both networks, and sum up."""
         exact = self._float(node, [v.exact for v in inputs], batch)
         reached = self._reference.execute(node, [v.reached for v in inputs], batch)
-        moves = node.op in LAYOUT_OPS or node.op in (OpKind.SCALE, OpKind.CONCAT)
+        moves = node.op in LAYOUT_OPS or node.op in (OpKind.SCALE, OpKind.CONCAT, OpKind.OFFSET)
         alone = self._reference.execute(node, [v.held for v in inputs], batch)
         if moves and node.out is None:
             return _Values(exact, reached, alone)

@@ -14,6 +14,7 @@ from vitq.numerics.log_codes import NAMES, log_code_params
 from vitq.numerics.shiftmax import CodeParams, code_params
 from vitq.numerics.twin_codes import ONE_RANGE, TwinCodes, describe_twin, twin_choices
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.offsets import is_masked
 from vitq.quantization.plan.methods import AttentionForm
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.plan.widths import layer_widths
@@ -112,7 +113,7 @@ def use_codes(
             (`quantization.ranges.attention_search`). Twin ranges begin with the coarsest of their
             fine steps, from where a method may search on (`quantization.ranges.hessian_walk`).
         recipe: the widths.
-        zero: see `LogCodes`.
+        zero: see `LogCodes`; where scores are masked it is always so.
         widest: wider codes stay uniform.
     """
     if form is AttentionForm.ADAPTIVE:
@@ -129,6 +130,6 @@ def use_codes(
         if form is AttentionForm.TWIN:
             set_twin_codes(node, twin_choices(bits)[-1])
         else:
-            log = LogCodes(LOG_STEPS[form], 2**bits, zero)
+            log = LogCodes(LOG_STEPS[form], 2**bits, zero or is_masked(graph, node))
             log_code_params(1.0, *log)  # refuses what cannot be executed
             node.attrs.update(log_steps=log.steps, log_levels=log.levels, log_zero=log.zero)

@@ -5,7 +5,8 @@ residual stream, LayerNorm, GELU, pooling and the logits are ``residual_bits``; 
 stay int32 accumulators (the exponential reads them directly, no calibrated range is needed); the
 exponentials are unsigned 8-bit weights of scale 1 / 255 by construction, made of fewer codes where
 these are logarithmic (`quantization.plan.attention_codes`). I-ViT's published forms read
-scores and GELU inputs of ``activation_bits``, as its models were trained.
+scores and GELU inputs of ``activation_bits``, as its models were trained. A constant added to
+scores (`quantization.graph.offsets`) is in their step, whatever that is, and gets no quantizer.
 
 A requirement climbs from the reader through layout operators to the operator that computes the
 values, as long as all readers agree; q, k and v, slices of one linear layer, keep their own.
@@ -49,6 +50,7 @@ class Placement:
 EXPONENTIAL_BITS = 8
 
 _READS_RESIDUAL = {OpKind.ADD, OpKind.CONCAT, OpKind.LAYER_NORM, OpKind.MEAN, OpKind.GELU}
+_READS_SCORES = {OpKind.EXP, OpKind.SOFTMAX, OpKind.OFFSET}
 _MUST_QUANTIZE = {
     OpKind.ADD,
     OpKind.CONCAT,
@@ -98,10 +100,12 @@ def _required_bits(
         return recipe.activation_bits
     if node.op in _READS_RESIDUAL:
         return recipe.residual_bits
-    if node.op in (OpKind.EXP, OpKind.SOFTMAX):
+    if node.op in _READS_SCORES:
+        source = graph.nodes[_origin(graph, node.inputs[0])]
+        if source.op is OpKind.OFFSET:
+            return None
         if not recipe.nonlinear.reads_residual_codes:
             return recipe.activation_bits
-        source = graph.nodes[_origin(graph, node.inputs[0])]
         return None if source.op is OpKind.MATMUL else recipe.residual_bits
     return None
 

@@ -14,6 +14,7 @@ import torch
 
 from vitq.numerics.log_codes import STEPS
 from vitq.quantization.graph.graph import Graph, Node
+from vitq.quantization.graph.offsets import is_masked
 from vitq.quantization.plan.attention_codes import WIDEST_BITS, LogCodes
 from vitq.quantization.plan.widths import LayerBits
 from vitq.quantization.ranges.samples import Sampler
@@ -47,7 +48,8 @@ def choose_codes(
         weights, ROWS, replacement=True, generator=torch.Generator().manual_seed(0)
     )
     rows = value.reshape(-1, value.shape[-1])[drawn]
-    choices = [LogCodes(steps, 2**bits, zero) for steps in STEPS for zero in (False, True)]
+    zeros = (True,) if is_masked(graph, node) else (False, True)
+    choices = [LogCodes(steps, 2**bits, zero) for steps in STEPS for zero in zeros]
     best = min(choices, key=lambda log: codes_error(rows, log))
     node.attrs.update(log_steps=best.steps, log_levels=best.levels, log_zero=best.zero)
 

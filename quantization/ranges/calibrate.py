@@ -19,6 +19,7 @@ from vitq.numerics.families import Nonlinear
 from vitq.numerics.ivit import CODE_SCALE as IVIT_CODE_SCALE
 from vitq.numerics.qparams import QScheme, QuantParams
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.offsets import fold_offsets
 from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     fold_channel_scales,
@@ -95,6 +96,7 @@ def quantize_graph(
     Raises:
         VitqError: if weights or activations are not finite, or an operator cannot be quantized.
     """
+    fold_offsets(graph)  # first: a mask of -Inf is no error
     graph.check_finite()
     refuse_unbuilt(graph)
     refuse_final_softmax(graph)
@@ -129,6 +131,7 @@ def rewrite(
         mean: of the model's input normalization, in [0, 1] units.
         std: likewise.
     """
+    fold_offsets(graph)
     fold_normalization(graph, mean, std)
     fold_channel_scales(graph)
     select_tokens_early(graph)

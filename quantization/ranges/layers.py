@@ -15,6 +15,13 @@ from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.plan.methods import Method, WeightRounding
 from vitq.quantization.ranges.weight_rounding import round_weight
 
+_READS_PRODUCTS = {
+    OpKind.MATMUL,
+    OpKind.NORMALIZED_MATMUL,
+    OpKind.EXP,
+    OpKind.SOFTMAX,
+    OpKind.OFFSET,
+}
 BIAS_LIMIT = 2.0**29
 INT32_MAX = 2**31 - 1
 
@@ -47,7 +54,7 @@ def activation_scheme(graph: Graph, node: Node) -> QScheme:
 
 def _feeds_product(graph: Graph, node: Node) -> bool:
     for reader in graph.consumers(node.name):
-        if reader.op in (OpKind.MATMUL, OpKind.NORMALIZED_MATMUL, OpKind.EXP, OpKind.SOFTMAX):
+        if reader.op in _READS_PRODUCTS:
             return True
         if (reader.op in LAYOUT_OPS or reader.op is OpKind.SCALE) and _feeds_product(graph, reader):
             return True

@@ -22,6 +22,7 @@ from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
 from vitq.numerics.linear import accumulate, linear_sum, patch_rows
 from vitq.numerics.matmul import centred_matmul, product_scale
 from vitq.numerics.nonlinear import family_gelu_params, int_gelu, int_softmax, softmax_params
+from vitq.numerics.offset import int_offset, offset_codes
 from vitq.numerics.pooling import int_mean, mean_params
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.requantize import int_requantize, requantize_params
@@ -145,6 +146,10 @@ class IntegerReference:
         elif node.op is OpKind.SCALE:
             x = inputs[0]
             value = IntTensor(x.codes, product_scale(x.scale, node.attrs["factor"]), x.zero_point)
+        elif node.op is OpKind.OFFSET:
+            x = inputs[0]
+            offset = offset_codes(self.graph.real(node, "value"), x.one_scale)
+            value = IntTensor(int_offset(x.codes, offset), x.scale, x.zero_point)
         else:
             if node.out is None:
                 raise VitqError(f"{node.name} ({node.op}) has no quantizer on its result")

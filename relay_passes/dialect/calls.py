@@ -18,6 +18,7 @@ linear_gelu        the operands of linear; params GeluParams                    
 matmul             a i8/u8 (..., M, K); b i8/u8 (..., N, K); params (a_zp, b_zp)        i32
 requantize         x (..., C); multiplier, shift i32 (C,) or (1,);                      as x
                    params (x_zp, zero_point, qmin, qmax)
+offset             x; offset i32, broadcastable to x                                    i32, as x
 shiftmax_codes     x (..., N); params CodeParams                                        u8
 shiftmax           x (..., N); params SoftmaxParams                                     as x
 normalized_matmul  codes u8 (..., M, N); value i8/u8 (..., N, D);                       (..., M, D)
@@ -189,6 +190,11 @@ def requantize(x: Expr, params: RequantizeParams, dtype: str) -> Expr:
     parts = params.dyadic.multiplier, params.dyadic.shift
     dyadic = [constant(part.reshape(-1), "int32") for part in parts]
     return make(names.REQUANTIZE, [x, *dyadic], params.scalars(), dtype)
+
+
+def offset(x: Expr, constant_offset: IntArray) -> Expr:
+    """Scores plus a bias or mask in steps of their scale."""
+    return make(names.OFFSET, [x, constant(constant_offset, "int32")])
 
 
 def shiftmax_codes(x: Expr, params: CodeParams) -> Expr:

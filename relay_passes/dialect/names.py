@@ -19,6 +19,7 @@ REQUANTIZE = PREFIX + "requantize"
 ADD = PREFIX + "add"
 MEAN = PREFIX + "mean"
 LUT = PREFIX + "lut"
+OFFSET = PREFIX + "offset"
 
 QUANTIZE = PREFIX + "quantize"
 DEQUANTIZE = PREFIX + "dequantize"

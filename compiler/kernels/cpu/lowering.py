@@ -19,6 +19,7 @@ from vitq.compiler.kernels.cpu.gemm import (
 from vitq.compiler.kernels.cpu.ivit import lower_ivit_shiftgelu, lower_ivit_shiftmax
 from vitq.compiler.kernels.cpu.layernorm import lower_layernorm
 from vitq.compiler.kernels.cpu.matmul import lower_matmul, lower_normalized_matmul
+from vitq.compiler.kernels.cpu.offset import lower_offset
 from vitq.compiler.kernels.cpu.pooling import lower_mean
 from vitq.compiler.kernels.cpu.shiftgelu import lower_shiftgelu
 from vitq.compiler.kernels.cpu.softmax import lower_shiftmax, lower_shiftmax_codes
@@ -49,6 +50,7 @@ _LOWERINGS: dict[str, Lowering] = {
     names.MATMUL: lower_matmul,
     names.MEAN: lower_mean,
     names.NORMALIZED_MATMUL: lower_normalized_matmul,
+    names.OFFSET: lower_offset,
     names.PATCH_EMBED: lower_patch_embed,
     names.REQUANTIZE: lower_requantize,
     names.SHIFTGELU: lower_shiftgelu,

@@ -1,10 +1,11 @@
 """One thread for an element: addition, requantization, table look-up, GELU, mean over tokens."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
+from vitq.compiler.kernels.broadcasting import broadcast_index
 from vitq.compiler.kernels.cuda.arith import Add, Gelu, is_twin, rescaled
 from vitq.compiler.kernels.cuda.emit import (
     Buffer,
@@ -29,7 +30,7 @@ from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.errors import VitqError
+from vitq.relay_passes.dialect import names
 
 THREADS = 256
 TABLE = 256
@@ -62,33 +63,27 @@ def lower_add(
 def _add_body(
     kernel: Kernel, schedule: Schedule, a: Buffer, b: Buffer, params: Buffer, out: Buffer
 ) -> None:
-    other = broadcast_index(kernel.inputs[0].shape, kernel.inputs[1].shape)
+    other = broadcast_index(names.ADD, kernel.inputs[0].shape, kernel.inputs[1].shape)
     with each_element(kernel.out.size) as at:
         put(flat(out), at, Add(params)(_as_word(a, at), _as_word(b, index(other(at)))))
 
 
-def broadcast_index(shape: tuple[int, ...], other: tuple[int, ...]) -> Callable[[Expr], Expr]:
-    """From a flat index of `shape` to that of a tensor that broadcasts to it.
+def lower_offset(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.offset``: x + offset with offset broadcastable to x."""
+    return call_of(OFFSET, operands, (0, 1), out, features)
 
-    Raises:
-        VitqError: if it does not.
-    """
-    padded = (1,) * (len(shape) - len(other)) + other
-    if len(padded) != len(shape) or any(
-        o not in (1, s) for o, s in zip(padded, shape, strict=True)
-    ):
-        raise VitqError(f"vitq.add: {other} does not broadcast to {shape}")
 
-    def place(at: Expr) -> Expr:
-        result, inner, stride = const(0), 1, 1
-        for extent, own in zip(reversed(shape), reversed(padded), strict=True):
-            if own > 1:
-                result = result + at // inner % extent * stride
-                stride *= own
-            inner *= extent
-        return result
-
-    return place
+def _offset_body(
+    kernel: Kernel, schedule: Schedule, x: Buffer, offset: Buffer, out: Buffer
+) -> None:
+    other = broadcast_index(names.OFFSET, kernel.inputs[0].shape, kernel.inputs[1].shape)
+    with each_element(kernel.out.size) as at:
+        put(flat(out), at, _as_word(x, at) + _as_word(offset, index(other(at))))
 
 
 def lower_requantize(
@@ -178,6 +173,7 @@ def _mean_body(kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, ou
 
 
 ADD = Template("add", _add_body)
+OFFSET = Template("offset", _offset_body)
 REQUANTIZE = Template("requantize", _requantize_body)
 LUT = Template("lut", _lut_body)
 SHIFTGELU = Template("shiftgelu", _gelu_body)

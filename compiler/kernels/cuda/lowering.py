@@ -12,6 +12,7 @@ from vitq.compiler.kernels.cuda.elementwise import (
     lower_add,
     lower_lut,
     lower_mean,
+    lower_offset,
     lower_requantize,
     lower_shiftgelu,
 )
@@ -56,6 +57,7 @@ _LOWERINGS: dict[str, Lowering] = {
     names.MATMUL: lower_matmul,
     names.MEAN: lower_mean,
     names.NORMALIZED_MATMUL: lower_normalized_matmul,
+    names.OFFSET: lower_offset,
     names.PATCH_EMBED: lower_patch_embed,
     names.REQUANTIZE: lower_requantize,
     names.SHIFTGELU: lower_shiftgelu,

@@ -12,6 +12,7 @@ from vitq.numerics.dyadic import ACC_LIMIT
 from vitq.numerics.ivit import IvitSoftmaxParams, ivit_shiftmax
 from vitq.numerics.matmul import centred_matmul
 from vitq.numerics.nonlinear import SoftmaxParams, int_softmax
+from vitq.numerics.offset import OFFSET_LIMIT, REACH, int_offset
 from vitq.numerics.shiftmax import (
     CODE_LIMIT,
     CODE_MAX,
@@ -101,6 +102,21 @@ def _weighted(terms: int, value: int, norm: NormalizeParams) -> list[Intermediat
     ]
 
 
+def _offset_codes(o: Operands, _: None) -> Interval:
+    (low, high), (least, most) = o["x"].codes, o["offset"].codes
+    return low + least, high + most
+
+
+def _offset(o: Operands, _: None) -> list[Intermediate]:
+    low, high = _offset_codes(o, None)
+    shown = o["offset"].constant[o["offset"].constant > -OFFSET_LIMIT]
+    found = [Intermediate("sum", low, high, SCORE_LIMIT)]
+    if shown.size == o["offset"].constant.size:
+        return found
+    reach = o["x"].magnitude() + int(np.abs(shown).max(initial=0))
+    return [*found, Intermediate("score beside a mask", -reach, reach, REACH)]
+
+
 def _shiftmax_codes(o: Operands, p: CodeParams) -> list[Intermediate]:
     x = o["x"]
     return [
@@ -164,6 +180,16 @@ MATMUL = Operator(
     macs=_inner_products,
     family=Family.ATTENTION,
 )
+OFFSET = Operator(
+    name=names.OFFSET,
+    operands=("x", "offset"),
+    constants=("offset",),
+    dtype="int32",
+    evaluate=int_offset,
+    prove=_offset,
+    codes=_offset_codes,
+    family=Family.ATTENTION,
+)
 SHIFTMAX_CODES = Operator(
     name=names.SHIFTMAX_CODES,
     operands=("x", PARAMS),
@@ -215,4 +241,12 @@ ATTENTION = Operator(
     family=Family.ATTENTION,
 )
 
-OPERATORS = (MATMUL, SHIFTMAX_CODES, SHIFTMAX, IVIT_SHIFTMAX, NORMALIZED_MATMUL, ATTENTION)
+OPERATORS = (
+    MATMUL,
+    OFFSET,
+    SHIFTMAX_CODES,
+    SHIFTMAX,
+    IVIT_SHIFTMAX,
+    NORMALIZED_MATMUL,
+    ATTENTION,
+)

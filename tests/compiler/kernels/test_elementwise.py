@@ -8,6 +8,7 @@ from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType, lower_op
 from vitq.numerics.add import add_params, int_add
 from vitq.numerics.dyadic import Dyadic, requantize, rescale, to_dyadic
 from vitq.numerics.errors import VitqError
+from vitq.numerics.offset import int_offset
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftgelu import gelu_params, shiftgelu
 from vitq.numerics.twin import Twin
@@ -34,6 +35,18 @@ def test_add(b_shape: tuple[int, ...], dtype: str, features: CpuFeatures) -> Non
     operands = [a, b, np.array(p, np.int64)]
     result = run_op(names.ADD, operands, TensorType(a.shape, dtype), features, known=2)
     np.testing.assert_array_equal(result, int_add(a, b, p))
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("shape", [(3, 1, 9, 37), (2, 9, 37), (9, 1), (4, 3, 2, 1, 37), (37,), ()])
+@pytest.mark.parametrize("dtype", ["int32", "int8"])
+def test_offset(shape: tuple[int, ...], dtype: str, features: CpuFeatures) -> None:
+    """Broadcasting along any axes."""
+    rng = np.random.default_rng(len(shape))
+    x = random_codes(rng, dtype, (4, 3, 2, 9, 37)) // 4
+    offset = random_codes(rng, "int32", shape) // 4
+    result = run_op(names.OFFSET, [x, offset], TensorType(x.shape, "int32"), features)
+    np.testing.assert_array_equal(result, int_offset(x, offset))
 
 
 @FEATURE_IDS
