@@ -7,6 +7,7 @@
 #                           SAVE_IMAGES=folder: look at the calibration pictures
 #                           CLASSES=names.txt: the order of the classes, for labels of PICTURES; make evaluate ALL=1: no shortcut
 #                           RECIPE=mixed BUDGET_BYTES=N|BUDGET_BITOPS=N: a width for each layer, measured
+#                           MAX_DROP=0.5: layers of a narrow recipe get 8 bits until 0.5 % of held-out answers change at most
 # make sensitivity WIDTHS=3,4,6 PLOT=plot.png JSON=out.json       what narrow widths of each layer cost
 # make compare-methods METHOD=repq,minmax RECIPE=w8a8,w4a8 CALIB=folder,psaq,noise BACKEND=fake|reference|library
 #                           a table, PLOT=plot.png, JSON=out.json; a run that is stopped goes on
@@ -61,6 +62,7 @@ WIDER ?=
 CALIB_SEED ?=
 CALIB_STEPS ?=
 SAVE_IMAGES ?=
+MAX_DROP ?=
 BUDGET_BYTES ?=
 BUDGET_BITOPS ?=
 WIDTHS ?=
@@ -123,7 +125,7 @@ QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe "$(RECIPE)" --method $(METHOD) \
 	$(call option,--calib,$(CALIB)) $(call option,--calib-count,$(CALIB_COUNT)) \
 	$(call option,--calib-seed,$(CALIB_SEED)) $(call option,--calib-steps,$(CALIB_STEPS)) \
 	$(call option,--save-images,$(SAVE_IMAGES)) $(call option,--budget-bytes,$(BUDGET_BYTES)) \
-	$(call option,--budget-bitops,$(BUDGET_BITOPS)) \
+	$(call option,--budget-bitops,$(BUDGET_BITOPS)) $(call option,--max-drop,$(MAX_DROP)) \
 	$(call option,--preprocessor,$(PREPROCESSOR)) $(call option,--image-size,$(IMAGE_SIZE)) \
 	$(call option,--crop-fraction,$(CROP_FRACTION)) $(call option,--resize,$(RESIZE)) \
 	$(call option,--interpolation,$(INTERPOLATION)) $(call option,--mean,$(MEAN)) \

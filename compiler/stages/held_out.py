@@ -18,6 +18,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
     from vitq.quantization.graph.graph import Graph
     from vitq.quantization.pictures.decoding import OpenPictures, Pictures
     from vitq.quantization.pictures.preprocessing import Preprocessing
+    from vitq.quantization.plan.recipe import Recipe
     from vitq.quantization.run.judge import Judgement
 
 logger = logging.getLogger(__name__)
 
 SHARE, LEAST, MOST = 4, 4, 16
 """A fourth as many as calibrate, within these limits: a tenth of quantize's time."""
+BOUNDED = 200
+"""As many decide about a bound (`compiler.stages.max_drop`): one of them is half a percent."""
 FEW = 16
 """Fewer calibration pictures than that are named as a likely cause."""
 NARROW = 6
@@ -82,12 +86,13 @@ def hold_out(
     """
     from vitq.quantization.run.judge import answers, float_logits
 
-    count = min(max(len(pictures) // SHARE, LEAST), MOST)
+    few = min(max(len(pictures) // SHARE, LEAST), MOST)
+    count = few if options.max_drop is None else BOUNDED
     pixels, kind = _others(options, prep, pictures.pixels, count), "others"
     if len(pixels) < LEAST:
         pixels, kind = _changed(_spaced(pictures.pixels, count)), "changed"
     logits = float_logits(graph, pixels, prep.mean, prep.std)
-    asked = _spaced(pictures.pixels, count)
+    asked = _spaced(pictures.pixels, few)
     given = answers(float_logits(graph, asked, prep.mean, prep.std))
     poor = _poor(options, pictures, given)
     is_said = _is_one_class(pictures) and isinstance(options.calibration_source, str)
@@ -99,13 +104,21 @@ def hold_out(
     return HeldOut(pixels, kind, logits, poor)
 
 
-def check_held_out(options: "QuantizeOptions", graph: "Graph", held: HeldOut) -> dict[str, Any]:
+def check_held_out(
+    options: "QuantizeOptions",
+    recipe: "Recipe",
+    graph: "Graph",
+    held: HeldOut,
+    judged: "Judgement | None" = None,
+) -> dict[str, Any]:
     """Compare the quantized model with the float one, and say how it went.
 
     Args:
-        options: for the message.
+        options: for the message, and the bound.
+        recipe: the widths that the graph has.
         graph: quantized.
         held: from `hold_out`.
+        judged: how close it is, where that is known already.
 
     Returns:
         The figures, for the provenance.
@@ -123,19 +136,28 @@ def check_held_out(options: "QuantizeOptions", graph: "Graph", held: HeldOut) ->
             f"{error} (the layer's weights or values are too large or too small for integers: "
             "check them, the input's mean and std, and the calibration pictures)"
         ) from error
-    found = judge(graph, held.pixels, held.logits)
+    found = judged or judge(graph, held.pixels, held.logits)
     worst = next(iter(found.saturation.items()), None)
     logger.info(
         "quantize: %d of %d %s pictures get the float model's answer, SQNR %.1f dB%s",
         *(found.agreeing, found.pictures, _KINDS[held.kind], found.sqnr_db),
         "" if worst is None else f", {worst[0]} cuts off {100 * worst[1]:.2g} % of its values",
     )
-    if _is_collapsed(found) and options.random_weights is None:
+    bound = options.max_drop
+    if bound is not None and not found.is_within(bound):
+        logger.warning(
+            "WARNING: --max-drop %g is missed: with 8 bits everywhere %d of %d %s pictures get the "
+            "float model's answer, %.2g %% do not (SQNR %.1f dB); likely: %s",
+            *(bound, found.agreeing, found.pictures, _KINDS[held.kind]),
+            *(100 * (1 - found.agreeing / found.pictures), found.sqnr_db),
+            _cause(options, recipe, held, found),
+        )
+    elif _is_collapsed(found) and options.random_weights is None:
         logger.warning(
             "WARNING: the quantized model gives the float model's answer for only %d of %d %s "
             "pictures (SQNR %.1f dB); likely: %s",
             *(found.agreeing, found.pictures, _KINDS[held.kind], found.sqnr_db),
-            _cause(options, held, found),
+            _cause(options, recipe, held, found),
         )
     return {"kind": held.kind, **found.to_json(), "poor": held.poor}
 
@@ -148,13 +170,13 @@ def _is_collapsed(found: "Judgement") -> bool:
     return found.agreeing < COLLAPSED_AGREEMENT * found.pictures or is_far
 
 
-def _cause(options: "QuantizeOptions", held: HeldOut, found: "Judgement") -> str:
+def _cause(options: "QuantizeOptions", recipe: "Recipe", held: HeldOut, found: "Judgement") -> str:
     """Name the likeliest cause and its remedy."""
-    recipe = options.recipe
     if held.poor:
         return f"{held.poor}; give pictures of all kinds, or take --method minmax"
     if min(recipe.weight_bits, recipe.activation_bits) < NARROW:
-        return f"the widths of {recipe.name} are narrow; take --method best or wider ones"
+        remedy = "take --method best, wider ones, or --max-drop 1"
+        return f"the widths of {recipe.name} are narrow; {remedy}"
     worst = next(iter(found.saturation.items()), ("", 0.0))
     if worst[1] > SATURATED:
         return (
@@ -204,7 +226,7 @@ def _others(
     source = options.calibration_source
     if not isinstance(source, GivenPictures) and source in GENERATED:
         return taken[:0]
-    limit = options.calib_count + MOST if source == EMBEDDED_CALIBRATION else None
+    limit = options.calib_count + max(count, MOST) if source == EMBEDDED_CALIBRATION else None
     try:
         opened = open_pictures(source, prep, limit, CALIBRATION, is_said=False)
     except VitqError as error:
@@ -219,6 +241,20 @@ def _others(
             found.append(picture)
             known.add(picture.tobytes())
     return np.stack(found) if found else taken[:0]
+
+
+def bound_files(folder: Path, taken: int) -> list[Path]:
+    """Return the files of a folder that may decide about a bound: they decide integers, too.
+
+    Args:
+        folder: of calibration pictures.
+        taken: how many of them calibrate.
+    """
+    from vitq.quantization.pictures.pictures import folder_files
+
+    files = folder_files(folder)
+    places = itertools.islice(_places(len(files), BOUNDED), taken + 2 * BOUNDED)
+    return [files[place] for place in places]
 
 
 def _places(number: int, count: int) -> Iterator[int]:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vitq.compiler.stages.held_out import bound_files
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import (
     file_hash,
@@ -101,8 +102,10 @@ def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
         return source.digest
     if source == EMBEDDED_CALIBRATION or source in GENERATED:
         return source
-    seed = options.calib_seed
-    return [file_hash(path) for path in picture_files(source, options.calib_count, seed)]
+    files = picture_files(source, options.calib_count, options.calib_seed)
+    if options.max_drop is not None and Path(source).is_dir():
+        files += bound_files(Path(source), options.calib_count)
+    return [file_hash(path) for path in files if path.is_file()]
 
 
 def described_calibration(options: QuantizeOptions) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Stage 1: a PyTorch model and pictures become ``quantize.json`` and its safetensors."""
 
+import copy
 import logging
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitq.compiler.stages.float_model import load_float_model
 from vitq.compiler.stages.identity import (
@@ -37,11 +38,14 @@ from vitq.numerics.files import require_writable
 from vitq.quantization.plan.methods import DAMPING_MADE, Method
 
 if TYPE_CHECKING:
+    from vitq.compiler.stages.held_out import HeldOut
     from vitq.quantization.graph.artifact import QuantizedModel
     from vitq.quantization.graph.graph import Graph
     from vitq.quantization.model.models import LoadedModel
     from vitq.quantization.pictures.decoding import Pictures
     from vitq.quantization.pictures.preprocessing import Preprocessing
+    from vitq.quantization.plan.recipe import Recipe
+    from vitq.quantization.run.judge import Judgement
 
 logger = logging.getLogger(__name__)
 
@@ -115,12 +119,9 @@ def quantized_model(
         options: of the stage.
         before: names of the modules that were loaded before a factory was; None for now.
     """
-    import torch
-
     from vitq.compiler.stages.held_out import check_held_out, hold_out
     from vitq.quantization.graph.artifact import QuantizedModel
     from vitq.quantization.graph.identity import graph_hash, module_hash
-    from vitq.quantization.ranges.calibrate import quantize_graph
 
     # Hashes of what goes in come before the long work, amid which a file may be edited.
     wanted, loaded = quantize_fingerprint(options), set(before or sys.modules)
@@ -129,10 +130,8 @@ def quantized_model(
     graph, prep, pictures = prepare(options, model)
     hashes = {GRAPH: graph_hash(graph), STATE: module_hash(model.module), FILES: files}
     sources = loaded_hashes(options.model, loaded)
-    recipe = options.recipe
-    pixels = torch.from_numpy(pictures.pixels)
     held = hold_out(options, graph, prep, pictures)
-    quantize_graph(graph, pixels, recipe, chosen_method(options), prep.mean, prep.std, progress_bar)
+    graph, recipe, judged, bound = _quantized(options, graph, prep, pictures, held)
     provenance = {
         "fingerprint": wanted,
         "model": options.model,
@@ -146,7 +145,8 @@ def quantized_model(
             "pictures": len(pictures),
             **described_calibration(options),
         },
-        "held_out": check_held_out(options, graph, held),
+        "held_out": check_held_out(options, recipe, graph, held, judged),
+        **bound,
         "recipe": recipe.to_json(),
         "method": options.method.name,
         "nonlinear": recipe.nonlinear,
@@ -161,6 +161,48 @@ def quantized_model(
         **given_hash(options.module),
     }
     return QuantizedModel(graph, pictures.pixels[:SAMPLE_PICTURES], provenance)
+
+
+def _quantized(
+    options: QuantizeOptions,
+    graph: "Graph",
+    prep: "Preprocessing",
+    pictures: "Pictures",
+    held: "HeldOut",
+) -> "tuple[Graph, Recipe, Judgement | None, dict[str, Any]]":
+    """Quantize, within a bound if there is one.
+
+    Returns:
+        The graph, its recipe, how close it is if that is known, and the bound's provenance.
+    """
+    import torch
+
+    from vitq.quantization.ranges.calibrate import quantize_graph, rewrite
+
+    method, pixels = chosen_method(options), torch.from_numpy(pictures.pixels)
+
+    def quantize_at(recipe: "Recipe", given: "Graph") -> "Graph":
+        return quantize_graph(given, pixels, recipe, method, prep.mean, prep.std, progress_bar)
+
+    if options.max_drop is None:
+        return quantize_at(options.recipe, graph), options.recipe, None, {}
+    from vitq.compiler.stages.max_drop import Given, quantize_within
+
+    shape = copy.deepcopy(graph)
+    rewrite(shape, options.recipe.nonlinear, prep.mean, prep.std)
+    found = quantize_within(
+        Given(
+            options,
+            graph,
+            shape,
+            prep,
+            pictures,
+            method,
+            held,
+            lambda recipe: quantize_at(recipe, copy.deepcopy(graph)),
+        )
+    )
+    return found.graph, found.recipe, found.found, {"max_drop": found.facts}
 
 
 def chosen_method(options: QuantizeOptions) -> Method:

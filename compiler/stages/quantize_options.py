@@ -85,6 +85,8 @@ class QuantizeOptions:
         std: likewise.
         color: order of the channels.
         orientation: of pictures with an EXIF orientation.
+        max_drop: percent of held-out pictures that may get another answer than the float model's;
+            layers get 8 bits until that holds (`compiler.stages.max_drop`). None for no bound.
         artifacts: root folder of all artifacts.
         calib_seed: of a source with more pictures than needed, 0 takes some of each class, or
             evenly spaced ones where no classes are known, another seed draws some; of pictures
@@ -162,6 +164,13 @@ class QuantizeOptions:
     orientation: Annotated[
         Orientation | None, Option("of photos that are stored turned (EXIF): keep or apply")
     ] = None
+    max_drop: Annotated[
+        float | None,
+        Option(
+            "percent of held-out pictures whose answer may change, such as 0.5: layers get 8 bits, "
+            "the most sensitive ones first, until that holds"
+        ),
+    ] = None
     artifacts: Annotated[Path, Option("root folder of all artifacts")] = Path("artifacts")
     module: GivenModel | None = None
 
@@ -171,6 +180,7 @@ class QuantizeOptions:
         check_number("the number of calibration pictures is", self.calib_count, 1, most)
         check_number("the number of calibration steps is", self.calib_steps, 1, LARGEST_COUNT)
         check_number("--random-weights", self.random_weights, 0, LARGEST_SEED, "0 to 2**63 - 1")
+        check_number("--max-drop", self.max_drop, 0, 100, "a percentage, 0 to 100")
         for side in self.image_size or ():
             check_number("--image-size", side, 1, LARGEST_SIDE)
         if not 0 <= self.calib_seed < 2**32 - 1:
@@ -258,7 +268,16 @@ class QuantizeOptions:
     @property
     def artifact(self) -> Artifact:
         """Where the result goes."""
-        return self.artifact_of(self.recipe.name)
+        return self.artifact_of(self.recipe_name)
+
+    @property
+    def recipe_name(self) -> str:
+        """What the result's recipe is called: widened ones like what they come from and the bound.
+
+        Also where nothing needed to be widened, as the name tells before the work is done.
+        """
+        name = self.recipe.name
+        return name if self.max_drop is None else f"{name}-drop{self.max_drop:g}"
 
     def artifact_of(self, recipe: str) -> Artifact:
         """Where the result of a recipe of that name goes, which need not be made yet."""

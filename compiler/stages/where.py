@@ -5,6 +5,7 @@ from pathlib import Path
 from vitq.compiler.stages.compile import CompileOptions
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import Artifact
+from vitq.numerics.errors import VitqError
 from vitq.quantization.mixed.budget import Budget
 
 
@@ -31,5 +32,14 @@ def where(
 
 
 def mixed_artifact(options: QuantizeOptions, budget: Budget) -> Artifact:
-    """Where the quantized model goes whose recipe is made for a budget."""
+    """Where the quantized model goes whose recipe is made for a budget.
+
+    Raises:
+        VitqError: there is a bound besides.
+    """
+    if options.max_drop is not None:
+        raise VitqError(
+            "--max-drop widens what recipe mixed narrows to a budget: give one of them, or "
+            "--max-drop with the recipe's file that mixed wrote"
+        )
     return options.artifact_of(budget.label)

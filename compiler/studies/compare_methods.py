@@ -157,7 +157,7 @@ class _Judge:
 def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
     """One cell, from its file or computed; a refusal is not kept."""
     key = judge.key(backend, quantize_fingerprint(options))
-    names = (options.calibration_name, options.recipe.name, options.method.name)
+    names = (options.calibration_name, options.recipe_name, options.method.name)
     seed = options.calib_seed
     title = " ".join(names) + (f", seed {seed}" if seed else "")
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vitq.compiler.stages.identity import quantize_fingerprint, traced_hash
 from vitq.compiler.stages.quantize import chosen_method, prepare
 from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.compiler.stages.where import mixed_artifact
 from vitq.compiler.support.artifacts import fingerprint, is_current, read_json, write_json
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
@@ -86,7 +87,8 @@ def sensitivity(
     """
     if not widths or not all(2 <= bits <= 7 for bits in widths):
         raise VitqError("--widths: give some of 2 to 7, with commas; 8 is always there")
-    options = dataclasses.replace(options, recipe=Recipe(nonlinear=options.recipe.nonlinear))
+    recipe = Recipe(nonlinear=options.recipe.nonlinear)
+    options = dataclasses.replace(options, recipe=recipe, max_drop=None)
     wanted = fingerprint({
         "quantized": quantize_fingerprint(options),
         "graph": traced_hash(options),
@@ -197,10 +199,11 @@ def mixed_options(options: QuantizeOptions, budget: "Budget") -> QuantizeOptions
         The same with that recipe, which was also written to a file.
 
     Raises:
-        VitqError: if the budget is too small.
+        VitqError: if the budget is too small, or there is a bound besides.
     """
     from vitq.quantization.mixed.mixed import mixed_recipe
 
+    mixed_artifact(options, budget)  # refuses what does not go together before it is measured
     found = sensitivity(options, budget.widths(WIDTHS), budget.parts)
     recipe = mixed_recipe(found.costs, found.measured, budget, options.recipe.nonlinear)
     content = recipe.to_json()

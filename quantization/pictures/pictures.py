@@ -199,6 +199,12 @@ def picture_files(source: str, limit: int | None, seed: int = 0) -> list[Path]:
     return [path] if labels is None else [path, labels]
 
 
+def folder_files(folder: Path) -> list[Path]:
+    """Return the files of all pictures in a folder, in the order of `open_pictures`."""
+    listing = list_pictures(folder)
+    return [listing.entries[i].file for i in _chosen(listing, None, 0)]
+
+
 def _from_hand(
     given: GivenPictures, prep: Preprocessing, limit: int | None, seed: int
 ) -> OpenPictures:

@@ -35,7 +35,7 @@ def layer_widths(graph: Graph, recipe: Recipe) -> dict[str, LayerBits]:
         widths[name] = LayerBits(name, recipe.first_bits, recipe.activation_bits)
     for name in last_layers(graph):
         widths[name] = LayerBits(name, recipe.last_bits, recipe.last_bits)
-    called = _names(graph)
+    called = product_names(graph)
     unknown = [bits.layer for bits in recipe.layers if bits.layer not in called]
     if unknown:
         labels = {name: label_of(graph.nodes[name]) for name in names}
@@ -46,8 +46,15 @@ def layer_widths(graph: Graph, recipe: Recipe) -> dict[str, LayerBits]:
     return widths | {called[bits.layer]: bits for bits in recipe.layers}
 
 
-def _names(graph: Graph) -> dict[str, str]:
-    """Return what a recipe may call each product: its module where that is unique, or its node."""
+def product_names(graph: Graph) -> dict[str, str]:
+    """Return what a recipe may call each product: its module where that is unique, or its node.
+
+    Args:
+        graph: after `quantization.graph.rewrites`.
+
+    Returns:
+        Name -> node; modules come first.
+    """
     products = [node for node in graph if node.op in PRODUCTS]
     labels = Counter(label_of(node) for node in products)
     unique = {label_of(node): node.name for node in products if labels[label_of(node)] == 1}

@@ -42,6 +42,10 @@ class Judgement:
     sqnr_db: float
     saturation: dict[str, float]
 
+    def is_within(self, percent: float) -> bool:
+        """Whether no more than a percentage of the pictures get another answer."""
+        return self.pictures - self.agreeing <= percent * self.pictures / 100 + 1e-9
+
     def to_json(self) -> dict[str, Any]:
         """All fields, rounded to what is worth telling."""
         return {

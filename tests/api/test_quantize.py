@@ -114,6 +114,7 @@ def test_a_factorys_name(calibration: UInt8Array) -> None:
         (factories.plain, {"calibration": "nowhere/"}, "nowhere/: no such folder"),
         (factories.plain, {"calibration": []}, "holds no pictures"),
         ("digits_vit", {"budget_bytes": 9}, "a budget is for recipe 'mixed', not 'w8a8'"),
+        ("digits_vit", {"max_drop": 101}, "--max-drop 101: give a percentage, 0 to 100"),
         ("digits_vit", {"recipe": "w9a9"}, "choose 2 to 8"),
         ("digits_vit", {"method": "best of all"}, "best of all"),
     ],

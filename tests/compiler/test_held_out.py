@@ -94,7 +94,10 @@ def test_a_collapse_is_a_warning_with_its_cause(
     ):
         caplog.clear()
         facts = check_held_out(
-            QuantizeOptions(artifacts=tmp_path), graph, HeldOut(others, "others", logits, poor)
+            QuantizeOptions(artifacts=tmp_path),
+            Recipe(),
+            graph,
+            HeldOut(others, "others", logits, poor),
         )
         assert facts["agreeing"] < 8 and facts["sqnr_db"] < 3
         (text,) = warnings(caplog)
@@ -176,7 +179,7 @@ def test_an_integer_out_of_range_is_refused_by_its_name(
     pixels = np.array(calibration_images(4))
     some = HeldOut(pixels, "others", np.zeros((4, 10), np.float32), "")
     with pytest.raises(VitqError, match=r"^blocks\.0\.attn: exp: .* \(the layer's weights"):
-        check_held_out(QuantizeOptions(artifacts=tmp_path), digits_graph, some)
+        check_held_out(QuantizeOptions(artifacts=tmp_path), Recipe(), digits_graph, some)
 
 
 def test_what_cannot_be_read_and_did_not_calibrate_is_passed_over(tmp_path: Path) -> None:

@@ -69,9 +69,10 @@ def test_each_recipe_is_looked_for_where_it_was_written(recipe: str, tmp_path: P
 def test_everything_else_that_is_in_a_folders_name(tmp_path: Path) -> None:
     model = "tests.compiler.factories:plain"
     options = QuantizeOptions.parse(
-        model=model, method="minmax", nonlinear="ivit", artifacts=tmp_path / "out"
+        model=model, method="minmax", nonlinear="ivit", max_drop=0.5, artifacts=tmp_path / "out"
     )
-    names = f"MODEL={model}", "METHOD=minmax", "NONLINEAR=ivit", "TARGET=rpi5", "BATCH=8"
+    names = (f"MODEL={model}", "METHOD=minmax", "NONLINEAR=ivit", "TARGET=rpi5", "BATCH=8")
+    names += ("MAX_DROP=0.5",)
     folder = options.artifact.target_folder("rpi5", 8, tuned=False)
     assert make(tmp_path, "run", *names, "UNTUNED=1", "INPUT=x").stdout == f"run {folder}\n"
 

@@ -55,6 +55,7 @@ def model_options(
     count: int | None = None,
     seed: int = 0,
     steps: int | None = None,
+    max_drop: float | None = None,
     source: str = "array",
 ) -> QuantizeOptions:
     """Options of the stages, as `vitq.quantize` describes them.
@@ -83,6 +84,7 @@ def model_options(
         calib_count=_calibration_count(pictures, count),
         calib_seed=seed,
         calib_steps=steps,
+        max_drop=max_drop,
         recipe=str(recipe),
         method=method,
         nonlinear=nonlinear,

@@ -103,6 +103,7 @@ def quantize(
     steps: int | None = None,
     budget_bytes: int | None = None,
     budget_bitops: int | None = None,
+    max_drop: float | None = None,
 ) -> Quantized:
     """Quantize a float model with a few pictures, or with none.
 
@@ -140,6 +141,9 @@ def quantize(
         steps: of gradient descent for pictures made from the model.
         budget_bytes: of all weights, with recipe ``mixed``.
         budget_bitops: of one picture, with recipe ``mixed``.
+        max_drop: percent of held-out pictures that may get another answer than the float model's:
+            layers get 8 bits, the most sensitive ones first, until that holds; what was widened is
+            in ``provenance["max_drop"]``.
 
     Returns:
         The quantized model, in a temporary folder.
@@ -174,6 +178,7 @@ def quantize(
         count=count,
         seed=seed,
         steps=steps,
+        max_drop=max_drop,
     )
     if mixed:
         options = mixed_options(options, Budget(budget_bytes, budget_bitops))
