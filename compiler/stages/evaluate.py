@@ -272,15 +272,16 @@ def float_runner(
     """Wrap a ``torch.nn.Module`` with its input normalization, as a function of pixels."""
     import torch
 
-    from vitq.quantization.model.results import one_tensor
+    from vitq.quantization.graph.outputs import join
+    from vitq.quantization.model.results import taken_tensors
 
     means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
 
     def run(pixels: UInt8Array) -> FloatArray:
         with torch.inference_mode():
             x = (torch.from_numpy(pixels.copy()) / 255 - means) / stds
-            logits: FloatArray = one_tensor(module(x)).numpy()
-        return logits
+            results = [value.numpy() for value in taken_tensors(module(x)).values()]
+        return join(results, len(pixels))
 
     return run
 

@@ -216,7 +216,9 @@ class QuantizeOptions:
         *,
         recipe: Annotated[
             str,
-            Option("widths, w<bits>a<bits>[-first<bits>][-last<bits>], or a recipe's .json file"),
+            Option(
+                "widths, w<bits>a<bits>[-first<bits>][-last<bits>][-out<bits>], or a recipe's .json"
+            ),
         ] = "w8a8",
         method: Annotated[
             str, Option("repq, best, ptq4vit, pdquant, minmax or percentile")

@@ -44,7 +44,7 @@ def align(exact: Graph, quantized: Graph) -> Graph:
         VitqError: if the graphs have other nodes.
     """
     nodes: dict[str, Node] = {}
-    aligned = Graph(nodes, quantized.output, {})
+    aligned = Graph(nodes, dict(quantized.outputs), {})
     for node in quantized:
         twin = nodes[node.name] = copy.copy(node)
         twin.out, twin.params = None, {}

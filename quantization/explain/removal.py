@@ -108,7 +108,7 @@ def swap(base: Graph, other: Graph, parts: Iterable[Part], quantized: Graph) -> 
         parts: which.
         quantized: the one with the quantizers.
     """
-    changed = Graph(dict(base.nodes), base.output, dict(base.tensors), dict(base.qparams))
+    changed = Graph(dict(base.nodes), dict(base.outputs), dict(base.tensors), dict(base.qparams))
     for part in parts:
         node = quantized.nodes[part.layer]
         if part.part == ACTIVATION:

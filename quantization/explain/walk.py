@@ -30,8 +30,9 @@ from threadpoolctl import threadpool_limits
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.twin import coarse_range, threshold
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.graph.outputs import join
 from vitq.quantization.plan.twin_ranges import twin_of
-from vitq.quantization.run.fake_quantize import compute_node, simulate_node
+from vitq.quantization.run.fake_quantize import compute_node, joined, simulate_node
 from vitq.quantization.run.reference import IntegerReference, IntTensor, pixel_codes
 
 TINY = 1e-30
@@ -141,13 +142,15 @@ class Walk:
             pixels: (N, C, H, W) uint8, a few.
 
         Returns:
-            Logits of the float and of the integer network, (N, classes) float32.
+            Logits of the float and of the integer network, (N, classes) float32; of other results
+            their rows (`quantization.graph.outputs`).
         """
         with threadpool_limits(limits=1, user_api="blas"):
             return self._run(pixels)
 
     def _run(self, pixels: UInt8Array) -> tuple[FloatArray, FloatArray]:
         values: dict[str, _Values] = {}
+        wanted = list(self.quantized.outputs.values())
         for node in self.quantized:
             inputs = [values[name] for name in node.inputs]
             if node.op is OpKind.INPUT:
@@ -156,10 +159,10 @@ class Walk:
             else:
                 values[node.name] = self._node(node, inputs, len(pixels))
             for name in node.inputs:
-                if self._last_use[name] == node.name and name != self.quantized.output:
+                if self._last_use[name] == node.name and name not in wanted:
                     values.pop(name, None)
-        last = values[self.quantized.output]
-        return last.exact.numpy(), last.reached.real
+        exact = joined([values[name].exact for name in wanted], len(pixels))
+        return exact.numpy(), join((values[name].reached.real for name in wanted), len(pixels))
 
     def _node(self, node: Node, inputs: "list[_Values]", batch: int) -> "_Values":
         """Compute one node in both networks, and sum up."""

@@ -19,8 +19,11 @@ from vitq.numerics.errors import VitqError, reason
 from vitq.numerics.files import write_atomically
 from vitq.numerics.qparams import PerAxis, PerTensor, QuantParams
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.outputs import LOGITS
 
-FORMAT = 2
+FORMAT = 3
+ONE_OUTPUT_FORMAT = 2
+"""The format before, of one output without a name; it is read, too."""
 JSON_NAME = "quantize.json"
 TENSORS_NAME = "quantized.safetensors"
 SAMPLE_KEY = "sample.pixels"
@@ -53,7 +56,7 @@ def save(folder: Path, model: QuantizedModel) -> None:
     content = {
         "format": FORMAT,
         "provenance": model.provenance,
-        "output": graph.output,
+        "outputs": [[name, node] for name, node in graph.outputs.items()],
         "nodes": nodes,
         "qparams": {name: _bounds_to_json(q) for name, q in _all_qparams(graph).items()},
     }
@@ -90,7 +93,7 @@ def load(folder: Path) -> QuantizedModel:
             f"{folder} is no quantized model (run quantize first): {reason(error)}"
         ) from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    if found not in (FORMAT, ONE_OUTPUT_FORMAT):
         raise VitqError(f"{folder} was written in format {found}: quantize again")
     if content.get("sha256") != _digest(content, data):
         raise VitqError(
@@ -110,11 +113,21 @@ def _restore(content: dict[str, Any], tensors: dict[str, Any]) -> QuantizedModel
     keys = {key for node in nodes.values() for key in node.params.values()}
     graph = Graph(
         nodes,
-        content["output"],
+        _outputs(content),
         {key: tensors[key] for key in keys},
         {key: value for key, value in qparams.items() if key in keys},
     )
     return QuantizedModel(graph, tensors[SAMPLE_KEY], content["provenance"])
+
+
+def _outputs(content: dict[str, Any]) -> dict[str, str]:
+    """Name of each result -> its node."""
+    if content["format"] == ONE_OUTPUT_FORMAT:
+        return {LOGITS: content["output"]}
+    outputs = {str(name): str(node) for name, node in content["outputs"]}
+    if not outputs:
+        raise ValueError("no output")
+    return outputs
 
 
 def _all_qparams(graph: Graph) -> dict[str, QuantParams]:

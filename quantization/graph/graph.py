@@ -50,6 +50,7 @@ import numpy as np
 from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.errors import VitqError
 from vitq.numerics.qparams import QuantParams, dequantize
+from vitq.quantization.graph.outputs import OutputLayout
 
 
 class OpKind(StrEnum):
@@ -135,19 +136,30 @@ class Graph:
 
     Attributes:
         nodes: name -> node; insertion order is execution order.
-        output: name of the node that holds the logits.
+        outputs: name of a result -> node that holds it, in the model's order. A model that
+            returns classes calls them `quantization.graph.outputs.LOGITS`.
         tensors: key -> float32 values, or integer codes where `qparams` has the key.
         qparams: key -> parameters of a quantized tensor.
     """
 
     nodes: dict[str, Node]
-    output: str
+    outputs: dict[str, str]
     tensors: dict[str, FloatArray | IntArray]
     qparams: dict[str, QuantParams] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Node]:
         """Iterate over the nodes in execution order; the graph may be edited meanwhile."""
         return iter(list(self.nodes.values()))
+
+    @property
+    def output(self) -> str:
+        """The node of the first result."""
+        return next(iter(self.outputs.values()))
+
+    @property
+    def layout(self) -> OutputLayout:
+        """The results' shapes for one picture."""
+        return OutputLayout({k: self.nodes[v].shape[1:] for k, v in self.outputs.items()})
 
     @property
     def input(self) -> Node:
@@ -200,13 +212,12 @@ class Graph:
         source = node.inputs[0]
         for reader in self.consumers(node.name):
             self.replace_input(reader, node.name, source)
-        if self.output == node.name:
-            self.output = source
+        self.outputs = {k: source if v == node.name else v for k, v in self.outputs.items()}
         del self.nodes[node.name]
 
     def remove_dead(self) -> None:
         """Drop nodes that nothing reads, and tensors that no node holds."""
-        live = {self.output}
+        live = set(self.outputs.values())
         for node in reversed(list(self.nodes.values())):
             if node.name in live:
                 live.update(node.inputs)

@@ -78,16 +78,56 @@ def refuse_final_softmax(graph: Graph) -> None:
     """Refuse a model whose result is probabilities: integers of logits rank classes finer.
 
     Raises:
-        VitqError: if a softmax makes the result, directly or through layout.
+        VitqError: if a softmax makes a result, directly or through layout.
     """
-    node = graph.nodes[graph.output]
-    while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
-        node = graph.operand(node)
-    if node.op is OpKind.SOFTMAX:
+    for name, last in graph.outputs.items():
+        node = graph.nodes[last]
+        while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
+            node = graph.operand(node)
+        if node.op is not OpKind.SOFTMAX:
+            continue
+        if len(graph.outputs) > 1:
+            raise VitqError(
+                f"{label_of(node)}: the model's result {name} is a softmax's: leave it out with "
+                f"--output-features, which names those to keep ({', '.join(graph.outputs)})"
+            )
         raise VitqError(
             f"{label_of(node)}: the model ends in a softmax: let it return the logits, which rank "
             "the classes alike, and apply softmax to the dequantized result"
         )
+
+
+def separate_outputs(graph: Graph) -> None:
+    """Give a result that the network reads on, or that has two names, a node of its own.
+
+        block -> next, result    =>    block -> next
+                                       block -> requantize -> result
+
+    So every rewrite and every placement sees the result as one more reader, and what is folded
+    into the readers of a value (scales, selected tokens) never changes a result. The value may
+    also be read on above the layout operators that make the result. Where both end at the same
+    width `quantization.plan.placement` takes the node away again.
+    """
+    taken: set[str] = set()
+    for name, last in list(graph.outputs.items()):
+        source = graph.nodes[last]
+        if last in taken or _is_read_on(graph, source):
+            own = f"{last}.result" if f"{last}.result" not in graph.nodes else f"{last}.{name}"
+            node = Node(own, OpKind.REQUANTIZE, (last,), source.shape, source.batch_axis)
+            node.module = source.module
+            graph.insert_after(last, node)
+            graph.outputs[name] = own
+        taken.add(last)
+
+
+def _is_read_on(graph: Graph, result: Node) -> bool:
+    """Whether something else reads what a result is made of by layout alone."""
+    node, path = result, 0
+    while len(graph.consumers(node.name)) == path:
+        if node.op not in LAYOUT_OPS or not node.inputs:
+            return False
+        node, path = graph.operand(node), 1
+    return True
 
 
 def fold_channel_scales(graph: Graph) -> None:
@@ -158,7 +198,7 @@ def defer_softmax_normalization(graph: Graph) -> None:
         if node.op is not OpKind.SOFTMAX:
             continue
         readers = graph.consumers(node.name)
-        if not readers or node.name == graph.output:
+        if not readers or node.name in graph.outputs.values():
             continue
         if all(r.op is OpKind.MATMUL and r.inputs[0] == node.name for r in readers):
             node.op = OpKind.EXP

@@ -18,6 +18,7 @@ from vitq.quantization.graph.exporting import export_program, float32, shape_at_
 from vitq.quantization.graph.fixed import FixedValues
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.graph.origins import with_origins
+from vitq.quantization.graph.results import result_nodes, with_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ def trace(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> Graph:
     """Trace a model in eval mode.
 
     Args:
-        model: takes float32 pictures (N, C, H, W), returns logits (N, classes).
+        model: takes float32 pictures (N, C, H, W), returns logits (N, classes), or any tensors: see
+            `quantization.graph.results`.
         input_shape: (C, H, W).
 
     Returns:
@@ -42,7 +44,7 @@ def trace(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> Graph:
         VitqError: if the model does not export, or uses unsupported operators (all are listed).
     """
     program = export_program(model, input_shape)
-    return with_origins(_Tracer(program).run(), program)
+    return with_origins(with_outputs(_Tracer(program).run(), program, model), program)
 
 
 class _Tracer:
@@ -66,7 +68,7 @@ class _Tracer:
             **signature.inputs_to_buffers,
             **signature.inputs_to_lifted_tensor_constants,
         }
-        output = ""
+        outputs: dict[str, str] = {}
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 if node.name in named:
@@ -76,14 +78,12 @@ class _Tracer:
                     self._emit(node, OpKind.INPUT, ())
             elif node.op != "output":
                 self._convert(node)
-            elif len(node.args[0]) == 1:
-                output = self._name(node.args[0][0])
             else:
-                self._refuse(f"a result of {len(node.args[0])} tensors")
+                outputs = result_nodes(node.args[0], self._name)
         if self.unsupported:
             listed = ", ".join(f"{op} (x{n})" for op, n in sorted(self.unsupported.items()))
             raise VitqError(f"the model uses operators that are not supported: {listed}")
-        graph = Graph(self.nodes, output, self.tensors)
+        graph = Graph(self.nodes, outputs, self.tensors)
         graph.remove_dead()
         return graph
 

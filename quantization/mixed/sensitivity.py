@@ -194,7 +194,9 @@ def free_inputs(graph: Graph, node: Node) -> list[Node]:
 
 def _narrow_weight(graph: Graph, node: Node, bits: int, method: Method, x: torch.Tensor) -> Graph:
     """Copy a graph with fewer bits for one layer's weights; the rest is shared."""
-    changed = Graph(dict(graph.nodes), graph.output, dict(graph.tensors), dict(graph.qparams))
+    changed = Graph(
+        dict(graph.nodes), dict(graph.outputs), dict(graph.tensors), dict(graph.qparams)
+    )
     narrow = copy.copy(node)
     narrow.params = dict(node.params)
     changed.nodes[node.name] = narrow
@@ -231,7 +233,7 @@ def _observe_inputs(graph: Graph, pixels: UInt8Array) -> dict[str, Observer]:
 
 def _narrow_input(graph: Graph, node: Node, bits: int, seen: dict[str, Observer]) -> Graph:
     """Copy a graph in which what one product reads has fewer bits."""
-    changed = Graph(dict(graph.nodes), graph.output, graph.tensors, graph.qparams)
+    changed = Graph(dict(graph.nodes), dict(graph.outputs), graph.tensors, graph.qparams)
     for source in free_inputs(graph, node):
         narrow, out = copy.copy(source), source.out
         assert out is not None

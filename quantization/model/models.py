@@ -16,7 +16,7 @@ from vitq.numerics.errors import VitqError
 from vitq.quantization.model.building import build
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import CONFIG_NAME, folder_name, is_factory, model_folder
-from vitq.quantization.model.results import return_one_tensor
+from vitq.quantization.model.results import return_tensors
 from vitq.quantization.model.weight_files import weight_files
 from vitq.quantization.model.weights import load_weights, read_weights
 from vitq.quantization.pictures.described import Described
@@ -129,7 +129,7 @@ def prepared(module: torch.nn.Module) -> torch.nn.Module:
     if wide - {torch.float32}:
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in wide))
         logger.info("weights: the model computes in %s; it is taken as float32", names)
-    return return_one_tensor(module.eval().cpu().float())
+    return return_tensors(module.eval().cpu().float())
 
 
 def given_model(

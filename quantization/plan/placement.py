@@ -1,12 +1,14 @@
 """Which results are quantized, at which width, and which share their parameters.
 
 Requirements come from the readers: a matrix product reads activations of its own width; the
-residual stream, LayerNorm, GELU, pooling and the logits are ``residual_bits``; attention scores
-stay int32 accumulators (the exponential reads them directly, no calibrated range is needed); the
-exponentials are unsigned 8-bit weights of scale 1 / 255 by construction, made of fewer codes where
-these are logarithmic (`quantization.plan.attention_codes`). I-ViT's published forms read
-scores and GELU inputs of ``activation_bits``, as its models were trained. A constant added to
-scores (`quantization.graph.offsets`) is in their step, whatever that is, and gets no quantizer.
+residual stream, LayerNorm, GELU and pooling are ``residual_bits``, and so are the results unless
+the recipe says otherwise (a result of 8 bits that the network reads on is requantized for itself).
+Attention scores stay int32 accumulators (the exponential reads them directly, no calibrated range
+is needed); the exponentials are unsigned 8-bit weights of scale 1 / 255 by construction, made of
+fewer codes where these are logarithmic (`quantization.plan.attention_codes`). I-ViT's published
+forms read scores and GELU inputs of ``activation_bits``, as its models were trained. A constant
+added to scores (`quantization.graph.offsets`) is in their step, whatever that is, and gets no
+quantizer.
 
 A requirement climbs from the reader through layout operators to the operator that computes the
 values, as long as all readers agree; q, k and v, slices of one linear layer, keep their own.
@@ -77,17 +79,43 @@ def place_quantizers(graph: Graph, recipe: Recipe) -> Placement:
     """
     placement = Placement({graph.input.name: Role.PIXELS}, {graph.input.name: 8})
     widths = layer_widths(graph, recipe)
+    _place_results(graph, placement, recipe)
     for node in graph:
         for index in range(len(node.inputs)):
             bits = _required_bits(graph, node, index, recipe, widths)
             if bits is not None:
                 _require(graph, placement, node, index, bits, recipe)
-    _place(graph, placement, graph.nodes[_origin(graph, graph.output)], recipe.residual_bits)
     for node in graph:
         if node.op in _MUST_QUANTIZE and node.name not in placement.roles:
             _place(graph, placement, node, recipe.residual_bits)
     _tie(graph, placement)
+    _merge_results(graph, placement)
     return placement
+
+
+def _place_results(graph: Graph, placement: Placement, recipe: Recipe) -> None:
+    """Results come first: a narrower reader of the same value requantizes it."""
+    bits = recipe.output_bits or recipe.residual_bits
+    for name in graph.outputs.values():
+        node = graph.nodes[name]
+        source = graph.nodes[_origin(graph, name)]
+        if node.op is OpKind.REQUANTIZE:
+            _place(graph, placement, node, bits)
+            source = graph.nodes[_origin(graph, node.inputs[0])]
+            if bits < recipe.residual_bits or source.op in ACCUMULATOR_OPS:
+                continue
+        _place(graph, placement, source, bits)
+
+
+def _merge_results(graph: Graph, placement: Placement) -> None:
+    """Take a result's own node away where what it reads has its width."""
+    for name in list(graph.outputs.values()):
+        node = graph.nodes.get(name)
+        if node is None or node.op is not OpKind.REQUANTIZE:
+            continue
+        if _quantized_bits(graph, placement, node.inputs[0]) == placement.bits[name]:
+            graph.bypass(node)
+            del placement.roles[name], placement.bits[name]
 
 
 def _required_bits(

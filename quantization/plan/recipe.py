@@ -1,7 +1,8 @@
 """Recipes: which widths, as data.
 
 ``w4a8`` is 4-bit weights and 8-bit activations in all layers but the first and the last one, which
-keep 8 bits unless the name says otherwise: ``w4a4-first4-last6``. A file ``NAME.json`` (what
+keep 8 bits unless the name says otherwise: ``w4a4-first4-last6``. ``w8a8-out8`` has results of 8
+bits instead of 16. A file ``NAME.json`` (what
 `Recipe.to_json` writes) also gives single layers widths of their own.
 """
 
@@ -23,11 +24,14 @@ KNOWN = ("w8a8", "w4a8", "w4a4", "w6a6", "w3a8", "w2a8", "mixed")
 LONGEST_VALUE = 40
 LARGEST_FILE = 1 << 24
 """Bytes; a recipe of a thousand layers has a hundredth of it."""
-_NAME = re.compile(r"w(\d+)a(\d+)(?:-first(\d+))?(?:-last(\d+))?")
+_NAME = re.compile(r"w(\d+)a(\d+)(?:-first(\d+))?(?:-last(\d+))?(?:-out(\d+))?")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _EXAMPLE = '{"weight_bits": 4, "activation_bits": 8}'
 _LAYER_EXAMPLE = '{"layer": "blocks_0_mlp_fc1", "weight_bits": 4, "activation_bits": 8}'
-_USAGE = "write w<bits>a<bits>, such as w8a8, then perhaps -first<bits>-last<bits>, or NAME.json"
+_USAGE = (
+    "write w<bits>a<bits>, such as w8a8, then perhaps -first<bits>-last<bits>-out<bits>, or "
+    "NAME.json"
+)
 
 
 class LayerBits(NamedTuple):
@@ -58,6 +62,7 @@ class Recipe:
         first_bits: of the weights of the layers that read pixels (the pixels are 8 bits).
         last_bits: of the weights and the input of the layers that make the logits.
         layers: widths of single layers, instead of all of the above.
+        output_bits: of the results; None for `residual_bits`.
         label: what the recipe is called instead of its widths.
     """
 
@@ -68,6 +73,7 @@ class Recipe:
     first_bits: int = ENDS_BITS
     last_bits: int = ENDS_BITS
     layers: tuple[LayerBits, ...] = ()
+    output_bits: int | None = None
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -79,6 +85,8 @@ class Recipe:
         for name, value in widths:
             _check_bits(name, value, 2, 8)
         _check_bits("residual_bits", self.residual_bits, 8, 16)
+        if self.output_bits is not None:
+            _check_bits("output_bits", self.output_bits, 8, 16)
         object.__setattr__(self, "nonlinear", Nonlinear.parse(self.nonlinear))
         if self.label and not _LABEL.fullmatch(self.label):
             raise VitqError(f"a recipe called {self.label!r}: use letters, digits, '.', '_', '-'")
@@ -91,9 +99,10 @@ class Recipe:
         match = _NAME.fullmatch(name)
         if match is None:
             raise VitqError(f"recipe {name!r} is unknown{nearest(name, KNOWN)}: {_USAGE}")
-        first, last = (int(bits) if bits else ENDS_BITS for bits in match.groups()[2:])
+        first, last = (int(bits) if bits else ENDS_BITS for bits in match.groups()[2:4])
         widths = int(match[1]), int(match[2])
-        return cls(*widths, nonlinear=nonlinear, first_bits=first, last_bits=last)
+        out = int(match[5]) if match[5] else None
+        return cls(*widths, nonlinear=nonlinear, first_bits=first, last_bits=last, output_bits=out)
 
     @classmethod
     def _load(cls, path: Path, nonlinear: Nonlinear) -> "Recipe":
@@ -125,6 +134,7 @@ class Recipe:
         name = f"w{self.weight_bits}a{self.activation_bits}"
         name += f"-first{self.first_bits}" if self.first_bits != ENDS_BITS else ""
         name += f"-last{self.last_bits}" if self.last_bits != ENDS_BITS else ""
+        name += f"-out{self.output_bits}" if self.output_bits is not None else ""
         if not self.layers:
             return name
         return f"{name}-mixed-{hashlib.sha256(repr(self.layers).encode()).hexdigest()[:8]}"

@@ -5,6 +5,7 @@ from collections import Counter
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.origins import label_of
+from vitq.quantization.graph.outputs import LOGITS
 from vitq.quantization.plan.recipe import LayerBits, Recipe
 
 PRODUCTS = (OpKind.CONV2D, OpKind.LINEAR, OpKind.MATMUL, OpKind.NORMALIZED_MATMUL)
@@ -13,6 +14,7 @@ PARTS = (WEIGHT, ACTIVATION)
 """Of a product: its weights, and what it reads."""
 FULL_BITS = 8
 _LAYERS = (OpKind.CONV2D, OpKind.LINEAR)
+_AFTER = (*LAYOUT_OPS, OpKind.SCALE, OpKind.REQUANTIZE)
 _BETWEEN = (*LAYOUT_OPS, OpKind.SCALE, OpKind.ADD, OpKind.MEAN, OpKind.CONCAT, OpKind.REQUANTIZE)
 
 
@@ -77,12 +79,19 @@ def _root(graph: Graph, node: Node) -> Node:
 
 
 def last_layers(graph: Graph) -> list[str]:
-    """Return the layers that make the logits: nothing but sums and layout follows them."""
-    found, pending = [], [graph.output]
-    while pending:
-        node = graph.nodes[pending.pop()]
-        if node.op in _LAYERS:
-            found.append(node.name)
-        elif node.op in _BETWEEN:
-            pending += node.inputs
+    """Return the layers that make the results.
+
+    Nothing but sums and layout follows those that make logits. Another result may be the residual
+    stream, a sum of layers all over the network: only what makes it alone counts there.
+    """
+    found: list[str] = []
+    for name, last in graph.outputs.items():
+        between = _BETWEEN if name == LOGITS else _AFTER
+        pending = [last]
+        while pending:
+            node = graph.nodes[pending.pop()]
+            if node.op in _LAYERS:
+                found.append(node.name)
+            elif node.op in between:
+                pending += node.inputs
     return found

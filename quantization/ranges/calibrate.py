@@ -27,6 +27,7 @@ from vitq.quantization.graph.rewrites import (
     refuse_final_softmax,
     refuse_unbuilt,
     select_tokens_early,
+    separate_outputs,
 )
 from vitq.quantization.plan.attention_codes import WIDEST_BITS, use_codes
 from vitq.quantization.plan.methods import Method, Search
@@ -131,6 +132,7 @@ def rewrite(
         mean: of the model's input normalization, in [0, 1] units.
         std: likewise.
     """
+    separate_outputs(graph)
     fold_offsets(graph)
     fold_normalization(graph, mean, std)
     fold_channel_scales(graph)

@@ -82,7 +82,10 @@ def _leaves(graph: Graph, linear: Node) -> list[tuple[Node, IntArray]]:
     while pending:
         node, rows = pending.pop()
         readers = graph.consumers(node.name)
-        if any(reader.op not in LAYOUT_OPS for reader in readers) or node.name == graph.output:
+        if (
+            any(reader.op not in LAYOUT_OPS for reader in readers)
+            or node.name in graph.outputs.values()
+        ):
             found.append((node, rows.numpy().astype(np.int64)))
         pending += [
             (reader, compute_node(reader, [rows], {}, 1))

@@ -127,6 +127,7 @@ class GraphModule(torch.nn.Module):
             for node in graph
             for role in node.params
         }
+        self._wanted = frozenset(graph.outputs.values())
         self._last_use = {name: node.name for node in graph for name in node.inputs}
 
     def _apply(self, fn: Any, recurse: bool = True) -> "GraphModule":
@@ -137,24 +138,24 @@ class GraphModule(torch.nn.Module):
 
     @torch.inference_mode()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the logits; `differentiable` without gradients."""
+        """Compute the results; `differentiable` without gradients."""
         return self.differentiable(x)
 
     def differentiable(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the logits so that gradients reach `x`.
+        """Compute the results so that gradients reach `x`.
 
         Args:
             x: what the graph's input means: (N, C, H, W) float32, or uint8 pixels, which are
                 divided by 255.
 
         Returns:
-            (N, classes) float32.
+            (N, classes) float32; of other results their row (`quantization.graph.outputs`).
         """
         if x.dtype == torch.uint8:
             x = x.to(self.dtype) / 255
         values: dict[str, torch.Tensor] = {}
         self.advance(values, self.graph, x)
-        return values[self.graph.output]
+        return joined([values[name] for name in self.graph.outputs.values()], len(x))
 
     def advance(
         self, values: dict[str, torch.Tensor], nodes: Iterable[Node], x: torch.Tensor
@@ -175,13 +176,20 @@ class GraphModule(torch.nn.Module):
                 value = self.quantizer(node, value)
             values[node.name] = value
             for name in node.inputs:
-                if self._last_use[name] == node.name and name != self.graph.output:
+                if self._last_use[name] == node.name and name not in self._wanted:
                     values.pop(name, None)
 
     def _compute(self, node: Node, values: dict[str, torch.Tensor], batch: int) -> torch.Tensor:
         inputs = [values[name] for name in node.inputs]
         params = {role: self._params[node.name, role] for role in node.params}
         return compute_node(node, inputs, params, batch)
+
+
+def joined(results: list[torch.Tensor], pictures: int) -> torch.Tensor:
+    """`quantization.graph.outputs.join` in PyTorch."""
+    if len(results) == 1:
+        return results[0]
+    return torch.cat([result.reshape(pictures, -1) for result in results], 1)
 
 
 def compute_node(

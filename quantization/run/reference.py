@@ -10,7 +10,7 @@ operators move the scales along with the codes, so that any slice knows its own.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -29,6 +29,7 @@ from vitq.numerics.requantize import int_requantize, requantize_params
 from vitq.numerics.shiftmax import normalized_matmul, normalized_matmul_params, shiftmax_codes
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.graph.origins import label_of
+from vitq.quantization.graph.outputs import join
 from vitq.quantization.plan.attention_codes import exp_params
 from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.twin_ranges import twin_of
@@ -79,12 +80,27 @@ class IntegerReference:
 
     @property
     def output_scale(self) -> float:
-        """Real value of one step of the logits (their zero point is 0)."""
-        node, scale = self.graph.nodes[self.graph.output], np.asarray(1.0)
+        """Real value of one step of the first result."""
+        return float(next(iter(self.output_steps.values())).scale)
+
+    @property
+    def output_steps(self) -> dict[str, IntTensor]:
+        """What one step of each result means: its scale and zero point, without codes."""
+        return {name: self._step(node) for name, node in self.graph.outputs.items()}
+
+    def _step(self, name: str) -> IntTensor:
+        node, scale = self.graph.nodes[name], np.asarray(1.0)
         while node.out is None:
             scale = product_scale(scale, node.attrs.get("factor", 1.0))
             node = self.graph.operand(node)
-        return float(product_scale(node.out.scale, scale))
+        zero = int(node.out.zero_point)
+        return IntTensor(np.zeros(0, np.int64), product_scale(node.out.scale, scale), zero)
+
+    def real(self, codes: IntArray) -> FloatArray:
+        """Real values of the codes of `__call__`, float32."""
+        parts, steps = self.graph.layout.split(codes), self.output_steps
+        reals = (replace(steps[name], codes=part).real for name, part in parts.items())
+        return join(reals, len(codes))
 
     def __call__(self, pixels: UInt8Array) -> IntArray:
         """Integer logits of raw pixels.
@@ -93,7 +109,8 @@ class IntegerReference:
             pixels: (N, C, H, W) uint8.
 
         Returns:
-            (N, classes) int64 codes; times `output_scale` they are the logits.
+            (N, classes) int64 codes; times `output_scale` they are the logits. Of other results
+            their row (`quantization.graph.outputs`), see `real`.
         """
         # Two BLAS threads beside another busy process spin and are 50 times slower than one.
         size = max(1, AT_ONCE // math.prod(pixels.shape[1:]))
@@ -103,6 +120,7 @@ class IntegerReference:
 
     def _run(self, pixels: UInt8Array) -> IntArray:
         values: dict[str, IntTensor] = {}
+        wanted = frozenset(self.graph.outputs.values())
         last_use = {name: node.name for node in self.graph for name in node.inputs}
         for node in self.graph:
             inputs = [values[name] for name in node.inputs]
@@ -111,9 +129,10 @@ class IntegerReference:
             else:
                 values[node.name] = self.execute(node, inputs, pixels.shape[0])
             for name in node.inputs:
-                if last_use[name] == node.name and name != self.graph.output:
+                if last_use[name] == node.name and name not in wanted:
                     values.pop(name, None)
-        return values[self.graph.output].codes
+        results = (values[name].codes for name in self.graph.outputs.values())
+        return join(results, len(pixels))
 
     def execute(self, node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
         """Compute one node, which is not the graph's input.

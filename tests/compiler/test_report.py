@@ -42,7 +42,7 @@ def compiled(folder: Path, bits: int = 8, golden: int = 1) -> Path:
     layer.out = QuantParams.per_tensor(1.0, 0, -128, 127)
     weight = QuantParams.per_tensor(1.0, 0, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     tensors: dict[str, Any] = {"w": np.zeros((2, 2), np.int8), "b": np.zeros(2, np.int32)}
-    graph = Graph({"x": pixels, "linear": layer}, "linear", tensors, {"w": weight})
+    graph = Graph({"x": pixels, "linear": layer}, {"logits": "linear"}, tensors, {"w": weight})
     facts = {"model": "m", "recipe": {"name": f"w{bits}a8"}, "method": "repq", "nonlinear": "vitq"}
     storage.save(folder, storage.QuantizedModel(graph, np.zeros((1, 2), np.uint8), facts))
     (folder / "model.onnx").write_bytes(b"onnx")

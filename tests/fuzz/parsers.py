@@ -177,7 +177,7 @@ def _graph() -> Any:
             "flat", OpKind.RESHAPE, ("input",), (1, 192), 0, {}, {"shape": [1, 192]}, step
         ),
     }
-    graph = Graph(nodes, "flat", {}, {})
+    graph = Graph(nodes, {"logits": "flat"}, {}, {})
     return QuantizedModel(graph, np.zeros((1, *SHAPE), np.uint8), {"nonlinear": "vitq"})
 
 

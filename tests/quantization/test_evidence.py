@@ -34,7 +34,7 @@ def layer(gamma: list[float], beta: list[float]) -> tuple[Graph, Node]:
     shape = (1, CHANNELS)
     node = Node("norm", OpKind.LAYER_NORM, ("x",), shape, 0, {"gamma": "g", "beta": "b"})
     nodes = {"x": Node("x", OpKind.INPUT, (), shape, 0), "norm": node}
-    return Graph(nodes, "norm", dict(tensors)), node
+    return Graph(nodes, {"logits": "norm"}, dict(tensors)), node
 
 
 def ranges(ends: list[float], others: list[float]) -> Ranges:

@@ -16,7 +16,7 @@ def chain() -> Graph:
         Node("b", OpKind.LINEAR, ("a",), (1, 4), 0, {"weight": "w", "bias": "v"}),
     ]
     tensors = {"w": np.eye(4, dtype=np.float32), "v": np.zeros(4, np.float32)}
-    return Graph({node.name: node for node in nodes}, "b", tensors)
+    return Graph({node.name: node for node in nodes}, {"logits": "b"}, tensors)
 
 
 def test_set_param_leaves_shared_tensors_alone() -> None:

@@ -45,6 +45,8 @@ def test_parse_reads_what_name_writes(weight_bits: int, activation_bits: int) ->
     ends = replace(recipe, first_bits=activation_bits, last_bits=weight_bits)
     assert Recipe.parse(ends.name) == ends
     assert (recipe.name == ends.name) == (recipe == ends)
+    narrow = replace(ends, output_bits=8 + weight_bits)
+    assert Recipe.parse(narrow.name) == narrow
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,7 @@ def test_other_names_are_refused(name: str) -> None:
         ("w9a8", "weight_bits is 9: choose 2 to 8"),
         ("w8a1", "activation_bits is 1: choose 2 to 8"),
         ("w8a16", "activation_bits is 16: choose 2 to 8"),
+        ("w8a8-out7", "output_bits is 7: choose 8 to 16"),
         ("w4a4-first1", "first_bits is 1: choose 2 to 8"),
         ("w4a4-last9", "last_bits is 9: choose 2 to 8"),
     ],
@@ -91,6 +94,7 @@ def test_a_recipe_is_immutable_data() -> None:
         "residual_bits": 16,
         "nonlinear": "ivit",
         "layers": [],
+        "output_bits": None,
         "label": "",
     }
     with pytest.raises(FrozenInstanceError):

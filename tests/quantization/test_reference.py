@@ -47,7 +47,7 @@ def hand_made() -> Graph:
         Node("rows", OpKind.PERMUTE, ("flat",), (1, 2, 3), 0, attrs={"axes": [0, 2, 1]}),
         Node("fc", OpKind.LINEAR, ("rows",), (1, 2, 2), 0, fc),
     ]
-    graph = Graph({node.name: node for node in nodes}, "fc", dict(tensors), qparams)
+    graph = Graph({node.name: node for node in nodes}, {"logits": "fc"}, dict(tensors), qparams)
     graph.nodes["x"].out = QuantParams.per_tensor(1 / 255, 0, 0, 255)
     graph.nodes["rows"].out = QuantParams.per_tensor(0.06, -11, -128, 127)
     graph.nodes["fc"].out = QuantParams.per_tensor(0.07, 0, *INT16)

@@ -37,7 +37,7 @@ def hand_made(seed: int, channels: int = 6, outputs: int = 4) -> tuple[Graph, No
         Node("norm", OpKind.LAYER_NORM, ("x",), (1, channels), 0, norm_params, {"eps": 1e-6}),
         Node("fc", OpKind.LINEAR, ("norm",), (1, outputs), 0, fc_params),
     ]
-    graph = Graph({node.name: node for node in nodes}, "fc", dict(tensors))
+    graph = Graph({node.name: node for node in nodes}, {"logits": "fc"}, dict(tensors))
     return graph, graph.nodes["norm"]
 
 

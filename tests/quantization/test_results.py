@@ -1,4 +1,4 @@
-"""Whatever a model packs its logits in, every stage sees one tensor."""
+"""Whatever a model packs its results in, every stage sees tensors by name."""
 
 import collections
 import dataclasses
@@ -14,7 +14,8 @@ from vitq.compiler.stages.evaluate import float_runner
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.model.models import prepared
-from vitq.quantization.model.results import one_tensor, return_one_tensor
+from vitq.quantization.model.results import return_tensors, taken_tensors, with_features
+from vitq.quantization.run.fake_quantize import GraphModule
 
 
 @dataclasses.dataclass
@@ -29,14 +30,28 @@ class Output:
 Named = collections.namedtuple("Named", ["scores"])
 PACKED: dict[str, Any] = {
     "dataclass": lambda x: Output(x),
-    "dataclass of several": lambda x: Output(x, hidden=x + 1),
     "dict": lambda x: {"out": x},
     "nested dict": lambda x: {"aux": None, "main": {"logits": x}},
-    "dict of several": lambda x: {"features": x + 1, "logits": x},
     "tuple": lambda x: (x,),
     "list with None": lambda x: [x, None, "text"],
     "named tuple": Named,
     "tensor": lambda x: x,
+}
+
+
+SEVERAL: dict[str, Any] = {
+    "dataclass of several": ["logits", "hidden"],
+    "dict of several": ["features", "logits"],
+    "tuple of several": ["0", "1"],
+    "tuple inside": ["main.0", "main.1"],
+    "deeper ones": ["logits", "pooled"],
+}
+SEVERAL_PACKED: dict[str, Any] = {
+    "dataclass of several": lambda x: Output(x, hidden=x * 2.0),
+    "dict of several": lambda x: {"features": x * 2.0, "logits": x},
+    "tuple of several": lambda x: (x, x * 2.0),
+    "tuple inside": lambda x: {"main": (x, x * 2.0)},
+    "deeper ones": lambda x: {"logits": x, "pooled": x * 2.0, "hidden_states": (x * 3.0, x)},
 }
 
 
@@ -49,7 +64,7 @@ class Packing(Toy):
 
     def forward(self, x: torch.Tensor) -> Any:
         """Pack the logits."""
-        return PACKED[self.kind](super().forward(x))
+        return (PACKED | SEVERAL_PACKED)[self.kind](super().forward(x))
 
 
 @pytest.mark.parametrize("kind", PACKED)
@@ -71,23 +86,111 @@ def test_a_model_in_hand_that_was_not_prepared() -> None:
 
 def test_twice_is_once() -> None:
     module = nn.Identity()
-    assert return_one_tensor(return_one_tensor(module)) is module
+    assert return_tensors(return_tensors(module)) is module
     assert len(module._forward_hooks) == 1
 
 
+@pytest.mark.parametrize("result", [None, "text", {}])
+def test_what_holds_no_tensor_is_refused(result: Any) -> None:
+    said = f"returns {type(result).__name__} without a tensor: return the logits"
+    with pytest.raises(VitqError, match=said):
+        taken_tensors(result)
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_several_results_have_names_and_an_order(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    module = prepared(Packing(kind))
+    with caplog.at_level("INFO"):
+        graph = trace(module, SHAPE)
+    assert list(graph.outputs) == SEVERAL[kind]
+    said = "of its results logits, pooled are taken, and not hidden_states.0, hidden_states.1"
+    assert (said in caplog.text) == (kind == "deeper ones")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), np.uint8)
+    rows = float_runner(module, (0.5,) * 3, (0.5,) * 3)(pixels)
+    x = (torch.from_numpy(pixels) / 255 - 0.5) / 0.5
+    ours = GraphModule(graph)(x).numpy()
+    np.testing.assert_allclose(ours, rows, rtol=0, atol=1e-5)
+    parts = graph.layout.split(rows)
+    logits = Toy.forward(module, x).detach().numpy()
+    factors = {"dict of several": (2, 1)}.get(kind, (1, 2))
+    for part, factor in zip(parts.values(), factors, strict=True):
+        np.testing.assert_allclose(part, logits * factor, rtol=0, atol=1e-6)
+
+
+class Embedding(nn.Module):
+    """Ends in a LayerNorm, or says that it has no classes."""
+
+    def __init__(self, ends_in_norm: bool, num_classes: int = 5) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.patch = nn.Conv2d(3, 8, 4, 4)
+        self.norm = nn.LayerNorm(8)
+        self.last = nn.Identity() if ends_in_norm else nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """First token of (B, 3, H, W)."""
+        tokens = self.patch(x).flatten(2).transpose(1, 2)
+        return self.last(self.norm(tokens)[:, 0])
+
+
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("module", "name"),
     [
-        (
-            {"a": torch.ones(1), "b": torch.ones(1)},
-            r"returns 2 tensors \(a, b\): return the logits",
-        ),
-        ((torch.ones(1), torch.ones(1)), r"returns 2 tensors \(0, 1\)"),
-        (None, "returns NoneType without a tensor"),
-        ("text", "returns str without a tensor"),
-        ({}, "returns dict without a tensor"),
+        (Embedding(True), "features"),
+        (Embedding(False), "logits"),
+        (Embedding(False, num_classes=0), "features"),
     ],
 )
-def test_what_holds_no_logits_is_refused(result: Any, said: str) -> None:
+def test_only_class_scores_are_called_logits(module: nn.Module, name: str) -> None:
+    graph = trace(prepared(module), SHAPE)
+    assert list(graph.outputs) == [name]
+    assert graph.layout.classes == (5 if name == "logits" else None)
+
+
+def test_features_of_inner_modules_in_the_order_asked_for() -> None:
+    module = prepared(Embedding(False))
+    chosen = with_features(module, ("logits", "norm", "patch"))
+    graph = trace(chosen, SHAPE)
+    assert list(graph.outputs) == ["logits", "norm", "patch"]
+    x = torch.rand(2, *SHAPE)
+    found = chosen(x)
+    np.testing.assert_array_equal(found["logits"].detach(), module(x).detach())
+    assert module(x).shape == (2, 5), "the model itself is as it was"
+    parts = graph.layout.split(GraphModule(graph)(x).numpy())
+    for name, part in parts.items():
+        np.testing.assert_allclose(part, found[name].detach().numpy(), rtol=0, atol=1e-5)
+
+
+def test_what_is_not_asked_for_is_no_part_of_the_network() -> None:
+    graph = trace(with_features(prepared(Embedding(False)), ("norm",)), SHAPE)
+    assert list(graph.outputs) == ["norm"]
+    assert not [key for key in graph.tensors if key.startswith("last")]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("nrm",), r"Embedding has no module and no result 'nrm' \(did you mean norm\?\)"),
+        (("unused",), "Embedding: the module unused is not called, or returns nothing"),
+    ],
+)
+def test_features_that_are_not_there(names: tuple[str, ...], said: str) -> None:
+    module = Embedding(False)
+    module.unused = nn.Linear(1, 1)
     with pytest.raises(VitqError, match=said):
-        one_tensor(result)
+        trace(with_features(prepared(module), names), SHAPE)
+
+
+def test_a_result_that_is_no_row_for_each_picture_is_refused() -> None:
+    class Turned(Embedding):
+        """Its channels come first."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """(5, B)."""
+            return super().forward(x).transpose(0, 1)
+
+    with pytest.raises(VitqError, match=r"the model's result features is \(8, 1\) for one pict"):
+        trace(prepared(Turned(True)), SHAPE)

@@ -107,7 +107,6 @@ REFUSED = {
     "layer_norm over several": lambda self, x: self.last(functional.layer_norm(x, (16,))[:, 0]),
     "dropout that is on": lambda self, x: self.last(functional.dropout(x, 0.5, True)[:, 0]),
     "to torch.int": lambda self, x: self.last(x.to(torch.int32).float()[:, 0]),
-    "a result of 2 tensors": lambda self, x: (self.last(x[:, 0]), x),
     "constant that is no vector": lambda self, x: self.last((x * self.fc.weight)[:, 0]),
     "a weight computed at run time": lambda self, x: functional.linear(
         x[:, 0], self.last.weight * x.mean()

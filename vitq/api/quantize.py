@@ -116,8 +116,8 @@ def quantize(
             ``.npy`` file, an iterable of PIL images (resized and cropped as files are), or
             ``"psaq"``, ``"psaq2"``, ``"noise"``: made from the model alone. None only for
             ``digits_vit``, which has its own.
-        recipe: bit widths, ``w<bits>a<bits>[-first<bits>][-last<bits>]``; a recipe's ``.json``; or
-            ``mixed``: a width for each layer, measured, within a budget.
+        recipe: bit widths, ``w<bits>a<bits>[-first<bits>][-last<bits>][-out<bits>]``; a recipe's
+            ``.json``; or ``mixed``: a width for each layer, measured, within a budget.
         method: ``repq``, ``best``, ``ptq4vit``, ``pdquant``, ``minmax`` or ``percentile``.
         nonlinear: integer Softmax and GELU: ``vitq`` or ``ivit``.
         weights: safetensors, a torch checkpoint, an index of shards or a folder, for a model that
