@@ -55,7 +55,7 @@ def fold_offsets(graph: Graph) -> None:
 
 def _fold_above(graph: Graph, softmax: Node) -> None:
     node = graph.operand(softmax)
-    while len(graph.consumers(node.name)) == 1 and node.name != graph.output:
+    while len(graph.consumers(node.name)) == 1 and node.name not in graph.outputs.values():
         if node.op is OpKind.ADD:
             above = _offset(graph, node)
             if above is None:
