@@ -7,6 +7,10 @@
 q, k and v are the three parts of one tensor ``qkv`` of shape (B, N, 3, H, D), see `QkvShape`. The
 integers and errors are those of `numerics.matmul`, `numerics.shiftmax` and its code grids; nothing
 is rounded in between.
+
+With constants (`numerics.offset`: biases for each head, masks for each window), the scores of batch
+entry b and head h get ``offsets[index[b % W, h]]`` of (G, N, N) different ones: Swin's windows, W
+of them for each picture, have four masks, whatever their number.
 """
 
 from collections.abc import Sequence
@@ -143,7 +147,31 @@ def int_attention(qkv: IntArray, p: AttentionParams) -> IntArray:
     Returns:
         (B, N, H, D) int64 in [qmin, qmax].
     """
+    return _attended(qkv, p, None)
+
+
+def int_offset_attention(
+    qkv: IntArray, offsets: IntArray, index: IntArray, p: AttentionParams
+) -> IntArray:
+    """Attention of all heads with constants added to their scores.
+
+    Args:
+        qkv: (B, N, 3, H, D) int8 codes, B a multiple of W; scores within +-SCORE_LIMIT.
+        offsets: (G, N, N), different biases or masks in steps of the scores.
+        index: (W, H) which of them a window's heads have.
+        p: the integers from `attention_params`.
+
+    Returns:
+        (B, N, H, D) int64 in [qmin, qmax].
+    """
+    windows = np.tile(index, (qkv.shape[0] // index.shape[0], 1))
+    return _attended(qkv, p, offsets.astype(np.int64)[windows])
+
+
+def _attended(qkv: IntArray, p: AttentionParams, offset: IntArray | None) -> IntArray:
     q, k, v = split_heads(qkv)
     scores = centred_matmul(q, np.swapaxes(k, -1, -2), p.q_zero_point, p.k_zero_point)
+    if offset is not None:
+        scores = scores + offset
     codes = shiftmax_codes(scores, p.codes)
     return normalized_matmul(codes, v, p.v_zero_point, p.normalize).transpose(0, 2, 1, 3)

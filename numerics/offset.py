@@ -11,10 +11,11 @@ Error: half a score step for each constant, far below the step of an 8-bit weigh
 Masks. Real values below `MASKED` (-inf, -1e9, the smallest float32) are `MASKED` from the start
 (`masked`), and integers end at -OFFSET_LIMIT. A masked score has the code 0 exactly, for any input,
 where the scores that are not masked stay within +-`REACH`, biases included: the row's maximum is
-then at least ``OFFSET_LIMIT - 2 REACH = 2 REACH`` steps above it, and ``sigma REACH`` is at least
-`OCTAVES` octaves, beyond which the weights of both families are 0 (`offset_codes` refuses smaller
-steps). A constant that no limit cuts, Swin's -100, is exact in steps and hides as much as it does
-in float. Rows in which everything is masked are those of the scores alone, not NaN.
+then at least `REACH` steps above it, also where a bias has brought its constant up to -`HIDDEN`
+(``3 REACH - 2 REACH``), and ``sigma REACH`` is at least `OCTAVES` octaves, beyond which the weights
+of both families are 0 (`offset_codes` refuses smaller steps). A constant that no limit cuts,
+Swin's -100, is exact in steps and hides as much as it does in float. Rows in which everything is
+masked are those of the scores alone, not NaN.
 
 Ranges: three constants may follow one another, ``3 OFFSET_LIMIT + 2**22 < SCORE_LIMIT``; what a
 network's own scores and constants reach is proven by their records.
@@ -29,6 +30,7 @@ MASKED = np.float32(-(2.0**15))
 """Real value that hides a score; below it nothing is distinguished."""
 OFFSET_LIMIT = 2**28
 REACH = OFFSET_LIMIT // 4
+HIDDEN = 3 * REACH
 OCTAVES = 16
 """Below a row's maximum at which every weight is 0: of 8-bit codes ten, of 15-bit ones sixteen."""
 

@@ -27,6 +27,10 @@ class FuseAttention(BindingPass):
 
         permute_dims(vitq.attention(reshape(qkv, (B, N, 3, H, D))), (0, 2, 1, 3))
 
+    With biases or masks between the product and the codes, behind reshapes of the scores, it is
+    ``vitq.offset_attention``: their sum is one constant for each window and head, and equal ones
+    are stored once.
+
     Exact: the same integers in the same order. That q, k and v are the three parts of qkv is found
     by following element numbers through the layout operators. Refuses q, k, v of different
     layers or another split, and codes that are not int8.
@@ -40,10 +44,10 @@ class FuseAttention(BindingPass):
             return None
         codes, v, _ = dialect.operands(value)
         shiftmax = ctx.call(codes, names.SHIFTMAX_CODES)
-        scores = None if shiftmax is None else dialect.operands(shiftmax)[0]
-        product = None if scores is None else ctx.call(scores, names.MATMUL)
-        if shiftmax is None or product is None:
-            raise DeclineError("the scores are not directly a vitq.matmul")
+        if shiftmax is None:
+            raise DeclineError("the weights are no codes of Shiftmax")
+        scores = dialect.operands(shiftmax)[0]
+        product, offset = _product(scores, ctx)
         q, k, _ = dialect.operands(product)
         qkv = _common_root((q, k, v), value, ctx)
         q_zero_point, k_zero_point = dialect.scalars(product)
@@ -54,8 +58,51 @@ class FuseAttention(BindingPass):
             NormalizeParams(*norm),
         )
         split = ctx.emit(relax.op.reshape(qkv, _qkv_shape(value).shape), "qkv")
-        fused = ctx.emit(dialect.attention(split, params, dtype_of(value)), "attention")
-        return relax.op.permute_dims(fused, [0, 2, 1, 3])
+        if offset is None:
+            fused = dialect.attention(split, params, dtype_of(value))
+        else:
+            fused = dialect.offset_attention(split, *_distinct(offset), params, dtype_of(value))
+        return relax.op.permute_dims(ctx.emit(fused, "attention"), [0, 2, 1, 3])
+
+
+def _product(scores: Expr, ctx: Context) -> tuple[Expr, IntArray | None]:
+    """Return the product that scores are made of, and what is added to it in their shape."""
+    shape = shape_of(scores)
+    total: IntArray | None = None
+    while True:
+        call = ctx.definition(scores)
+        if op_name(call) == names.OFFSET:
+            scores, _ = dialect.operands(call)
+            added = np.broadcast_to(dialect.array(call, 1), shape_of(scores)).reshape(shape)
+            total = added if total is None else total + added
+        elif op_name(call) == "relax.reshape" and shape_of(call) != shape_of(call.args[0]):
+            scores = call.args[0]
+        elif op_name(call) == names.MATMUL and shape_of(call) == shape:
+            return call, total
+        else:
+            raise DeclineError("the scores are not a vitq.matmul and constants")
+
+
+def _distinct(offset: IntArray) -> tuple[IntArray, IntArray]:
+    """Store equal constants once.
+
+    Args:
+        offset: (B, H, N, N).
+
+    Returns:
+        The different ones (G, N, N), and (W, H) which one each head of a window has; W is the
+        shortest period along the batch axis.
+    """
+    found: dict[bytes, int] = {}
+    batch, heads = offset.shape[:2]
+    ids = np.array([
+        [found.setdefault(offset[b, h].tobytes(), len(found)) for h in range(heads)]
+        for b in range(batch)
+    ])
+    periods = (w for w in range(1, batch + 1) if batch % w == 0)
+    period = next(w for w in periods if np.array_equal(ids[w:], ids[:-w]) or w == batch)
+    first = [np.argwhere(ids == i)[0] for i in range(len(found))]
+    return np.stack([offset[b, h] for b, h in first]), ids[:period]
 
 
 def _qkv_shape(attended: Expr) -> QkvShape:

@@ -96,6 +96,12 @@ MAKERS: dict[str, Callable[[], Sample]] = {
         codes(1, 5, 3, 2, 32),
         scalars(attention_params((1, -2, 3), CODES, NORM)),
     )),
+    names.OFFSET_ATTENTION: lambda: Sample((
+        codes(4, 5, 3, 2, 32),
+        RNG.integers(-5000, 5000, (3, 5, 5), dtype=np.int32),
+        np.array([[2, 0], [1, 2]], np.int32),
+        scalars(attention_params((1, -2, 3), CODES, NORM)),
+    )),
     names.SHIFTGELU: lambda: Sample((codes(2, 5, 16, dtype="int16"), GELU)),
     names.IVIT_SHIFTGELU: lambda: Sample((
         codes(2, 5, 16),

@@ -271,7 +271,7 @@ def _attention_codes(mod: Any) -> dict[str, str]:
     found = {}
     for binding in bindings_of(mod[MAIN]):
         name = op_name(binding.value)
-        if name == names.ATTENTION:
+        if name in (names.ATTENTION, names.OFFSET_ATTENTION):
             p = AttentionParams(*dialect.scalars(binding.value)).codes
         elif name == names.SHIFTMAX_CODES:
             p = CodeParams(*dialect.scalars(binding.value))

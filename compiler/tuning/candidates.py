@@ -130,7 +130,7 @@ def _macs(kernel: Kernel, is_product: bool) -> int:
     if is_product:
         product = product_of(kernel)
         return product.rows * product.columns * product.inner
-    if kernel.name == "attention":
+    if kernel.name in ("attention", "offset_attention"):
         return QkvShape.of(kernel.inputs[0].shape).macs
     return 0
 

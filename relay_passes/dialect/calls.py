@@ -31,6 +31,8 @@ add                a; b, broadcastable to a; params AddParams                   
 mean               x (B, L, C); params MeanParams                                       (B, C)
 lut                x u8 (B, C, H, W); table (C, 256)                                    as x
 attention          qkv i8 (B, N, 3, H, D); params AttentionParams                       (B, N, H, D)
+offset_attention   qkv i8 (B, N, 3, H, D); offsets i32 (G, N, N); index i32 (W, H);     (B, N, H, D)
+                   params AttentionParams
 =================  ===================================================================  ============
 
 Two more exist only between passes, and `CheckIntegerOnly` makes sure that none is left:
@@ -253,6 +255,14 @@ def lut(x: Expr, table: IntArray) -> Expr:
 def attention(qkv: Expr, params: AttentionParams, dtype: str) -> Expr:
     """All of one layer's attention between the qkv and the output projection."""
     return make(names.ATTENTION, [qkv], params, dtype)
+
+
+def offset_attention(
+    qkv: Expr, offsets: IntArray, index: IntArray, params: AttentionParams, dtype: str
+) -> Expr:
+    """Attention with constants added to the scores: which one, by window and head."""
+    constants = constant(offsets, "int32"), constant(index, "int32")
+    return make(names.OFFSET_ATTENTION, [qkv, *constants], params, dtype)
 
 
 def dequantize(

@@ -27,6 +27,8 @@ from vitq.relay_passes.pipeline import PassOptions, integerize
 
 OFFSETS = {"bias": 1, "causal": 1, "windows": 2, "infinite": 2, "repeated": 1, "pooled": 1}
 
+FUSED = ("bias", "causal", "windows", "infinite", "repeated")
+
 
 def traced(kind: str) -> Graph:
     return trace(KINDS[kind](), SHAPE)
@@ -85,7 +87,9 @@ def test_every_integer_is_the_references(kind: str, nonlinear: Nonlinear) -> Non
     for batch in (1, 2):
         mod = from_onnx(to_onnx(graph, {}), shape_dict={"pixels": [batch, *SHAPE]})
         integer = integerize(mod, PassOptions(nonlinear=nonlinear)).mod
-        assert ops(integer).count(names.OFFSET) == OFFSETS.get(kind, 0)
+        fused = nonlinear is Nonlinear.VITQ and kind in FUSED
+        assert ops(integer).count(names.OFFSET_ATTENTION) == fused
+        assert ops(integer).count(names.OFFSET) == (0 if fused else OFFSETS.get(kind, 0))
         found = interpret(integer, [x.numpy()[:batch]])[0]
         np.testing.assert_array_equal(found, wanted[:batch])
 

@@ -8,6 +8,8 @@ from vitq.numerics.attention import AttentionParams
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftmax import SMALLEST_CODE_SUM, code_params, normalize_params
 from vitq.relay_passes.dialect import calls as dialect
+from vitq.relay_passes.dialect import names
+from vitq.relay_passes.expressions import MAIN, bindings_of, op_name
 from vitq.relay_passes.fuse_attention import FuseAttention
 from vitq.relay_passes.simplify_layout import SimplifyLayout
 
@@ -73,3 +75,61 @@ def test_any_spelling_of_the_heads_fuses(split):
 )
 def test_refusals(mod, reason):
     assert_declines(FuseAttention(), mod, reason)
+
+
+W = 2
+BIAS = np.arange(H * N * N, dtype=np.int32).reshape(H, N, N)
+MASK = np.stack([np.zeros((N, N), np.int32), np.triu(np.full((N, N), -(2**20), np.int32), 1)])
+WINDOWS = {"qkv": ((2 * W, N, 3 * H * D), "int8")}
+
+
+def windows(order=(0, 1)):
+    """A bias, a view as (pictures, windows), and a mask of each window."""
+    batch = 2 * W
+
+    def body(b, qkv):
+        q, k, v = (b(relax.op.reshape(x, (batch, H, N, D))) for x in parts(b, qkv, batch))
+        x = b(dialect.offset(b(dialect.matmul(q, k, 1, -2)), BIAS))
+        x = b(relax.op.reshape(x, (2, W, H, N, N)))
+        x = b(dialect.offset(x, MASK[list(order)].reshape(W, 1, N, N)))
+        codes = b(dialect.shiftmax_codes(b(relax.op.reshape(x, (batch, H, N, N))), SOFTMAX))
+        return b(dialect.normalized_matmul(codes, v, 5, NORM, "int8"))
+
+    return module(WINDOWS, body)
+
+
+def parts(b, qkv, batch):
+    x = b(relax.op.reshape(qkv, (batch, N, 3, H, D)))
+    x = b(relax.op.permute_dims(x, [2, 0, 3, 1, 4]))
+    return [b(relax.op.strided_slice(x, [0], [i], [i + 1])) for i in range(3)]
+
+
+def fused_call(mod):
+    calls = [b.value for b in bindings_of(mod[MAIN]) if op_name(b.value) == names.OFFSET_ATTENTION]
+    (call,) = calls
+    return dialect.array(call, 1), dialect.array(call, 2)
+
+
+def test_biases_and_masks_are_one_constant_for_each_window_and_head():
+    before = windows()
+    after = FuseAttention()(before)
+    assert_same_results(before, after)
+    offsets, index = fused_call(after)
+    assert index.shape == (W, H)
+    whole = BIAS + MASK[:, None]
+    np.testing.assert_array_equal(offsets[index], whole)
+
+
+def test_equal_constants_are_stored_once():
+    offsets, index = fused_call(FuseAttention()(windows((1, 1))))
+    assert (offsets.shape[0], index.shape) == (H, (1, H))
+
+
+def test_scores_that_are_moved_do_not_fuse():
+    def body(b, qkv):
+        q, k, v = (b(relax.op.reshape(x, (B, H, N, D))) for x in parts(b, qkv, B))
+        x = b(relax.op.permute_dims(b(dialect.matmul(q, k, 1, -2)), [0, 1, 3, 2]))
+        codes = b(dialect.shiftmax_codes(b(dialect.offset(x, BIAS)), SOFTMAX))
+        return b(dialect.normalized_matmul(codes, v, 5, NORM, "int8"))
+
+    assert_declines(FuseAttention(), module(INPUT, body), "not a vitq.matmul and constants")

@@ -4,11 +4,18 @@ from tvm import relax
 
 from tests.relay_passes.modules import assert_declines, assert_rewrites, module
 from tests.relay_passes.proving import check
+from vitq.numerics.attention import AttentionParams
 from vitq.numerics.dyadic import to_dyadic
 from vitq.numerics.errors import RangeError
-from vitq.numerics.offset import OFFSET_LIMIT, REACH, offset_codes
+from vitq.numerics.offset import HIDDEN, OFFSET_LIMIT, REACH, offset_codes
+from vitq.numerics.qparams import QuantParams
 from vitq.numerics.requantize import RequantizeParams
-from vitq.numerics.shiftmax import SCORE_LIMIT
+from vitq.numerics.shiftmax import (
+    SCORE_LIMIT,
+    SMALLEST_CODE_SUM,
+    code_params,
+    normalize_params,
+)
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.lower_offset import LowerOffset
@@ -19,6 +26,7 @@ RNG = np.random.default_rng(0)
 BIAS = RNG.normal(size=(3, 5, 5)).astype(np.float32)
 MASK = np.where(RNG.random((4, 1, 5, 5)) < 0.5, -np.inf, 0).astype(np.float32)
 SCALE = 1e-3
+NORM = normalize_params(1.7, SMALLEST_CODE_SUM, QuantParams(np.float32(1), np.int32(3), -128, 127))
 
 
 def scores(b, acc, scale=SCALE):
@@ -92,3 +100,29 @@ def test_scores_beside_a_mask_are_proven_to_stay_above_it():
     proven([-OFFSET_LIMIT, -70], REACH - 70)
     with pytest.raises(RangeError, match="its score beside a mask can reach"):
         proven([-OFFSET_LIMIT, -70], REACH - 69)
+
+
+def fused(offsets, width=2):
+    """The bounds of attention with constants, all codes and zero points 0."""
+    params = AttentionParams(0, 0, 0, *code_params(1e-3), *NORM)
+    index = np.zeros((1, 1), np.int32)
+
+    def body(b, qkv):
+        return b(dialect.offset_attention(qkv, np.array([offsets]), index, params, "int8"))
+
+    found = check({"qkv": ((1, 2, 3, 1, width), "int8")}, body)
+    return {what: bound for (op, what), bound in found.items() if op == "offset_attention"}
+
+
+def test_the_fused_scores_and_masks_are_proven():
+    score = 2 * 128 * 128
+    found = fused([[0, -7], [9, 0]])
+    assert (found["score"].low, found["score"].high) == (-score - 7, score + 9)
+    assert "score beside a mask" not in found
+    found = fused([[0, -7], [9, -HIDDEN]])["score beside a mask"]
+    assert (found.low, found.high) == (-score - 9, score + 9)
+    fused([[0, -HIDDEN], [score - REACH, 0]])
+    with pytest.raises(RangeError, match="its score beside a mask can reach"):
+        fused([[0, -HIDDEN], [score - REACH - 1, 0]])
+    with pytest.raises(RangeError, match="its score can reach"):
+        fused([[0, 0], [SCORE_LIMIT - score + 1, 0]])

@@ -6,6 +6,9 @@ for the dot product primitive. Then a block of rows at a time goes through both 
 The result has the same bits as the separate operators: a term that is constant along a row of
 scores cancels in Shiftmax, so that K's zero point is not needed.
 
+Constants are added to the scores as they leave the registers: rows of whole registers, so that a
+missing token's is `LOWEST`.
+
 All blocks have the same number of rows: the last one begins earlier and repeats some rows of the
 one before it.
 """
@@ -95,26 +98,47 @@ def lower_attention(
     features: CpuFeatures,
 ) -> KernelCall:
     """``vitq.attention``: qkv (B, N, 3, H, D), params -> (B, N, H, D)."""
-    params = constants[1].astype(np.int64)
-    zeros, codes, norm = (part.copy() for part in np.split(params, PARTS))
+    spec, packed = _prepare(operands[0], constants[1], 0, features)
+    inputs = (operands[0], *(tensor_of(array) for array in packed))
+    return KernelCall(Kernel(ATTENTION, inputs, out, features, spec), (0, *packed))
+
+
+def lower_offset_attention(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """``vitq.offset_attention``: qkv, offsets (G, N, N), index (W, H), params -> (B, N, H, D)."""
+    offsets, dot = constants[1].astype(np.int32), dot_for(features)
+    lowest = int(offsets.max(axis=-1).min())  # of a row's maximum
+    spec, packed = _prepare(operands[0], constants[3], lowest, features)
+    tokens = offsets.shape[-1]
+    missing = (0, 0), (0, 0), (0, dot.groups(tokens) * dot.lanes - tokens)
+    rows = np.pad(offsets, missing, constant_values=LOWEST)
+    packed = (*packed, rows, constants[2].astype(np.int32))
+    inputs = (operands[0], *(tensor_of(array) for array in packed))
+    return KernelCall(Kernel(OFFSET_ATTENTION, inputs, out, features, spec), (0, *packed))
+
+
+def _prepare(
+    qkv: TensorType, params: IntArray, lowest: int, features: CpuFeatures
+) -> tuple[AttentionSpec, tuple[IntArray, ...]]:
+    """Return static facts, and zero points, octaves and normalization as the kernel reads them."""
+    zeros, codes, norm = (part.copy() for part in np.split(params.astype(np.int64), PARTS))
     p = CodeParams(*(int(v) for v in codes))
     half = half_constants(p) if halves_for(features) else None
     octaves = rescale_constants(p.multiplier, p.shift, p.limit) if half is None else half
-    shape = QkvShape.of(operands[0].shape)
-    inputs = (operands[0], tensor_of(zeros), tensor_of(octaves), tensor_of(norm))
-    spec = AttentionSpec(
-        normalize_spec(norm, CODE_MAX * shape.tokens),
-        half is not None,
-        _is_far(p, shape.width),
-        code_spec(p),
-    )
-    return KernelCall(Kernel(ATTENTION, inputs, out, features, spec), (0, zeros, octaves, norm))
+    shape = QkvShape.of(qkv.shape)
+    far = _is_far(p, shape.width, lowest)
+    normalize = normalize_spec(norm, CODE_MAX * shape.tokens)
+    return AttentionSpec(normalize, half is not None, far, code_spec(p)), (zeros, octaves, norm)
 
 
-def _is_far(p: CodeParams, width: int) -> bool:
-    """Whether `LOWEST` has the code 0 beside every score of `width` products of two codes."""
+def _is_far(p: CodeParams, width: int, lowest: int) -> bool:
+    """Whether `LOWEST` has the code 0 beside every score of `width` products and `lowest`."""
     first, last_code = settled(p)
-    nearest = np.asarray(-LOWEST - width * 2**16, np.int64)
+    nearest = np.asarray(lowest - LOWEST - width * 2**16, np.int64)
     return last_code == 0 and int(rescaled(nearest, scalar_dyadic(p.multiplier, p.shift))) >= first
 
 
@@ -155,8 +179,9 @@ def _attention_body(
     zeros: Buffer,
     octaves: Buffer,
     norm: Buffer,
-    result: Buffer,
+    *rest: Buffer,
 ) -> None:
+    *constants, result = rest
     batch, _, heads, _ = QkvShape.of(kernel.inputs[0].shape)
     work = _Attention(kernel, schedule)
     q_zero, v_zero = (bind(cast(load(zeros, i), "int32")) for i in (0, 2))
@@ -174,10 +199,12 @@ def _attention_body(
         def write(row: Expr, group: Expr, value: Expr) -> None:
             work.write(value, group, lambda c, part: store(result, part, b, row, h, c))
 
-        work.emit_part(head, part(0), bind(i % parts), write)
+        added = work.added(constants, b, h) if constants else None
+        work.emit_part(head, part(0), bind(i % parts), write, added)
 
 
 ATTENTION = Template("attention", _attention_body, _knobs)
+OFFSET_ATTENTION = Template("offset_attention", _attention_body, _knobs)
 
 
 class _Attention:
@@ -236,18 +263,26 @@ class _Attention:
         )
 
     def _start(self, keys: Buffer, zero: Expr) -> Buffer:
-        """Where scores start: at -q_zp sum(k), at `LOWEST` in missing lanes."""
+        """Where scores start: at -q_zp sum(k), at `LOWEST` in missing lanes (constants are it)."""
         dot = self.dot
         groups, lanes = dot.groups(self.tokens), dot.lanes
         start = alloc((groups, lanes), "int32")
         with serial(groups) as g:
             total = emit_column_sums(keys, g, dot.steps(self.width), dot)
             store(start, total * splat(0 - zero, lanes), g, 0)
-        for lane in range(self.tokens - (groups - 1) * lanes, lanes):
+        present = self.tokens - (groups - 1) * lanes
+        for lane in range(present if self.kernel.template is ATTENTION else lanes, lanes):
             store(start, const(LOWEST, "int32"), groups - 1, lane)
         return start
 
-    def emit_part(self, head: Block, query: Any, part: Expr, write: Any) -> None:
+    def added(self, constants: Sequence[Buffer], batch: Expr, head: Expr) -> Any:
+        """Read what is added to a register of scores, at a row and a group."""
+        offsets, index = constants
+        windows, lanes = self.kernel.inputs[-1].shape[0], self.dot.lanes
+        which = bind(load(index, batch % windows, head))
+        return lambda row, group: load(offsets, which, row, group * lanes, lanes=lanes)
+
+    def emit_part(self, head: Block, query: Any, part: Expr, write: Any, added: Any) -> None:
         """Every block of one part of a head's rows."""
         blocks = -(-self.tokens // self.rows)
         each = -(-blocks // self.parts)
@@ -257,7 +292,11 @@ class _Attention:
             at = (part * each + i) * self.rows
             first = bind(tirx.min(at, self.tokens - self.rows))
             self._stage(query, first, head.scores.rows)
-            head.emit(scores, lambda row, group, value: write(first + row, group, value))
+            head.emit(
+                scores,
+                lambda row, group, value: write(first + row, group, value),
+                None if added is None else lambda row, group: added(first + row, group),
+            )
 
     def _stage(self, query: Any, first: Expr, staged: Buffer) -> None:
         """Copy a block of Q as the primitive reads it: flipped or widened, and padded."""

@@ -209,17 +209,23 @@ class Block:
         """Memory for one block's scores."""
         return alloc((self.rows, self.codes.groups * self.dot.lanes), "int32")
 
-    def emit(self, scores: Buffer, write: Callable[[Expr, Expr, Expr], None]) -> None:
+    def emit(
+        self,
+        scores: Buffer,
+        write: Callable[[Expr, Expr, Expr], None],
+        added: Callable[[Expr, Expr], Expr] | None = None,
+    ) -> None:
         """Both products of the rows that are staged.
 
         Args:
             scores: from `scratch`.
             write: called with a row of the block, a group, and the results from there on.
+            added: to a register of scores, at a row of the block and a group.
         """
         lanes = self.dot.lanes
         maxima, sums = (alloc((self.rows, lanes), "int32") for _ in range(2))
         tops, multipliers, totals = (alloc((self.rows,), "int32") for _ in range(3))
-        self._emit_scores(scores, maxima)
+        self._emit_scores(scores, maxima, added)
         # Three loops, not one: a row's chain of dependent instructions is longer than what the
         # processor looks ahead.
         with serial(self.rows) as r:
@@ -245,7 +251,9 @@ class Block:
 
         emit_columns(self.dot, self.values, self.tiles[1], self.rows, self.groups, finish)
 
-    def _emit_scores(self, scores: Buffer, maxima: Buffer) -> None:
+    def _emit_scores(
+        self, scores: Buffer, maxima: Buffer, added: Callable[[Expr, Expr], Expr] | None
+    ) -> None:
         lanes, groups, tile = self.dot.lanes, self.codes.groups, self.tiles[0]
         single = groups <= tile.columns
         if not single:
@@ -253,6 +261,8 @@ class Block:
                 store(maxima, const(LOWEST, "int32", lanes), r, 0)
 
         def keep(row: Expr, group: Expr, acc: Sequence[Expr]) -> None:
+            if added is not None:
+                acc = [bind(value + added(row, group + c)) for c, value in enumerate(acc)]
             largest = acc[0] if single else load(maxima, row, 0, lanes=lanes)
             for c, value in enumerate(acc):
                 store(scores, value, row, (group + c) * lanes)

@@ -8,7 +8,7 @@ a kernel.
 from collections.abc import Callable, Mapping, Sequence
 
 from vitq.compiler.kernels.cpu import pointwise
-from vitq.compiler.kernels.cpu.attention import lower_attention
+from vitq.compiler.kernels.cpu.attention import lower_attention, lower_offset_attention
 from vitq.compiler.kernels.cpu.elementwise import lower_add, lower_lut, lower_requantize
 from vitq.compiler.kernels.cpu.gemm import (
     lower_linear,
@@ -51,6 +51,7 @@ _LOWERINGS: dict[str, Lowering] = {
     names.MEAN: lower_mean,
     names.NORMALIZED_MATMUL: lower_normalized_matmul,
     names.OFFSET: lower_offset,
+    names.OFFSET_ATTENTION: lower_offset_attention,
     names.PATCH_EMBED: lower_patch_embed,
     names.REQUANTIZE: lower_requantize,
     names.SHIFTGELU: lower_shiftgelu,

@@ -19,8 +19,8 @@ from vitq.compiler.kernels.cuda import intrinsics
 from vitq.compiler.kernels.cuda.arith import Normalize
 from vitq.compiler.kernels.cuda.attention_codes import FastCodes, FastForm, fast_codes
 from vitq.compiler.kernels.cuda.attention_products import Products
-from vitq.compiler.kernels.cuda.attention_rows import Rows
-from vitq.compiler.kernels.cuda.attention_shape import Shape
+from vitq.compiler.kernels.cuda.attention_rows import Offsets, Rows
+from vitq.compiler.kernels.cuda.attention_shape import UNIT, Shape
 from vitq.compiler.kernels.cuda.codes import fills
 from vitq.compiler.kernels.cuda.emit import (
     WORD_BITS,
@@ -88,13 +88,35 @@ def lower_attention(
     features: GpuFeatures,
 ) -> KernelCall:
     """``vitq.attention``: qkv (B, N, 3, H, D), params -> (B, N, H, D)."""
-    width = QkvShape.of(operands[0].shape).width
+    spec, packed = _prepare(operands[0], constants[1], out)
+    return call_of(ATTENTION, operands, (0, *packed), out, features, spec)
+
+
+def lower_offset_attention(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.offset_attention``: qkv, offsets (G, N, N), index (W, H), params -> (B, N, H, D)."""
+    spec, packed = _prepare(operands[0], constants[3], out)
+    offsets = constants[1].astype(np.int32)
+    rows = np.pad(offsets, ((0, 0), (0, 0), (0, -offsets.shape[-1] % UNIT)))
+    order: tuple[int | IntArray, ...] = (0, *packed, rows, constants[2].astype(np.int32))
+    return call_of(OFFSET_ATTENTION, operands, order, out, features, spec)
+
+
+def _prepare(
+    qkv: TensorType, params: IntArray, out: TensorType
+) -> tuple[AttentionSpec, tuple[IntArray, ...]]:
+    """Return static facts, and zero points, octaves and normalization as the kernel reads them."""
+    width = QkvShape.of(qkv.shape).width
     if width % WORD_BYTES or width > LARGEST_WIDTH:
         raise VitqError(
             f"attention heads of {width} channels: the CUDA kernel takes multiples of "
             f"{WORD_BYTES} up to {LARGEST_WIDTH}"
         )
-    p = AttentionParams(*(int(v) for v in constants[1]))
+    p = AttentionParams(*(int(v) for v in params))
     zeros = np.array([p.q_zero_point, p.v_zero_point], np.int32)
     norm = np.array([p.numerator, p.out_shift, p.zero_point, p.qmin, p.qmax], np.int64)
     short = fast_codes(p.codes)
@@ -103,9 +125,8 @@ def lower_attention(
     else:
         fast, octaves = short
     saturate = p.out_shift >= WORD_BITS and fills(out.dtype, p.qmin, p.qmax)
-    order: tuple[int | IntArray, ...] = (0, zeros, octaves, norm)
     spec = AttentionSpec(p.q_zero_point == 0, code_form(p.codes), fast, saturate)
-    return call_of(ATTENTION, operands, order, out, features, spec)
+    return spec, (zeros, octaves, norm)
 
 
 def _knobs(kernel: Kernel) -> dict[str, Knob]:
@@ -128,8 +149,9 @@ def _body(
     zeros: Buffer,
     octaves: Buffer,
     norm: Buffer,
-    out: Buffer,
+    *rest: Buffer,
 ) -> None:
+    *constants, out = rest
     shape, spec = Shape(kernel, schedule), kernel.spec
     grid = ceil_div(shape.tokens, shape.rows), shape.heads, shape.batch
     with launch(grid, shape.threads) as block:
@@ -137,7 +159,11 @@ def _body(
         if shape.chunks == 1:
             loads.start(const(0), values=True)
         q_zero = None if spec.centred else get(zeros, 0)
-        rows = Rows(shape, block, loads.shared, loads.query, q_zero)
+        added = None
+        if constants:
+            windows = kernel.inputs[-1].shape[0]
+            added = Offsets(shape, block, (constants[0], constants[1]), windows)
+        rows = Rows(shape, block, loads.shared, loads.query, q_zero, added)
         loads.each_chunk(rows.find_maximum, values=False)
         rows.share_maximum()
         if spec.fast is None:
@@ -161,6 +187,7 @@ def _body(
 
 
 ATTENTION = Template("attention", _body, _knobs)
+OFFSET_ATTENTION = Template("offset_attention", _body, _knobs)
 
 
 class _Head(Source):

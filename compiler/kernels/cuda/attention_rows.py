@@ -20,6 +20,7 @@ from vitq.compiler.kernels.cuda.emit import (
     address,
     ceil_div,
     const,
+    flat,
     index,
     keep,
     put,
@@ -40,6 +41,23 @@ Work = Callable[[Expr, Expr, Buffer, bool], None]
 """Of a unit's number, its first key, its scores, and whether some of its keys do not exist."""
 
 
+class Offsets:
+    """Constants that are added to a head's scores; columns are a multiple of `UNIT`."""
+
+    def __init__(
+        self, shape: Shape, block: Block, constants: tuple[Buffer, Buffer], windows: int
+    ) -> None:
+        data, which = constants
+        self.tokens, self.columns = shape.tokens, ceil_div(shape.tokens, UNIT) * UNIT
+        place = index(block.z % windows * shape.heads + block.y)
+        self.data = flat(data)
+        self.base = index(flat(which)[place] * (self.tokens * self.columns))
+
+    def __call__(self, row: Expr, column: Expr) -> Expr:
+        """Read one; rows beyond the last are that one."""
+        return self.data[self.base + tirx.min(row, self.tokens - 1) * self.columns + column]
+
+
 class Rows:
     """16 rows of a warp."""
 
@@ -50,6 +68,7 @@ class Rows:
         shared: Shared,
         query: Callable[[Expr, int], Expr],
         q_zero: Expr | None,
+        added: Offsets | None = None,
     ) -> None:
         """Load the rows of q.
 
@@ -59,8 +78,10 @@ class Rows:
             shared: memory with K, V and the exchange area.
             query: four bytes of q at a row and a column.
             q_zero: q's zero point, if it is not 0.
+            added: to the scores.
         """
         self.shape, self.block, self.shared, self.q_zero = shape, block, shared, q_zero
+        self.added = added
         self.lane, warp = block.lane, block.warp
         self.row_warp, self.key_warp = index(warp % shape.row_warps), index(warp // shape.row_warps)
         self.row = index(block.x * shape.rows + self.row_warp * FRAGMENT_ROWS + self.lane // 4)
@@ -104,10 +125,10 @@ class Rows:
             key = index(first + unit * UNIT)
             with when(self._exists(unit)):
                 with when(key + UNIT <= shape.tokens):
-                    work(unit, key, self._scores(unit), False)
+                    work(unit, key, self._scores(unit, key), False)
                 if shape.tokens % UNIT:
                     with when(tirx.And(key < shape.tokens, key + UNIT > shape.tokens)):
-                        work(unit, key, self._scores(unit), True)
+                        work(unit, key, self._scores(unit, key), True)
 
     def _exists(self, unit: Expr) -> Expr:
         """Whether a unit is one of the chunk's."""
@@ -130,14 +151,14 @@ class Rows:
         else:
             self._each_unit(first, work)
 
-    def _scores(self, unit: Expr) -> Buffer:
+    def _scores(self, unit: Expr, key: Expr) -> Buffer:
         """16 registers: four fragments of scores of 32 keys."""
         acc = self._zeros()
-        self._add_scores(acc, unit)
+        self._add_scores(acc, unit, key)
         return acc
 
-    def _add_scores(self, acc: Buffer, unit: Expr) -> None:
-        """Add the products of this warp's rows and a unit's keys to registers that are 0."""
+    def _add_scores(self, acc: Buffer, unit: Expr, key: Expr) -> None:
+        """Add the products of this warp's rows and a unit's keys, and constants, to zeros."""
         zero = None
         if self.q_zero is not None:
             zero = keep((self.q_zero & const(255)) * const(0x01010101))
@@ -153,6 +174,10 @@ class Rows:
                 intrinsics.mma(address(acc, 4 * j), q, [keys[2 * j], keys[2 * j + 1]], KEYS)
             if zero is not None:
                 self._subtract(acc, keys, zero, step)
+        if self.added is not None:
+            for i in range(SCORES):
+                row = self.row + 8 * (i % 4 // 2)
+                put(acc, i, acc[i] + self.added(row, self.column(key, i)))
 
     def _subtract(self, acc: Buffer, keys: Buffer, zero: Expr, step: int) -> None:
         """Q's zero point times the sum of a key's channels, as a product with constant rows."""
@@ -188,7 +213,7 @@ class Rows:
             self._each_unit(first, work)
             return
         self.held = [self._zeros() for _ in range(self.shape.turns)]
-        self._each_held(lambda unit, key, acc, masked: self._add_scores(acc, unit))
+        self._each_held(lambda unit, key, acc, masked: self._add_scores(acc, unit, key))
         self._each_held(work)
 
     def _zeros(self) -> Buffer:

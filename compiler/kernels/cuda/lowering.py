@@ -7,7 +7,7 @@ one thread does, `lower_op` gives the kernel of one operator call.
 from collections.abc import Callable, Mapping, Sequence
 
 from vitq.compiler.kernels.cuda import pointwise
-from vitq.compiler.kernels.cuda.attention import lower_attention
+from vitq.compiler.kernels.cuda.attention import lower_attention, lower_offset_attention
 from vitq.compiler.kernels.cuda.elementwise import (
     lower_add,
     lower_lut,
@@ -58,6 +58,7 @@ _LOWERINGS: dict[str, Lowering] = {
     names.MEAN: lower_mean,
     names.NORMALIZED_MATMUL: lower_normalized_matmul,
     names.OFFSET: lower_offset,
+    names.OFFSET_ATTENTION: lower_offset_attention,
     names.PATCH_EMBED: lower_patch_embed,
     names.REQUANTIZE: lower_requantize,
     names.SHIFTGELU: lower_shiftgelu,

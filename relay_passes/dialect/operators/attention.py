@@ -7,12 +7,12 @@ import numpy as np
 
 from vitq.numerics import ivit
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.attention import AttentionParams, QkvShape, int_attention
+from vitq.numerics.attention import AttentionParams, QkvShape, int_attention, int_offset_attention
 from vitq.numerics.dyadic import ACC_LIMIT
 from vitq.numerics.ivit import IvitSoftmaxParams, ivit_shiftmax
 from vitq.numerics.matmul import centred_matmul
 from vitq.numerics.nonlinear import SoftmaxParams, int_softmax
-from vitq.numerics.offset import OFFSET_LIMIT, REACH, int_offset
+from vitq.numerics.offset import HIDDEN, REACH, int_offset
 from vitq.numerics.shiftmax import (
     CODE_LIMIT,
     CODE_MAX,
@@ -107,14 +107,19 @@ def _offset_codes(o: Operands, _: None) -> Interval:
     return low + least, high + most
 
 
+def _beside_masks(score: int, offset: IntArray) -> list[Intermediate]:
+    """Bound the scores that no mask hides, where one is cut to the limit (`numerics.offset`)."""
+    shown = offset[offset > -HIDDEN].astype(np.int64)
+    if shown.size == offset.size:
+        return []
+    reach = score + int(np.abs(shown).max(initial=0))
+    return [Intermediate("score beside a mask", -reach, reach, REACH)]
+
+
 def _offset(o: Operands, _: None) -> list[Intermediate]:
     low, high = _offset_codes(o, None)
-    shown = o["offset"].constant[o["offset"].constant > -OFFSET_LIMIT]
-    found = [Intermediate("sum", low, high, SCORE_LIMIT)]
-    if shown.size == o["offset"].constant.size:
-        return found
-    reach = o["x"].magnitude() + int(np.abs(shown).max(initial=0))
-    return [*found, Intermediate("score beside a mask", -reach, reach, REACH)]
+    masks = _beside_masks(o["x"].magnitude(), o["offset"].constant)
+    return [Intermediate("sum", low, high, SCORE_LIMIT), *masks]
 
 
 def _shiftmax_codes(o: Operands, p: CodeParams) -> list[Intermediate]:
@@ -157,8 +162,10 @@ def _attention(o: Operands, p: AttentionParams) -> list[Intermediate]:
     qkv = o["qkv"]
     shape = QkvShape.of(qkv.shape)
     score = shape.width * qkv.magnitude(p.q_zero_point) * qkv.magnitude(p.k_zero_point)
+    least, most = o["offsets"].codes if "offsets" in o else (0, 0)
     return [
-        Intermediate("score", -score, score, SCORE_LIMIT),
+        Intermediate("score", least - score, most + score, SCORE_LIMIT),
+        *(_beside_masks(score, o["offsets"].constant) if "offsets" in o else []),
         _exponent(p.codes),
         *_weighted(shape.tokens, qkv.magnitude(p.v_zero_point), p.normalize),
     ]
@@ -241,6 +248,18 @@ ATTENTION = Operator(
     family=Family.ATTENTION,
 )
 
+OFFSET_ATTENTION = Operator(
+    name=names.OFFSET_ATTENTION,
+    operands=("qkv", "offsets", "index", PARAMS),
+    constants=("offsets", "index"),
+    params=AttentionParams,
+    shape=lambda qkv, *_: QkvShape.of(qkv).result,
+    evaluate=int_offset_attention,
+    prove=_attention,
+    macs=lambda qkv, _: QkvShape.of(qkv).macs,
+    family=Family.ATTENTION,
+)
+
 OPERATORS = (
     MATMUL,
     OFFSET,
@@ -249,4 +268,5 @@ OPERATORS = (
     IVIT_SHIFTMAX,
     NORMALIZED_MATMUL,
     ATTENTION,
+    OFFSET_ATTENTION,
 )

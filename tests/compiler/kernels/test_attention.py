@@ -8,9 +8,11 @@ from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.compiler.kernels.cpu.octaves import half_constants
 from vitq.compiler.target.features import Features
 from vitq.numerics.arrays import IntArray
+from vitq.numerics.attention import AttentionParams, int_offset_attention
 from vitq.numerics.exp2 import exp2_fraction
 from vitq.numerics.log_codes import code_table, log_code_params
 from vitq.numerics.matmul import int_matmul
+from vitq.numerics.offset import OFFSET_LIMIT
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftmax import (
     CODE_LIMIT,
@@ -173,6 +175,55 @@ def test_a_block_on_a_gpu_with_more_warps_than_rows(
 def test_attention_with_unusual_factors(params: tuple[int, int], features: CpuFeatures) -> None:
     """Factors beyond any real scale, too small ones too: missing tokens never count."""
     check_attention((1, 21, 3, 1, 16), unusual(*params), features)
+
+
+def check_offset_attention(
+    shape: tuple[int, ...],
+    p: CodeParams,
+    features: Features,
+    draw: np.random.Generator | dict[str, int] | None = None,
+) -> None:
+    """Same bits as the contract, with biases, masks and windows of which some are alike."""
+    rng = np.random.default_rng(shape[1])
+    qkv = random_codes(rng, "int8", shape)
+    qkv[0, -1, :2], qkv[0, -1, 2] = 127, -128
+    tokens, heads = shape[1], shape[3]
+    offsets = rng.integers(-20_000, 20_000, (3, tokens, tokens), dtype=np.int32)
+    hidden = rng.random(offsets.shape) < 0.4
+    hidden[2] = True  # nothing but masks, and two of them
+    offsets[hidden] -= OFFSET_LIMIT
+    offsets[2] -= OFFSET_LIMIT
+    index = rng.integers(0, 3, (2, heads), dtype=np.int32)
+    norm = normalize_params(1.7, SMALLEST_CODE_SUM, out_params(0.1, -3))
+    joined = AttentionParams(3, -9, 11, *p, *norm)
+    out = TensorType((shape[0], tokens, heads, shape[4]), "int8")
+    operands = [qkv, offsets, index, np.array(joined, np.int64)]
+    result = run_op(names.OFFSET_ATTENTION, operands, out, features, draw=draw)
+    np.testing.assert_array_equal(result, int_offset_attention(qkv, offsets, index, joined))
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize(
+    ("shape", "scale"),
+    [((2, 49, 3, 1, 32), 1e-3), ((2, 16, 3, 3, 16), 2e-5), ((4, 5, 3, 1, 12), 1e-3)],
+)
+def test_attention_with_constants(
+    shape: tuple[int, ...], scale: float, features: CpuFeatures
+) -> None:
+    """Octaves in 64 bits and in 16; whole registers of keys, and missing ones; two pictures."""
+    check_offset_attention(shape, code_params(scale), features)
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("zero", [False, True])
+def test_attention_with_constants_and_log_codes(zero: bool, features: CpuFeatures) -> None:
+    """Missing keys weigh nothing where the last code does; any schedule."""
+    p, draw = log_code_params(3e-4, 2, 8, zero), np.random.default_rng(int(zero))
+    check_offset_attention((2, 19, 3, 2, 32), p, features, draw)
+
+
+def test_scores_with_constants_that_a_gpu_computes_twice() -> None:
+    check_offset_attention((2, 289, 3, 1, 32), code_params(3e-4), GPU, {"key_warps": 1})
 
 
 LOG_CODES = pytest.mark.parametrize(
