@@ -12,6 +12,9 @@
 # make compare-methods METHOD=repq,minmax RECIPE=w8a8,w4a8 CALIB=folder,psaq,noise BACKEND=fake|reference|library
 #                           a table, PLOT=plot.png, JSON=out.json; a run that is stopped goes on
 #                           SEEDS=0,1,2: as many draws of calibration pictures, mean and spread
+# make zoo MODELS="deit_tiny_patch16_224 swin_tiny_patch4_window7_224" RECIPES=w8a8,w4a8 TARGETS=cpu,rpi5 WEIGHTS=folder
+#                           models x recipes x targets in one table: built, integers proven, size, time; PICTURES=, PARALLEL=2,
+#                           DASK=host:port, JSON=out.json; a run that is stopped goes on
 # make compile TARGET=cuda ARCH=sm_75,sm_90        NVIDIA GPUs, on a machine with or without one
 # make quantize|export|verify|evaluate|inspect   one stage, with the same variables
 # make verify TARGET=cuda EMULATE=1                a CUDA library's kernels, without a GPU
@@ -68,6 +71,11 @@ BUDGET_BITOPS ?=
 WIDTHS ?=
 BACKEND ?=
 SEEDS ?=
+MODELS ?= digits_vit digits_swin
+RECIPES ?= w8a8
+TARGETS ?= cpu
+PARALLEL ?=
+DASK ?=
 SEED ?=
 SAMPLE ?=
 PICTURES ?=
@@ -141,7 +149,7 @@ IN_ARTIFACT = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS)) &&
 IN_LIBRARY = folder=$$($(VITQ) where $(QUANTIZE_OPTIONS) $(LIBRARY_OPTIONS)) &&
 
 .DELETE_ON_ERROR:
-.PHONY: compile build quantize sensitivity compare-methods export tune kit where targets verify evaluate explain report run inspect deploy doctor lint check test mutants fuzz docs benchmark setup clean help
+.PHONY: compile build quantize sensitivity compare-methods zoo export tune kit where targets verify evaluate explain report run inspect deploy doctor lint check test mutants fuzz docs benchmark setup clean help
 
 compile build: $(READY)
 	$(VITQ) build $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) $(call option,--classes,$(CLASSES)) $(COMPILE_OPTIONS)
@@ -156,6 +164,13 @@ sensitivity: $(READY)
 compare-methods: $(READY)
 	$(VITQ) compare-methods $(QUANTIZE_OPTIONS) $(PICTURE_OPTIONS) \
 		$(call option,--backend,$(BACKEND)) $(call option,--seeds,$(SEEDS)) $(call option,--plot,$(PLOT)) \
+		$(if $(JSON),--json > "$(JSON)")
+
+zoo: $(READY)
+	$(VITQ) zoo $(MODELS) --recipes "$(RECIPES)" --targets "$(TARGETS)" --batch "$(BATCH)" \
+		--method $(METHOD) --artifacts "$(ARTIFACTS)" $(call option,--weights,$(WEIGHTS)) \
+		$(call option,--calib,$(CALIB)) $(call option,--calib-count,$(CALIB_COUNT)) $(PICTURE_OPTIONS) \
+		$(call option,--parallel,$(PARALLEL)) $(call option,--dask,$(DASK)) $(call option,--arch,$(ARCH)) \
 		$(if $(JSON),--json > "$(JSON)")
 
 export: quantize

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vitq.api.measure import benchmark, kit, tune
     from vitq.api.quantize import Quantized, quantize
     from vitq.api.study import compare_methods, sensitivity
+    from vitq.api.zoo import zoo
     from vitq.compiler.stages.doctor import Finding
     from vitq.compiler.stages.run import Integers
     from vitq.compiler.stages.verify import IntegersDifferError
@@ -50,6 +51,7 @@ __all__ = [
     "sensitivity",
     "targets",
     "tune",
+    "zoo",
 ]
 
 _HOMES = {
@@ -73,6 +75,7 @@ _HOMES = {
     "sensitivity": "vitq.api.study",
     "targets": "vitq.api.facts",
     "tune": "vitq.api.measure",
+    "zoo": "vitq.api.zoo",
 }
 
 

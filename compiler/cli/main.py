@@ -20,6 +20,7 @@ from vitq.compiler.cli import measuring as cli_measuring
 from vitq.compiler.cli import options as opt
 from vitq.compiler.cli import quantizing as cli_quantize
 from vitq.compiler.cli import running as cli_running
+from vitq.compiler.cli import zoo as cli_zoo
 from vitq.compiler.cli.ending import (
     BROKEN_PIPE,
     INTERRUPTED,
@@ -76,6 +77,7 @@ app.command()(cli_quantize.quantize)
 app.command()(cli_quantize.where)
 app.command()(cli_quantize.sensitivity)
 app.command(name="compare-methods")(cli_quantize.compare_methods)
+app.command()(cli_zoo.zoo)
 app.command()(cli_measuring.kit)
 
 

@@ -191,7 +191,7 @@ def _difference(
 def _inputs(
     compiled: Compiled, pictures: str | GivenPictures | None, count: int | None
 ) -> Iterator[tuple[str, UInt8Array]]:
-    """Real, random and extreme pictures."""
+    """Real pictures, then those of `made_pictures`."""
     from vitq.quantization.pictures.pictures import EVALUATION, open_pictures
 
     channels, height, width = compiled.input_shape[1:]
@@ -200,6 +200,12 @@ def _inputs(
     if pictures is not None:
         prep = compiled.preprocessing
         yield "real", open_pictures(pictures, prep, count, EVALUATION, is_said=False).load().pixels
+    yield from made_pictures(shape)
+
+
+def made_pictures(shape: tuple[int, int, int]) -> Iterator[tuple[str, UInt8Array]]:
+    """Yield random and extreme pictures of (C, H, W), by name."""
+    _, height, width = shape
     random = np.random.default_rng(SEED)
     yield "random", random.integers(0, 256, (RANDOM_PICTURES, *shape), dtype=np.uint8)
     checkerboard = np.indices((height, width)).sum(axis=0) % 2 * 255

@@ -26,6 +26,7 @@ from vitq.quantization.ranges.hessian_search import (
     search_input,
     search_weight_scales,
 )
+from vitq.quantization.ranges.importance import spread
 from vitq.quantization.ranges.layers import activation_scheme, quantized_source
 from vitq.quantization.ranges.observers import activation_qparams, weight_qparams
 from vitq.quantization.ranges.search import PTQ4VIT_SHIFTS, twin_params
@@ -145,7 +146,8 @@ class HessianWalk(Walk):
         if node.op is OpKind.NORMALIZED_MATMUL:
             real[0] = exponentials / exponentials.sum(-1, keepdim=True)
         target, rounded = real[0] @ real[1], list(real)
-        gradients = self.sampler.importance.get(node.name, torch.ones(node.shape))
+        importance = self.sampler.importance.get(node.name, torch.ones(node.shape))
+        gradients = spread(importance, target, node.batch_axis)
         found: dict[int, Quantizer] = {}
         for _ in range(ROUNDS):
             if weights is not None:

@@ -67,7 +67,11 @@ def reparameterize_layernorm(
 
 
 def linear_readers(graph: Graph, node: Node) -> list[Node] | None:
-    """All linear layers behind a LayerNorm, through layout that keeps the last axis."""
+    """All linear layers behind a LayerNorm, through layout that keeps its channels apart.
+
+    Windows are among them: roll, partition and reverse move tokens, not channels. Zeros that a pad
+    puts between tokens are not: the affine shifts what is real, and 0 would have to be shifted too.
+    """
     found: list[Node] = []
     pending = [node]
     while pending:
@@ -75,15 +79,21 @@ def linear_readers(graph: Graph, node: Node) -> list[Node] | None:
         for reader in graph.consumers(source.name):
             if reader.op is OpKind.LINEAR:
                 found.append(reader)
-            elif (
-                reader.op in LAYOUT_OPS
-                and reader.op is not OpKind.PERMUTE
-                and (reader.shape[-1] == node.shape[-1])
-            ):
+            elif reader.shape[-1:] == node.shape[-1:] and _keeps_channels(reader):
                 pending.append(reader)
             else:
                 return None
     return found or None
+
+
+def _keeps_channels(reader: Node) -> bool:
+    """Whether a reader moves whole rows; its last axis is as long as the one that it reads."""
+    last = len(reader.shape) - 1
+    if reader.op is OpKind.PERMUTE:
+        return bool(reader.attrs["axes"][-1] == last)
+    if reader.op is OpKind.TAKE:
+        return bool(reader.attrs["axis"] != last)
+    return reader.op in LAYOUT_OPS and reader.op is not OpKind.PAD
 
 
 def absorb(

@@ -1,0 +1,126 @@
+"""The command ``zoo``, and its table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vitq.compiler.cli import options as opt
+from vitq.compiler.support.tables import print_json, print_table
+from vitq.numerics.errors import VitqError
+
+HEAD = ["model", "recipe", "target", "batch", "integers", "MB", "ms", "accuracy"]
+
+
+def zoo(
+    models: Annotated[list[str], typer.Argument(help="names, as quantize takes them")],
+    recipes: Annotated[str, typer.Option(help="widths, with commas")] = "w8a8",
+    targets: Annotated[str, typer.Option(help="of vitq targets, with commas")] = "cpu",
+    batch: Annotated[str, typer.Option(help="batch sizes, with commas")] = "1",
+    method: Annotated[str, typer.Option(help="of quantize")] = "repq",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="folder with <model>.safetensors; others get random ones, seed 0"),
+    ] = None,
+    calib: Annotated[
+        str | None,
+        typer.Option(help="calibration pictures, as of quantize; noise if absent"),
+    ] = None,
+    calib_count: Annotated[int, typer.Option(help="how many calibration pictures")] = 32,
+    pictures: opt.Pictures = None,
+    count: opt.EvaluateCount = None,
+    parallel: Annotated[int, typer.Option(help="cells at once, on this machine")] = 1,
+    dask: Annotated[
+        str | None, typer.Option(help="host:port of a dask scheduler, whose workers run the cells")
+    ] = None,
+    arch: opt.Arch = None,
+    artifacts: opt.Artifacts = Path("artifacts"),
+    as_json: opt.Json = False,
+) -> None:
+    """Build and prove models x recipes x targets, in one table; what is refused says why.
+
+    Each cell is kept when it is done: a run that is stopped goes on where it was.
+    """
+    from vitq.compiler.stages.quantize_options import QuantizeOptions
+    from vitq.compiler.studies.spreading import Spread
+    from vitq.compiler.studies.zoo import ZooOptions, with_weights
+    from vitq.compiler.studies.zoo import zoo as stage
+    from vitq.compiler.target.choice import get_target
+
+    variants = [
+        with_weights(
+            QuantizeOptions.parse(
+                model=model, recipe=recipe, method=method, calib=calib, calib_count=calib_count,
+                artifacts=artifacts,
+            ),
+            weights,
+        )
+        for model in models
+        for recipe in recipes.split(",")
+    ]  # fmt: skip
+    archs = opt.words(arch)
+    named = targets.split(",")
+    options = ZooOptions(
+        targets=[get_target(name, archs if name == "cuda" else None) for name in named],
+        batches=opt.integers(batch, "batch"),
+        pictures=pictures,
+        count=count,
+        spread=Spread(parallel, dask),
+    )
+    result = stage(variants, options)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        rows, notes = zoo_rows(result.cells)
+        print_table(HEAD, rows, "")
+        for note in notes:
+            typer.echo(note)
+    if result.differing:
+        names = ", ".join(f"{cell.model} {cell.recipe} {cell.target}" for cell in result.differing)
+        raise VitqError(f"integers differ in {len(result.differing)} cells: {names}")
+
+
+def zoo_rows(cells: Sequence[Any]) -> tuple[list[list[str]], list[str]]:
+    """Return a row for each `compiler.studies.zoo_cell.ZooCell`, and what does not fit in one.
+
+    Returns:
+        The rows, and lines below: refusals by their number, and whose weights the models have.
+    """
+    reasons: dict[str, int] = {}
+    rows = []
+    for cell in cells:
+        first = [cell.model, cell.recipe, cell.target, str(cell.batch)]
+        size = "-" if cell.size_bytes is None else f"{cell.size_bytes / 1e6:.2f}"
+        time = "-" if cell.latency_ms is None else f"{cell.latency_ms:.2f}"
+        if cell.refused is None:
+            integers = proven(cell)
+        else:
+            number = reasons.setdefault(cell.refused, len(reasons) + 1)
+            integers = f"{'DIFFER' if cell.differs else f'{cell.stage} refuses'} [{number}]"
+        rows.append([*first, integers, size, time, accuracy(cell)])
+    notes = [f"[{number}] {reason}" for reason, number in reasons.items()]
+    weights = {
+        cell.weights: [c.model for c in cells if c.weights == cell.weights] for cell in cells
+    }
+    named = (f"{', '.join(dict.fromkeys(models))}: {whose}" for whose, models in weights.items())
+    return rows, [*notes, f"weights: {'; '.join(named)}"]
+
+
+def proven(cell: Any) -> str:
+    """Return how many integers of a cell are known to be right, and how."""
+    how = {"emulated": " (emulated)", "kernels": " (kernels, emulated)"}.get(cell.proven, "")
+    integers = f"0 of {cell.compared} differ{how}" if cell.compared else str(cell.proven)
+    left = cell.float_operators
+    return f"{integers}, {left} float operators" if left else integers
+
+
+def accuracy(cell: Any) -> str:
+    """Right answers beside the float model's, or how near the outputs are to its."""
+    row = cell.row
+    if row is None:
+        return "-"
+    cosine = "" if row.mean_cosine is None else f"cosine {row.mean_cosine:.4f}"
+    if row.top1 is None:
+        return cosine
+    return f"{row.top1} (float {cell.float_top1}) of {row.images}, {cosine}"
