@@ -1,6 +1,9 @@
 """The command ``zoo``, and its table."""
 
+import shlex
+import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +50,7 @@ def zoo(
     from vitq.compiler.studies.zoo import ZooOptions, with_weights
     from vitq.compiler.studies.zoo import zoo as stage
     from vitq.compiler.target.choice import get_target
+    from vitq.compiler.target.host import host_cpu
 
     variants = [
         with_weights(
@@ -70,7 +74,8 @@ def zoo(
     )
     result = stage(variants, options)
     if as_json:
-        print_json(result.to_json())
+        about = {"command": f"vitq {shlex.join(sys.argv[1:])}", "date": str(date.today())}
+        print_json({**about, "machine": host_cpu(), **result.to_json()})
     else:
         rows, notes = zoo_rows(result.cells)
         print_table(HEAD, rows, "")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from docs.tools import measured, overview
+from docs.tools import measured, overview, zoo
 from docs.tools.pictures import PICTURES
 from docs.tools.tables import RESULTS, ROOT, read, stated
 
@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu-launches": measured.gpu_launches,
     "readme-accuracy": overview.accuracy,
     "readme-speed": overview.speed,
+    "zoo": zoo.models,
 }
 
 

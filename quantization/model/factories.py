@@ -8,6 +8,7 @@ happens to be called ``numpy.py`` breaks nothing. Nothing here loads torch.
 import ast
 import importlib
 import importlib.util
+import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -194,7 +195,18 @@ def _specs(name: str) -> Iterator[ModuleSpec]:
         places = spec.submodule_search_locations
         if places is None or end > len(parts):
             return
-        spec = PathFinder.find_spec(".".join(parts[:end]), list(places))
+        spec = _inside(".".join(parts[:end]), places)
+
+
+def _inside(name: str, places: Iterable[str]) -> ModuleSpec | None:
+    """Find a module in its package's folders.
+
+    Python's own finder asks the packages around it, which are not loaded, where they are folders
+    without ``__init__.py``.
+    """
+    finders = (pkgutil.get_importer(place) for place in places)
+    found = [spec for finder in finders if finder and (spec := finder.find_spec(name)) is not None]
+    return next((spec for spec in found if spec.loader is not None), found[0] if found else None)
 
 
 def _imports(spec: ModuleSpec, file: Path) -> list[str]:

@@ -63,6 +63,14 @@ CASES = (
         ),
         "art",
     ),
+    Case(
+        "zoo",
+        (
+            *("zoo", "digits_vit", "--recipes", "w8a8,w4a8", "--method", "minmax"),
+            *("--calib", "pictures", "--calib-count", "8", "--artifacts", "art", "--count", "8"),
+        ),
+        "art",
+    ),
 )
 """In the order in which each needs what those before it wrote."""
 

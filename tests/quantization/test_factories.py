@@ -162,6 +162,15 @@ def test_all_files_that_are_imported_are_found_by_reading(here: Path) -> None:
     assert set(sys.modules) == before, "reading imported something"
 
 
+def test_files_in_folders_without_init_are_found_before_anything_is_loaded(here: Path) -> None:
+    folder = here / "vitq_outer" / "inner"
+    folder.mkdir(parents=True)
+    (folder / "mine.py").write_text("from vitq_outer.inner import aid\n")
+    (folder / "aid.py").write_text("")
+    found = factory_files("vitq_outer.inner.mine:build")
+    assert found == {f"vitq_outer.inner.{n}": folder / f"{n}.py" for n in ("aid", "mine")}
+
+
 def test_what_no_reader_sees_is_found_when_it_is_loaded(here: Path) -> None:
     write_package(here)
     (here / "vitq_pack" / "blocks.py").write_text("")

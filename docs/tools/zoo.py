@@ -1,0 +1,60 @@
+"""The table of models that work, made of what ``vitq zoo --json`` printed."""
+
+from typing import Any
+
+from docs.tools.tables import caption, escaped, markdown, milliseconds, read
+
+NAME = "zoo"
+LONGEST = 300
+"""Of a refusal, in characters."""
+Cells = list[dict[str, Any]]
+
+
+def models() -> str:
+    """Lay the file out: a line for each model, a column for each recipe and target."""
+    cells: Cells = read(NAME)["cells"]
+    columns = list(dict.fromkeys((cell["recipe"], cell["target"]) for cell in cells))
+    batches = sorted({cell["batch"] for cell in cells})
+    reasons: dict[str, int] = {}
+    rows = []
+    for model in dict.fromkeys(cell["model"] for cell in cells):
+        own = [cell for cell in cells if cell["model"] == model]
+        found = [
+            _proven([c for c in own if (c["recipe"], c["target"]) == column], reasons)
+            for column in columns
+        ]
+        rows.append([f"`{model}`", *found, *_first(own)])
+    head = ["model", *(f"{recipe}, {target}" for recipe, target in columns), "MB", "ms"]
+    notes = [f"{number}. {escaped(reason)}" for reason, number in reasons.items()]
+    text = "\n".join([markdown(head, rows), "", *notes])
+    note = (
+        "Integers of the library that were compared with the reference, on golden, random and "
+        f"extreme pictures, at batch {' and '.join(map(str, batches))}; none differs, and no float "
+        "operator is left. Seeded random weights, but for the embedded models. Size of the library "
+        "and time on one thread, beside other work, are those of the first column at batch 1"
+    )
+    return f"{text.rstrip()}\n\n{caption(NAME, note=note)}"
+
+
+def _proven(cells: Cells, reasons: dict[str, int]) -> str:
+    """Return how many integers are equal, or the numbers of the refusals."""
+    good = [cell for cell in cells if cell["refused"] is None]
+    parts = [f"{sum(c['compared'] for c in good):,} equal"] if good else []
+    if any(cell["float_operators"] for cell in good):
+        raise ValueError(f"{good[0]['model']}: float operators are left")
+    for cell in cells:
+        if cell["refused"] is not None:
+            text = f"{cell['stage']}: {cell['refused']}"[:LONGEST]
+            size = "" if cell["batch"] == 1 else f"batch {cell['batch']} "
+            parts.append(f"{size}refused ({reasons.setdefault(text, len(reasons) + 1)})")
+    return ", ".join(dict.fromkeys(parts))
+
+
+def _first(cells: Cells) -> list[str]:
+    """Size and time of the first cell that was built."""
+    built = [cell for cell in cells if cell["refused"] is None and cell["batch"] == 1]
+    if not built:
+        return ["", ""]
+    time = built[0]["latency_ms"]
+    size = f"{built[0]['size_bytes'] / 1e6:.1f}"
+    return [size, "" if time is None else milliseconds(time)]
