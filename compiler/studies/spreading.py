@@ -102,7 +102,7 @@ def _backend(spread: Spread) -> Iterator[Any]:
         return
     try:
         cluster = parallel_config(backend="dask", scheduler_host=spread.dask)
-        workers = len(cluster.backend.client.scheduler_info()["workers"])  # type: ignore[attr-defined]
+        workers = len(cluster.backend.client.scheduler_info()["workers"])
     except (OSError, ValueError) as error:
         raise VitqError(f"--dask {spread.dask}: {reason(error)}: {START}") from error
     if not workers:
