@@ -91,7 +91,7 @@ def _model(report: Report) -> str:
 
 def _keep(folder: Path, report: Report, target: str | None) -> None:
     """Keep the rows of this artifact for ``vitq report``."""
-    from vitq.compiler.studies.records import keep_benchmark
+    from vitq.compiler.stages.records import keep_benchmark
 
     metadata = folder / METADATA_NAME
     if target is None:

@@ -182,13 +182,11 @@ def evaluate(
     """Accuracy and closeness to the float model of every step."""
     from vitq.compiler.stages.evaluate import BACKENDS
     from vitq.compiler.stages.evaluate import evaluate as stage
-    from vitq.compiler.studies.records import keep_evaluation
 
     if every and backends is not None:
         raise VitqError("give --all or --backends, not both")
     chosen = BACKENDS if every else opt.words(backends)
-    rows = stage(folder, pictures, count, chosen, threads, classes=classes)
-    keep_evaluation(folder, rows, pictures)
+    rows = stage(folder, pictures, count, chosen, threads, classes=classes, keep=True)
     if as_json:
         print_json({"rows": [row.to_json() for row in rows]})
         return
@@ -282,7 +280,6 @@ def build(
     """Do the whole job: quantize, export, compile, verify, evaluate."""
     from vitq.compiler.stages.build import build as stage
     from vitq.compiler.stages.compile import CompileOptions
-    from vitq.compiler.studies.records import keep_evaluation
     from vitq.compiler.target.choice import get_target
 
     compiling = CompileOptions(
@@ -297,7 +294,6 @@ def build(
     for line in built.skipped:
         typer.echo(line, err=True)
     if built.rows:
-        keep_evaluation(built.folder, built.rows, pictures)
         print_evaluation(built.rows, built.folder)
     typer.echo(built.folder)
 

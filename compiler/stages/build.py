@@ -6,6 +6,7 @@ quantize, export, compile, and on a machine that runs the library verify and eva
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.codegen.hardware import can_run_here
@@ -16,8 +17,10 @@ from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.scores import Row
 from vitq.compiler.stages.verify import Check, verify
-from vitq.compiler.support.artifacts import Artifact
-from vitq.quantization.pictures.pictures import check_source
+from vitq.quantization.pictures.pictures import EVALUATION, check_source, open_pictures
+
+if TYPE_CHECKING:
+    from vitq.quantization.pictures.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +83,13 @@ def build(
     runs_here = can_run_here(target)
     if pictures is not None:
         check_source(pictures, classes)
-    artifact = quantize(quantizing)
-    if pictures is not None:
-        check_source(pictures, classes, _outputs(artifact))
+
+    def meet(outputs: int, prep: "Preprocessing") -> None:
+        if pictures is not None:
+            kind = EVALUATION
+            open_pictures(pictures, prep, count, kind, 0, classes, outputs, is_said=False)
+
+    artifact = quantize(quantizing, meet)
     export(artifact)
     folder = compile_model(artifact.folder, compiling)
     checks: list[Check] = []
@@ -98,13 +105,5 @@ def build(
         skipped.append(NO_PICTURES)
     else:
         backends = None if runs_here else tuple(name for name in BACKENDS if name != LIBRARY)
-        rows = evaluate(folder, pictures, count, backends, threads, classes=classes)
+        rows = evaluate(folder, pictures, count, backends, threads, classes=classes, keep=True)
     return Built(folder, tuple(checks), tuple(rows), tuple(skipped))
-
-
-def _outputs(artifact: Artifact) -> int:
-    """How many classes a quantized model has."""
-    from vitq.quantization.graph import artifact as storage
-
-    graph = storage.load(artifact.folder).graph
-    return graph.nodes[graph.output].shape[-1]

@@ -7,6 +7,7 @@ together, and `verify` has shown that the library computes its integers. Unless 
 runs on a few pictures, where it must have the library's integers again.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from vitq.compiler.stages.float_model import load_float_model
 from vitq.compiler.stages.identity import IN_MEMORY, STATE, changed_files, describe_changed
 from vitq.compiler.stages.proof import proven_integers
 from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.compiler.stages.records import keep_evaluation
 from vitq.compiler.stages.scores import FAITHFUL, Row, Scores
 from vitq.compiler.stages.verify import IntegersDifferError
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_json
@@ -56,6 +58,7 @@ def evaluate(
     threads: int | None = None,
     module: GivenModel | None = None,
     classes: Path | None = None,
+    keep: bool = False,
 ) -> list[Row]:
     """Evaluate a compiled model.
 
@@ -69,6 +72,7 @@ def evaluate(
         threads: of the library.
         module: the float model, where it is in hand.
         classes: file with the model's classes (`quantization.pictures.class_names`).
+        keep: whether to write what was found beside the library (`compiler.stages.records`).
 
     Returns:
         One row for each backend.
@@ -92,6 +96,9 @@ def evaluate(
     run = Evaluation(compiled, backends, threads, module)
     rows = run.rows(data)
     run.say_doubts(outputs, data.source)
+    if keep:
+        named = data.source if isinstance(pictures, GivenPictures) else pictures
+        keep_evaluation(compiled.folder, rows, named, run.content)
     return rows
 
 
@@ -120,6 +127,7 @@ class Evaluation:
         module: GivenModel | None,
     ) -> None:
         self._compiled = compiled
+        self._seen = hashlib.sha256()
         is_known = _float_is_known(compiled, module)
         chosen = backends
         if chosen is None:
@@ -147,11 +155,18 @@ class Evaluation:
         done, size = 0, max(CHUNK, self._compiled.batch)
         for pixels in counted_bar(data.batches(size), "evaluate", len(data), "picture"):
             labels = None if data.labels is None else data.labels[done : done + len(pixels)]
+            self._seen.update(np.ascontiguousarray(pixels).data)
+            self._seen.update(b"" if labels is None else labels.astype("<i8").tobytes())
             self._take(pixels, labels, done)
             done += len(pixels)
         if self._sample is not None and self._sample < done:
             self._scores["reference"].computed = self._sample
         return [scores.row() for scores in self._scores.values()]
+
+    @property
+    def content(self) -> str:
+        """Hash of the pixels and labels that were seen."""
+        return self._seen.hexdigest()
 
     def _take(self, pixels: UInt8Array, labels: IntArray | None, done: int) -> None:
         """Run a batch; `done` pictures were before it."""

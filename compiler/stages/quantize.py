@@ -4,7 +4,7 @@ import copy
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from vitq.compiler.support.embedded import GENERATED
 from vitq.compiler.support.locks import alone
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.files import require_writable
+from vitq.quantization.pictures.preprocessing import Preprocessing
 from vitq.quantization.plan.methods import DAMPING_MADE, Method
 
 if TYPE_CHECKING:
@@ -43,21 +44,24 @@ if TYPE_CHECKING:
     from vitq.quantization.graph.graph import Graph
     from vitq.quantization.model.models import LoadedModel
     from vitq.quantization.pictures.decoding import Pictures
-    from vitq.quantization.pictures.preprocessing import Preprocessing
     from vitq.quantization.plan.recipe import Recipe
     from vitq.quantization.run.judge import Judgement
+
+    Meet = Callable[[int, Preprocessing], None]
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_PICTURES = 8
 
 
-@alone(lambda options: options.artifact.folder)
-def quantize(options: QuantizeOptions) -> Artifact:
+@alone(lambda options, meet=None: options.artifact.folder)
+def quantize(options: QuantizeOptions, meet: "Meet | None" = None) -> Artifact:
     """Run the stage, unless its inputs did not change.
 
     Args:
         options: what to quantize and how.
+        meet: is told how many outputs the model has, and what its input means, before long work
+            begins: it may refuse pictures that are not for such a model.
 
     Returns:
         The artifact.
@@ -76,10 +80,14 @@ def quantize(options: QuantizeOptions) -> Artifact:
         logger.info("quantize: unchanged, %s is up to date", json_path)
         if options.save_images is not None:
             prepare(options)
+        if meet is not None:
+            found = storage.load(artifact.folder)
+            prep = Preprocessing.from_json(found.provenance["preprocessing"], json_path)
+            meet(_outputs(found.graph), prep)
         return artifact
     started = time.perf_counter()
     require_writable(json_path)
-    model = quantized_model(options, loaded)
+    model = quantized_model(options, loaded, meet)
     begin_stage(json_path)
     storage.save(artifact.folder, model)
     logger.info("quantize: %s (%.1f s)", json_path, time.perf_counter() - started)
@@ -92,8 +100,12 @@ def _is_model_unchanged(json_path: Path, options: QuantizeOptions) -> bool:
     return are_files_unchanged(facts) and traced_hash(options) in (None, facts.get(GRAPH))
 
 
+def _outputs(graph: "Graph") -> int:
+    return graph.nodes[graph.output].shape[-1]
+
+
 def prepare(
-    options: QuantizeOptions, model: "LoadedModel | None" = None
+    options: QuantizeOptions, model: "LoadedModel | None" = None, meet: "Meet | None" = None
 ) -> "tuple[Graph, Preprocessing, Pictures]":
     """Load the float graph, its input's meaning, and calibration pictures (saved if asked for)."""
     from vitq.compiler.stages.calibration import calibration_pictures, save_images
@@ -104,20 +116,37 @@ def prepare(
     loaded = model or load_float_model(options)
     prep = loaded.preprocessing
     graph = trace(loaded.module, prep.input_shape)
+    if meet is not None:
+        meet(_outputs(graph), prep)
     pictures = calibration_pictures(options, graph, prep)
+    _say_strange_labels(pictures, _outputs(graph))
     if options.save_images is not None:
         save_images(pictures.pixels, options.save_images)
     return graph, prep, pictures
 
 
+def _say_strange_labels(pictures: "Pictures", outputs: int) -> None:
+    """Warn of calibration pictures of classes that the model does not have."""
+    largest = -1 if pictures.labels is None else int(pictures.labels.max(initial=-1))
+    if largest >= outputs:
+        logger.warning(
+            "WARNING: %s: a calibration picture has label %d, but the model has %d outputs: are "
+            "these pictures of another data set?",
+            *(pictures.source, largest, outputs),
+        )
+
+
 def quantized_model(
-    options: QuantizeOptions, before: Iterable[str] | None = None
+    options: QuantizeOptions,
+    before: Iterable[str] | None = None,
+    meet: "Meet | None" = None,
 ) -> "QuantizedModel":
     """Return what the stage writes, without writing it.
 
     Args:
         options: of the stage.
         before: names of the modules that were loaded before a factory was; None for now.
+        meet: see `quantize`.
     """
     from vitq.compiler.stages.held_out import check_held_out, hold_out
     from vitq.quantization.graph.artifact import QuantizedModel
@@ -127,7 +156,7 @@ def quantized_model(
     wanted, loaded = quantize_fingerprint(options), set(before or sys.modules)
     files = file_hashes(used_weights(options))
     model = load_float_model(options)
-    graph, prep, pictures = prepare(options, model)
+    graph, prep, pictures = prepare(options, model, meet)
     hashes = {GRAPH: graph_hash(graph), STATE: module_hash(model.module), FILES: files}
     sources = loaded_hashes(options.model, loaded)
     held = hold_out(options, graph, prep, pictures)

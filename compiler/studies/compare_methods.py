@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vitq.compiler.stages.evaluate import float_runner, with_progress
 from vitq.compiler.stages.float_model import load_float_model
 from vitq.compiler.stages.identity import model_content, quantize_fingerprint
@@ -120,13 +122,14 @@ class _Judge:
         self, options: QuantizeOptions, source: str | GivenPictures, count: int | None
     ) -> None:
         from vitq.quantization.graph.identity import module_hash
-        from vitq.quantization.pictures.pictures import load_pictures
+        from vitq.quantization.pictures.pictures import EVALUATION, open_pictures
 
         model = load_float_model(options)
         prep = model.preprocessing
         self._float = float_runner(model.module, prep.mean, prep.std)
         self.source = source
-        self.data = load_pictures(source, prep, count, "evaluation")
+        outputs = self._float(np.zeros((1, *prep.input_shape), np.uint8)).shape[-1]
+        self.data = open_pictures(source, prep, count, EVALUATION, outputs=outputs).load()
         labels = [] if self.data.labels is None else self.data.labels.tolist()
         self._content = fingerprint({
             "float": module_hash(model.module),

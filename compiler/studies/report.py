@@ -1,12 +1,13 @@
 """Study ``report``: several artifacts side by side.
 
-Accuracy and times are those that ``evaluate`` and ``benchmark`` kept (`compiler.studies.records`),
+Accuracy and times are those that ``evaluate`` and ``benchmark`` kept (`compiler.stages.records`),
 as long as they are of these very files. Artifacts with the same integers give the same answers: the
 hash is that of the golden pictures and of the integer logits that must come out of them.
 """
 
 import dataclasses
 import hashlib
+import logging
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vitq.compiler.codegen.compiled import open_compiled
-from vitq.compiler.studies.records import BENCHMARK, EVALUATION, read_record
+from vitq.compiler.stages.records import BENCHMARK, EVALUATION, read_record
 from vitq.compiler.support.artifacts import (
     GOLDEN_NAME,
     LIBRARY_NAME,
@@ -26,6 +27,8 @@ from vitq.compiler.support.artifacts import (
     open_artifact,
 )
 from vitq.numerics.errors import VitqError, reason
+
+logger = logging.getLogger(__name__)
 
 LIBRARY, FLOAT = "library", "float"
 OWN = "vitq-int8-tuned"
@@ -47,6 +50,7 @@ class Entry:
         integers: hash of pictures and of the integers that come out; None before compiling.
         pictures: how many were evaluated on, None without a record.
         source: where those come from.
+        content: hash of their pixels and labels.
         top1: right answers of the library (or what was evaluated last), None without labels.
         float_top1: of the float model.
         agreement: fraction of pictures with the float model's answer.
@@ -66,6 +70,7 @@ class Entry:
     integers: str | None
     pictures: int | None
     source: str | None
+    content: str | None
     top1: int | None
     float_top1: int | None
     agreement: float | None
@@ -92,7 +97,22 @@ def report(folders: Sequence[Path]) -> list[Entry]:
     """
     if not folders:
         raise VitqError("nothing to report on: give the folders of artifacts")
-    return [entry for folder in folders for entry in _entries(folder)]
+    entries = [entry for folder in folders for entry in _entries(folder)]
+    _say_others(entries)
+    return entries
+
+
+def _say_others(entries: Sequence[Entry]) -> None:
+    """Warn of figures that look comparable and are not: pictures of one name, and others."""
+    first: dict[tuple[str | None, int | None], Entry] = {}
+    for entry in entries:
+        known = first.setdefault((entry.source, entry.pictures), entry)
+        if None not in (known.content, entry.content) and known.content != entry.content:
+            logger.warning(
+                "WARNING: %s and %s were evaluated on other pictures or labels, though both call "
+                "them %s: evaluate them again to compare them",
+                *(known.folder, entry.folder, entry.source),
+            )
 
 
 def _entries(folder: Path) -> Iterator[Entry]:
@@ -159,7 +179,7 @@ def integers_hash(golden: Path) -> str | None:
 
 
 def _accuracy(library: Path | None) -> dict[str, Any]:
-    fields = ("pictures", "source", "top1", "float_top1", "agreement", "sqnr_db")
+    fields = ("pictures", "source", "content", "top1", "float_top1", "agreement", "sqnr_db")
     found: dict[str, Any] = dict.fromkeys(fields)
     kept = None
     if library is not None:
@@ -169,7 +189,7 @@ def _accuracy(library: Path | None) -> dict[str, Any]:
     rows = {row["name"]: row for row in kept["rows"]}
     row = rows.get(LIBRARY) or kept["rows"][-1]
     found.update({key: row[key] for key in ("top1", "agreement", "sqnr_db")})
-    found.update(pictures=row["images"], source=kept["source"])
+    found.update(pictures=row["images"], source=kept["source"], content=kept.get("content"))
     found["float_top1"] = rows.get(FLOAT, {}).get("top1")
     return found
 

@@ -103,10 +103,10 @@ def widened_recipe(graph: Graph, recipe: Recipe, parts: Sequence[NarrowPart]) ->
     modules = {node: name for name, node in reversed(nodes.items())}
     wider: dict[str, LayerBits] = {}
     for part in parts:
-        field = "weight_bits" if part.part == WEIGHT else "activation_bits"
         for layer in part.layers:
-            bits = wider.get(layer, widths[layer])._replace(layer=modules[layer])
-            wider[layer] = bits._replace(**{field: FULL_BITS})
+            _, *bits = wider.get(layer, widths[layer])
+            bits[0 if part.part == WEIGHT else 1] = FULL_BITS
+            wider[layer] = LayerBits(modules[layer], *bits)
     kept = [bits for bits in recipe.layers if nodes[bits.layer] not in wider]
     return replace(recipe, layers=(*kept, *wider.values()))
 

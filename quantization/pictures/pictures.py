@@ -101,16 +101,15 @@ def open_pictures(
     return found
 
 
-def check_source(source: str, classes: Path | None = None, outputs: int | None = None) -> None:
+def check_source(source: str, classes: Path | None = None) -> None:
     """Refuse a source that cannot be opened, before long work begins.
 
     Args:
         source: a folder, an ``.npy`` file, or ``digits``.
         classes: file with the model's classes.
-        outputs: how many classes the model has, as soon as that is known.
 
     Raises:
-        VitqError: it is missing or empty, or its labels cannot be read or do not fit the model.
+        VitqError: it is missing or empty, or its labels cannot be read.
     """
     path = Path(source)
     if source == EMBEDDED:
@@ -118,9 +117,7 @@ def check_source(source: str, classes: Path | None = None, outputs: int | None =
     if not path.is_dir():
         picture_files(source, None)
         return
-    listing = _listed(path, classes)
-    if outputs is not None:
-        matched(listing, outputs)
+    _listed(path, classes)
 
 
 def _listed(folder: Path, classes: Path | None) -> Listing:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,3 +202,25 @@ def test_methods_are_compared_on_a_module_in_hand(
 def test_sensitivity_of_one_width(calibration: UInt8Array) -> None:
     found = vitq.sensitivity(factories.plain, calibration[:4], widths=[4], method="minmax")
     assert found.complete and {entry.bits for entry in found.measured if entry.layer} == {4}
+
+
+def test_studies_take_the_weights_that_quantize_takes(calibration: UInt8Array) -> None:
+    small = {"img_size": 32, "patch_size": 16, "depth": 1, "embed_dim": 12, "num_heads": 2}
+    given: dict[str, Any] = {"model_kwargs": small, "num_classes": 3, "random_weights": 0}
+    found = vitq.compare_methods(
+        "vit_tiny_patch16_224", calibration[:4], pixels=calibration[:4], labels=[0, 1, 2, 2],
+        methods=["minmax"], image_size=32, **given,
+    )  # fmt: skip
+    assert found.cells[0].row is not None
+    with pytest.raises(vitq.VitqError, match="label of picture 3 is 3, but the model has 3"):
+        vitq.compare_methods(
+            "vit_tiny_patch16_224", calibration[:4], pixels=calibration[:4], labels=[0, 1, 2, 3],
+            image_size=32, **given,
+        )  # fmt: skip
+    measured = vitq.sensitivity(
+        "vit_tiny_patch16_224", calibration[:2], widths=[4], method="minmax", image_size=32, **given
+    )
+    assert measured.costs[-1].weights == 3 * 12
+    for study in (vitq.compare_methods, vitq.sensitivity):
+        with pytest.raises(vitq.VitqError, match="--weights-key chooses in a file"):
+            study("vit_tiny_patch16_224", calibration, weights_key="model_ema")  # type: ignore[operator]

@@ -11,8 +11,10 @@ from PIL import Image
 from vitq.compiler.stages import calibration
 from vitq.compiler.stages.quantize import chosen_method, prepare, quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.models.digits_vit.data import calibration_images
 from vitq.numerics.errors import VitqError
 from vitq.quantization.datafree.sources import SOURCES
+from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.plan.methods import DAMPING_MADE, get_method
 from vitq.quantization.plan.recipe import Recipe
 
@@ -101,3 +103,15 @@ def test_bad_numbers_are_refused() -> None:
         QuantizeOptions(calib_steps=0)
     with pytest.raises(VitqError, match="calibration seed is -1"):
         QuantizeOptions(calib_seed=-1)
+
+
+def test_calibration_pictures_of_classes_that_the_model_lacks_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = np.array(calibration_images(4))
+    for largest in (9, 10):
+        given = GivenPictures(images, np.array([0, 1, 2, largest]))
+        caplog.clear()
+        prepare(QuantizeOptions(calib=given, artifacts=tmp_path))
+        said = "a calibration picture has label 10, but the model has 10 outputs" in caplog.text
+        assert said == (largest == 10)

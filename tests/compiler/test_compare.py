@@ -23,6 +23,7 @@ from vitq.compiler.studies.compare_methods import Comparison, compare_methods
 from vitq.models.digits_vit.data import eval_images
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph
+from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.run.reference import IntegerReference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,3 +196,15 @@ def test_mistakes_are_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(VitqError, match="--pictures"):
         compare_methods([foreign])
     assert kept(tmp_path) == {}
+
+
+def test_labels_that_the_model_does_not_have_are_refused_before_any_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a cell began")
+
+    monkeypatch.setattr(compare, "quantized_model", never)
+    labels = np.arange(8) + 3
+    with pytest.raises(VitqError, match="label of picture 7 is 10, but the model has 10 outputs"):
+        compare_methods(variants(tmp_path), GivenPictures(eval_images(8).images, labels))

@@ -24,6 +24,7 @@ from vitq.models.digits_vit.data import calibration_images, eval_images
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.plan.methods import get_method
 
 
 @pytest.fixture
@@ -206,20 +207,60 @@ def test_changed_calibration_pictures_are_said(
 
 
 def test_build_looks_at_labels_before_it_works(
-    tmp_path: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object) -> None:
         raise AssertionError("a stage began")
 
-    for name in ("quantize", "export"):
-        monkeypatch.setattr(building, name, never)
-    pictures = tmp_path / "pictures"
-    (pictures / "ant").mkdir(parents=True)
-    quantizing = QuantizeOptions(artifacts=tmp_path)
-    for source, message in ((pictures, "holds no pictures"), (tmp_path / "none", "no such folder")):
-        with pytest.raises(VitqError, match=message):
-            building.build(quantizing, CompileOptions(), str(source))
-    (pictures / "ant" / "1.png").touch()
-    monkeypatch.setattr(building, "quantize", lambda _: artifact)
-    with pytest.raises(VitqError, match="has 1 class folders and the model 10 outputs"):
-        building.build(quantizing, CompileOptions(), str(pictures))
+    monkeypatch.setattr(building, "export", never)
+    quantizing = QuantizeOptions(artifacts=tmp_path, method=get_method("minmax"), calib_count=4)
+    labelled = tmp_path / "x.npy"
+    np.save(labelled, calibration_images(8))
+    np.save(tmp_path / "x-labels.npy", np.arange(8) + 3)
+    folder = tmp_path / "pictures" / "ant"
+    folder.mkdir(parents=True)
+    (folder / "1.png").touch()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for is_quantized in (False, True):
+        if is_quantized:
+            quantize(quantizing)
+        else:
+            monkeypatch.setattr("vitq.compiler.stages.held_out.hold_out", never)
+        for source, message in (
+            (tmp_path / "none", "no such folder"),
+            (empty, "holds no pictures"),
+            (labelled, "label of picture 7 is 10, but the model has 10 outputs"),
+            (folder.parent, "has 1 class folders and the model 10 outputs"),
+        ):
+            with pytest.raises(VitqError, match=message):
+                building.build(quantizing, CompileOptions(), str(source))
+        monkeypatch.undo()
+        monkeypatch.setattr(building, "export", never)
+
+
+def test_other_pictures_of_the_same_name_are_said(
+    target: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, labels = tmp_path / "x.npy", tmp_path / "x-labels.npy"
+    pixels, numbers = eval_images(8)
+    said = f"WARNING: the pictures or labels in {path} changed since the last evaluate"
+
+    def warned(count: int | None = None) -> bool:
+        caplog.clear()
+        evaluate(target, str(path), count, ("library",), keep=True)
+        return said in caplog.text
+
+    np.save(path, pixels)
+    np.save(labels, np.array(numbers))
+    assert not warned() and not warned(), "the same ones"
+    np.save(path, np.array(pixels) ^ 1)
+    assert warned() and not warned(), "other pixels, then the same again"
+    np.save(labels, (np.array(numbers) + 1) % 10)
+    assert warned(), "other labels"
+    assert not warned(4), "fewer pictures are others by intent"
+    record = json.loads((target / "evaluate.json").read_text())
+    assert record["source"] == str(path) and len(record["content"]) == 64
+    np.save(path, pixels)
+    evaluate(target, str(path), 4, ("library",))
+    assert json.loads((target / "evaluate.json").read_text()) == record, "kept only if asked for"

@@ -11,8 +11,8 @@ import pytest
 
 import vitq
 from vitq.compiler.cli import main as cli
+from vitq.compiler.stages.records import keep_benchmark, keep_evaluation
 from vitq.compiler.stages.scores import Row
-from vitq.compiler.studies.records import keep_benchmark, keep_evaluation
 from vitq.compiler.studies.report import integers_hash, report
 from vitq.compiler.studies.report_page import HEAD, report_rows, write_report
 from vitq.numerics.errors import VitqError
@@ -79,6 +79,19 @@ def test_records_count_while_their_files_are_the_same(tmp_path: Path) -> None:
         report([folder])
 
 
+def test_other_pictures_of_one_name_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = [compiled(tmp_path / name) for name in "ab"]
+    for second, is_said in (("x", False), ("y", True), (None, False)):
+        keep_evaluation(folders[0], ROWS, "labelled", "x")
+        keep_evaluation(folders[1], ROWS, "labelled", second)
+        caplog.clear()
+        report(folders)
+        said = "were evaluated on other pictures or labels, though both call them labelled"
+        assert (said in caplog.text) == is_said
+
+
 def test_equal_integers_have_equal_hashes(tmp_path: Path) -> None:
     folders = [
         compiled(tmp_path / name, golden=value)
@@ -140,6 +153,6 @@ def test_a_folder_that_cannot_be_written_to_is_said(
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("vitq.compiler.studies.records.write_json", refuse)
+    monkeypatch.setattr("vitq.compiler.stages.records.write_json", refuse)
     keep_evaluation(folder, ROWS, None)
     assert "evaluate.json is not kept for vitq report: Read-only file system" in caplog.text

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitq.api.given import given_pictures, model_options
 from vitq.api.workspace import Workspace
@@ -29,6 +29,9 @@ def compare_methods(
     backend: str = "fake",
     nonlinear: str = "vitq",
     weights: str | Path | None = None,
+    weights_key: str | None = None,
+    num_classes: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
     random_weights: int | None = None,
     preprocessing: "Preprocessor | None" = None,
     image_size: int | tuple[int, int] | None = None,
@@ -40,8 +43,7 @@ def compare_methods(
     """Compare methods x widths x calibration sources on one model.
 
     Args:
-        model: as `quantize` takes it, and so are `nonlinear`, `weights`, `random_weights`,
-            `preprocessing`, `image_size`, `mean`, `std` and `count`.
+        model: as `quantize` takes it, and so are the options from `nonlinear` to `count`.
         calibration: as `quantize` takes it; or several of these by a name each.
         recipes: bit widths.
         methods: names.
@@ -53,6 +55,9 @@ def compare_methods(
             (compiled for this machine and verified).
         nonlinear: integer Softmax and GELU.
         weights: of a model that is named.
+        weights_key: which weights of a checkpoint with several.
+        num_classes: of a timm model, if not its own number.
+        model_kwargs: further arguments of ``timm.create_model``.
         random_weights: seed of random ones instead.
         preprocessing: how a picture becomes the input, as `quantize` takes it.
         image_size: H = W of the input, or (H, W).
@@ -83,6 +88,7 @@ def compare_methods(
     for name, source in sources.items():
         first = model_options(
             workspace, model, source, source=name, nonlinear=nonlinear, weights=weights,
+            weights_key=weights_key, num_classes=num_classes, model_kwargs=model_kwargs,
             random_weights=random_weights, preprocessing=preprocessing, image_size=image_size,
             mean=mean, std=std, count=count,
         )  # fmt: skip
@@ -104,6 +110,9 @@ def sensitivity(
     method: str = "repq",
     nonlinear: str = "vitq",
     weights: str | Path | None = None,
+    weights_key: str | None = None,
+    num_classes: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
     random_weights: int | None = None,
     preprocessing: "Preprocessor | None" = None,
     image_size: int | tuple[int, int] | None = None,
@@ -121,6 +130,9 @@ def sensitivity(
         method: of calibration.
         nonlinear: integer Softmax and GELU.
         weights: of a model that is named.
+        weights_key: which weights of a checkpoint with several.
+        num_classes: of a timm model, if not its own number.
+        model_kwargs: further arguments of ``timm.create_model``.
         random_weights: seed of random ones instead.
         preprocessing: how a picture becomes the input, as `quantize` takes it.
         image_size: H = W of the input, or (H, W).
@@ -143,6 +155,7 @@ def sensitivity(
     workspace = Workspace()
     options = model_options(
         workspace, model, calibration, method=method, nonlinear=nonlinear, weights=weights,
+        weights_key=weights_key, num_classes=num_classes, model_kwargs=model_kwargs,
         random_weights=random_weights, preprocessing=preprocessing, image_size=image_size,
         mean=mean, std=std, count=count, seed=seed,
     )  # fmt: skip

@@ -3,7 +3,9 @@
     artifacts/<model>/<recipe>-<method>/<target>/evaluate.json   rows of the last evaluation
                                         benchmark.json           rows and machine of the last one
 
-Each names the file that it was measured of by its hash: a record of another one is none.
+Each names the file that it was measured of by its hash: a record of another one is none. An
+evaluation also has the hash of the pixels and labels that it saw (`content`), whatever they are
+called: where a folder has others at the next one, that is said, as the figures are not comparable.
 """
 
 import logging
@@ -25,6 +27,7 @@ from vitq.numerics.errors import VitqError
 logger = logging.getLogger(__name__)
 
 EVALUATION, BENCHMARK = "evaluate.json", "benchmark.json"
+OWN_PICTURES = "the model's own"
 
 
 def keep_record(path: Path, measured: Path, content: dict[str, Any]) -> None:
@@ -41,17 +44,40 @@ def keep_record(path: Path, measured: Path, content: dict[str, Any]) -> None:
         logger.warning("%s is not kept for vitq report: %s", path, error.strerror or error)
 
 
-def keep_evaluation(folder: Path, rows: Sequence[Row], source: str | None) -> None:
+def keep_evaluation(
+    folder: Path, rows: Sequence[Row], source: str | None, content: str | None = None
+) -> None:
     """Keep what ``evaluate`` found.
 
     Args:
         folder: of the library, or of an artifact with one.
         rows: of its backends.
         source: of the pictures; None for the model's own.
+        content: hash of their pixels and labels.
     """
     library = open_compiled(folder).folder
-    content = {"source": source or "the model's own", "rows": [row.to_json() for row in rows]}
-    keep_record(library / EVALUATION, library / LIBRARY_NAME, content)
+    path, measured = library / EVALUATION, library / LIBRARY_NAME
+    found = {
+        "source": source or OWN_PICTURES,
+        "content": content,
+        "rows": [row.to_json() for row in rows],
+    }
+    before = read_record(path, measured)
+    if before is not None and _are_others(before, found):
+        logger.warning(
+            "WARNING: the pictures or labels in %s changed since the last evaluate: do not compare "
+            "its figures with these",
+            found["source"],
+        )
+    keep_record(path, measured, found)
+
+
+def _are_others(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether as many pictures of the same name are others."""
+    numbers = [[row.get("images") for row in record["rows"]][:1] for record in (before, now)]
+    is_known = None not in (before.get("content"), now["content"])
+    same = before.get("source") == now["source"] and numbers[0] == numbers[1]
+    return is_known and same and before["content"] != now["content"]
 
 
 def keep_benchmark(folder: Path, target: str, machine: str, rows: Sequence[dict[str, Any]]) -> None:
