@@ -30,6 +30,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from vitq.export.functions import write_function, write_rms_norm
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 from vitq.numerics.qparams import PerAxis, QuantParams
@@ -266,6 +267,16 @@ class _Writer:
 
     def _op_gelu(self, node: Node, inputs: list[str]) -> str:
         return self._emit("Gelu", inputs, node.name, approximate=node.attrs["approximate"])
+
+    def _op_multiply(self, node: Node, inputs: list[str]) -> str:
+        return self._emit("Mul", inputs, node.name)
+
+    def _op_pointwise(self, node: Node, inputs: list[str]) -> str:
+        return write_function(node, inputs[0], self._emit, self._constant)
+
+    def _op_rms_norm(self, node: Node, inputs: list[str]) -> str:
+        gamma = self._parameter(node, "gamma")
+        return write_rms_norm(node, inputs[0], gamma, self._emit, self._constant)
 
     def _op_mean(self, node: Node, inputs: list[str]) -> str:
         axes = self._constant(f"{node.name}.axes", np.array([node.attrs["axis"]], np.int64))

@@ -90,11 +90,36 @@ def layernorm_params(
     Raises:
         RangeError: if C exceeds 4096 or an integer leaves its range.
     """
-    channels = gamma.shape[0]
-    eps_q = _quantized_eps(scale, eps, channels)
+    return affine_params(scale, eps, gamma, beta, out, fraction_bits(gamma.shape[0]))
+
+
+def affine_params(
+    scale: float,
+    eps: float,
+    gamma: FloatArray,
+    beta: FloatArray,
+    out: QuantParams,
+    fraction: int,
+) -> LayerNormParams:
+    """Integers for one normalization whose values have some number of fraction bits.
+
+    Args:
+        scale: real value of one input step, > 0.
+        eps: as in the float layer, > 0.
+        gamma: (C,) float32, any sign, zero allowed.
+        beta: (C,) float32.
+        out: the output's parameters, per tensor.
+        fraction: F, so that every normalized value fits into int16.
+
+    Returns:
+        The integers.
+
+    Raises:
+        RangeError: if C exceeds 4096 or an integer leaves its range.
+    """
+    eps_q = _quantized_eps(scale, eps, gamma.shape[0])
     if not (np.all(np.isfinite(gamma)) and np.all(np.isfinite(beta))):
         raise RangeError("LayerNorm weights are not finite (NaN or Inf)")
-    fraction = fraction_bits(channels)
     out_scale = float(out.scale)
     factor = gamma.astype(np.float64) / out_scale * 2.0**-fraction
     offset = beta.astype(np.float64) / out_scale + float(out.zero_point)
@@ -160,8 +185,21 @@ def int_layernorm(x: IntArray, p: LayerNormParams) -> IntArray:
         (..., C) int64 in [qmin, qmax].
     """
     x = x.astype(np.int64)
+    return normalized(x, x.sum(axis=-1, keepdims=True), p)
+
+
+def normalized(x: IntArray, total: IntArray | int, p: LayerNormParams) -> IntArray:
+    """Normalize rows around ``total / C``, their mean in I-LayerNorm.
+
+    Args:
+        x: (..., C) int64, 16-bit codes at most.
+        total: S, (..., 1), or one for all rows.
+        p: the integers.
+
+    Returns:
+        (..., C) int64 in [qmin, qmax].
+    """
     channels = x.shape[-1]
-    total = x.sum(axis=-1, keepdims=True)
     squares = (x * x).sum(axis=-1, keepdims=True)
     variance = channels * squares - total * total + p.eps_q
     k = (62 - bit_length(variance)) >> 1

@@ -7,7 +7,7 @@ import numpy as np
 from tvm import IRModule, relax, tirx
 
 from vitq.numerics.qparams import QuantParams
-from vitq.relay_passes.expressions import Expr, constant, dtype_of, is_constant, op_name
+from vitq.relay_passes.expressions import Expr, constant, dtype_of, is_constant, is_float, op_name
 from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import quantize_call, read_quantize
@@ -22,6 +22,8 @@ class FoldClip(BindingPass):
     Before -> after::
 
         minimum(maximum(quantize(x, s, z), qmin), qmax)  ->  vitq.quantize(x, s, z, (qmin, qmax))
+
+        a Clip of real numbers                           ->  minimum(maximum(x, a), b)
 
     The frontend writes a Clip as calls of two element loops; what they compute is read from
     their bodies. A clip of constant codes is evaluated. Exact. Refuses bounds that are not constant
@@ -54,6 +56,8 @@ class FoldClip(BindingPass):
             limited = getattr(np, kind)(data.value.numpy(), bound.value.numpy())
             return constant(limited.astype(dtype_of(data)))
         quantizer = read_quantize(ctx.definition(data))
+        if quantizer is None and is_float(data):
+            return getattr(relax.op, kind)(data, bound)
         if quantizer is None:
             raise DeclineError(f"{kind} of something that is not a quantizer's codes")
         if not is_constant(bound):

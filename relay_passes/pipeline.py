@@ -26,6 +26,7 @@ from vitq.relay_passes.check_accumulators import AccumulatorBound, CheckAccumula
 from vitq.relay_passes.check_integer_only import CheckIntegerOnly, FloatIsland
 from vitq.relay_passes.distribute_quantize import DistributeQuantize
 from vitq.relay_passes.expressions import MAIN, bindings_of
+from vitq.relay_passes.fold_clamp import FoldClamp
 from vitq.relay_passes.fold_clip import FoldClip
 from vitq.relay_passes.fold_code_table import FoldCodeTable
 from vitq.relay_passes.fold_constants import FoldConstants
@@ -39,11 +40,14 @@ from vitq.relay_passes.lower_add import LowerAdd
 from vitq.relay_passes.lower_layernorm import LowerLayernorm
 from vitq.relay_passes.lower_linear import LowerLinear
 from vitq.relay_passes.lower_matmul import LowerMatmul
+from vitq.relay_passes.lower_multiply import LowerMultiply
 from vitq.relay_passes.lower_normalized_matmul import LowerNormalizedMatmul
 from vitq.relay_passes.lower_offset import LowerOffset
 from vitq.relay_passes.lower_patch_embed import LowerPatchEmbed
+from vitq.relay_passes.lower_pointwise import LowerPointwise
 from vitq.relay_passes.lower_pooling import LowerPooling
 from vitq.relay_passes.lower_requantize import LowerRequantize
+from vitq.relay_passes.lower_rmsnorm import LowerRmsnorm
 from vitq.relay_passes.lower_shiftgelu import LowerShiftgelu
 from vitq.relay_passes.lower_shiftmax import LowerShiftmax
 from vitq.relay_passes.module_pass import ModulePass
@@ -150,6 +154,7 @@ def _canonicalize(options: PassOptions) -> list[BindingPass]:
         CanonicalizeQdq(),  # constants to the right: the next pass reads them there
         FoldInputNormalization(options.mean, options.std),  # before its quantizer can move
         FoldLayernormScales(),  # while the weights behind are still float
+        FoldClamp(),  # before a quantizer is hoisted: what is clamped is what it goes to
         SinkDequantize(),  # quantizers around layout operators come to lie side by side,
         CanonicalizeQdq(),  # and cancel
         FoldScalarMultiply(),  # a GEMM reads codes, not their product with a number
@@ -178,12 +183,15 @@ def _lower(options: PassOptions) -> list[BindingPass]:
         LowerMatmul(),  # scores become an accumulator with a scale,
         SinkDequantize(),  # whose layout and
         FoldScalarMultiply(),  # factor must be known
+        LowerPointwise(),  # before an addition of a number in it is taken for
         LowerOffset(),  # to a bias or mask, and all of them
         LowerShiftmax(options.nonlinear),  # before softmax can read it
         FoldCodeTable(),  # between a Shiftmax and what reads it
         LowerNormalizedMatmul(),  # needs to see that a Shiftmax made the weights
         LowerShiftgelu(options.nonlinear),
         LowerLayernorm(),
+        LowerRmsnorm(),  # before its products are taken for others
+        LowerMultiply(),  # after all whose spelling has a product of two activations
         LowerAdd(),  # after the GEMMs, whose biases are additions too
         LowerPooling(),
         LowerRequantize(),  # last: what is now left between dequantize and quantize is nothing

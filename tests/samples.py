@@ -12,6 +12,7 @@ from vitq.numerics.attention import attention_params
 from vitq.numerics.int_layernorm import layernorm_params
 from vitq.numerics.ivit import ivit_gelu_params, ivit_softmax_params
 from vitq.numerics.linear import linear_params, linear_sum
+from vitq.numerics.multiply import multiply_params
 from vitq.numerics.nonlinear import SoftmaxParams
 from vitq.numerics.pooling import mean_params
 from vitq.numerics.qparams import QuantParams
@@ -24,6 +25,7 @@ from vitq.numerics.shiftmax import (
     normalized_matmul_params,
     shiftmax_params,
 )
+from vitq.numerics.table import PIXELS
 from vitq.relay_passes.dialect import names
 
 OUT = QuantParams(np.float32(0.1), np.int32(-3), -128, 127)
@@ -113,6 +115,12 @@ MAKERS: dict[str, Callable[[], Sample]] = {
         NORMALIZED.addend.astype(np.int32),
         scalars(NORMALIZED.scalars()),
     )),
+    names.RMSNORM: lambda: Sample((
+        codes(2, 5, 16, dtype="int16"),
+        NORMALIZED.multiplier.astype(np.int32),
+        NORMALIZED.addend.astype(np.int32),
+        scalars(NORMALIZED._replace(fraction_bits=12).scalars()),
+    )),
     names.REQUANTIZE: lambda: Sample((
         codes(2, 5, 16, dtype="int16"),
         REQUANTIZE.dyadic.multiplier.reshape(-1).astype(np.int32),
@@ -121,6 +129,15 @@ MAKERS: dict[str, Callable[[], Sample]] = {
     )),
     names.ADD: lambda: Sample((codes(2, 5, 16), codes(2, 5, 16), ADD)),
     names.MEAN: lambda: Sample((codes(2, 5, 16), scalars(mean_params(0.05, 3, 5, OUT)))),
-    names.LUT: lambda: Sample((codes(2, 3, 4, 5, dtype="uint8"), codes(3, 256))),
+    names.MULTIPLY: lambda: Sample((
+        codes(2, 1, 5, 16, dtype="int16"),
+        codes(3, 1, 16),
+        scalars(multiply_params(1e-4, 0, 0.02, 4, OUT)),
+    )),
+    names.LUT: lambda: Sample((
+        codes(2, 3, 4, 5, dtype="uint8"),
+        codes(3, 256),
+        scalars(PIXELS),
+    )),
 }
 """By operator."""

@@ -13,14 +13,19 @@ from vitq.quantization.graph.origins import label_of
 
 logger = logging.getLogger(__name__)
 
-_PER_TOKEN = {OpKind.LAYER_NORM, OpKind.GELU, OpKind.LINEAR, OpKind.ADD, OpKind.SCALE}
+_PER_TOKEN = {
+    OpKind.LAYER_NORM,
+    OpKind.GELU,
+    OpKind.LINEAR,
+    OpKind.ADD,
+    OpKind.SCALE,
+    OpKind.POINTWISE,
+    OpKind.RMS_NORM,
+}
 
 
 UNBUILT = {
     OpKind.MAX: "max",
-    OpKind.MULTIPLY: "the product of two activations",
-    OpKind.POINTWISE: "a pointwise function other than GELU",
-    OpKind.RMS_NORM: "RMSNorm or L2 normalization",
     OpKind.TAKE: "roll, or an index or slice with a step",
     OpKind.PAD: "padding with zeros",
 }

@@ -10,6 +10,16 @@ forms read scores and GELU inputs of ``activation_bits``, as its models were tra
 added to scores (`quantization.graph.offsets`) is in their step, whatever that is, and gets no
 quantizer.
 
+**Gates and rotations.** Both operands of a product of activations (SwiGLU, RoPE, gMLP) are
+``residual_bits``, its one rounding is that of its own quantizer: rounded to 8 bits each, a product
+would carry both errors and its own. A constant operand has `FACTOR_BITS` = 14 and exactly its own
+range: two products of 16-bit codes with such tables fit an int32 together (2 * 2**15 * 2**13 <
+2**30), which is what a rotation ``x cos + x' sin`` with one rounding needs. A function reads
+`FUNCTION_BITS` = 12: a table of 4096 entries stays in the first-level cache (65,536 of 16 bits do
+not), and with twice the observed range for headroom a step is a 16th of an 8-bit code's, below the
+rounding of its 8-bit results. A clamp (ReLU) reads whatever there is: it is bounds of the quantizer
+behind it. RMS and L2 normalizations read what LayerNorm does.
+
 A requirement climbs from the reader through layout operators to the operator that computes the
 values, as long as all readers agree; q, k and v, slices of one linear layer, keep their own.
 """
@@ -17,7 +27,9 @@ values, as long as all readers agree; q, k and v, slices of one linear layer, ke
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import prod
 
+from vitq.numerics.pointwise import CLAMPS
 from vitq.quantization.graph.graph import ACCUMULATOR_OPS, LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.plan.recipe import LayerBits, Recipe
 from vitq.quantization.plan.widths import PRODUCTS, layer_widths
@@ -31,6 +43,7 @@ class Role(StrEnum):
     POST_LAYERNORM = "post_layernorm"
     RESIDUAL = "residual"
     EXPONENTIAL = "exponential"
+    FACTOR = "factor"
     PROBABILITY = "probability"
 
 
@@ -50,8 +63,19 @@ class Placement:
 
 
 EXPONENTIAL_BITS = 8
+FACTOR_BITS = 14
+FUNCTION_BITS = 12
 
-_READS_RESIDUAL = {OpKind.ADD, OpKind.CONCAT, OpKind.LAYER_NORM, OpKind.MEAN, OpKind.GELU}
+_READS_RESIDUAL = {
+    OpKind.ADD,
+    OpKind.CONCAT,
+    OpKind.LAYER_NORM,
+    OpKind.MEAN,
+    OpKind.GELU,
+    OpKind.MULTIPLY,
+    OpKind.POINTWISE,
+    OpKind.RMS_NORM,
+}
 _READS_SCORES = {OpKind.EXP, OpKind.SOFTMAX, OpKind.OFFSET}
 _MUST_QUANTIZE = {
     OpKind.ADD,
@@ -64,6 +88,9 @@ _MUST_QUANTIZE = {
     OpKind.NORMALIZED_MATMUL,
     OpKind.CONSTANT,
     OpKind.INPUT,
+    OpKind.MULTIPLY,
+    OpKind.POINTWISE,
+    OpKind.RMS_NORM,
 }
 
 
@@ -126,6 +153,11 @@ def _required_bits(
         return widths[node.name].activation_bits
     if node.op is OpKind.GELU and not recipe.nonlinear.reads_residual_codes:
         return recipe.activation_bits
+    if node.op is OpKind.POINTWISE:
+        is_clamp = node.attrs["function"] in CLAMPS
+        return None if is_clamp else min(FUNCTION_BITS, recipe.residual_bits)
+    if node.op is OpKind.MULTIPLY and _is_factor(graph, node, index):
+        return min(FACTOR_BITS, recipe.residual_bits)
     if node.op in _READS_RESIDUAL:
         return recipe.residual_bits
     if node.op in _READS_SCORES:
@@ -136,6 +168,20 @@ def _required_bits(
             return recipe.activation_bits
         return None if source.op is OpKind.MATMUL else recipe.residual_bits
     return None
+
+
+def _is_factor(graph: Graph, node: Node, index: int) -> bool:
+    """Whether an operand of a product is a constant that nothing else reads."""
+    origin = graph.nodes[_origin(graph, node.inputs[index])]
+    return origin.op is OpKind.CONSTANT and _only_factor(graph, origin)
+
+
+def _only_factor(graph: Graph, node: Node) -> bool:
+    """Whether a constant goes into products of activations alone, through layout."""
+    return all(
+        reader.op is OpKind.MULTIPLY or (reader.op in LAYOUT_OPS and _only_factor(graph, reader))
+        for reader in graph.consumers(node.name)
+    )
 
 
 def _origin(graph: Graph, name: str) -> str:
@@ -150,11 +196,13 @@ def _climb(graph: Graph, name: str) -> str:
     """Return the node whose result is quantized for a reader of `name`.
 
     An accumulator may travel through layout, so it is quantized where it is read (onnxruntime
-    1.31 fails on a Transpose behind a DequantizeLinear of int8). All others are quantized where
-    they are computed, as long as one path leads there.
+    1.31 fails on a Transpose behind a DequantizeLinear of int8), or above, where what it reads is
+    read by others too: a rotation's q goes into one product as it is and into another with its
+    channels exchanged, and both are the same codes. All others are quantized where they are
+    computed, as long as one path leads there.
     """
     if graph.nodes[_origin(graph, name)].op in ACCUMULATOR_OPS:
-        return name
+        return _shared(graph, name)
     node = graph.nodes[name]
     while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
         above = graph.operand(node)
@@ -162,6 +210,23 @@ def _climb(graph: Graph, name: str) -> str:
             break
         node = above
     return node.name
+
+
+def _shared(graph: Graph, name: str) -> str:
+    """Return the uppermost layout operator above a value whose elements several readers read."""
+    spot, node = name, graph.nodes[name]
+    while node.op in LAYOUT_OPS:
+        node = graph.operand(node)
+        read = sum(_elements(node, reader) for reader in graph.consumers(node.name))
+        if node.op in LAYOUT_OPS and read > prod(node.shape):
+            spot = node.name
+    return spot
+
+
+def _elements(node: Node, reader: Node) -> int:
+    """Count the elements of a value that a reader takes."""
+    moves = reader.op in LAYOUT_OPS and reader.op is not OpKind.EXPAND
+    return min(prod(reader.shape), prod(node.shape)) if moves else prod(node.shape)
 
 
 def _quantized_bits(graph: Graph, placement: Placement, name: str) -> int | None:
@@ -208,6 +273,8 @@ def _place(graph: Graph, placement: Placement, node: Node, bits: int) -> None:
         role, bits = Role.EXPONENTIAL, EXPONENTIAL_BITS
     elif node.op is OpKind.SOFTMAX:
         role = Role.PROBABILITY
+    elif node.op is OpKind.CONSTANT and bits == FACTOR_BITS:
+        role = Role.FACTOR
     elif bits > 8:
         role = Role.RESIDUAL
     elif node.op is OpKind.LAYER_NORM:

@@ -171,7 +171,7 @@ def observe(
             sampling=not searching or _is_settled(graph, placement, name),
         )
         for name, role in placement.roles.items()
-        if role in (Role.ACTIVATION, Role.POST_LAYERNORM, Role.RESIDUAL)
+        if role in (Role.ACTIVATION, Role.POST_LAYERNORM, Role.RESIDUAL, Role.FACTOR)
     }
     batches = list(torch.split(pixels, BATCH))
 
@@ -207,6 +207,9 @@ def _assign_activations(
             node.out = QuantParams.per_tensor(1 / qmax, 0, 0, qmax)
         elif role is Role.PROBABILITY:
             node.out = QuantParams.per_tensor(float(IVIT_CODE_SCALE), 0, 0, 255)
+        elif role is Role.FACTOR:
+            reach = observers[name].reach
+            node.out = activation_qparams(-reach, reach, bits, QScheme.SYMMETRIC)
         elif role is Role.RESIDUAL:
             node.out = _residual(graph, node, observers[name], bits)
         else:

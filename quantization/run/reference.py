@@ -33,6 +33,8 @@ from vitq.quantization.graph.outputs import join
 from vitq.quantization.plan.attention_codes import exp_params
 from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.twin_ranges import twin_of
+from vitq.quantization.run import elementwise
+from vitq.quantization.run.elementwise import distinct
 
 AT_ONCE = 2**17
 """Input values that are executed at once. At eight pictures of 224 each operator leaves the
@@ -195,13 +197,8 @@ def _requantize(value: IntTensor, node: Node) -> IntTensor:
     same = value.scale.ndim == 0 and float(value.scale) == float(out.scale)
     if node.op in _LAYOUT and same and value.zero_point == int(out.zero_point):
         return value
-    params = requantize_params(_distinct(value.scale), value.zero_point, out)
+    params = requantize_params(distinct(value.scale), value.zero_point, out)
     return _quantized(int_requantize(value.codes, params), out)
-
-
-def _distinct(scale: FloatArray) -> FloatArray:
-    """One index of each axis along which a broadcast array repeats itself (stride 0)."""
-    return scale[tuple(slice(0, 1) if step == 0 else slice(None) for step in scale.strides)]
 
 
 _LAYOUT = {
@@ -324,4 +321,7 @@ _QUANTIZED: dict[OpKind, Callable[[Graph, Node, list[IntTensor], QuantParams], I
     OpKind.NORMALIZED_MATMUL: _normalized_matmul,
     OpKind.GELU: _gelu,
     OpKind.MEAN: _mean,
+    OpKind.MULTIPLY: elementwise.multiply,
+    OpKind.POINTWISE: elementwise.pointwise,
+    OpKind.RMS_NORM: elementwise.rms_norm,
 }

@@ -27,9 +27,11 @@ ivit_shiftmax      x (..., N); params IvitSoftmaxParams                         
 shiftgelu          x; params GeluParams                                                 as x
 ivit_shiftgelu     x (..., C); params IvitGeluParams                                    as x
 layernorm          x (..., C); multiplier, addend i32 (C,); params LayerNormParams      as x
+rmsnorm            the operands of layernorm                                            as x
 add                a; b, broadcastable to a; params AddParams                           as a
+multiply           a; b, broadcastable to each other; params MultiplyParams             broadcast
 mean               x (B, L, C); params MeanParams                                       (B, C)
-lut                x u8 (B, C, H, W); table (C, 256)                                    as x
+lut                x; table (C, n) or (1, n); params TableParams                        as x
 attention          qkv i8 (B, N, 3, H, D); params AttentionParams                       (B, N, H, D)
 offset_attention   qkv i8 (B, N, 3, H, D); offsets i32 (G, N, N); index i32 (W, H);     (B, N, H, D)
                    params AttentionParams
@@ -54,11 +56,13 @@ from vitq.numerics.errors import VitqError
 from vitq.numerics.int_layernorm import LayerNormParams
 from vitq.numerics.ivit import IvitGeluParams, IvitSoftmaxParams
 from vitq.numerics.linear import LinearParams
+from vitq.numerics.multiply import MultiplyParams
 from vitq.numerics.nonlinear import SoftmaxParams
 from vitq.numerics.pooling import MeanParams
 from vitq.numerics.requantize import RequantizeParams
 from vitq.numerics.shiftgelu import GeluParams
 from vitq.numerics.shiftmax import CodeParams, NormalizeParams, ShiftmaxParams
+from vitq.numerics.table import PIXELS, TableParams
 from vitq.relay_passes.dialect import names
 from vitq.relay_passes.dialect.operator import Operator
 from vitq.relay_passes.dialect.registry import OPERATORS
@@ -231,10 +235,15 @@ def ivit_shiftgelu(x: Expr, params: IvitGeluParams, dtype: str) -> Expr:
     return make(names.IVIT_SHIFTGELU, [x], params, dtype)
 
 
-def layernorm(x: Expr, params: LayerNormParams, dtype: str) -> Expr:
+def layernorm(x: Expr, params: LayerNormParams, dtype: str, name: str = names.LAYERNORM) -> Expr:
     """Layer normalization over the last axis."""
     affine = [constant(part, "int32") for part in (params.multiplier, params.addend)]
-    return make(names.LAYERNORM, [x, *affine], params.scalars(), dtype)
+    return make(name, [x, *affine], params.scalars(), dtype)
+
+
+def rmsnorm(x: Expr, params: LayerNormParams, dtype: str) -> Expr:
+    """RMS normalization over the last axis, of codes whose zero point is 0."""
+    return layernorm(x, params, dtype, names.RMSNORM)
 
 
 def add(a: Expr, b: Expr, params: AddParams, dtype: str) -> Expr:
@@ -247,9 +256,14 @@ def mean(x: Expr, params: MeanParams, dtype: str) -> Expr:
     return make(names.MEAN, [x], params, dtype)
 
 
-def lut(x: Expr, table: IntArray) -> Expr:
-    """One table of 256 codes for each channel (axis 1) of uint8 pixels."""
-    return make(names.LUT, [x, constant(table)], dtype=str(table.dtype))
+def multiply(a: Expr, b: Expr, params: MultiplyParams, dtype: str) -> Expr:
+    """Product with one rounding; `a` and `b` broadcast to each other."""
+    return make(names.MULTIPLY, [a, b], params, dtype)
+
+
+def lut(x: Expr, table: IntArray, params: TableParams = PIXELS) -> Expr:
+    """Look up codes: in one table, or in one for each channel (of pixels, if nothing is said)."""
+    return make(names.LUT, [x, constant(table)], params, str(table.dtype))
 
 
 def attention(qkv: Expr, params: AttentionParams, dtype: str) -> Expr:

@@ -138,6 +138,12 @@ ELEMENTWISE: dict[str, Evaluator] = {
     "relax.tanh": lambda _, a: np.tanh(a[0]),
     "relax.erf": lambda _, a: _erf(a[0]),
     "relax.negative": lambda _, a: -a[0],
+    "relax.sigmoid": lambda _, a: 1 / (1 + np.exp(-a[0])),
+    "relax.log": lambda _, a: np.log(a[0]),
+    "relax.abs": lambda _, a: np.abs(a[0]),
+    "relax.nn.relu": lambda _, a: np.maximum(a[0], 0),
+    "relax.nn.leakyrelu": lambda call, a: np.where(a[0] > 0, a[0], call.attrs.alpha * a[0]),
+    "relax.clip": lambda call, a: np.clip(a[0], *(float(end.value) for end in call.args[1:3])),
 }
 
 FLOAT: dict[str, Evaluator] = {

@@ -6,12 +6,14 @@ Where a bound is not reached, the test says by how much it is missed and why.
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.relay_passes.proving import OUT, assert_inside, gemm, intervals, one, within
 from vitq.numerics import ivit
 from vitq.numerics.dyadic import rescale, scalar_dyadic
+from vitq.numerics.errors import RangeError
 from vitq.numerics.exp2 import ONE
 from vitq.numerics.int_layernorm import LayerNormParams, layernorm_params
 from vitq.numerics.qparams import QuantParams
@@ -25,6 +27,7 @@ from vitq.numerics.shiftmax import (
     shiftmax_codes,
     shiftmax_params,
 )
+from vitq.numerics.table import TableParams
 from vitq.numerics.twin import Twin
 from vitq.numerics.twin_codes import ONE_RANGE
 from vitq.relay_passes.dialect import calls as dialect
@@ -245,9 +248,17 @@ def test_layernorm_affine(gamma, beta, out_scale):
     assert min(assert_inside(bound, sums)) == 0
 
 
-def test_a_table_has_no_accumulator():
-    table = np.zeros((3, 256), np.int8)
-    assert one({"x": ((1, 3, 2, 2), "uint8")}, lambda x: dialect.lut(x, table)) == {}
+@pytest.mark.parametrize(("low", "entries"), [(-128, 256), (-127, 256), (-128, 255)])
+def test_a_table_has_an_entry_for_each_code(low, entries):
+    """Short at either end it has not."""
+    table, p = np.zeros((1, entries), np.int8), TableParams(0, low)
+    inputs = {"x": ((1, 3), "int8")}
+    if (low, entries) == (-128, 256):
+        bounds = one(inputs, lambda x: dialect.lut(x, table, p))
+        assert assert_inside(bounds["lut", "index"], [0, 255]) == (0, 0)
+        return
+    with pytest.raises(RangeError, match=r"vitq\.lut .*: its index.* can reach"):
+        one(inputs, lambda x: dialect.lut(x, table, p))
 
 
 def test_grids_without_a_fraction_are_bounded_by_whole_octaves():

@@ -1,4 +1,4 @@
-"""Elementwise kernels: residual addition, requantization and table look-up.
+"""Elementwise kernels: residual addition and requantization.
 
 Tensors are walked flat in vectors of int32 lanes. `add` is int32 throughout (its multipliers are
 made for that); `requantize` multiplies in 64 bits.
@@ -221,33 +221,3 @@ def _requantize_body(
 
 
 REQUANTIZE = Template("requantize", _requantize_body)
-
-
-def lower_lut(
-    operands: Sequence[TensorType],
-    constants: Mapping[int, IntArray],
-    out: TensorType,
-    features: CpuFeatures,
-) -> KernelCall:
-    """``vitq.lut``: x u8 (B, C, H, W), table (C, 256)."""
-    return KernelCall(Kernel(LUT, tuple(operands), out, features), (0, 1))
-
-
-def _lut_body(kernel: Kernel, schedule: Schedule, x: Buffer, table: Buffer, result: Buffer) -> None:
-    x_type, table_type = kernel.inputs
-    channels = table_type.shape[0]
-    planes = x_type.shape[0] * channels
-    size = x_type.size // planes
-
-    source, target = view(x, x_type.flat), view(result, kernel.out.flat)
-    with parallel(planes) as plane:
-        channel = bind(plane % channels)
-
-        def emit(i: Expr, lanes: int) -> None:
-            code = cast(load(source, plane * size + i), "int32")
-            store(target, load(table, channel, code), plane * size + i)
-
-        for_chunks(size, 1, emit)
-
-
-LUT = Template("lut", _lut_body)

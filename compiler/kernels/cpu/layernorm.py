@@ -1,4 +1,6 @@
-"""I-LayerNorm: `numerics.int_layernorm` in blocks of rows.
+"""I-LayerNorm and RMS normalization: `numerics.int_layernorm` in blocks of rows.
+
+`numerics.int_rmsnorm` is the same with a row sum of 0.
 
 A block takes three steps: each row's sums and its radicand; the square roots and reciprocals of
 all of its rows at once (`compiler.kernels.cpu.roots`); each row's normalization, a 64-bit product
@@ -64,10 +66,12 @@ class LayerNormSpec:
     Attributes:
         packed: how many channels, from the first, are taken in 16-bit lanes.
         full: the output's bounds are int8's.
+        centred: around the mean; RMS normalization is not.
     """
 
     packed: int
     full: bool
+    centred: bool = True
 
 
 def lower_layernorm(
@@ -75,8 +79,10 @@ def lower_layernorm(
     constants: Mapping[int, IntArray],
     out: TensorType,
     features: CpuFeatures,
+    template: Template | None = None,
 ) -> KernelCall:
     """``vitq.layernorm``: x (..., C), multiplier (C,), addend (C,), params."""
+    template = template or LAYERNORM
     halves, channels = halves_for(features), operands[0].shape[-1]
     packed = 0
     if halves and operands[0].dtype == "int16" and out.dtype == "int8":
@@ -86,9 +92,19 @@ def lower_layernorm(
     multiplier[:packed] &= 0xFFFF
     arranged = (multiplier, _even_odd(constants[2], packed, lanes))
     low, high = (int(v) for v in constants[3][3:5])
-    spec = LayerNormSpec(packed, (low, high) == (-128, 127))
+    spec = LayerNormSpec(packed, (low, high) == (-128, 127), template is LAYERNORM)
     inputs = (operands[0], *(tensor_of(c) for c in arranged), operands[3])
-    return KernelCall(Kernel(LAYERNORM, inputs, out, features, spec), (0, *arranged, 3))
+    return KernelCall(Kernel(template, inputs, out, features, spec), (0, *arranged, 3))
+
+
+def lower_rmsnorm(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """``vitq.rmsnorm``: the operands of ``vitq.layernorm``."""
+    return lower_layernorm(operands, constants, out, features, RMSNORM)
 
 
 def _even_odd(values: IntArray, packed: int, lanes: int) -> IntArray:
@@ -125,6 +141,7 @@ def _layernorm_body(
 
 
 LAYERNORM = Template("layernorm", _layernorm_body, _knobs)
+RMSNORM = Template("rmsnorm", _layernorm_body, _knobs)
 
 
 class _Layer:
@@ -158,6 +175,7 @@ class _Layer:
             store(radicands, const(SMALLEST_RADICAND, "int64"), r)
         with serial(rows) as r:
             total, squares = _Sums(self).emit(first + r)
+            total = total if self.spec.centred else const(0, "int32")
             total64 = bind(cast(total, "int64"))
             spread = variance(Longs(), self.channels, total64, squares, self.epsilon)
             k = headroom(Words(), cast(tirx.clz(spread), "int32"))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from vitq.compiler.kernels.cpu import pointwise
 from vitq.compiler.kernels.cpu.attention import lower_attention, lower_offset_attention
-from vitq.compiler.kernels.cpu.elementwise import lower_add, lower_lut, lower_requantize
+from vitq.compiler.kernels.cpu.elementwise import lower_add, lower_requantize
 from vitq.compiler.kernels.cpu.gemm import (
     lower_linear,
     lower_linear_add,
@@ -17,12 +17,14 @@ from vitq.compiler.kernels.cpu.gemm import (
     lower_patch_embed,
 )
 from vitq.compiler.kernels.cpu.ivit import lower_ivit_shiftgelu, lower_ivit_shiftmax
-from vitq.compiler.kernels.cpu.layernorm import lower_layernorm
+from vitq.compiler.kernels.cpu.layernorm import lower_layernorm, lower_rmsnorm
 from vitq.compiler.kernels.cpu.matmul import lower_matmul, lower_normalized_matmul
+from vitq.compiler.kernels.cpu.multiply import lower_multiply
 from vitq.compiler.kernels.cpu.offset import lower_offset
 from vitq.compiler.kernels.cpu.pooling import lower_mean
 from vitq.compiler.kernels.cpu.shiftgelu import lower_shiftgelu
 from vitq.compiler.kernels.cpu.softmax import lower_shiftmax, lower_shiftmax_codes
+from vitq.compiler.kernels.cpu.table import lower_lut
 from vitq.compiler.kernels.kernel import KernelCall, lowering_of
 from vitq.compiler.kernels.pointwise import pointwise_operators
 from vitq.compiler.kernels.tensor import TensorType
@@ -49,11 +51,13 @@ _LOWERINGS: dict[str, Lowering] = {
     names.LUT: lower_lut,
     names.MATMUL: lower_matmul,
     names.MEAN: lower_mean,
+    names.MULTIPLY: lower_multiply,
     names.NORMALIZED_MATMUL: lower_normalized_matmul,
     names.OFFSET: lower_offset,
     names.OFFSET_ATTENTION: lower_offset_attention,
     names.PATCH_EMBED: lower_patch_embed,
     names.REQUANTIZE: lower_requantize,
+    names.RMSNORM: lower_rmsnorm,
     names.SHIFTGELU: lower_shiftgelu,
     names.SHIFTMAX: lower_shiftmax,
     names.SHIFTMAX_CODES: lower_shiftmax_codes,

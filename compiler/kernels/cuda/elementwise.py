@@ -1,7 +1,8 @@
-"""One thread for an element: addition, requantization, table look-up, GELU, mean over tokens."""
+"""One thread for an element: sum, product, requantization, look-up, GELU, mean over tokens."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 
 import numpy as np
 
@@ -27,13 +28,14 @@ from vitq.compiler.kernels.cuda.emit import (
 )
 from vitq.compiler.kernels.cuda.kernel import call_of
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
+from vitq.compiler.kernels.table import by_pattern
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
 from vitq.numerics.arrays import IntArray
+from vitq.numerics.table import TableParams
 from vitq.relay_passes.dialect import names
 
 THREADS = 256
-TABLE = 256
 
 
 @contextmanager
@@ -86,6 +88,31 @@ def _offset_body(
         put(flat(out), at, _as_word(x, at) + _as_word(offset, index(other(at))))
 
 
+def lower_multiply(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.multiply``: a * b, broadcastable to each other."""
+    return call_of(MULTIPLY, operands, (0, 1, constants[2].astype(np.int64)), out, features)
+
+
+def _multiply_body(
+    kernel: Kernel, schedule: Schedule, a: Buffer, b: Buffer, params: Buffer, out: Buffer
+) -> None:
+    places = [broadcast_index(names.MULTIPLY, kernel.out.shape, x.shape) for x in kernel.inputs[:2]]
+    with each_element(kernel.out.size) as at:
+        za, zb, m, s, zero, low, high = (get(params, i) for i in range(7))
+        left, right = (
+            keep(_as_word(x, index(place(at))) - as_word(z))
+            for x, place, z in zip((a, b), places, (za, zb), strict=True)
+        )
+        half = keep(const(1, "int64") << (s - const(1, "int64")))
+        value = rescaled(keep(wide(left * right)), m, half, s)
+        put(flat(out), at, clamp(value + zero, low, high))
+
+
 def lower_requantize(
     operands: Sequence[TensorType],
     constants: Mapping[int, IntArray],
@@ -121,15 +148,19 @@ def lower_lut(
     out: TensorType,
     features: GpuFeatures,
 ) -> KernelCall:
-    """``vitq.lut``: x uint8 (B, C, H, W), table (C, 256)."""
-    return call_of(LUT, operands, (0, 1), out, features)
+    """``vitq.lut``: x, table (C, n) or (1, n), params."""
+    p = TableParams(*(int(value) for value in constants[2]))
+    table = by_pattern(constants[1], p.low)
+    inside = prod(operands[0].shape[p.axis + 1 :]) if len(table) > 1 else operands[0].size
+    return call_of(LUT, operands, (0, table), out, features, inside)
 
 
 def _lut_body(kernel: Kernel, schedule: Schedule, x: Buffer, table: Buffer, out: Buffer) -> None:
-    _, channels, height, width = kernel.inputs[0].shape
+    """`kernel.spec`: how many neighbouring elements share a table."""
+    channels, entries = kernel.inputs[1].shape
     with each_element(kernel.out.size) as at:
-        channel = at // (height * width) % channels
-        put(flat(out), at, flat(table)[channel * TABLE + _as_word(x, at)])
+        start = at // kernel.spec % channels * entries if channels > 1 else const(0)
+        put(flat(out), at, flat(table)[index(start + (_as_word(x, at) & const(entries - 1)))])
 
 
 def lower_shiftgelu(
@@ -173,6 +204,7 @@ def _mean_body(kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, ou
 
 
 ADD = Template("add", _add_body)
+MULTIPLY = Template("multiply", _multiply_body)
 OFFSET = Template("offset", _offset_body)
 REQUANTIZE = Template("requantize", _requantize_body)
 LUT = Template("lut", _lut_body)

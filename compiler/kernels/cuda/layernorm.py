@@ -1,5 +1,7 @@
 """I-LayerNorm and its requantization: `numerics.int_layernorm`, some lanes of a warp for a row.
 
+RMS normalization (`numerics.int_rmsnorm`) is the same with a row sum of 0.
+
 A row stays in registers between its sums and its normalization. Root and reciprocal come from
 multiplications (`compiler.kernels.forms.reciprocal`), because a 64-bit division is about a hundred
 instructions. They and the sums over lanes are some 240 instructions for a row, and 12 for each of a
@@ -67,12 +69,23 @@ def lower_layernorm(
     constants: Mapping[int, IntArray],
     out: TensorType,
     features: GpuFeatures,
+    template: Template | None = None,
 ) -> KernelCall:
     """``vitq.layernorm``: x (..., C), multiplier, addend (C,), params."""
     params = constants[3].astype(np.int64)
     order = (0, constants[1], constants[2], params)
     filled = fills(out.dtype, int(params[3]), int(params[4]))
-    return call_of(LAYERNORM, operands, order, out, features, filled)
+    return call_of(template or LAYERNORM, operands, order, out, features, filled)
+
+
+def lower_rmsnorm(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.rmsnorm``: the operands of ``vitq.layernorm``."""
+    return lower_layernorm(operands, constants, out, features, RMSNORM)
 
 
 def _knobs(kernel: Kernel) -> dict[str, Knob]:
@@ -132,7 +145,9 @@ def _body(
             held = [_load(buffer, 0, columns, inside, run, zeros=False) for buffer in constants]
         intrinsics.await_inputs()
         loaded = _load(x, base, columns, inside, run, zeros=True)
-        normalize.start(_sums(loaded, lanes), eps, fraction)
+        total, squares = _sums(loaded, lanes)
+        total = total if kernel.template is LAYERNORM else const(0)
+        normalize.start((total, squares), eps, fraction)
         for step, column in enumerate(columns):
             with when(inside[step]), when(exists):
                 places = range(step * run, (step + 1) * run)
@@ -220,3 +235,4 @@ class _Normalize:
 
 
 LAYERNORM = Template("layernorm", _body, _knobs)
+RMSNORM = Template("rmsnorm", _body, _knobs)

@@ -12,6 +12,7 @@ from vitq.compiler.kernels.cuda.elementwise import (
     lower_add,
     lower_lut,
     lower_mean,
+    lower_multiply,
     lower_offset,
     lower_requantize,
     lower_shiftgelu,
@@ -22,7 +23,7 @@ from vitq.compiler.kernels.cuda.gemm import (
     lower_linear_gelu,
     lower_patch_embed,
 )
-from vitq.compiler.kernels.cuda.layernorm import lower_layernorm
+from vitq.compiler.kernels.cuda.layernorm import lower_layernorm, lower_rmsnorm
 from vitq.compiler.kernels.cuda.matmul import lower_matmul, lower_normalized_matmul
 from vitq.compiler.kernels.cuda.softmax import (
     lower_ivit_shiftgelu,
@@ -56,11 +57,13 @@ _LOWERINGS: dict[str, Lowering] = {
     names.LUT: lower_lut,
     names.MATMUL: lower_matmul,
     names.MEAN: lower_mean,
+    names.MULTIPLY: lower_multiply,
     names.NORMALIZED_MATMUL: lower_normalized_matmul,
     names.OFFSET: lower_offset,
     names.OFFSET_ATTENTION: lower_offset_attention,
     names.PATCH_EMBED: lower_patch_embed,
     names.REQUANTIZE: lower_requantize,
+    names.RMSNORM: lower_rmsnorm,
     names.SHIFTGELU: lower_shiftgelu,
     names.SHIFTMAX: lower_shiftmax,
     names.SHIFTMAX_CODES: lower_shiftmax_codes,

@@ -1,13 +1,16 @@
-"""Records: addition, requantization, mean over tokens, table of pixels."""
+"""Records: addition, product, requantization, mean over tokens, table look-up."""
 
 from typing import NamedTuple
+
+import numpy as np
 
 from vitq.numerics.add import AddParams, int_add
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import ACC_LIMIT, Dyadic
+from vitq.numerics.multiply import MultiplyParams, int_multiply
 from vitq.numerics.pooling import MeanParams, int_mean
 from vitq.numerics.requantize import RequantizeParams, int_requantize
-from vitq.numerics.table import int_lut
+from vitq.numerics.table import TableParams, int_lut
 from vitq.relay_passes.dialect import names
 from vitq.relay_passes.dialect.operator import (
     PARAMS,
@@ -39,6 +42,24 @@ def sum_bounds(a: Interval, b: Interval, p: AddParams) -> list[Intermediate]:
 
 def _add(o: Operands, p: AddParams) -> list[Intermediate]:
     return sum_bounds(o["a"].codes, o["b"].codes, p)
+
+
+def _multiply(o: Operands, p: MultiplyParams) -> list[Intermediate]:
+    a, b = o["a"].magnitude(p.a_zero_point), o["b"].magnitude(p.b_zero_point)
+    return [Intermediate("product", -a * b, a * b, ACC_LIMIT)]
+
+
+def _broadcast(a: Shape, b: Shape, _: Shape) -> Shape:
+    return tuple(np.broadcast_shapes(a, b))
+
+
+def _lut(o: Operands, p: TableParams) -> list[Intermediate]:
+    entries = o["table"].shape[1] - 1
+    low, high = (end - p.low for end in o["x"].codes)
+    return [
+        Intermediate("index", low, high, entries),
+        Intermediate("index from the end", entries - high, entries - low, entries),
+    ]
 
 
 def _requantize(o: Operands, p: RequantizeScalars) -> list[Intermediate]:
@@ -88,13 +109,22 @@ MEAN = Operator(
     evaluate=_averaged,
     prove=_mean,
 )
+MULTIPLY = Operator(
+    name=names.MULTIPLY,
+    operands=("a", "b", PARAMS),
+    params=MultiplyParams,
+    shape=_broadcast,
+    evaluate=int_multiply,
+    prove=_multiply,
+)
 LUT = Operator(
     name=names.LUT,
-    operands=("x", "table"),
+    operands=("x", "table", PARAMS),
     constants=("table",),
+    params=TableParams,
     evaluate=int_lut,
-    prove=lambda o, p: [],
+    prove=_lut,
     codes=lambda o, p: o["table"].codes,
 )
 
-OPERATORS = (ADD, REQUANTIZE, MEAN, LUT)
+OPERATORS = (ADD, MULTIPLY, REQUANTIZE, MEAN, LUT)

@@ -1,4 +1,4 @@
-"""Records: GELU of both families and layer normalization."""
+"""Records: GELU of both families, layer and RMS normalization."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ from vitq.numerics import ivit
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import ACC_LIMIT
 from vitq.numerics.int_layernorm import MAX_CHANNELS, LayerNormParams, int_layernorm
+from vitq.numerics.int_rmsnorm import int_rmsnorm
 from vitq.numerics.ivit import IvitGeluParams, ivit_shiftgelu
 from vitq.numerics.shiftgelu import GeluParams, shiftgelu, shiftgelu_tail
 from vitq.relay_passes.dialect import names
@@ -74,11 +75,19 @@ def _ivit_shiftgelu(o: Operands, p: IvitGeluParams) -> list[Intermediate]:
 
 
 def _layernorm(o: Operands, p: LayerNormScalars) -> list[Intermediate]:
-    x = o["x"]
-    low, high = x.codes
-    channels = x.shape[-1]
+    low, high = o["x"].codes
     # The variance of values in an interval is at most a quarter of its squared width.
-    variance = channels**2 * (high - low) ** 2 // 4 + 1 + p.eps_q
+    return _normalization(o, o["x"].shape[-1] ** 2 * (high - low) ** 2 // 4 + 1 + p.eps_q)
+
+
+def _rmsnorm(o: Operands, p: LayerNormScalars) -> list[Intermediate]:
+    return _normalization(o, o["x"].shape[-1] ** 2 * o["x"].magnitude() ** 2 + p.eps_q)
+
+
+def _normalization(o: Operands, variance: int) -> list[Intermediate]:
+    """Bound what both normalizations compute, by the largest radicand."""
+    x = o["x"]
+    channels = x.shape[-1]
     squares = channels**2 * x.magnitude() ** 2
     multiplier, addend = (
         np.abs(o[name].constant.astype(np.int64)) for name in ("multiplier", "addend")
@@ -96,6 +105,10 @@ def _normalized(
     x: IntArray, multiplier: IntArray, addend: IntArray, p: LayerNormScalars
 ) -> IntArray:
     return int_layernorm(x, LayerNormParams(multiplier, addend, *p))
+
+
+def _scaled(x: IntArray, multiplier: IntArray, addend: IntArray, p: LayerNormScalars) -> IntArray:
+    return int_rmsnorm(x, LayerNormParams(multiplier, addend, *p))
 
 
 SHIFTGELU = Operator(
@@ -121,5 +134,13 @@ LAYERNORM = Operator(
     evaluate=_normalized,
     prove=_layernorm,
 )
+RMSNORM = Operator(
+    name=names.RMSNORM,
+    operands=LAYERNORM.operands,
+    constants=LAYERNORM.constants,
+    params=LayerNormScalars,
+    evaluate=_scaled,
+    prove=_rmsnorm,
+)
 
-OPERATORS = (SHIFTGELU, IVIT_SHIFTGELU, LAYERNORM)
+OPERATORS = (SHIFTGELU, IVIT_SHIFTGELU, LAYERNORM, RMSNORM)

@@ -154,7 +154,10 @@ FAMILIES: dict[str, Callable[[Any], None]] = {
     "layernorm": lambda f: test_layernorm.test_layernorm(33, "int16", f),
     "add": lambda f: test_elementwise.test_add((9, 37), "int8", f),
     "requantize": lambda f: test_elementwise.test_requantize(45, "int32", f),
-    "table": lambda f: test_elementwise.test_lut(f),
+    "table": lambda f: test_elementwise.test_lut_of_signed_codes("last axis", 200, f),
+    "product": lambda f: test_elementwise.test_multiply(
+        test_elementwise.PAIRS[1], ("int16", "int16"), f
+    ),
     "gelu": lambda f: test_elementwise.test_shiftgelu("int8", 0.05, -20, f),
     "mean": lambda f: test_elementwise.test_mean(21, f),
     "I-ViT's softmax": lambda f: test_ivit.test_shiftmax((2, 31), "int8", f),

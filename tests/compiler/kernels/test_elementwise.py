@@ -8,9 +8,11 @@ from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType, lower_op
 from vitq.numerics.add import add_params, int_add
 from vitq.numerics.dyadic import Dyadic, requantize, rescale, to_dyadic
 from vitq.numerics.errors import VitqError
+from vitq.numerics.multiply import int_multiply, multiply_params
 from vitq.numerics.offset import int_offset
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftgelu import gelu_params, shiftgelu
+from vitq.numerics.table import PIXELS, TableParams, int_lut
 from vitq.numerics.twin import Twin
 from vitq.relay_passes.dialect import names
 
@@ -71,9 +73,58 @@ def test_lut(features: CpuFeatures) -> None:
     rng = np.random.default_rng(0)
     x = random_codes(rng, "uint8", (2, 3, 5, 7))
     table = random_codes(rng, "int8", (3, 256))
-    result = run_op(names.LUT, [x, table], TensorType(x.shape, "int8"), features)
+    operands = [x, table, np.array(PIXELS, np.int64)]
+    result = run_op(names.LUT, operands, TensorType(x.shape, "int8"), features)
     expected = np.stack([table[c][x[:, c]] for c in range(3)], axis=1)
     np.testing.assert_array_equal(result, expected)
+
+
+TABLES = {"one": (1, 0, "int8"), "first axis": (3, 0, "uint8"), "last axis": (7, 2, "int16")}
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize(
+    ("name", "entries"), [("one", 4096), ("first axis", 256), ("last axis", 200)]
+)
+def test_lut_of_signed_codes(name: str, entries: int, features: CpuFeatures) -> None:
+    """Tables of a power of two of entries and of fewer, all entries read."""
+    channels, axis, dtype = TABLES[name]
+    rng = np.random.default_rng(entries)
+    table = random_codes(rng, dtype, (channels, entries))
+    p = TableParams(axis, -entries // 2 + 11)
+    narrow = "int8" if entries < 256 else "int16"
+    x = (rng.permutation(3 * 5 * 7 * entries) % entries + p.low).astype(narrow)
+    x = x.reshape(3, 5 * entries, 7)
+    operands = [x, table, np.array(p, np.int64)]
+    result = run_op(names.LUT, operands, TensorType(x.shape, dtype), features)
+    np.testing.assert_array_equal(result, int_lut(x, table, p))
+
+
+PAIRS = [
+    ((2, 9, 37), (2, 9, 37)),
+    ((2, 3, 9, 37), (2, 1, 1, 37)),
+    ((2, 1, 37), (1, 9, 1)),
+]
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("shapes", PAIRS, ids=str)
+@pytest.mark.parametrize("dtypes", [("int16", "int16"), ("uint8", "int8")], ids=str)
+def test_multiply(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    dtypes: tuple[str, str],
+    features: CpuFeatures,
+) -> None:
+    """Broadcasting over any axes, in both directions."""
+    rng = np.random.default_rng(len(shapes[0]))
+    a, b = (random_codes(rng, dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True))
+    zeros = (0, 0) if dtypes[0] == "int16" else (100, -7)
+    scale = 0.7 * float(a.max()) * float(b.max()) / 2**15
+    p = multiply_params(1.0, zeros[0], 1.0, zeros[1], qparams("int16", scale, 5))
+    shape = np.broadcast_shapes(*shapes)
+    operands = [a, b, np.array(p, np.int64)]
+    result = run_op(names.MULTIPLY, operands, TensorType(shape, "int16"), features, known=2)
+    np.testing.assert_array_equal(result, int_multiply(a, b, p))
 
 
 @FEATURE_IDS

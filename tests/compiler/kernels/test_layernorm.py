@@ -20,6 +20,7 @@ from vitq.compiler.kernels.cpu.roots import emit_reciprocals
 from vitq.compiler.target import host
 from vitq.compiler.target.features import Features
 from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
+from vitq.numerics.int_rmsnorm import int_rmsnorm, rmsnorm_params
 from vitq.numerics.qparams import QuantParams
 from vitq.relay_passes.dialect import names
 
@@ -32,6 +33,7 @@ def check_layernorm(
     bounds: tuple[int, int],
     features: Features,
     draw: np.random.Generator | dict[str, int] | None = None,
+    centred: bool = True,
 ) -> None:
     """Rows of all spreads, constant rows, extreme rows, negative and dead channels."""
     rng = np.random.default_rng(channels)
@@ -45,10 +47,16 @@ def check_layernorm(
     gamma, beta = rng.normal(size=channels), rng.normal(size=channels)
     gamma[0] = 0
     out = QuantParams(np.float32(0.03), np.int32(7), *bounds)
-    p = layernorm_params(2e-3, 1e-6, gamma, beta, out)
+    name, integers, p = (
+        names.LAYERNORM,
+        int_layernorm,
+        layernorm_params(2e-3, 1e-6, gamma, beta, out),
+    )
+    if not centred:
+        name, integers, p = names.RMSNORM, int_rmsnorm, rmsnorm_params(2e-3, 1e-6, gamma, out)
     operands = [x, p.multiplier, p.addend, p.scalars()]
-    result = run_op(names.LAYERNORM, operands, TensorType(x.shape, "int8"), features, draw=draw)
-    np.testing.assert_array_equal(result, int_layernorm(x, p))
+    result = run_op(name, operands, TensorType(x.shape, "int8"), features, draw=draw)
+    np.testing.assert_array_equal(result, integers(x, p))
 
 
 @FEATURE_IDS
@@ -57,6 +65,13 @@ def check_layernorm(
 def test_layernorm(channels: int, dtype: str, features: CpuFeatures) -> None:
     """Channels in whole registers, with a rest, and too few."""
     check_layernorm(channels, dtype, (-128, 127), features)
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("channels", [64, 33])
+def test_rmsnorm(channels: int, features: CpuFeatures) -> None:
+    """Rows of one code among them, in whole registers and with a rest."""
+    check_layernorm(channels, "int16", (-128, 127), features, centred=False)
 
 
 @FEATURE_IDS

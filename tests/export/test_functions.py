@@ -1,0 +1,95 @@
+"""Functions, products and normalizations: the float graph, the reference and the passes agree."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
+from tvm.relax.frontend.onnx import from_onnx
+
+from tests.quantization.vits import (
+    SHAPE,
+    Toy,
+    lowest_cosine,
+    pixels,
+    quantize,
+    toy,
+)
+from tests.relay_passes.modules import ops
+from vitq.export.qdq import to_onnx
+from vitq.numerics.pointwise import CLAMPS, TABLES
+from vitq.quantization.graph.graph import Graph, OpKind
+from vitq.quantization.graph.tracing import trace
+from vitq.quantization.run.fake_quantize import GraphModule
+from vitq.quantization.run.reference import IntegerReference
+from vitq.relay_passes.dialect import names
+from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.pipeline import integerize
+
+PARAMETERS = {"elu": 0.7, "leaky_relu": 0.2}
+
+
+def with_node(op: OpKind, where: str = "gelu", **attrs: object) -> Graph:
+    """A network with a GELU that is another operator."""
+    graph = trace(toy(body=lambda self, x: x + self.fc(F.gelu(self.fc(self.norm(x))))), SHAPE)
+    node = next(node for node in graph if node.op == where)
+    node.op, node.attrs = op, dict(attrs)
+    return graph
+
+
+def agree(graph: Graph, low: float = 0.98) -> list[str]:
+    """Quantize, compare all executions; returns the integer operators."""
+    x = pixels(4, seed=9)
+    quantize(graph)
+    module = integerize(from_onnx(to_onnx(graph, {}), shape_dict={"pixels": [4, *SHAPE]})).mod
+    reference = IntegerReference(graph)
+    codes = reference(x.numpy())
+    np.testing.assert_array_equal(interpret(module, [x.numpy()])[0], codes)
+    simulated = GraphModule(graph, simulate=True)(x).numpy()
+    assert lowest_cosine(simulated, codes) > 0.98
+    return ops(module)
+
+
+@pytest.mark.parametrize("function", [*TABLES, *CLAMPS])
+def test_functions(function: str) -> None:
+    attrs: dict[str, object] = {"function": function}
+    if function in PARAMETERS:
+        attrs["parameter"] = PARAMETERS[function]
+    found = agree(with_node(OpKind.POINTWISE, **attrs))
+    assert (names.LUT in found) == (function in TABLES)
+
+
+def test_a_clamp_of_a_layer_is_its_bounds() -> None:
+    """No operator is left of a ReLU behind a linear layer."""
+    found = agree(with_node(OpKind.POINTWISE, function="relu"))
+    assert names.LUT not in found and names.REQUANTIZE not in found
+
+
+GATE: dict[str, Callable[[Toy, torch.Tensor], torch.Tensor]] = {
+    "two activations": lambda self, x: x + self.fc(self.fc(self.norm(x)) + F.gelu(self.fc(x))),
+    "a table": lambda self, x: x + self.fc(self.fc(self.norm(x)) + self.fc.weight),
+    "a table for each head": lambda self, x: (
+        x + (self.fc(self.norm(x)).reshape(-1, 16, 4, 4) + self.fc.weight[:, :1, None]).flatten(2)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GATE)
+def test_products(name: str) -> None:
+    """A sum that is a product: of two activations, with constants of both signs, broadcast."""
+    graph = trace(toy(body=GATE[name]), SHAPE)
+    node = next(node for node in graph if node.op is OpKind.ADD)
+    node.op = OpKind.MULTIPLY
+    assert names.MULTIPLY in agree(graph)
+
+
+@pytest.mark.parametrize("eps", [1e-6, 0.3])
+def test_rms_norm(eps: float) -> None:
+    graph = trace(toy(), SHAPE)
+    for node in graph:
+        if node.op is OpKind.LAYER_NORM:
+            node.op = OpKind.RMS_NORM
+            node.attrs["eps"] = eps
+            del node.params["beta"]
+    assert agree(graph).count(names.RMSNORM) == 2
