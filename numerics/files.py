@@ -13,12 +13,17 @@ from vitq.numerics.errors import VitqError
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes that file systems take."""
+TRIED_BYTES = 4096
+"""A block of most file systems: an empty file fits on a full disk."""
 KEPT_NAME = 40
 """Characters of a name that its temporary name keeps: 32 more must fit behind them."""
 
 
 def require_writable(path: Path) -> None:
-    """Say before long work what would go wrong at its end; nothing is written or made.
+    """Say before long work what would go wrong at its end; nothing of it stays.
+
+    A file without a name is made and written where `path` will be: rights, mounts and file systems
+    that refuse (``/proc``), quotas and a full disk all show themselves so.
 
     Args:
         path: a file or folder to be written, with those above it.
@@ -35,10 +40,35 @@ def require_writable(path: Path) -> None:
     above = next(folder for folder in absolute.parents if folder.exists())
     if not above.is_dir():
         raise _error(errno.ENOTDIR, above)
-    if os.statvfs(above).f_flag & os.ST_RDONLY:
-        raise _error(errno.EROFS, above)
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise _error(errno.EACCES, above)
+    _try_to_write(path if path.is_dir() else above)
+
+
+def require_file(path: Path) -> None:
+    """Say before long work that a file cannot be written (see `require_writable`).
+
+    Raises:
+        OSError: a folder of that name, too.
+        VitqError: a device or a pipe stands there.
+    """
+    if path.is_dir():
+        raise _error(errno.EISDIR, path)
+    require_writable(path)
+
+
+def _try_to_write(folder: Path) -> None:
+    """Write a little into a folder, in a file that nobody sees.
+
+    Raises:
+        OSError: naming the folder.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(TRIED_BYTES))
+            file.flush()
+    except FileNotFoundError as error:  # of a folder that is there: no files are made in it
+        raise _error(errno.EPERM, folder) from error
+    except OSError as error:
+        raise _error(error.errno or errno.EIO, folder) from error
 
 
 def _error(number: int, path: Path) -> OSError:

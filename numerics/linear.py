@@ -98,12 +98,17 @@ def round_bias(bias: FloatArray, scale: FloatArray) -> IntArray:
     """Round a real bias to steps of the accumulator.
 
     Args:
-        bias: broadcastable to (N,), finite.
+        bias: broadcastable to (N,).
         scale: (N,) or (), of the accumulator.
 
     Returns:
         int64, ``round_half_even(bias / scale)``.
+
+    Raises:
+        RangeError: a bias is not finite.
     """
+    if not np.all(np.isfinite(bias)):
+        raise RangeError("a bias is not finite (NaN or Inf): check the weights")
     return np.asarray(np.rint(bias / scale)).astype(np.int64)
 
 

@@ -6,10 +6,12 @@ rewritten; what is left over and no longer used goes away at the end.
 
 import logging
 from abc import abstractmethod
+from contextlib import suppress
 from typing import Any
 
 from tvm import IRModule, relax
 
+from vitq.numerics.errors import RangeError, VitqError
 from vitq.relay_passes.expressions import MAIN, Expr, bindings_of, is_constant, op_name, substitute
 from vitq.relay_passes.module_pass import ModulePass
 from vitq.relay_passes.reading.context import Context, DeclineError
@@ -71,10 +73,22 @@ class BindingPass(ModulePass):
 
         Returns:
             A new module without dead bindings.
+
+        Raises:
+            RangeError: of a rewrite, with the operator and its variable in front.
         """
+        builder = relax.BlockBuilder()
+        try:
+            return self._rewritten(mod, builder)
+        except VitqError:
+            with suppress(Exception):
+                builder._end_block()  # else TVM warns of it later, on standard error
+            raise
+
+    def _rewritten(self, mod: IRModule, builder: relax.BlockBuilder) -> IRModule:
+        """Build the new module."""
         function = mod[MAIN]
         self.prepare(function)
-        builder = relax.BlockBuilder()
         params = self.parameters(function)
         attrs = dict(function.attrs.items()) if function.attrs is not None else None
         with builder.function(MAIN, params, attrs=attrs):
@@ -100,6 +114,9 @@ class BindingPass(ModulePass):
                 value = value if rewritten is None else rewritten
             except DeclineError as reason:
                 self._decline(binding, str(reason))
+            except RangeError as error:
+                place = f"{op_name(binding.value)} ({binding.var.name})"
+                raise RangeError(f"{place}: {error}") from error
             is_leaf = isinstance(value, relax.Var) or is_constant(value)
             mapping[binding.var] = value if is_leaf else ctx.bind(value)
 

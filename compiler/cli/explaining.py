@@ -8,6 +8,7 @@ import typer
 from vitq.compiler.cli import options as opt
 from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
+from vitq.numerics.files import require_file
 
 
 def explain(
@@ -34,6 +35,8 @@ def explain(
     check_page("--html", html)
     if wider is not None and wider.suffix != ".json":
         raise VitqError(f"--wider {wider}: a recipe's file is called NAME.json")
+    if wider is not None:
+        require_file(wider)
     found = stage(folder, pictures, count, removals)
     if html is not None:
         from vitq.compiler.studies.explain_page import write_explanation

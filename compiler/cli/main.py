@@ -8,13 +8,13 @@ its traceback.
 import logging
 import sys
 import warnings
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Annotated, TextIO, cast
 
 import typer
 
+from vitq.compiler.cli import building as cli_building
 from vitq.compiler.cli import explaining as cli_explaining
 from vitq.compiler.cli import measuring as cli_measuring
 from vitq.compiler.cli import options as opt
@@ -81,55 +81,8 @@ app.command()(cli_zoo.zoo)
 app.command()(cli_measuring.kit)
 
 
-@app.command()
-def export(folder: opt.Folder) -> None:
-    """Write the quantized model as ONNX QDQ and measure its parity with PyTorch."""
-    from vitq.compiler.stages.export import export as stage
-    from vitq.compiler.support.artifacts import open_artifact
-
-    artifact = open_artifact(folder)
-    stage(artifact)
-    typer.echo(artifact.onnx)
-
-
-@app.command(name="compile")
-def compile_command(
-    source: Annotated[Path, typer.Argument(help="the artifact's folder, or a QDQ .onnx file")],
-    target: opt.Target = "cpu",
-    batch: opt.Batch = 1,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    preprocessor: opt.Preprocessor = None,
-    crop_fraction: opt.CropFraction = None,
-    resize: opt.Resizing = None,
-    interpolation: opt.Filter = None,
-    color: opt.Channels = None,
-    nonlinear: Annotated[str | None, typer.Option(help="overrides the file's metadata")] = None,
-    debug_dump: Annotated[Path | None, typer.Option(help="folder for the IR of each pass")] = None,
-    artifacts: opt.Artifacts = Path("artifacts"),
-    untuned: opt.Untuned = False,
-    tuning_log: opt.TuningLog = None,
-    arch: opt.Arch = None,
-) -> None:
-    """Compile a QDQ model to an integer-only library."""
-    from vitq.compiler.stages.compile import CompileOptions, compile_model
-    from vitq.compiler.target.choice import get_target
-
-    options = CompileOptions(
-        target=get_target(target, opt.words(arch)),
-        batch=batch,
-        mean=opt.numbers(mean, "mean"),
-        std=opt.numbers(std, "std"),
-        pictures=opt.pictures(preprocessor, crop_fraction, resize, interpolation, color),
-        nonlinear=opt.family(nonlinear),
-        debug_dump=debug_dump,
-        artifacts=artifacts,
-        tuned=not untuned,
-        tuning_log=tuning_log,
-    )
-    typer.echo(compile_model(source, options))
-
-
+app.command()(cli_building.export)
+app.command(name="compile")(cli_building.compile_command)
 app.command()(cli_measuring.tune)
 
 
@@ -263,39 +216,7 @@ def doctor(as_json: opt.Json = False) -> None:
     print_table(["what", "found", "what its lack costs"], rows, "")
 
 
-@app.command()
-@cli_quantize.with_quantize_options
-def build(
-    given: Callable[..., Any],
-    target: opt.Target = "cpu",
-    batch: opt.Batch = 1,
-    pictures: opt.Pictures = None,
-    count: Annotated[int | None, typer.Option(help="how many pictures to evaluate")] = None,
-    classes: opt.Classes = None,
-    threads: opt.Threads = None,
-    untuned: opt.Untuned = False,
-    tuning_log: opt.TuningLog = None,
-    arch: opt.Arch = None,
-) -> None:
-    """Do the whole job: quantize, export, compile, verify, evaluate."""
-    from vitq.compiler.stages.build import build as stage
-    from vitq.compiler.stages.compile import CompileOptions
-    from vitq.compiler.target.choice import get_target
-
-    compiling = CompileOptions(
-        target=get_target(target, opt.words(arch)),
-        batch=batch,
-        tuned=not untuned,
-        tuning_log=tuning_log,
-    )
-    built = stage(given(), compiling, pictures, count, threads, classes)
-    if built.checks:
-        print_checks(built.checks, built.folder, ("pictures", "number"))
-    for line in built.skipped:
-        typer.echo(line, err=True)
-    if built.rows:
-        print_evaluation(built.rows, built.folder)
-    typer.echo(built.folder)
+app.command()(cli_building.build)
 
 
 def main() -> None:

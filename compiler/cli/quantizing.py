@@ -109,11 +109,17 @@ def with_quantize_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @with_quantize_options
-def quantize(given: Callable[..., Any]) -> None:
+def quantize(given: Callable[..., Any], as_json: opt.Json = False) -> None:
     """Quantize a PyTorch model with a few pictures, or with none."""
     from vitq.compiler.stages.quantize import quantize as stage
+    from vitq.compiler.support.artifacts import QUANTIZE_NAME, read_json
 
-    typer.echo(stage(given()).folder)
+    folder = stage(given()).folder
+    if as_json:
+        facts = read_json(folder / QUANTIZE_NAME)["provenance"]
+        print_json({"folder": str(folder), "provenance": facts})
+        return
+    typer.echo(folder)
 
 
 @with_quantize_options

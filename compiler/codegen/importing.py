@@ -1,5 +1,6 @@
 """An ONNX QDQ file becomes an integer module: read, checked, imported, integerized."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitq.compiler.codegen.batching import run_in_batches
-from vitq.compiler.foreign.facts import DEQUANTIZE, LAYOUT, QUANTIZE, Facts
+from vitq.compiler.foreign.facts import DEQUANTIZE, LAYOUT, QUANTIZE, Facts, label, op_of
 from vitq.compiler.foreign.preparing import prepare
 from vitq.compiler.foreign.reading import read_onnx
 from vitq.compiler.foreign.refusal import Left, refusal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 Numbers = tuple[float, ...]
 REMEDY = "if onnxruntime runs the file, please report it; else export it again"
 QDQ = (QUANTIZE, DEQUANTIZE)
+PLACE = re.compile(r"[\w.]+ \((?P<variable>\w+)\): ")
+"""How passes begin what they say of one operator."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,25 @@ def _refused(path: Path, model: Any, named: "Named", report: Any, error: Excepti
         what = f"not integer-only, {number} would stay float: "
         return refusal(path, what, left, facts)
     if isinstance(error, VitqError):
-        return type(error)(f"{path}: {error}")
+        return type(error)(f"{path}: {_with_node(str(error), named, facts)}")
     what = f"a pass cannot read it: {type(error).__name__}: {reason(error)}"
     return refusal(path, what, [], facts, REMEDY)
+
+
+def _with_node(said: str, named: "Named", facts: Facts) -> str:
+    """Name the file's node in place of a pass's operator and its variable.
+
+    A quantizer stands for what it quantizes.
+    """
+    place = PLACE.match(said)
+    if place is None:
+        return said
+    name, op = named.of(place["variable"])
+    quantizer = next((node for node in facts.all_of(QUANTIZE) if label(node) == name), None)
+    source = facts.before(quantizer.input[0]) if quantizer is not None else None
+    if source is not None:
+        name, op = label(source), op_of(source)
+    return f"node {name} ({op}): {said[place.end() :]}" if op else said
 
 
 def _each_once(left: list[Left]) -> list[Left]:

@@ -8,12 +8,14 @@
     model.verify()                       # the golden integers
 
     python3 python/vitq_model.py cat.jpg        reads pictures with Pillow, .npy without it
+    python3 python/vitq_model.py --json x.npy   as ``vitq run --json`` prints it
 
 A copy of this file lies in every static bundle (``python/vitq_model.py``). Pictures are resized and
 cropped by the library itself, bit for bit as at calibration. Threads may share a model: calls wait
 for each other.
 """
 
+import argparse
 import ctypes
 import hashlib
 import json
@@ -239,11 +241,12 @@ def _load(folder: Path, manifest: dict[str, Any]) -> ctypes.CDLL:
     return library
 
 
-def _answers(path: Path, model: Model) -> list[list[Guess]]:
-    """Classify what is in a file."""
+def _answers(path: Path, model: Model) -> list[tuple[str, list[Guess]]]:
+    """Classify what is in a file; a row of an array has its number behind the file's name."""
     if path.suffix == ".npy":
-        return [model.best(codes) for codes in model(np.load(path, allow_pickle=False))]
-    return [model.classify(read_picture(path, model))]
+        rows = model(np.load(path, allow_pickle=False))
+        return [(f"{path}[{row}]", model.best(codes)) for row, codes in enumerate(rows)]
+    return [(str(path), model.classify(read_picture(path, model)))]
 
 
 def read_picture(path: Path, model: Model) -> NDArray[np.uint8]:
@@ -273,16 +276,32 @@ def read_picture(path: Path, model: Model) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB" if model.color == "BGR" else model.color))
 
 
+def _to_json(picture: str, guesses: list[Guess]) -> dict[str, Any]:
+    """Return one answer as ``vitq run --json`` gives it."""
+    keys = ("class", "name", "logit", "probability")
+    classes = [dict(zip(keys, guess, strict=True)) for guess in guesses]
+    return {"picture": picture, "classes": classes}
+
+
 def main(arguments: list[str]) -> int:
     """Classify files; without any compare the golden integers."""
+    parser = argparse.ArgumentParser(prog="vitq_model", description=main.__doc__)
+    parser.add_argument("files", nargs="*", type=Path, help="pictures, or .npy of uint8 pixels")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    given = parser.parse_args(arguments)
     try:
         model = Model()
-        if not arguments:
+        answers = [answer for path in given.files for answer in _answers(path, model)]
+        if given.json and given.files:
+            print(json.dumps({"answers": [_to_json(*answer) for answer in answers]}, indent=1))
+        elif given.json:
+            print(json.dumps({"compared": model.verify(), "different": 0}))
+        elif not given.files:
             print(f"{model.verify()} golden integers compared, 0 differ")
-        for name in arguments:
-            for guesses in _answers(Path(name), model):
+        else:
+            for picture, guesses in answers:
                 best = ", ".join(f"{g.name} {100 * g.probability:.1f} %" for g in guesses)
-                print(f"{name}: {best}")
+                print(f"{picture}: {best}")
     except (ModelError, OSError, ValueError) as error:
         print(f"vitq_model: {error}", file=sys.stderr)
         return 2

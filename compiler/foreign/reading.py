@@ -15,6 +15,10 @@ SUPPORTED_ONNX_OPS = frozenset(
     "Sub Tanh Transpose Unsqueeze Where".split()
 )
 NODE = re.compile(r"Bad node spec for node\. Name: (.*?) ?OpType: (\w+)")
+UNKNOWN = (
+    "build the model without them, or quantize it in PyTorch (vitq quantize), which takes more "
+    "operators"
+)
 HEAD = 64
 """Bytes that tell formats apart."""
 OTHERS = {
@@ -45,7 +49,7 @@ def read_onnx(path: Path) -> Any:
     facts = Facts(model)
     unknown = [Left(label(node), op_of(node)) for node in facts.nodes if not _is_known(node)]
     if unknown:
-        raise refusal(path, "it uses operators that are not supported: ", unknown, facts)
+        raise refusal(path, "it uses operators that are not supported: ", unknown, facts, UNKNOWN)
     return model
 
 

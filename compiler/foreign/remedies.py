@@ -19,7 +19,10 @@ FUSED = tuple(
     "SkipLayerNormalization LayerNormalization".split()
 )
 PRODUCTS = ("MatMul", "Gemm", "Conv")
-ENDS = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK")
+ENDS = (
+    *("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK"),
+    *("Log", "Exp", "Tanh", "HardSigmoid", "Softplus", "Softsign"),
+)
 HALF = ("FLOAT16", "BFLOAT16")
 BYTES = ("INT8", "UINT8")
 STATIC = (

@@ -6,7 +6,7 @@ quantize, export, compile, and on a machine that runs the library verify and eva
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.codegen.hardware import can_run_here
@@ -53,6 +53,15 @@ class Built:
     checks: tuple[Check, ...]
     rows: tuple[Row, ...]
     skipped: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return {
+            "folder": str(self.folder),
+            "checks": [check.to_json() for check in self.checks],
+            "rows": [row.to_json() for row in self.rows],
+            "skipped": list(self.skipped),
+        }
 
 
 def build(

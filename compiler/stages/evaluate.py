@@ -199,12 +199,23 @@ class Evaluation:
             )
 
     def say_doubts(self, outputs: int, source: str) -> None:
-        """Warn of labels that look wrong: at chance while the answers are the float model's."""
+        """Warn of a model that says one class, and of labels that look wrong.
+
+        These are at chance while the answers are the float model's.
+        """
+        if _has_random_weights(self._compiled):
+            return
         scores = self._scores.get("float") or next(iter(self._scores.values()))
+        if (one := scores.one_answer()) is not None:
+            logger.warning(
+                "WARNING: %s: %s, and the labels are several (%s): look at the model's weights, "
+                "and at mean, std and colours of its input",
+                *(source, one, scores.name),
+            )
         doubt = scores.label_doubts(outputs)
         others = [row.agreement for row in (s.row() for s in self._scores.values())]
         is_faithful = all(agreement is None or agreement >= FAITHFUL for agreement in others)
-        if doubt is None or not is_faithful or _has_random_weights(self._compiled):
+        if doubt is None or not is_faithful:
             return
         logger.warning(
             "WARNING: %s: %s, and the answers are the float model's: the labels look shifted or "

@@ -18,6 +18,7 @@ from vitq.compiler.support.artifacts import (
 )
 from vitq.compiler.support.locks import alone
 from vitq.numerics.errors import VitqError
+from vitq.numerics.files import require_file
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def export(artifact: Artifact) -> dict[str, Any]:
         logger.info("export: unchanged, %s is up to date", artifact.onnx)
         return read_json(artifact.export_json)
     started = time.perf_counter()
+    require_file(artifact.onnx)
     begin_stage(artifact.export_json)
     content = {"fingerprint": wanted, "parity": _export(artifact), "versions": packages}
     content["sha256"] = file_hash(artifact.onnx)

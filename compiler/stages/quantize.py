@@ -136,6 +136,17 @@ def _say_strange_labels(pictures: "Pictures", outputs: int) -> None:
         )
 
 
+def _check_learned(options: QuantizeOptions, model: "LoadedModel") -> None:
+    """Notice weights that are random without the user's wish, as far as no file was loaded."""
+    from vitq.quantization.model.names import is_factory
+    from vitq.quantization.model.randomness import check_learned
+
+    if options.random_weights is not None or options.weights is not None:
+        return
+    is_made_again = options.module is None and is_factory(options.model)
+    check_learned(options.model, model.module, is_made_again)
+
+
 def quantized_model(
     options: QuantizeOptions,
     before: Iterable[str] | None = None,
@@ -156,6 +167,7 @@ def quantized_model(
     wanted, loaded = quantize_fingerprint(options), set(before or sys.modules)
     files = file_hashes(used_weights(options))
     model = load_float_model(options)
+    _check_learned(options, model)
     graph, prep, pictures = prepare(options, model, meet)
     hashes = {GRAPH: graph_hash(graph), STATE: module_hash(model.module), FILES: files}
     sources = loaded_hashes(options.model, loaded)

@@ -21,7 +21,7 @@ from vitq.compiler.codegen.compiled import Backend, Compiled, open_compiled
 from vitq.compiler.deploy.contents import class_names
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.numerics.files import require_writable, write_atomically
+from vitq.numerics.files import require_file, write_atomically
 from vitq.quantization.pictures.pictures import picture_files
 from vitq.quantization.pictures.pixels import load_picture
 from vitq.quantization.pictures.raw_pixels import check_pixels, read_pixels
@@ -133,7 +133,7 @@ def run(
         VitqError: wrong shape or dtype, no picture, or nothing compiled.
     """
     compiled = open_compiled(folder)
-    require_writable(output_path)
+    require_file(output_path)
     chunks = list(_codes(compiled, [input_path], backend, threads))
     codes = np.concatenate([codes for _, codes in chunks])
     result: FloatArray | IntArray = codes if raw else compiled.logits(codes)

@@ -20,6 +20,8 @@ FAITHFUL = 0.9
 """Agreement with the float model from which labels are suspected, and not the quantization."""
 ENOUGH = 20
 """Labelled pictures before labels are suspected."""
+NEARLY_ALL, MIXED = 0.95, 0.7
+"""Share of the answers that makes them one; the largest share of a class in labels of several."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,21 @@ class Scores:
             self.computed,
         )
 
+    def one_answer(self) -> str | None:
+        """Say that nearly all answers are one class while the labels are several, if so."""
+        answers: Counter[int] = Counter()
+        labels: Counter[int] = Counter()
+        for (label, choice), count in self.pairs.items():
+            answers[choice] += count
+            labels[label] += count
+        total = answers.total()
+        if total < ENOUGH or labels.most_common(1)[0][1] > MIXED * total:
+            return None
+        choice, count = answers.most_common(1)[0]
+        if count < NEARLY_ALL * total:
+            return None
+        return f"{count} of {total} answers are class {choice}"
+
     def label_doubts(self, outputs: int) -> str | None:
         """Say that labels look as if they were another order of classes, if they do.
 
@@ -126,6 +143,8 @@ class Scores:
             outputs: how many classes the model has.
         """
         total = sum(self.pairs.values())
+        if self.one_answer() is not None:
+            return None
         if total < ENOUGH or self.top1 > max(CHANCE / outputs, 0.05) * total:
             return None
         moves: Counter[int] = Counter()

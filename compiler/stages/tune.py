@@ -24,6 +24,7 @@ from vitq.compiler.target.choice import NATIVE, get_target
 from vitq.compiler.target.host import host_flags, missing_flags
 from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import find_compiler
+from vitq.compiler.tuning.places import own_log
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import require_writable
 
@@ -166,8 +167,7 @@ def tune(folder: Path, options: TuneOptions) -> TuneResult:
     from vitq.compiler.support.compat import check_versions
 
     target = options.target
-    if options.log is not None:
-        require_writable(options.log / "x")
+    require_writable((options.log or own_log(target)) / "x")
     if not options.tracker and options.results is None:
         usable_cores(options.threads)
     if options.tracker:

@@ -40,6 +40,7 @@ from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODELS
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError, nearest
+from vitq.numerics.files import require_file
 from vitq.quantization.pictures.given import GivenPictures
 
 logger = logging.getLogger(__name__)
@@ -184,6 +185,7 @@ def _kept(options: QuantizeOptions, key: str, compute: Callable[[], Row]) -> Row
     path = _folder(options) / f"{key[:16]}.json"
     if is_current(path, key):
         return Row(**read_json(path)["row"])
+    require_file(path)
     row = compute()
     write_json(path, {"fingerprint": key, "row": row.to_json()})
     logger.info("compare: %s (%.1f s)", row.name, row.seconds)

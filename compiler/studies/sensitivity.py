@@ -23,6 +23,7 @@ from vitq.compiler.stages.where import mixed_artifact
 from vitq.compiler.support.artifacts import fingerprint, is_current, read_json, write_json
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.errors import VitqError
+from vitq.numerics.files import require_file
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.plan.widths import PARTS, PRODUCTS, WEIGHT
 
@@ -97,6 +98,7 @@ def sensitivity(
     kept = _restore(read_json(path)) if is_current(path, wanted) else None
     asked = {f"{part}.{bits}" for part in parts for bits in widths}
     if kept is None or not asked <= set(kept.complete):
+        require_file(path)
         started = time.perf_counter()
         save = functools.partial(_save, path, wanted)
         kept = _measure(options, widths, parts, kept.measured if kept else [], save)

@@ -12,7 +12,7 @@ import numpy as np
 
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
-from vitq.numerics.files import write_atomically
+from vitq.numerics.files import require_file, write_atomically
 
 SUFFIXES = (".html", ".htm")
 SMALL = 64
@@ -51,6 +51,7 @@ def check_page(name: str, path: Path | None) -> None:
         raise VitqError(f"{name} {path}: give a file name that ends in .html")
     if not path.parent.is_dir():
         raise VitqError(f"{name} {path}: the folder {path.parent} does not exist: make it first")
+    require_file(path)
 
 
 def write_page(path: Path, title: str, parts: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from vitq.compiler.support.extras import need_extra
 from vitq.numerics.errors import VitqError
-from vitq.numerics.files import require_writable, write_atomically
+from vitq.numerics.files import require_file, write_atomically
 
 SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 130
@@ -27,7 +27,7 @@ def check_plot(name: str, path: Path | None) -> None:
     need_extra("matplotlib", name)
     if path.suffix not in SUFFIXES:
         raise VitqError(f"{name} {path}: give a file name that ends in {', '.join(SUFFIXES)}")
-    require_writable(path)
+    require_file(path)
 
 
 def pyplot() -> Any:

@@ -13,6 +13,8 @@ from vitq.quantization.graph.user_code import explained
 
 logger = logging.getLogger(__name__)
 
+USUAL_SIDES = (224, 32, 28, 64, 96, 112, 128, 160, 192, 240, 256, 288, 320, 384, 448, 512, 518)
+"""Sides of pictures that models are built for, the most usual first; tried where one fails."""
 TRACE_BATCH = 2  # torch.export specializes 0 and 1
 
 
@@ -41,10 +43,40 @@ def export_program(
     except VitqError:
         raise
     except Exception as error:
+        _refuse_size(model, input_shape)
         what = f"the model cannot be exported by torch.export at input {input_shape}"
         raise explained(what, error) from error
     program.graph.eliminate_dead_code()  # results beside the logits
     return program
+
+
+def _refuse_size(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> None:
+    """Refuse a picture's size that the model does not run at, if it runs at a usual one.
+
+    Raises:
+        VitqError: with that size.
+    """
+    channels, height, width = input_shape
+    if _runs(model, input_shape):
+        return
+    usual = [side for side in USUAL_SIDES if (side, side) != (height, width)]
+    taken = next((side for side in usual if _runs(model, (channels, side, side))), None)
+    if taken is not None:
+        raise VitqError(
+            f"the model does not take pictures of {height} x {width}, and it takes {taken} x "
+            f"{taken}: give --image-size {taken} (pictures are resized), or build it for the other "
+            f"size (of timm: --model-kwargs img_size={height})"
+        )
+
+
+def _runs(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> bool:
+    """Whether the model computes anything of a picture of that shape."""
+    try:
+        with torch.inference_mode(), _quiet():
+            model.eval()(torch.zeros(1, *input_shape))
+    except Exception:  # whatever a user's code raises
+        return False
+    return True
 
 
 @contextmanager

@@ -123,6 +123,12 @@ def resolve(found: Described, name: str) -> Preprocessing:
             f"model {name!r} does not say what its input is: pass --image-size, --mean and --std "
             "(in Python image_size, mean and std), or --preprocessor FILE"
         )
+    numbers = {len(found.mean), len(found.std)}
+    if len(numbers) == 2 and 1 not in numbers:
+        raise VitqError(
+            f"model {name!r}: its mean has {len(found.mean)} numbers and its std {len(found.std)}: "
+            "give one of each for a channel (--mean, --std, or in the processor's file)"
+        )
     channels = found.channels or (3 if found.color is None else CHANNELS[found.color])
     if found.channels is None and found.color is None and len(found.mean) > 1:
         channels = len(found.mean)

@@ -23,6 +23,7 @@ LARGEST = 2**31 - 1
 """Of the class numbers: what any label map holds."""
 NEEDS = "each line needs a file name and a class number"
 _WHOLE = re.compile(r"[+-]?[0-9]+")
+_WITH_ZEROS = re.compile(r"[+-]?[0-9]+\.0*")
 _SHOWN = 40
 
 
@@ -139,12 +140,16 @@ def _entry(folder: Path, row: list[str], place: str, classes: ClassMap | None) -
 
 
 def _number(text: str, place: str, classes: ClassMap | None) -> int:
+    """Read a class number; ``3.0``, as a table with an empty cell gets written, is 3."""
     if not _WHOLE.fullmatch(text):
         if classes is not None:
             return classes.number(text, place)
-        raise VitqError(
-            f"{place}: class {_short(text)} is no number (names need --classes FILE); {NEEDS}"
-        )
+        if not _WITH_ZEROS.fullmatch(text):
+            raise VitqError(
+                f"{place}: class {_short(text)} is no whole number (names need --classes FILE); "
+                f"{NEEDS}"
+            )
+        text = text.partition(".")[0]
     digits = text.lstrip("+-0")
     label = int(text) if len(digits) <= len(str(LARGEST)) else LARGEST + 1
     if text.startswith("-") and digits:

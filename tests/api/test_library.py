@@ -58,7 +58,7 @@ def test_a_tensor_is_as_good_as_an_array(library: vitq.Library, digits: Digits) 
             np.zeros((1, 3, 28, 28), np.uint8),
             r"shape \(1, 3, 28, 28\): the model takes N x 3x32x32",
         ),
-        (np.zeros((0, 3, 32, 32), np.uint8), "holds no pictures"),
+        (np.zeros((0, 3, 32, 32), np.uint8), "is an array of 0 pictures"),
         ("pictures/", "pixels are a str: give a uint8 array"),
     ],
 )

@@ -19,6 +19,7 @@ from PIL import Image
 from vitq.compiler.cli import main as cli
 from vitq.compiler.cli.quantizing import SHARED, quantize_options
 from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.compiler.support.artifacts import Artifact
 from vitq.quantization.plan.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,7 +181,7 @@ def test_run_refuses_wrong_shape_and_dtype(
     cases = {
         "has shape (1, 3, 8, 8)": np.zeros((1, 3, 8, 8), np.uint8),
         "is float32": np.zeros((1, 3, 32, 32), np.float32),
-        "holds no pictures": np.zeros((0, 3, 32, 32), np.uint8),
+        "is an array of 0 pictures": np.zeros((0, 3, 32, 32), np.uint8),
     }
     for text, array in cases.items():
         np.save(tmp_path / "x.npy", array)
@@ -188,6 +189,30 @@ def test_run_refuses_wrong_shape_and_dtype(
         assert call(["run", str(compiled), *arguments], monkeypatch) == 2
         assert text in capsys.readouterr().err
         assert not (tmp_path / "y.npy").exists()
+
+
+def test_the_stages_print_json(
+    artifact: Artifact,
+    compiled: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = ["--artifacts", str(artifact.folder.parents[1])]
+    commands: dict[str, list[str]] = {
+        "quantize": root, "export": [str(artifact.folder)], "compile": [str(artifact.folder)],
+        "build": [*root, "--count", "20"],
+    }  # fmt: skip
+    found = {}
+    for name, arguments in commands.items():
+        assert call([name, *arguments, "--json"], monkeypatch) == 0
+        found[name] = json.loads(capsys.readouterr().out)
+    assert found["quantize"]["provenance"]["method"] == "repq"
+    assert found["quantize"]["folder"] == str(artifact.folder)
+    assert found["export"]["parity"] and found["export"]["onnx"] == str(artifact.onnx)
+    assert found["compile"]["folder"] == str(compiled) == found["build"]["folder"]
+    assert found["compile"]["float_islands"] == []
+    assert {row["name"] for row in found["build"]["rows"]} >= {"float", "library"}
+    assert all(check["different"] == 0 for check in found["build"]["checks"])
 
 
 def test_inspect_and_targets_print_json(

@@ -1,6 +1,7 @@
 """A static bundle from Python, with nothing but NumPy: the same integers, or one line."""
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,9 @@ def test_classes_are_those_of_run(bundle: Path, compiled: Path, tmp_path: Path) 
     )  # fmt: skip
 
 
-def test_as_a_program(bundle: Path, tmp_path: Path, digits_pixels: UInt8Array) -> None:
+def test_as_a_program(
+    bundle: Path, compiled: Path, tmp_path: Path, digits_pixels: UInt8Array
+) -> None:
     Image.fromarray(digits_pixels[0].transpose(1, 2, 0)).save(tmp_path / "x.png")
     np.save(tmp_path / "x.npy", digits_pixels[:2])
     command = [sys.executable, "-I", str(bundle / "python" / "vitq_model.py")]
@@ -87,6 +90,17 @@ def test_as_a_program(bundle: Path, tmp_path: Path, digits_pixels: UInt8Array) -
     assert said() == (0, said()[1], "") and "golden integers compared, 0 differ" in said()[1]
     code, out, _ = said(str(tmp_path / "x.png"), str(tmp_path / "x.npy"))
     assert code == 0 and [line.count("%") for line in out.splitlines()] == [5, 5, 5]
+    code, out, _ = said("--json", str(tmp_path / "x.png"), str(tmp_path / "x.npy"))
+    answers = json.loads(out)["answers"]
+    names = [str(tmp_path / name) for name in ("x.png", "x.npy[0]", "x.npy[1]")]
+    assert code == 0 and [answer["picture"] for answer in answers] == names
+    ran = [answer.to_json() for answer in classify(compiled, [tmp_path / "x.npy"])]
+    assert ran[0].keys() == answers[1].keys()
+    for mine, other in zip(ran, answers[1:], strict=True):
+        assert mine["classes"][0].keys() == other["classes"][0].keys()
+        numbers = [[guess["class"] for guess in one["classes"]] for one in (mine, other)]
+        assert numbers[0] == numbers[1]
+    assert json.loads(said("--json")[1])["different"] == 0
     code, out, error = said(str(tmp_path / "nowhere.png"))
     assert (code, out) == (2, "") and error.count("\n") == 1 and "nowhere.png" in error
 

@@ -172,6 +172,23 @@ def test_doubts_need_enough_pictures_and_chance() -> None:
     assert scores.label_doubts(10) is None
 
 
+def test_a_model_that_says_one_class_is_not_blamed_on_the_labels(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores, labels = Scores("float"), np.arange(40) % 10
+    scores.add(np.eye(10, dtype=np.float32)[[3] * 39 + [4]], None, labels)
+    assert scores.label_doubts(10) is None
+    assert scores.one_answer() == "39 of 40 answers are class 3"
+    same = Scores("float")
+    same.add(np.eye(10, dtype=np.float32)[[3] * 40], None, np.array([3] * 30 + [4] * 10))
+    assert same.one_answer() is None, "as the labels are"
+    monkeypatch.setattr(stage, "float_runner", lambda *rest: lambda x: np.eye(10)[[3] * len(x)])
+    with caplog.at_level(logging.WARNING, "vitq"):
+        evaluate(target, count=40, backends=("float",))
+    assert "40 of 40 answers are class 3, and the labels are several (float)" in caplog.text
+    assert "look shifted" not in caplog.text
+
+
 def test_a_record_that_cannot_be_written_is_only_said(
     target: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,13 +2,19 @@
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vitq.numerics.errors import VitqError
-from vitq.numerics.files import replaced_folder, require_writable, write_atomically
+from vitq.numerics.files import (
+    replaced_folder,
+    require_file,
+    require_writable,
+    write_atomically,
+)
 
 
 def test_bytes_and_text(tmp_path: Path) -> None:
@@ -139,3 +145,27 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
             require_writable(path)
         assert error.value.errno == number
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_place_that_takes_no_files_is_noticed(tmp_path: Path) -> None:
+    """Also where the rights say yes, as they do to the owner of everything."""
+    for path in (Path("/proc/x"), Path("/proc/self/fd/x/y")):
+        with pytest.raises(OSError) as raised:
+            require_writable(path)
+        assert str(raised.value.filename).startswith("/proc")
+        assert raised.value.errno in (errno.EPERM, errno.EACCES)
+    require_writable(tmp_path / "a" / "b")
+    require_file(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(IsADirectoryError):
+        require_file(tmp_path)
+
+
+def test_a_full_disk_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what is written, not by what is made."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full: nothing that is always full")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: open("/dev/full", "wb"))
+    with pytest.raises(OSError, match="No space left") as raised:
+        require_writable(tmp_path / "a")
+    assert raised.value.filename == str(tmp_path)

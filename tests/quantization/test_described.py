@@ -174,6 +174,13 @@ def test_damaged_json(change: dict[str, Any]) -> None:
         Preprocessing.from_json(None, "quantize.json")
 
 
+def test_mean_and_std_of_different_lengths() -> None:
+    given = described({**VIT, "image_std": [0.5] * 4}, "p")
+    with pytest.raises(VitqError, match="'m': its mean has 3 numbers and its std 4: give one of"):
+        resolve(given, "m")
+    assert resolve(described({**VIT, "image_std": [0.5]}, "p"), "m").std == HALF
+
+
 def test_a_size_of_nothing() -> None:
     with pytest.raises(VitqError, match="image size 0 x 8: give at least 1"):
         Described(size=(0, 8))

@@ -152,6 +152,7 @@ def test_missing_classes(tmp_path: Path) -> None:
     [
         "a.png,3\nb.png,12\n",
         "a.png;3\nb.png;12\n",
+        "a.png,3.0\nb.png,12.00\n",
         "a.png\t3\r\nb.png\t12\r\n",
         '"a.png","3"\n"b.png","12"\n',
         "Datei;Klasse\na.png;3\nb.png;12\n",
@@ -184,8 +185,8 @@ def test_a_name_with_the_delimiter(tmp_path: Path) -> None:
         ("a.png,1\nb.png,-5\n", r"line 2: class '-5'"),
         (f"a.png,{2**70}\n", "line 1: class '1180591620717411303424': the largest"),
         (f"a.png,{'9' * 5000}\n", r"line 1: class '9{40}\.\.\.': the largest"),
-        ("a.png,cat\n", r"line 1: class 'cat' is no number \(names need --classes FILE\)"),
-        ("a.png,3.0\n", "line 1: class '3.0' is no number"),
+        ("a.png,cat\n", r"line 1: class 'cat' is no whole number \(names need --classes FILE\)"),
+        ("a.png,3.5\n", "line 1: class '3.5' is no whole number"),
         ("file,label\na.png\n", "line 2: 'a.png' is only one cell"),
         (",1\n", "line 1: ',1' is only one cell"),
         ("a.png,1\n/etc/b.png,2\n", "line 2: '/etc/b.png' lies outside of"),
@@ -193,7 +194,7 @@ def test_a_name_with_the_delimiter(tmp_path: Path) -> None:
         ("a.png,1\na.png,2\n", "line 2: a.png is class 2 here and 1 in line 1"),
         (f'a.png,1\n"{"x" * 140_000}",1\n', "line 2: field larger than"),
         ("a.png,1\nb\0.png,1\n", "line 2: .* is no file name; each line needs"),
-        ("1,a.png\n", "line 1: class 'a.png' is no number"),
+        ("1,a.png\n", "line 1: class 'a.png' is no whole number"),
     ],
 )
 def test_bad_lines_are_named(content: str, message: str, tmp_path: Path) -> None:

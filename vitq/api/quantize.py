@@ -11,7 +11,7 @@ from vitq.compiler.stages.quantize import quantize as stage
 from vitq.compiler.studies.sensitivity import MIXED, mixed_options
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, Artifact, read_json
 from vitq.numerics.errors import VitqError
-from vitq.numerics.files import write_atomically
+from vitq.numerics.files import require_file, write_atomically
 from vitq.quantization.mixed.budget import Budget
 from vitq.quantization.model.given import GivenModel
 
@@ -72,6 +72,7 @@ class Quantized:
         out = Path(path)
         if out.suffix != ".onnx":
             raise VitqError(f"{out}: the name of an exported file ends in .onnx")
+        require_file(out)
         export(self._artifact)
         write_atomically(out, self._artifact.onnx.read_bytes())
         return out

@@ -15,7 +15,7 @@ from vitq.compiler.foreign.facts import Facts
 from vitq.compiler.foreign.reading import read_onnx
 from vitq.compiler.foreign.refusal import LONGEST
 from vitq.compiler.foreign.remedies import CAUSES, causes_of
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import RangeError, VitqError
 
 MEANING = Meaning(1, MEAN, STD)
 CODES = np.ones((WIDTH, 3, 2, 2), np.int8)
@@ -27,6 +27,39 @@ def test_an_output_that_nothing_computes(tmp_path: Path) -> None:
     start(body)
     path = body.save(tmp_path / "m.onnx", body.const(np.ones((1, 2, 3), np.float32)))
     with pytest.raises(VitqError, match=r"m\.onnx: no operator computes its output c\d+"):
+        import_model(path, MEANING)
+
+
+@pytest.mark.parametrize(
+    ("bias", "said"),
+    [
+        (1e9, r"node /block/Add_\d+ \(Add\): a bias of \d+ leaves int32"),
+        (np.nan, r"node /block/Add_\d+ \(Add\): a bias is not finite \(NaN or Inf\)"),
+    ],
+)
+def test_what_leaves_its_range_is_named_as_in_the_file(
+    bias: float, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    body = Body()
+    matrix = body.codes(np.ones((WIDTH, WIDTH), np.int8))
+    product = body.op("MatMul", body.quantize(start(body), 1 / 16), matrix)
+    shifted = body.op("Add", product, body.const(np.full(WIDTH, bias, np.float32)))
+    path = body.save(tmp_path / "m.onnx", body.quantize(shifted, 1 / 16))
+    with pytest.raises(RangeError, match=rf"m\.onnx: {said}"):
+        import_model(path, MEANING)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kinds", [("LogSoftmax",), ("Sigmoid",), ("Softmax", "Log"), ("Tanh",)])
+def test_what_comes_behind_the_logits_is_to_be_left_out(
+    kinds: tuple[str, ...], tmp_path: Path
+) -> None:
+    body = Body()
+    x = body.quantize(start(body), 1 / 16)
+    for kind in kinds:
+        x = body.op(kind, x)
+    path = body.save(tmp_path / "m.onnx", x)
+    with pytest.raises(VitqError, match=rf"behind the logits .*{kinds[-1]}.*: leave that out: the"):
         import_model(path, MEANING)
 
 
