@@ -199,10 +199,7 @@ class Evaluation:
             )
 
     def say_doubts(self, outputs: int, source: str) -> None:
-        """Warn of a model that says one class, and of labels that look wrong.
-
-        These are at chance while the answers are the float model's.
-        """
+        """Warn of a model that says one class; of labels at chance with the float model's answers."""
         if _has_random_weights(self._compiled):
             return
         scores = self._scores.get("float") or next(iter(self._scores.values()))
