@@ -3,98 +3,101 @@
     arange(17) -> add 0 -> view -> ge 0 -> expand (N, 1, 17, 17)    all true: attention sees it all
 
 They are computed while the program is walked, in its order (so that what is written in place is
-seen), with `BATCH` for the batch size; what depends on it is never stored, only looked at. Random
-operators are none of them.
+seen), with `BATCH` for the batch size. Random operators are none of them. Who reads one gets its
+value: at batch 1, if it grows with the batch and is the same for each picture.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
+
+from vitq.quantization.graph.exporting import shape_at_one
 
 BATCH = 3
 """Stands for the batch size; no other size of a model is likely to depend on it."""
 
 
 class FixedValues:
-    """What is known of the nodes so far.
+    """What is known of the program's nodes so far."""
 
-    Args:
-        stored: parameters, buffers and constants by the name of their node; may grow.
-    """
+    def __init__(self) -> None:
+        self._stored: dict[Any, torch.Tensor] = {}
+        self._values: dict[Any, Any] = {}
 
-    def __init__(self, stored: Mapping[str, torch.Tensor]) -> None:
-        self._stored = stored
-        self._values: dict[str, Any] = {}
-        self._aside: set[str] = set()
+    def store(self, node: Any, tensor: torch.Tensor) -> None:
+        """Give the value of a parameter, buffer or constant."""
+        self._stored[node] = tensor
 
-    def visit(self, node: Any, is_handled: bool) -> bool:
-        """Compute a node if it is fixed.
+    def bind(self, node: Any, value: Any) -> None:
+        """Give the value of any other node."""
+        self._values[node] = value
+
+    def visit(self, node: Any) -> bool:
+        """Compute a node if it is fixed, and tell whether it is.
 
         Args:
             node: of the program; all before it were visited.
-            is_handled: whether the graph has an operator for it.
-
-        Returns:
-            Whether the node is left out of the graph: a fixed one that is no float tensor, has no
-            operator, or is made of such. Its value is there for whoever uses it.
         """
         size = node.meta.get("val")
         if isinstance(size, torch.SymInt | int):
-            self._values[node.name] = _at_batch(size)
+            self._values[node] = _at_batch(size)
             return True
-        inputs = [arg.name for arg in node.all_input_nodes]
-        if not all(name in self._values or name in self._stored for name in inputs):
+        if not all(map(self.is_fixed, node.all_input_nodes)):
             return False
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        if _is_random(node):
             return False
         try:
             with torch.no_grad():
-                args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self._value)
-                value = node.target(*args, **kwargs)
+                args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self.value)
+                self._values[node] = node.target(*args, **kwargs)
         except Exception:  # an operator that cannot run here is converted, or refused by name
             return False
-        self._values[node.name] = value
-        is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
-        if is_float and is_handled and not self._aside.intersection(inputs):
-            return False
-        self._aside.add(node.name)
         return True
 
-    def _value(self, node: Any) -> Any:
-        if node.name not in self._values:
-            self._values[node.name] = self._stored[node.name].detach().clone()
-        return self._values[node.name]
+    def is_fixed(self, node: Any) -> bool:
+        """Whether an argument is known: a stored tensor, a computed value, or no node at all."""
+        return not isinstance(node, torch.fx.Node) or node in self._values or node in self._stored
 
-    def is_aside(self, node: Any) -> bool:
-        """Whether a node was left out of the graph."""
-        return node.name in self._aside
+    def value(self, node: Any) -> Any:
+        """Return what a fixed argument is, with `BATCH` pictures."""
+        if not isinstance(node, torch.fx.Node):
+            return node
+        if node not in self._values:
+            self._values[node] = self._stored[node].detach().clone()
+        return self._values[node]
 
-    def set_aside(self, node: Any) -> bool:
-        """Leave a node out of the graph after all, if its value can be stored; tell whether."""
-        if self.weight(node) is None:
-            return False
-        self._aside.add(node.name)
-        return True
+    def at_one(self, node: Any) -> torch.Tensor | None:
+        """Return a fixed tensor for one picture.
 
-    def weight(self, node: Any) -> torch.Tensor | None:
-        """Return a fixed tensor of floats that does not depend on the batch size."""
-        value, shape = self._values.get(node.name), getattr(node.meta.get("val"), "shape", ())
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        Args:
+            node: fixed.
+
+        Returns:
+            It with the axis that grows with the batch cut to one picture's part, or None if it is
+            no tensor or the pictures' parts differ.
+        """
+        value = self.value(node)
+        if not isinstance(value, torch.Tensor):
             return None
-        return value if all(isinstance(size, int) for size in shape) else None
+        shape, axis = shape_at_one(node.meta["val"])
+        if axis is None:
+            return value
+        parts = value.unflatten(axis, (BATCH, shape[axis]))
+        first = parts.narrow(axis, 0, 1)
+        return first.squeeze(axis) if torch.equal(parts, first.expand_as(parts)) else None
 
     def is_all(self, node: Any, wanted: float) -> bool:
         """Whether a node is fixed and has this value everywhere; of truths, 1 is true."""
-        value = self._values.get(getattr(node, "name", ""))
+        if not isinstance(node, torch.fx.Node) or not self.is_fixed(node):
+            return False
+        value = self.value(node)
         return isinstance(value, torch.Tensor) and bool((value == wanted).all())
 
-    def hides_nothing(self, mask: Any) -> bool:
-        """Whether an attention mask is fixed and lets every position see all: true, or 0 added."""
-        value = self._values.get(mask.name)
-        if not isinstance(value, torch.Tensor):
-            return False
-        return self.is_all(mask, 1 if value.dtype == torch.bool else 0)
+
+def _is_random(node: Any) -> bool:
+    """Whether an operator draws numbers; a dropout that is off does not."""
+    is_off = "dropout" in str(node.target) and not all(node.args[1:3])
+    return not is_off and torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _at_batch(size: Any) -> int:

@@ -46,12 +46,13 @@ def with_origins(graph: Graph, program: Any) -> Graph:
         traced = found.get(node.name) or found.get(node.name.split(".")[0])
         if traced is None:
             continue
-        node.module = stored.get(traced.name) or _module(traced)
+        node.module = stored.get(traced.name) or module_of(traced)
         node.source = _source(traced)
     return graph
 
 
-def _module(traced: Any) -> str:
+def module_of(traced: Any) -> str:
+    """Return the name of the innermost module that computes a traced node, empty if none does."""
     stack = list((traced.meta.get("nn_module_stack") or {}).values())
     return str(stack[-1][0]) if stack else ""
 

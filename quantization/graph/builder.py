@@ -1,0 +1,278 @@
+"""Nodes of a `Graph`, made one after the other, with the shapes that follow.
+
+One operator of PyTorch may become several nodes. They are called after it (``base``): the last one
+has its name, those before it a suffix.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vitq.numerics.arrays import FloatArray
+from vitq.quantization.graph.graph import Node, OpKind
+
+
+class Operand(NamedTuple):
+    """A tensor of the graph.
+
+    Attributes:
+        name: of its node.
+        shape: at batch 1.
+        batch_axis: that grows with the batch.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    batch_axis: int | None
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+
+class Refusal(Exception):  # noqa: N818 - no error: it is listed
+    """An operator or a form of one that the graph cannot express."""
+
+
+class Builder:
+    """Nodes and tensors so far; each method adds one node, or none where it changes nothing."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.tensors: dict[str, Any] = {}
+        self.base = ""
+
+    def unique(self, name: str) -> str:
+        """Return a name that no node has yet."""
+        found, number = name, 1
+        while found in self.nodes:
+            found, number = f"{name}_{number}", number + 1
+        return found
+
+    def node(
+        self,
+        op: OpKind,
+        inputs: Sequence[Operand],
+        shape: Sequence[int],
+        batch_axis: int | None,
+        attrs: dict[str, Any] | None = None,
+        params: dict[str, str] | None = None,
+        suffix: str = "",
+    ) -> Operand:
+        """Add a node."""
+        name = self.unique(f"{self.base}.{suffix or op}")
+        names = tuple(x.name for x in inputs)
+        self.nodes[name] = Node(
+            name, op, names, tuple(shape), batch_axis, dict(params or {}), dict(attrs or {})
+        )
+        return Operand(name, tuple(shape), batch_axis)
+
+    def rename(self, x: Operand, name: str) -> Operand:
+        """Call the node that was added last by another name."""
+        node = self.nodes.pop(x.name)
+        node.name = self.unique(name)
+        self.nodes[node.name] = node
+        return x._replace(name=node.name)
+
+    def tensor(self, values: Any, role: str) -> str:
+        """Store a computed tensor; return its key."""
+        key, number = f"{self.base}.{role}", 1
+        while key in self.tensors:
+            key, number = f"{self.base}.{role}_{number}", number + 1
+        self.tensors[key] = np.array(values, np.float32)
+        return key
+
+    def constant(self, values: FloatArray | float, suffix: str = "value") -> Operand:
+        """Add a constant of at least one axis."""
+        value = np.atleast_1d(np.asarray(values, np.float32))
+        params = {"value": self.tensor(value, suffix)}
+        return self.node(OpKind.CONSTANT, (), value.shape, None, None, params, suffix)
+
+    def value_of(self, x: Operand) -> FloatArray | None:
+        """Return what a constant holds; None of any other node."""
+        node = self.nodes[x.name]
+        found: FloatArray | None = None
+        if node.op is OpKind.CONSTANT:
+            found = self.tensors[node.params["value"]]
+        return found
+
+    # Layout
+
+    def reshape(self, x: Operand, shape: Sequence[int], batch_axis: int | None) -> Operand:
+        """Give a tensor other axes; `batch_axis` is the one whose extent grows with the batch."""
+        if tuple(shape) == x.shape and batch_axis == x.batch_axis:
+            return x
+        if int(np.prod(shape)) != int(np.prod(x.shape)):
+            raise Refusal("reshape that mixes the pictures of a batch")
+        return self.node(OpKind.RESHAPE, (x,), shape, batch_axis)
+
+    def permute(self, x: Operand, axes: Sequence[int], suffix: str = "") -> Operand:
+        """Put axis ``axes[i]`` at place i."""
+        order = [axis % x.rank for axis in axes]
+        if order == list(range(x.rank)):
+            return x
+        shape = [x.shape[axis] for axis in order]
+        batch = None if x.batch_axis is None else order.index(x.batch_axis)
+        return self.node(OpKind.PERMUTE, (x,), shape, batch, {"axes": order}, suffix=suffix)
+
+    def select(self, x: Operand, axis: int, index: int) -> Operand:
+        """Take one index of an axis, which goes."""
+        axis %= x.rank
+        keep_pictures(x, axis)
+        shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+        attrs = {"axis": axis, "index": index % x.shape[axis]}
+        return self.node(OpKind.SELECT, (x,), shape, without(x.batch_axis, axis), attrs)
+
+    def slice(self, x: Operand, axis: int, start: int, stop: int) -> Operand:
+        """Keep a range of an axis."""
+        axis %= x.rank
+        if (start, stop) == (0, x.shape[axis]):
+            return x
+        keep_pictures(x, axis)
+        shape = (*x.shape[:axis], stop - start, *x.shape[axis + 1 :])
+        attrs = {"axis": axis, "start": start, "stop": stop}
+        return self.node(OpKind.SLICE, (x,), shape, x.batch_axis, attrs)
+
+    def take(self, x: Operand, axis: int, indices: Sequence[int]) -> Operand:
+        """Put index ``indices[i]`` of an axis at place i."""
+        axis %= x.rank
+        size = x.shape[axis]
+        found = [int(index) % size for index in indices]
+        keep_pictures(x, axis)
+        if found == list(range(found[0], found[0] + len(found))):
+            return self.slice(x, axis, found[0], found[0] + len(found))
+        shape = (*x.shape[:axis], len(found), *x.shape[axis + 1 :])
+        attrs = {"axis": axis, "indices": found}
+        return self.node(OpKind.TAKE, (x,), shape, x.batch_axis, attrs)
+
+    def pad(self, x: Operand, pads: Sequence[tuple[int, int]]) -> Operand:
+        """Put zeros around; negative numbers cut off."""
+        for axis, (before, after) in enumerate(pads):
+            x = self.slice(x, axis, max(0, -before), x.shape[axis] - max(0, -after))
+        pairs = [[max(0, before), max(0, after)] for before, after in pads]
+        if not np.any(pairs):
+            return x
+        for axis, pair in enumerate(pairs):
+            if any(pair):
+                keep_pictures(x, axis)
+        shape = [size + sum(pair) for size, pair in zip(x.shape, pairs, strict=True)]
+        return self.node(OpKind.PAD, (x,), shape, x.batch_axis, {"pads": pairs})
+
+    def expand(self, x: Operand, shape: Sequence[int], batch_axis: int | None) -> Operand:
+        """Repeat along axes of extent 1."""
+        if x.rank < len(shape):
+            ones = (1,) * (len(shape) - x.rank)
+            moved = None if x.batch_axis is None else x.batch_axis + len(ones)
+            x = self.reshape(x, (*ones, *x.shape), moved)
+        if tuple(shape) == x.shape and batch_axis == x.batch_axis:
+            return x
+        return self.node(OpKind.EXPAND, (x,), shape, batch_axis)
+
+    def concat(self, parts: Sequence[Operand], axis: int) -> Operand:
+        """Put tensors one behind the other."""
+        axis %= parts[0].rank
+        if len(parts) == 1:
+            return parts[0]
+        for part in parts:
+            keep_pictures(part, axis)
+        batch = next((p.batch_axis for p in parts if p.batch_axis is not None), None)
+        whole = [self._as_many(part, batch) for part in parts]
+        shape = list(whole[0].shape)
+        shape[axis] = sum(part.shape[axis] for part in whole)
+        return self.node(OpKind.CONCAT, whole, shape, batch, {"axis": axis})
+
+    def _as_many(self, part: Operand, batch: int | None) -> Operand:
+        """Repeat a constant for each picture."""
+        return part if part.batch_axis == batch else self.expand(part, part.shape, batch)
+
+    # Arithmetic
+
+    def elementwise(self, op: OpKind, a: Operand, b: Operand) -> Operand:
+        """Add or multiply; the operand that has the result's shape comes first."""
+        shape, batch = broadcast(a, b)
+        if a.shape != shape or (a.batch_axis is None and batch is not None):
+            a, b = b, a
+        if a.shape != shape or a.batch_axis != batch:
+            a = self.expand(a, shape, batch)
+        return self.node(op, (a, b), shape, batch)
+
+    def add(self, a: Operand, b: Operand) -> Operand:
+        """Add two tensors."""
+        return self.elementwise(OpKind.ADD, a, b)
+
+    def multiply(self, a: Operand, b: Operand) -> Operand:
+        """Multiply two tensors, element by element."""
+        return self.elementwise(OpKind.MULTIPLY, a, b)
+
+    def times(self, x: Operand, factor: float) -> Operand:
+        """Multiply by a number."""
+        factor = float(np.float32(factor))
+        if factor > 0:
+            return self.node(OpKind.SCALE, (x,), x.shape, x.batch_axis, {"factor": factor})
+        return self.multiply(x, self.constant(factor, "factor"))
+
+    def matmul(self, a: Operand, b: Operand, suffix: str = "") -> Operand:
+        """Multiply matrices: (..., M, K) by (..., K, N)."""
+        outer = broadcast(
+            a._replace(shape=(*a.shape[:-2], 1, 1)), b._replace(shape=(*b.shape[:-2], 1, 1))
+        )
+        shape = (*outer[0][:-2], a.shape[-2], b.shape[-1])
+        return self.node(OpKind.MATMUL, (a, b), shape, outer[1], suffix=suffix)
+
+    def linear(self, x: Operand, params: dict[str, str]) -> Operand:
+        """Apply a linear layer to the last axis."""
+        shape = (*x.shape[:-1], self.tensors[params["weight"]].shape[0])
+        if x.batch_axis == x.rank - 1:
+            raise Refusal("linear over the pictures of a batch")
+        return self.node(OpKind.LINEAR, (x,), shape, x.batch_axis, None, params)
+
+    def rowwise(
+        self,
+        op: OpKind,
+        x: Operand,
+        attrs: dict[str, Any] | None = None,
+        params: dict[str, str] | None = None,
+        suffix: str = "",
+    ) -> Operand:
+        """Add an operator that keeps the shape: of each element, or over the last axis."""
+        return self.node(op, (x,), x.shape, x.batch_axis, attrs, params, suffix)
+
+    def pointwise(self, x: Operand, function: str, parameter: float | None = None) -> Operand:
+        """Apply a function of one number."""
+        attrs = {"function": function} | ({} if parameter is None else {"parameter": parameter})
+        return self.rowwise(OpKind.POINTWISE, x, attrs)
+
+    def reduce(self, op: OpKind, x: Operand, axis: int) -> Operand:
+        """Take the mean or the maximum over one axis, which goes."""
+        axis %= x.rank
+        keep_pictures(x, axis)
+        shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+        return self.node(op, (x,), shape, without(x.batch_axis, axis), {"axis": axis})
+
+
+def keep_pictures(x: Operand, axis: int) -> None:
+    """Refuse what would mix or drop the pictures of a batch."""
+    if axis == x.batch_axis:
+        raise Refusal("an operator along the pictures of a batch")
+
+
+def without(batch_axis: int | None, axis: int) -> int | None:
+    """Return where the batch is after an axis went."""
+    return batch_axis if batch_axis is None or batch_axis < axis else batch_axis - 1
+
+
+def broadcast(a: Operand, b: Operand) -> tuple[tuple[int, ...], int | None]:
+    """Return shape and batch axis of what two tensors make, element by element."""
+    shape = tuple(np.broadcast_shapes(a.shape, b.shape))
+    places = {x.batch_axis + len(shape) - x.rank for x in (a, b) if x.batch_axis is not None}
+    if len(places) > 1:
+        raise Refusal("an operator that mixes the pictures of a batch")
+    place = next(iter(places), None)
+    if place is not None:
+        for x in (a, b):
+            at = place - len(shape) + x.rank
+            if x.batch_axis is None and at >= 0 and x.shape[at] != 1:
+                raise Refusal("an operator that mixes the pictures of a batch")
+    return shape, place

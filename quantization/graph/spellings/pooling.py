@@ -1,0 +1,152 @@
+"""Means, sums and maxima over axes, pooling over windows, resizing by constant weights."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitq.quantization.graph.builder import Operand, Refusal, keep_pictures
+from vitq.quantization.graph.exporting import shape_at_one
+from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.graph.operands import FxNode, Walk, name_of
+from vitq.quantization.graph.spellings.registry import arguments, spelling
+
+
+def over(w: Walk, op: OpKind, x: Operand, axes: Any, keeps: bool) -> Operand:
+    """Reduce axes: several become one, behind the pictures' axis."""
+    if axes is None or axes == []:
+        raise Refusal(f"{op} over all axes, the pictures' too")
+    gone = sorted(axis % x.rank for axis in ([axes] if isinstance(axes, int) else axes))
+    for axis in gone:
+        keep_pictures(x, axis)
+    wide = [1 if axis in gone else size for axis, size in enumerate(x.shape)]
+    narrow = [size for axis, size in enumerate(x.shape) if axis not in gone]
+    kept = [axis for axis in range(x.rank) if axis not in gone]
+    batch = None if x.batch_axis is None else kept.index(x.batch_axis)
+    if len(gone) == 1:
+        found = w.build.reduce(op, x, gone[0])
+    else:
+        first = kept[:1] if batch in (0, None) else [x.batch_axis]
+        rest = [axis for axis in kept if axis not in first]
+        moved = w.build.permute(x, [*first, *gone, *rest])
+        shape = [moved.shape[0], int(np.prod([x.shape[a] for a in gone]))]
+        shape += [x.shape[a] for a in rest]
+        if not first:
+            raise Refusal(f"{op} over all axes, the pictures' too")
+        merged = w.build.reshape(moved, shape, moved.batch_axis)
+        found = w.build.reduce(op, merged, 1)
+        order = [*first, *rest]
+        found = w.build.permute(found, [order.index(axis) for axis in kept])
+    return w.build.reshape(found, wide if keeps else narrow, x.batch_axis if keeps else batch)
+
+
+@spelling("mean")
+def mean(w: Walk, node: FxNode) -> Operand:
+    """Mean over axes."""
+    _, axes, keeps = arguments(node, x=None, dim=None, keepdim=False)[:3]
+    return over(w, OpKind.MEAN, w.x(node.args[0]), axes, keeps)
+
+
+@spelling("sum")
+def sum_(w: Walk, node: FxNode) -> Operand:
+    """Mean, times how many."""
+    _, axes, keeps = arguments(node, x=None, dim=None, keepdim=False)[:3]
+    x = w.x(node.args[0])
+    found = over(w, OpKind.MEAN, x, axes, keeps)
+    count = int(np.prod(x.shape)) // int(np.prod(found.shape))
+    return w.build.times(found, count) if count > 1 else found
+
+
+@spelling("amax")
+def amax(w: Walk, node: FxNode) -> Operand:
+    """Maximum over axes."""
+    _, axes, keeps = arguments(node, x=None, dim=None, keepdim=False)[:3]
+    return over(w, OpKind.MAX, w.x(node.args[0]), axes, keeps)
+
+
+@spelling("max")
+def max_(w: Walk, node: FxNode) -> None:
+    """Return the maximum over an axis, the first of two results."""
+    _, axis, keeps = arguments(node, x=None, dim=None, keepdim=False)[:3]
+    if not isinstance(axis, int):
+        raise Refusal("max in this form")
+    w.pending[node] = ("result", over(w, OpKind.MAX, w.x(node.args[0]), axis, keeps))
+
+
+@spelling("adaptive_avg_pool2d", "adaptive_avg_pool1d", "adaptive_max_pool2d")
+def adaptive(w: Walk, node: FxNode) -> Operand:
+    """Mean of equal windows that cover all."""
+    x, sizes = w.x(node.args[0]), w.plain(node.args[1])
+    sizes = [sizes] if isinstance(sizes, int) else sizes
+    outer = x.shape[-len(sizes) :]
+    if any(n % size for n, size in zip(outer, sizes, strict=True)):
+        raise Refusal(f"{name_of(node)} of {list(outer)} to {sizes}")
+    kernel = [n // size for n, size in zip(outer, sizes, strict=True)]
+    return windows(w, OpKind.MEAN, x, kernel)
+
+
+def windows(w: Walk, op: OpKind, x: Operand, kernel: list[int]) -> Operand:
+    """Reduce windows of the last axes that touch and do not overlap."""
+    lead = x.rank - len(kernel)
+    split: list[int] = list(x.shape[:lead])
+    for n, k in zip(x.shape[lead:], kernel, strict=True):
+        split += [n // k, k]
+    axes = [lead + 1 + 2 * i for i in range(len(kernel))]
+    return over(w, op, w.build.reshape(x, split, x.batch_axis), axes, False)
+
+
+@spelling("avg_pool2d", "max_pool2d", "avg_pool1d", "max_pool1d")
+def pool(w: Walk, node: FxNode) -> Operand:
+    """Mean or maximum of windows; only of those that do not overlap."""
+    name = name_of(node)
+    x, kernel, stride, padding = arguments(node, x=0, kernel=1, stride=None, padding=0)[:4]
+    rank = int(name[-2])
+    kernel, stride, padding = (
+        [v] * rank if isinstance(v, int) else list(v or []) for v in (kernel, stride, padding)
+    )
+    kernel = kernel * rank if len(kernel) == 1 else kernel
+    stride, a = (stride or kernel), w.x(x)
+    uneven = any(n % k for n, k in zip(a.shape[-rank:], kernel, strict=True))
+    if stride != kernel or any(padding) or uneven:
+        raise Refusal(f"{name} with kernel {kernel}, stride {stride}, padding {padding}")
+    return windows(w, OpKind.MEAN if name.startswith("avg") else OpKind.MAX, a, kernel)
+
+
+@spelling(
+    "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bicubic2d_aa",
+    "_upsample_bilinear2d_aa", "upsample_nearest_exact2d", "_upsample_nearest_exact2d",
+)  # fmt: skip
+def resize(w: Walk, node: FxNode) -> Operand:
+    """Multiply (N, C, H, W) from both sides by constant weights, or take elements."""
+    x = w.x(node.args[0])
+    height, width = x.shape[-2:]
+    rows, columns = shape_at_one(node.meta["val"])[0][-2:]
+    down = _weights(node, torch.eye(height).reshape(1, 1, height, height), (rows, height), 0)
+    across = _weights(node, torch.eye(width).reshape(1, 1, width, width), (width, columns), 1)
+    if "nearest" in name_of(node):
+        x = w.build.take(x, x.rank - 2, down.argmax(1).tolist())
+        return w.build.take(x, x.rank - 1, across.argmax(0).tolist())
+    if rows != height:
+        x = w.build.matmul(w.build.constant(down.numpy(), "rows"), x)
+    if columns != width:
+        x = w.build.matmul(x, w.build.constant(across.numpy(), "columns"))
+    return x
+
+
+def _weights(
+    node: FxNode, identity: torch.Tensor, size: tuple[int, int], axis: int
+) -> torch.Tensor:
+    """Return what the resizing of an identity matrix along one axis gives."""
+    overload = str(node.target).rsplit(".", maxsplit=1)[-1]
+    args = list(node.args)
+    factors = args[-1] if overload == "vec" else None
+    flags = args[2:-1] if overload == "vec" else args[2:]
+    scales = None
+    if factors is not None:
+        scales = [factors[0] if axis == 0 else 1.0, factors[1] if axis == 1 else 1.0]
+        out: torch.Tensor = node.target(identity, None, *flags, scales)
+    elif overload == "vec":
+        out = node.target(identity, list(size), *flags, None)
+    else:
+        out = node.target(identity, list(size), *flags[:1])
+    return out[0, 0]
