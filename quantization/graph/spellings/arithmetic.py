@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from vitq.quantization.graph.builder import Operand, Refusal
+from vitq.quantization.graph.exporting import shape_at_one
 from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
 from vitq.quantization.graph.spellings.registry import arguments, spelling
@@ -45,8 +46,10 @@ def plus(w: Walk, first: Any, second: Any, alpha: float = 1) -> Operand:
 
 def _adds_nothing(w: Walk, node: FxNode, x: FxNode, other: FxNode) -> bool:
     """Whether a sum is only its first term, as of scores and a mask that hides nothing."""
-    same = node.meta["val"].shape == x.meta["val"].shape
-    return same and not w.fixed.is_fixed(x) and w.fixed.is_all(other, 0)
+    if w.fixed.is_fixed(x) or not w.fixed.is_all(other, 0):
+        return False
+    # Sizes are compared as numbers: comparing symbols would make torch decide the batch size.
+    return shape_at_one(node.meta["val"]) == shape_at_one(x.meta["val"])
 
 
 @spelling("addcmul")
