@@ -49,8 +49,10 @@ class LowerLinear(BindingPass):
             if ctx.real(product.args[1]) is not None:
                 raise DeclineError("the weight is a float constant: it has no quantizer")
             return None  # a product of two activations: LowerMatmul
+        if len(shape_of(found.codes)) != 2:
+            return None  # a constant for each picture or head: LowerMatmul
         weight = weight_codes(found, "weight")
-        if len(shape_of(weight.codes)) != 2 or weight.axis == 0:
+        if weight.axis == 0:
             raise DeclineError("the weight is not (K, N) with a scale for each output channel")
         x = input_codes(ctx.codes(product.args[0]))
         axis = len(shape_of(product)) - 1
