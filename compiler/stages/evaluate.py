@@ -199,7 +199,7 @@ class Evaluation:
             )
 
     def say_doubts(self, outputs: int, source: str) -> None:
-        """Warn of a model that says one class; of labels at chance with the float model's answers."""
+        """Warn of a model that says one class, and of labels at chance with float answers."""
         if _has_random_weights(self._compiled):
             return
         scores = self._scores.get("float") or next(iter(self._scores.values()))
