@@ -100,12 +100,14 @@ def _backend(spread: Spread) -> Iterator[Any]:
         with parallel_config(backend="threading", n_jobs=spread.parallel) as chosen:
             yield chosen
         return
+    from distributed import Client
+
     try:
-        cluster = parallel_config(backend="dask", scheduler_host=spread.dask)
-        workers = len(cluster.backend.client.scheduler_info()["workers"])
+        client = Client(spread.dask, set_as_default=False)
     except (OSError, ValueError) as error:
         raise VitqError(f"--dask {spread.dask}: {reason(error)}: {START}") from error
-    if not workers:
-        raise VitqError(f"--dask {spread.dask} has no workers: {START}")
-    with cluster as chosen:
-        yield chosen
+    with client:
+        if not client.ncores():
+            raise VitqError(f"--dask {spread.dask} has no workers: {START}")
+        with parallel_config(backend="dask", client=client) as chosen:
+            yield chosen
