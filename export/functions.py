@@ -64,7 +64,7 @@ def write_function(node: Node, x: str, emit: Emit, constant: Constant) -> str:
     if function == "elu":
         return emit("Elu", [x], name, alpha=1.0 if parameter is None else float(parameter))
     if function == "leaky_relu":
-        return emit("LeakyRelu", [x], name, alpha=float(parameter))
+        return emit("LeakyRelu", [x], name, alpha=float(node.attrs["parameter"]))
     raise VitqError(f"{name}: the function {function} cannot be written as ONNX QDQ")
 
 

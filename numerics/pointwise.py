@@ -280,5 +280,5 @@ def clamp_bounds(function: str, out: QuantParams) -> tuple[int, int]:
     Returns:
         The smallest and the largest code.
     """
-    low, high = (int(quantize(np.float32(end), out)) for end in CLAMPS[function])
+    low, high = (int(quantize(np.asarray(end, np.float32), out)) for end in CLAMPS[function])
     return low, high

@@ -40,7 +40,9 @@ class FoldClamp(BindingPass):
             return None  # hardsigmoid is clip(x / 6 + 1 / 2, 0, 1), and a table
         if not out.is_per_tensor:
             raise DeclineError("a clamp before a scale for each channel")
-        low, high = (int(quantize(np.float32(end), out.qparams)) for end in clamp.bounds)
+        low, high = (
+            int(quantize(np.asarray(end, np.float32), out.qparams)) for end in clamp.bounds
+        )
         if low >= high or not low <= int(out.qparams.zero_point) <= high:
             name = op_name(ctx.definition(out.data))
             raise DeclineError(f"the bounds [{low}, {high}] of a {name} leave out the zero point")

@@ -33,7 +33,8 @@ from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.outputs import join
 from vitq.quantization.plan.twin_ranges import twin_of
 from vitq.quantization.run.fake_quantize import compute_node, joined, simulate_node
-from vitq.quantization.run.reference import IntegerReference, IntTensor, pixel_codes
+from vitq.quantization.run.int_tensor import IntTensor
+from vitq.quantization.run.reference import IntegerReference, pixel_codes
 
 TINY = 1e-30
 SILENT = -120.0

@@ -19,6 +19,7 @@ from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError
 from vitq.numerics.offset import masked
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.graph.moving import moved
 from vitq.quantization.graph.origins import label_of
 
 HIDES = -16.0
@@ -133,20 +134,10 @@ def _at(fixed: Fixed, batch: int) -> FloatArray:
 
 def _moved(node: Node, inputs: list[FloatArray], batch: int) -> FloatArray | None:
     """Run one operator; None for those that no constant needs."""
-    x, attrs = inputs[0], node.attrs
     if node.op is OpKind.ADD:
-        return x + inputs[1]
-    if node.op is OpKind.RESHAPE:
-        return x.reshape(node.shape_at(batch))
-    if node.op is OpKind.PERMUTE:
-        return x.transpose(attrs["axes"])
-    if node.op is OpKind.EXPAND:
-        return np.broadcast_to(x, node.shape_at(batch))
-    if node.op is OpKind.SELECT:
-        return x.take(attrs["index"], attrs["axis"])
-    if node.op is OpKind.SLICE:
-        return x.take(range(attrs["start"], attrs["stop"]), attrs["axis"])
-    return None
+        return inputs[0] + inputs[1]
+    found: FloatArray | None = moved(node, inputs[0], batch)
+    return found
 
 
 def is_masked(graph: Graph, node: Node) -> bool:

@@ -135,23 +135,43 @@ def _is_read_on(graph: Graph, result: Node) -> bool:
     return True
 
 
-def fold_channel_scales(graph: Graph) -> None:
-    """Fold LayerScale into the linear layer before it: gamma * (W x + b) = (gamma W) x + gamma b.
+_SCALED = {
+    OpKind.LINEAR: ("weight", "bias"),
+    OpKind.LAYER_NORM: ("gamma", "beta"),
+    OpKind.RMS_NORM: ("gamma",),
+}
+"""Parameters of the operators that a factor for each channel goes into."""
 
-    Raises:
-        VitqError: if a channel scale does not follow a linear layer that nothing else reads.
+
+def fold_channel_scales(graph: Graph) -> None:
+    """Fold LayerScale into what is before it: gamma * (W x + b) = (gamma W) x + gamma b.
+
+    Likewise into a normalization's weights. Where something else reads that, or it has no weights,
+    the scale becomes a product with a constant.
     """
     for node in graph:
         if node.op is not OpKind.CHANNEL_SCALE:
             continue
-        source = graph.operand(node)
-        if source.op is not OpKind.LINEAR or len(graph.consumers(source.name)) != 1:
-            raise VitqError(f"{node.name}: a channel scale must follow a linear layer of its own")
-        gamma = graph.real(node, "value")
-        graph.set_param(source, "weight", graph.real(source, "weight") * gamma[:, None])
-        graph.set_param(source, "bias", graph.real(source, "bias") * gamma)
+        source, gamma = graph.operand(node), graph.real(node, "value")
+        roles = _SCALED.get(source.op, ())
+        if not roles or len(graph.consumers(source.name)) != 1:
+            _multiply(graph, node)
+            continue
+        for role in roles:
+            value = graph.real(source, role)
+            factor = gamma[:, None] if role == "weight" else gamma
+            graph.set_param(source, role, value * factor)
         graph.bypass(node)
     graph.remove_dead()
+
+
+def _multiply(graph: Graph, node: Node) -> None:
+    """Turn a channel scale into a product with a constant."""
+    value = graph.real(node, "value")
+    factor = Node(f"{node.name}.factor", OpKind.CONSTANT, (), value.shape, None)
+    factor.module, factor.params = node.module, node.params
+    node.op, node.inputs, node.params = OpKind.MULTIPLY, (*node.inputs, factor.name), {}
+    graph.insert_after(node.inputs[0], factor)
 
 
 def select_tokens_early(graph: Graph) -> None:

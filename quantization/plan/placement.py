@@ -27,10 +27,12 @@ values, as long as all readers agree; q, k and v, slices of one linear layer, ke
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import prod
+
+import numpy as np
 
 from vitq.numerics.pointwise import CLAMPS
 from vitq.quantization.graph.graph import ACCUMULATOR_OPS, LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.graph.moving import moved
 from vitq.quantization.plan.recipe import LayerBits, Recipe
 from vitq.quantization.plan.widths import PRODUCTS, layer_widths
 
@@ -196,10 +198,10 @@ def _climb(graph: Graph, name: str) -> str:
     """Return the node whose result is quantized for a reader of `name`.
 
     An accumulator may travel through layout, so it is quantized where it is read (onnxruntime
-    1.31 fails on a Transpose behind a DequantizeLinear of int8), or above, where what it reads is
-    read by others too: a rotation's q goes into one product as it is and into another with its
-    channels exchanged, and both are the same codes. All others are quantized where they are
-    computed, as long as one path leads there.
+    1.31 fails on a Transpose behind a DequantizeLinear of int8), or above, where others read the
+    same channels: a rotation's q goes into one product as it is and into another with its channels
+    exchanged, of all tokens or some, and a channel has one scale. All others are quantized where
+    they are computed, as long as one path leads there.
     """
     if graph.nodes[_origin(graph, name)].op in ACCUMULATOR_OPS:
         return _shared(graph, name)
@@ -213,20 +215,24 @@ def _climb(graph: Graph, name: str) -> str:
 
 
 def _shared(graph: Graph, name: str) -> str:
-    """Return the uppermost layout operator above a value whose elements several readers read."""
-    spot, node = name, graph.nodes[name]
-    while node.op in LAYOUT_OPS:
-        node = graph.operand(node)
-        read = sum(_elements(node, reader) for reader in graph.consumers(node.name))
-        if node.op in LAYOUT_OPS and read > prod(node.shape):
-            spot = node.name
-    return spot
-
-
-def _elements(node: Node, reader: Node) -> int:
-    """Count the elements of a value that a reader takes."""
-    moves = reader.op in LAYOUT_OPS and reader.op is not OpKind.EXPAND
-    return min(prod(reader.shape), prod(node.shape)) if moves else prod(node.shape)
+    """Return the uppermost value above whose readers share channels of an accumulator."""
+    path = [graph.nodes[name]]
+    while path[0].op in LAYOUT_OPS:
+        path.insert(0, graph.operand(path[0]))
+    if path[0].op not in ACCUMULATOR_OPS:
+        return name  # a factor is between
+    axis = 1 if path[0].op is OpKind.CONV2D else -1
+    channels = np.moveaxis(np.zeros(path[0].shape, np.int64), axis, -1)
+    ids = np.moveaxis(channels + np.arange(channels.shape[-1]), -1, axis)
+    for node in path:
+        ids = ids if node is path[0] else moved(node, ids)
+        readers = [
+            len(np.unique(moved(reader, ids))) if reader.op in LAYOUT_OPS else len(np.unique(ids))
+            for reader in graph.consumers(node.name)
+        ]
+        if sum(readers) > len(np.unique(ids)):
+            return node.name
+    return name
 
 
 def _quantized_bits(graph: Graph, placement: Placement, name: str) -> int | None:

@@ -1,10 +1,8 @@
 """The integer reference of functions, products and RMS normalization."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from vitq.numerics.arrays import IntArray
+from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.errors import VitqError
 from vitq.numerics.int_rmsnorm import int_rmsnorm, rmsnorm_params
 from vitq.numerics.multiply import int_multiply, multiply_params
@@ -13,26 +11,24 @@ from vitq.numerics.qparams import QuantParams
 from vitq.numerics.requantize import int_requantize, requantize_params
 from vitq.numerics.table import TableParams, int_lut
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
-
-if TYPE_CHECKING:
-    from vitq.quantization.run.reference import IntTensor
+from vitq.quantization.run.int_tensor import IntTensor
 
 
-def multiply(graph: Graph, node: Node, inputs: list["IntTensor"], out: QuantParams) -> IntArray:
+def multiply(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
     """Product of two tensors (`numerics.multiply`)."""
     a, b = inputs
     p = multiply_params(a.one_scale, a.zero_point, b.one_scale, b.zero_point, out)
     return int_multiply(a.codes, b.codes, p)
 
 
-def rms_norm(graph: Graph, node: Node, inputs: list["IntTensor"], out: QuantParams) -> IntArray:
+def rms_norm(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
     """RMS normalization (`numerics.int_rmsnorm`) of codes around their zero point."""
     x = inputs[0]
     p = rmsnorm_params(x.one_scale, node.attrs["eps"], graph.real(node, "gamma"), out)
     return int_rmsnorm(x.codes - x.zero_point, p)
 
 
-def pointwise(graph: Graph, node: Node, inputs: list["IntTensor"], out: QuantParams) -> IntArray:
+def pointwise(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
     """Compute a function of each code (`numerics.pointwise`): a clamp or a table."""
     x, function = inputs[0], node.attrs["function"]
     if function in CLAMPS:
@@ -54,6 +50,6 @@ def _quantizer(graph: Graph, node: Node) -> QuantParams:
     return source.out
 
 
-def distinct(scale: IntArray) -> IntArray:
+def distinct(scale: FloatArray) -> FloatArray:
     """One index of each axis along which a broadcast array repeats itself (stride 0)."""
     return scale[tuple(slice(0, 1) if step == 0 else slice(None) for step in scale.strides)]

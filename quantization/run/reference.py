@@ -10,7 +10,7 @@ operators move the scales along with the codes, so that any slice knows its own.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -35,39 +35,11 @@ from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.twin_ranges import twin_of
 from vitq.quantization.run import elementwise
 from vitq.quantization.run.elementwise import distinct
+from vitq.quantization.run.int_tensor import IntTensor
 
 AT_ONCE = 2**17
 """Input values that are executed at once. At eight pictures of 224 each operator leaves the
 processor's caches, and all takes half as long again as at one."""
-
-
-@dataclass
-class IntTensor:
-    """Integer codes and their meaning.
-
-    Attributes:
-        codes: any shape, int64.
-        scale: () float64, or broadcast to the shape of `codes` for accumulators.
-        zero_point: of the codes; 0 for accumulators.
-    """
-
-    codes: IntArray
-    scale: FloatArray
-    zero_point: int = 0
-
-    @property
-    def real(self) -> FloatArray:
-        """What the codes stand for, float32."""
-        found: FloatArray = ((self.codes - self.zero_point) * self.scale).astype(np.float32)
-        return found
-
-    @property
-    def one_scale(self) -> float:
-        """The scale as one number, where the operator needs that."""
-        first = float(self.scale.flat[0])
-        if self.scale.ndim and not np.all(self.scale == first):
-            raise VitqError("an operator reads an accumulator with a scale for each channel")
-        return first
 
 
 class IntegerReference:

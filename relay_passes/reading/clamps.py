@@ -1,6 +1,6 @@
 """Reads clamps of real numbers: ReLU, minimum and maximum with a number, clip."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vitq.relay_passes.expressions import Expr, op_name
 from vitq.relay_passes.reading.context import Context
@@ -20,11 +20,10 @@ class Clamp(NamedTuple):
 
 def number(arg: Expr, ctx: Context) -> float | None:
     """Return a scalar operand's value: a constant of one element, or a number of the program."""
-    plain = getattr(arg, "value", None)
+    plain: Any = getattr(arg, "value", None)
+    plain = getattr(plain, "value", plain)  # of an immediate
     if isinstance(plain, int | float):
         return float(plain)
-    if hasattr(plain, "value"):  # a PrimValue of an immediate
-        return float(plain.value)
     real = ctx.real(arg)
     return float(real.reshape(())) if real is not None and real.size == 1 else None
 

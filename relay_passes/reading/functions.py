@@ -124,8 +124,8 @@ class _Reader:
             raise _OtherError
         self.is_function |= name not in LINEAR
         if name == "relax.clip":
-            ends = [number(arg, self.ctx) for arg in call.args[1:3]]
-            return np.clip(self.value(call.args[0]), *ends)
+            low, high = (number(arg, self.ctx) for arg in call.args[1:3])
+            return np.clip(self.value(call.args[0]), low, high)
         arguments = [self.value(arg) for arg in call.args]
         return np.asarray(ELEMENTWISE[name](call, arguments))
 

@@ -143,7 +143,9 @@ ELEMENTWISE: dict[str, Evaluator] = {
     "relax.abs": lambda _, a: np.abs(a[0]),
     "relax.nn.relu": lambda _, a: np.maximum(a[0], 0),
     "relax.nn.leakyrelu": lambda call, a: np.where(a[0] > 0, a[0], call.attrs.alpha * a[0]),
-    "relax.clip": lambda call, a: np.clip(a[0], *(float(end.value) for end in call.args[1:3])),
+    "relax.clip": lambda call, a: np.clip(
+        a[0], float(call.args[1].value), float(call.args[2].value)
+    ),
 }
 
 FLOAT: dict[str, Evaluator] = {

@@ -236,3 +236,45 @@ def test_placing_changes_no_values() -> None:
     before = copy.deepcopy(graph.tensors)
     place_quantizers(graph, Recipe())
     assert all(np.array_equal(graph.tensors[key], value) for key, value in before.items())
+
+
+ROTATED = {
+    "of all tokens": lambda self, x: (
+        lambda q: x + self.fc(q * self.norm.weight + torch.cat([-q[..., 8:], q[..., :8]], 2) * x)
+    )(self.fc(self.norm(x))),
+    "of some tokens": lambda self, x: (
+        lambda q: x + self.fc(torch.cat([q[:, :3], q[:, 3:] * self.fc.weight[:13] + q[:, 3:]], 1))
+    )(self.fc(self.norm(x))),
+}
+
+
+@pytest.mark.parametrize("name", ROTATED)
+def test_readers_of_the_same_channels_share_a_quantizer(name: str) -> None:
+    """A rotation's operand is quantized once, above the slices, at residual width."""
+    graph = trace(toy(body=ROTATED[name]), SHAPE)
+    first = next(node for node in graph if node.op is OpKind.LINEAR)
+    placement = place(graph)
+    assert placement.bits[first.name] == 16
+    slices = [node for node in graph if node.op is OpKind.SLICE and node.inputs == (first.name,)]
+    assert slices and not any(node.name in placement.roles for node in slices)
+
+
+def test_a_constant_factor_has_14_bits_and_its_own_range() -> None:
+    graph = trace(
+        toy(body=lambda self, x: x + self.fc(self.fc(self.norm(x)) * (self.fc.weight - 0.5))), SHAPE
+    )
+    quantized_graph = quantize(graph)
+    (product,) = (node for node in quantized_graph if node.op is OpKind.MULTIPLY)
+    factor = quantized_graph.operand(product, 1)
+    assert factor.out is not None and (factor.out.qmin, factor.out.qmax) == (-(2**13), 2**13 - 1)
+    codes = np.abs(quantized_graph.tensor(factor, "value").astype(int))
+    assert codes.max() >= 2**13 - 1
+
+
+def test_a_function_reads_12_bits_and_a_clamp_what_there_is() -> None:
+    for function, bits in ((functional.silu, 12), (functional.relu, None)):
+        graph = trace(toy(body=lambda s, x, f=function: x + s.fc(f(s.fc(s.norm(x))))), SHAPE)
+        placement = place(graph)
+        (node,) = (node for node in graph if node.op is OpKind.POINTWISE)
+        assert placement.bits.get(node.inputs[0]) == bits
+        assert placement.bits[node.name] == 8

@@ -125,11 +125,14 @@ class Scaled(nn.Module):
         return self.inner.head(y + y * self.gamma)
 
 
-@pytest.mark.parametrize("kind", ["norm", "two_readers"])
-def test_fold_channel_scales_refuses_what_it_cannot_fold(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "products"), [("norm", 0), ("two_readers", 1)])
+def test_channel_scales_behind_a_norm_are_folded_and_others_are_products(
+    kind: str, products: int
+) -> None:
     graph = trace(Scaled(kind).eval(), SHAPE)
-    with pytest.raises(VitqError, match="must follow a linear layer of its own"):
-        fold_channel_scales(graph)
+    assert_kept(graph, fold_channel_scales)
+    assert count(graph, OpKind.CHANNEL_SCALE) == 0
+    assert count(graph, OpKind.MULTIPLY) == products
 
 
 @pytest.mark.parametrize("variant", ["class_token", "distilled"])
