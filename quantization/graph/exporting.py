@@ -46,7 +46,6 @@ def export_program(
         _refuse_size(model, input_shape)
         what = f"the model cannot be exported by torch.export at input {input_shape}"
         raise explained(what, error) from error
-    program.graph.eliminate_dead_code()  # results beside the logits
     return program
 
 

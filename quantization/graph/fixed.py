@@ -7,6 +7,7 @@ seen), with `BATCH` for the batch size. Random operators are none of them. Who r
 value: at batch 1, if it grows with the batch and is the same for each picture.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,17 +43,29 @@ class FixedValues:
         if isinstance(size, torch.SymInt | int):
             self._values[node] = _at_batch(size)
             return True
-        if not all(map(self.is_fixed, node.all_input_nodes)):
+        model = _model_of(node)
+        if not all(self.is_fixed(arg) for arg in node.all_input_nodes if arg is not model):
             return False
         if _is_random(node):
             return False
         try:
             with torch.no_grad():
-                args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self.value)
+                args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self._operand(model))
                 self._values[node] = node.target(*args, **kwargs)
         except Exception:  # an operator that cannot run here is converted, or refused by name
             return False
         return True
+
+    def _operand(self, model: Any) -> Callable[[Any], Any]:
+        """Return what gives an argument's value; of `model` only type and size count."""
+
+        def read(node: Any) -> Any:
+            if node is not model or self.is_fixed(node):
+                return self.value(node)
+            val = node.meta["val"]
+            return torch.empty([_at_batch(size) for size in val.shape], dtype=val.dtype)
+
+        return read
 
     def is_fixed(self, node: Any) -> bool:
         """Whether an argument is known: a stored tensor, a computed value, or no node at all."""
@@ -92,6 +105,13 @@ class FixedValues:
             return False
         value = self.value(node)
         return isinstance(value, torch.Tensor) and bool((value == wanted).all())
+
+
+def _model_of(node: Any) -> Any:
+    """Return the tensor that a new one is made like, whatever it holds; None of others."""
+    name = str(node.target).split(".")[-2:][0]
+    is_like = name.startswith("new_") or name.endswith("_like")
+    return node.args[0] if is_like and node.args and not _is_random(node) else None
 
 
 def _is_random(node: Any) -> bool:

@@ -83,6 +83,7 @@ class Tracer(Walk):
 
     def _walk(self, module: torch.fx.GraphModule) -> Any:
         """Convert a graph whose placeholders are known; return what it returns."""
+        live = live_nodes(module.graph)
         for node in module.graph.nodes:
             if node.op == "get_attr":
                 self.fixed.bind(node, getattr(module, node.target))
@@ -90,7 +91,7 @@ class Tracer(Walk):
                 self._outputs(node)
             elif node.op == "output":
                 return node.args[0]
-            elif node.op != "placeholder":
+            elif node.op != "placeholder" and node in live:
                 self._convert(node)
         return None
 
@@ -157,3 +158,17 @@ class Tracer(Walk):
             self.pending[node] = ("parts", places)
         else:
             self._operands[node] = places[0]
+
+
+def live_nodes(graph: torch.fx.Graph) -> set[FxNode]:
+    """Return the nodes that a result depends on, and those that write into one.
+
+    ``Graph.eliminate_dead_code`` would say so, too, but fails on graphs with inner graphs.
+    """
+    live: set[FxNode] = set()
+    for node in reversed(graph.nodes):
+        schema = getattr(node.target, "_schema", None)
+        writes = schema is not None and schema.is_mutable
+        if node.op == "output" or writes or any(user in live for user in node.users):
+            live.add(node)
+    return live

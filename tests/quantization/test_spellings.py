@@ -187,8 +187,29 @@ FORMS: dict[str, tuple[Head, dict[str, int]]] = {
         ).transpose(1, 2).flatten(2)),
         {"take": 2},
     ),
+    "mask_made_like_the_picture": (
+        lambda self, x: end(self, (x @ x.mT + region(x)).softmax(-1) @ x), {"add": 2},
+    ),
+    "no_autocast": (lambda self, x: end(self, no_autocast(x)), {"multiply": 1}),
     "no_grad": (lambda self, x: end(self, no_grad(self, x)), {}),
 }  # fmt: skip
+
+
+def region(x: torch.Tensor) -> torch.Tensor:
+    """A mask written part by part, as shifted windows have it."""
+    mask = x.new_zeros(16)
+    mask[:5] = 1
+    apart = mask[:, None] - mask[None]
+    return apart.masked_fill(apart != 0, -100.0).masked_fill(apart == 0, 0.0)
+
+
+def no_autocast(x: torch.Tensor) -> torch.Tensor:
+    """An angle's table that is made in float32 whatever the rest is, and dead code beside it."""
+    with torch.autocast("cpu", enabled=False):
+        unread = torch.sin(x) * 2
+        table = torch.arange(16, dtype=torch.float32)[:, None].cos().expand_as(unread[0])
+        y = x * table
+    return y + x
 
 
 def no_grad(self: Toy, x: torch.Tensor) -> torch.Tensor:
