@@ -305,6 +305,16 @@ class _Writer:
         ]
         return self._emit("Slice", [inputs[0], *names], node.name)
 
+    def _op_take(self, node: Node, inputs: list[str]) -> str:
+        indices = np.array(node.attrs["indices"], np.int64)
+        index = self._constant(f"{node.name}.indices", indices)
+        return self._emit("Gather", [inputs[0], index], node.name, axis=node.attrs["axis"])
+
+    def _op_pad(self, node: Node, inputs: list[str]) -> str:
+        before, after = zip(*node.attrs["pads"], strict=True)
+        pads = self._constant(f"{node.name}.pads", np.array([*before, *after], np.int64))
+        return self._emit("Pad", [inputs[0], pads], node.name)
+
     def _op_concat(self, node: Node, inputs: list[str]) -> str:
         return self._emit("Concat", inputs, node.name, axis=node.attrs["axis"])
 

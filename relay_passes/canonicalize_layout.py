@@ -3,8 +3,10 @@
 import numpy as np
 from tvm import relax
 
+from vitq.numerics.arrays import IntArray
 from vitq.relay_passes.expressions import (
     Expr,
+    constant,
     dtype_of,
     ints,
     is_constant,
@@ -31,7 +33,8 @@ class CanonicalizeLayout(BindingPass):
     shape, broadcast_to the same shape
     ==============================================  =============================================
 
-    Exact. Refuses a take whose indices are not constant or not consecutive.
+    Exact. Other takes of constant indices count them and the axis from the front, in int64. Refuses
+    a take whose indices are not constant.
     """
 
     requires = (Property.CONSTANTS_FOLDED,)
@@ -51,8 +54,8 @@ class CanonicalizeLayout(BindingPass):
             return value.args[0] if dtype_of(value) == dtype_of(value.args[0]) else None
         return self._take(value, ctx) if name == "relax.take" else None
 
-    def _take(self, call: Expr, ctx: Context) -> Expr:
-        """Rewrite a take of constant, consecutive indices."""
+    def _take(self, call: Expr, ctx: Context) -> Expr | None:
+        """Rewrite a take of constant indices."""
         data, indices = call.args
         if not is_constant(indices):
             raise DeclineError("the indices are not constant")
@@ -62,8 +65,10 @@ class CanonicalizeLayout(BindingPass):
         wanted = np.atleast_1d(indices.value.numpy()).astype(np.int64)
         size = shape_of(data)[axis]
         wanted = np.where(wanted < 0, wanted + size, wanted)
-        if wanted.ndim != 1 or np.any(np.diff(wanted) != 1):
-            raise DeclineError(f"the indices {wanted.tolist()} are not consecutive")
+        if wanted.ndim != 1:
+            raise DeclineError(f"indices of shape {wanted.shape}")
+        if np.any(np.diff(wanted) != 1):
+            return _plain_take(data, wanted, axis, call)
         first = int(wanted[0])
         part = relax.op.strided_slice(data, [axis], [first], [first + len(wanted)])
         if indices.value.numpy().ndim == 1:
@@ -79,6 +84,14 @@ class CanonicalizeLayout(BindingPass):
         sizes = [int(field.shape.values[axis]) for field in split.ty.fields]
         begin = sum(sizes[: item.index])
         return relax.op.strided_slice(split.args[0], [axis], [begin], [begin + sizes[item.index]])
+
+
+def _plain_take(data: Expr, wanted: IntArray, axis: int, call: Expr) -> Expr | None:
+    """Return a take in its one form, None for one that has it."""
+    given = call.args[1].value.numpy()
+    if int(call.attrs.axis) == axis and np.array_equal(given, wanted) and given.dtype == np.int64:
+        return None
+    return relax.op.take(data, constant(wanted), axis=axis)
 
 
 def slice_ranges(call: Expr) -> list[tuple[int, int, int]]:

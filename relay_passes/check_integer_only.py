@@ -9,6 +9,8 @@ from vitq.numerics.errors import VitqError
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import (
     MAIN,
+    PAD,
+    TAKE,
     Expr,
     bindings_of,
     dtype_of,
@@ -27,6 +29,8 @@ INTEGER_LAYOUT = (
     "relax.strided_slice",
     "relax.concat",
     "relax.broadcast_to",
+    TAKE,
+    PAD,
 )
 QDQ = (*QUANTIZERS, *DEQUANTIZERS)
 

@@ -9,8 +9,10 @@ from tvm.ir import Op
 from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.errors import VitqError
 
-LAYOUT_OPS = ("relax.reshape", "relax.permute_dims", "relax.strided_slice")
-"""The layout operators left after `CanonicalizeLayout` that read one tensor."""
+TAKE = "relax.take"
+PAD = "relax.nn.pad"
+LAYOUT_OPS = ("relax.reshape", "relax.permute_dims", "relax.strided_slice", TAKE)
+"""The layout operators left after `CanonicalizeLayout` that read one tensor; see `is_layout`."""
 FLOATS = ("float16", "float32", "float64", "bfloat16")
 Expr = Any
 """A Relax expression. TVM's Python classes carry no types that mypy could use."""
@@ -56,6 +58,12 @@ def op_name(expr: Expr) -> str:
     if expr.op.name == "relax.call_pure_packed":
         return str(expr.args[0].global_symbol)
     return str(expr.op.name)
+
+
+def is_layout(expr: Expr, names: tuple[str, ...] = LAYOUT_OPS) -> bool:
+    """Whether an expression moves elements of a tensor; a look-up in a table does not."""
+    name = op_name(expr)
+    return name in names and (name != TAKE or is_constant(expr.args[1]))
 
 
 def normalize_axis(axis: int, rank: int) -> int:

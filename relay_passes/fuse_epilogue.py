@@ -6,10 +6,14 @@ from vitq.numerics.add import AddParams
 from vitq.numerics.shiftgelu import GeluParams
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect import names
-from vitq.relay_passes.expressions import Expr, bindings_of, dtype_of, op_name, shape_of, uses_of
+from vitq.relay_passes.expressions import Expr, dtype_of, op_name, shape_of
 from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
+from vitq.relay_passes.reading.reshaped import SingleReaders, below_reshapes
 from vitq.relay_passes.rewriting import BindingPass
+
+LAYERS = {names.ADD: (names.LINEAR, names.GATHER_LINEAR), names.SHIFTGELU: (names.LINEAR,)}
+"""By the operator that follows."""
 
 
 class FuseEpilogue(BindingPass):
@@ -21,6 +25,7 @@ class FuseEpilogue(BindingPass):
         vitq.add(vitq.linear(x, ...), b)                   ->  vitq.linear_add(x, ..., b)
         vitq.add(a, vitq.linear(x, ...))                   ->  vitq.linear_add(x, ..., a)
 
+    (also where the codes are reshaped between them; and ``vitq.gather_linear`` with an addition).
     Exact: the layer's codes are computed, rounded and clamped as before, they only are not stored.
     The addition is symmetric, so that its second form exchanges the parameters of a and b. Declines
     where something else reads the codes, or where the summands have different shapes.
@@ -31,34 +36,25 @@ class FuseEpilogue(BindingPass):
     def __init__(self) -> None:
         """Begin without readers."""
         super().__init__()
-        self._read_once: set[Expr] = set()
-        self._sources: dict[Expr, list[Expr]] = {}
+        self._single = SingleReaders()
 
     def prepare(self, function: Expr) -> None:
-        """Find the variables that one binding reads once, and what fusable bindings read."""
-        result = function.body.body
-        outputs = set(result.fields) if isinstance(result, relax.Tuple) else {result}
-        uses = uses_of(function)
-        self._read_once = {v for v, readers in uses.items() if len(readers) == 1} - outputs
-        self._sources = {
-            binding.var: dialect.operands(binding.value)
-            for binding in bindings_of(function)
-            if op_name(binding.value) in (names.ADD, names.SHIFTGELU)
-        }
+        """Find what one binding reads alone."""
+        self._single = SingleReaders(function)
 
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""
-        if var not in self._sources:
+        layers = LAYERS.get(op_name(value))
+        if layers is None:
             return None
         *summands, _ = dialect.operands(value)
-        found = [ctx.call(operand, names.LINEAR) for operand in summands]
-        if all(layer is None for layer in found):
+        found = [below_reshapes(operand, ctx) for operand in summands]
+        if all(op_name(layer) not in layers for layer in found):
             return None
-        sources = self._sources[var]
         own = [
             i
             for i, layer in enumerate(found)
-            if layer is not None and sources[i] in self._read_once
+            if op_name(layer) in layers and self._single.reads_alone(var, *layers, operand=i)
         ]
         if not own:
             raise DeclineError("the linear layer's codes have another reader")
@@ -67,15 +63,24 @@ class FuseEpilogue(BindingPass):
             raise DeclineError(f"the linear layer's codes are {dtype_of(layer)}")
         if op_name(value) == names.SHIFTGELU:
             params = GeluParams(*dialect.scalars(value))
-            return dialect.linear_gelu(layer, params, dtype_of(value))
-        return _fused_add(layer, summands, own[0], value)
+            fused = dialect.linear_gelu(layer, params, dtype_of(value))
+            return _shaped(ctx.emit(fused, "fused"), value)
+        return _fused_add(layer, summands, own[0], value, ctx)
 
 
-def _fused_add(layer: Expr, summands: list[Expr], index: int, value: Expr) -> Expr:
+def _fused_add(layer: Expr, summands: list[Expr], index: int, value: Expr, ctx: Context) -> Expr:
     """`layer` is the definition of ``summands[index]``."""
     residual, p = summands[1 - index], AddParams(*dialect.scalars(value))
-    if shape_of(residual) != shape_of(layer):
+    if shape_of(residual) != shape_of(summands[index]):
         raise DeclineError(f"the other summand has the shape {shape_of(residual)}")
-    return dialect.linear_add(
+    if shape_of(residual) != shape_of(layer):
+        residual = ctx.emit(_shaped(residual, layer), "residual")
+    added = dialect.linear_add(
         layer, residual, dialect.swap_summands(p) if index else p, dtype_of(value)
     )
+    return _shaped(ctx.emit(added, "fused"), value)
+
+
+def _shaped(var: Expr, like: Expr) -> Expr:
+    """Return a tensor in another one's shape."""
+    return var if shape_of(var) == shape_of(like) else relax.op.reshape(var, shape_of(like))

@@ -35,6 +35,7 @@ from vitq.relay_passes.fold_layernorm_scales import FoldLayernormScales
 from vitq.relay_passes.fold_scalar_multiply import FoldScalarMultiply
 from vitq.relay_passes.fuse_attention import FuseAttention
 from vitq.relay_passes.fuse_epilogue import FuseEpilogue
+from vitq.relay_passes.fuse_gather import FuseGather
 from vitq.relay_passes.hoist_quantize import HoistQuantize
 from vitq.relay_passes.lower_add import LowerAdd
 from vitq.relay_passes.lower_layernorm import LowerLayernorm
@@ -48,6 +49,7 @@ from vitq.relay_passes.lower_pointwise import LowerPointwise
 from vitq.relay_passes.lower_pooling import LowerPooling
 from vitq.relay_passes.lower_requantize import LowerRequantize
 from vitq.relay_passes.lower_rmsnorm import LowerRmsnorm
+from vitq.relay_passes.lower_row_moves import LowerRowMoves
 from vitq.relay_passes.lower_shiftgelu import LowerShiftgelu
 from vitq.relay_passes.lower_shiftmax import LowerShiftmax
 from vitq.relay_passes.module_pass import ModulePass
@@ -210,9 +212,13 @@ def _simplify(options: PassOptions) -> list[BindingPass]:
             FuseAttention(),
             SimplifyLayout(),  # the heads' split and merge cancel around the fused operator
         ]
+    passes += [
+        LowerRowMoves(),  # behind attention, whose heads' layout splits rows
+        FuseGather(),
+    ]
     if options.fuse_epilogue:
-        passes.append(FuseEpilogue())  # last: no layout is left between a layer and its reader
-    return passes
+        passes.append(FuseEpilogue())  # last: only reshapes are left between a layer and its reader
+    return [*passes, SimplifyLayout()]  # reshapes of reshapes
 
 
 def _check(

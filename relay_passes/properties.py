@@ -16,6 +16,7 @@ from tvm.tirx import IntImm
 from vitq.relay_passes.expressions import (
     LAYOUT_OPS,
     MAIN,
+    PAD,
     Expr,
     bindings_of,
     is_constant,
@@ -27,7 +28,7 @@ ATTRIBUTE = "vitq.properties"
 VIEWS = ("relax.squeeze", "relax.expand_dims", "relax.flatten")
 """Layout operators that are a reshape."""
 COMMUTATIVE = ("relax.add", "relax.multiply")
-MOVABLE = (*LAYOUT_OPS, "relax.broadcast_to")
+MOVABLE = (*LAYOUT_OPS, "relax.broadcast_to", PAD)
 """Layout operators that a dequantize can stand below."""
 
 

@@ -5,7 +5,16 @@ from tvm import relax
 
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect.names import DEQUANTIZE
-from vitq.relay_passes.expressions import Expr, ints, normalize_axis, op_name, shape_of
+from vitq.relay_passes.expressions import (
+    PAD,
+    TAKE,
+    Expr,
+    ints,
+    is_layout,
+    normalize_axis,
+    op_name,
+    shape_of,
+)
 from vitq.relay_passes.properties import MOVABLE, Property
 from vitq.relay_passes.reading.context import Context, DeclineError
 from vitq.relay_passes.reading.matching import Codes, read_dequantize
@@ -21,7 +30,8 @@ class SinkDequantize(BindingPass):
         layout(dequantize(x, s, z))                    -> dequantize(layout(x), s, z)
         concat(dequantize(a, s, z), dequantize(b, s, z)) -> dequantize(concat(a, b), s, z)
 
-    for reshape, permute_dims, strided_slice and broadcast_to. Exact: dequantize is elementwise.
+    for reshape, permute_dims, strided_slice, take, broadcast_to and nn.pad, which then pads with
+    the zero point. Exact: dequantize is elementwise, and a pad's zeros are real ones.
     A per-channel scale follows its axis; refuses where the axis is merged or split, and a concat
     of different scales.
     """
@@ -32,7 +42,7 @@ class SinkDequantize(BindingPass):
     def rewrite(self, var: Expr, value: Expr, ctx: Context) -> Expr | None:
         """See the class."""
         name = op_name(value)
-        if name in MOVABLE:
+        if is_layout(value, MOVABLE):
             codes = ctx.codes(value.args[0])
             return None if codes is None else _move(value, codes, ctx)
         if name == "relax.concat":
@@ -52,10 +62,15 @@ def with_codes(original: Expr, codes: Codes) -> Expr:
 def _move(layout: Expr, codes: Codes, ctx: Context) -> Expr:
     """One layout operator and one dequantize change places."""
     scale, zero_point, axis = codes.scale, codes.zero_point, codes.axis
+    if op_name(layout) == PAD:
+        return _padded(layout, codes, ctx)
     if axis is not None:
         axis = moved_axis(layout, axis)
         if op_name(layout) == "relax.strided_slice":
             chosen = slices_of(layout)[axis]
+            scale, zero_point = scale[chosen], zero_point[chosen]
+        if op_name(layout) == TAKE and axis == int(layout.attrs.axis):
+            chosen = layout.args[1].value.numpy()
             scale, zero_point = scale[chosen], zero_point[chosen]
     args = [codes.codes, *layout.args[1:]]
     moved = ctx.emit(relax.Call(layout.op, args, layout.attrs, layout.ty_args), "codes")
@@ -63,6 +78,16 @@ def _move(layout: Expr, codes: Codes, ctx: Context) -> Expr:
     if axis is None:
         return with_codes(original, Codes(moved, scale, zero_point, None))
     return dialect.dequantize(moved, scale, zero_point, axis)
+
+
+def _padded(pad: Expr, codes: Codes, ctx: Context) -> Expr:
+    """Pad codes with their zero point."""
+    if not codes.is_per_tensor or str(pad.attrs.pad_mode) != "constant" or pad.attrs.pad_value != 0:
+        raise DeclineError("a pad with something else than zeros, or a scale for each channel")
+    width, zero_point = ints(pad.attrs.pad_width), int(codes.zero_point)
+    moved = relax.op.nn.pad(codes.codes, list(width), pad_value=zero_point)
+    kept = Codes(ctx.emit(moved, "codes"), codes.scale, codes.zero_point, None)
+    return with_codes(ctx.definition(pad.args[0]), kept)
 
 
 def moved_axis(layout: Expr, axis: int) -> int:
@@ -80,7 +105,7 @@ def moved_axis(layout: Expr, axis: int) -> int:
     """
     before, after = shape_of(layout.args[0]), shape_of(layout)
     name = op_name(layout)
-    if name == "relax.strided_slice":
+    if name in ("relax.strided_slice", TAKE):
         return axis
     if name == "relax.broadcast_to":
         if before[axis] == 1:

@@ -64,6 +64,7 @@ def weights(*shape: int) -> IntArray:
     return found
 
 
+ROWS = np.array([4, 0, 0, 2], np.int32)
 ADD = scalars(add_params(0.1, -3, 0.02, 4, OUT))
 GELU = scalars(gelu_params(1e-4, 3, OUT))
 CODES = code_params(2e-3)
@@ -79,6 +80,22 @@ MAKERS: dict[str, Callable[[], Sample]] = {
     names.LINEAR: lambda: Sample((codes(2, 5, 32), *layer(16, 32))),
     names.LINEAR_ADD: lambda: Sample((codes(2, 5, 32), *layer(16, 32), codes(2, 5, 16), ADD)),
     names.LINEAR_GELU: lambda: Sample((codes(2, 5, 32), *layer(16, 32), GELU)),
+    names.GATHER_ROWS: lambda: Sample(
+        (
+            codes(2, 5, 16, dtype="int16"),
+            np.array([4, -1, 0, 0, 2, 3], np.int32),
+            scalars((-7,)),
+        ),
+        "int16",
+    ),
+    names.GATHER_LINEAR: lambda: Sample((codes(2, 5, 32), ROWS, *layer(16, 32))),
+    names.GATHER_LINEAR_ADD: lambda: Sample((
+        codes(2, 5, 32),
+        ROWS,
+        *layer(16, 32),
+        codes(2, 4, 16),
+        ADD,
+    )),
     names.MATMUL: lambda: Sample((codes(2, 5, 32), codes(2, 8, 32), scalars((3, -4))), "int32"),
     names.OFFSET: lambda: Sample(
         (codes(2, 3, 2, 5, 7, dtype="int16"), codes(3, 1, 5, 7, dtype="int16").astype(np.int32)),

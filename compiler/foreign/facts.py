@@ -12,7 +12,7 @@ OWN_DOMAINS = ("", "ai.onnx")
 QUANTIZE = "QuantizeLinear"
 DEQUANTIZE = "DequantizeLinear"
 LAYOUT = frozenset(
-    "Cast Concat Expand Flatten Gather Identity Reshape Slice Split Squeeze Transpose "
+    "Cast Concat Expand Flatten Gather Identity Pad Reshape Slice Split Squeeze Transpose "
     "Unsqueeze".split()
 )
 """Operators that only move elements."""

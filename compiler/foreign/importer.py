@@ -11,8 +11,9 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tvm import IRModule, relax
-from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, get_constant
 
 from vitq.compiler.foreign.facts import Facts, label, op_of
 from vitq.compiler.foreign.preparing import MADE_FOR, Prepared
@@ -21,6 +22,8 @@ from vitq.numerics.errors import VitqError, reason
 from vitq.relay_passes.expressions import MAIN, bindings_of, is_constant, is_tensor
 
 LONGEST_NAME = 80
+CONSTANT_PADS = 11
+"""From this opset on the widths of a Pad are an input."""
 REMEDY = "if onnxruntime runs the file, please report it; else export it again"
 
 
@@ -81,10 +84,26 @@ class _Importer(ONNXGraphImporter):
         return found
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
-        result = super()._convert_operator(op_name, inputs, attrs, opset)
+        result = (
+            self._zero_pad(inputs, attrs) if op_name == "Pad" and opset >= CONSTANT_PADS else None
+        )
+        if result is None:
+            result = super()._convert_operator(op_name, inputs, attrs, opset)
         if isinstance(result, relax.Tuple):
             return relax.Tuple([self._bound(part) for part in result.fields])
         return self._bound(result)
+
+    def _zero_pad(self, inputs: Any, attrs: Any) -> Any:
+        """Return a pad with zeros as Relax's operator (TVM's frontend makes a function of it)."""
+        pads, value = (get_constant(inputs[i], [self._nodes, self._params]) for i in (1, 2))
+        zero = value is None or (is_constant(value) and not value.value.numpy().any())
+        mode = attrs.get("mode", b"constant")
+        if inputs[3] is not None or mode != b"constant" or not zero or not is_constant(pads):
+            return None
+        before, after = np.split(pads.value.numpy(), 2)
+        if min(*before, *after) < 0:
+            return None
+        return relax.op.nn.pad(inputs[0], np.stack([before, after], 1).reshape(-1).tolist())
 
     def _bound(self, result: Any) -> Any:
         """Bind what an operator computes, under its node's name; leave constants and shapes."""

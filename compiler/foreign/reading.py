@@ -10,7 +10,7 @@ from vitq.numerics.errors import VitqError, reason
 
 SUPPORTED_ONNX_OPS = frozenset(
     "Add Cast Clip Concat Constant ConstantOfShape Conv DequantizeLinear Div Equal Erf Exp Expand "
-    "Flatten Floor Gather Gelu Gemm Greater Identity LayerNormalization MatMul Mul Pow "
+    "Flatten Floor Gather Gelu Gemm Greater Identity LayerNormalization MatMul Mul Pad Pow "
     "QuantizeLinear ReduceMax ReduceMean ReduceSum Reshape Shape Slice Softmax Split Sqrt Squeeze "
     "Sub Tanh Transpose Unsqueeze Where".split()
 )

@@ -86,8 +86,16 @@ class OpKind(StrEnum):
     PAD = "pad"
 
 
-LAYOUT_OPS = frozenset({OpKind.RESHAPE, OpKind.PERMUTE, OpKind.SELECT, OpKind.SLICE, OpKind.EXPAND})
-"""Operators that move elements of one tensor and change none."""
+LAYOUT_OPS = frozenset({
+    OpKind.RESHAPE,
+    OpKind.PERMUTE,
+    OpKind.SELECT,
+    OpKind.SLICE,
+    OpKind.EXPAND,
+    OpKind.TAKE,
+    OpKind.PAD,
+})
+"""Operators that move elements of one tensor and change none; a pad's zeros are real zeros."""
 
 ACCUMULATOR_OPS = frozenset({OpKind.CONV2D, OpKind.LINEAR, OpKind.MATMUL})
 """Operators whose integer result is an int32 accumulator until a quantizer follows."""

@@ -26,8 +26,6 @@ _PER_TOKEN = {
 
 UNBUILT = {
     OpKind.MAX: "max",
-    OpKind.TAKE: "roll, or an index or slice with a step",
-    OpKind.PAD: "padding with zeros",
 }
 """Operators that are traced but have no integer form yet."""
 

@@ -180,6 +180,8 @@ _LAYOUT = {
     OpKind.SLICE,
     OpKind.CONCAT,
     OpKind.EXPAND,
+    OpKind.TAKE,
+    OpKind.PAD,
 }
 
 
@@ -203,8 +205,13 @@ def _layout(node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
             index = [slice(None)] * array.ndim
             index[attrs["axis"]] = slice(attrs["start"], attrs["stop"])
             return array[tuple(index)]
+        if node.op is OpKind.TAKE:
+            return array.take(attrs["indices"], attrs["axis"])
         return np.broadcast_to(array, node.shape_at(batch))
 
+    if node.op is OpKind.PAD:  # real zeros
+        codes = np.pad(x.codes, node.attrs["pads"], constant_values=x.zero_point)
+        return IntTensor(codes, np.asarray(x.one_scale), x.zero_point)
     scale = x.scale if x.scale.ndim == 0 else move(np.broadcast_to(x.scale, x.codes.shape))
     return IntTensor(move(x.codes), scale, x.zero_point)
 

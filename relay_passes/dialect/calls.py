@@ -32,6 +32,9 @@ add                a; b, broadcastable to a; params AddParams                   
 multiply           a; b, broadcastable to each other; params MultiplyParams             broadcast
 mean               x (B, L, C); params MeanParams                                       (B, C)
 lut                x; table (C, n) or (1, n); params TableParams                        as x
+gather_rows        x (B, R, C); rows i32 (M,); params (fill,)                           (B, M, C)
+gather_linear      x (B, R, K); rows i32 (M,); then as linear                           (B, M, N)
+gather_linear_add  x (B, R, K); rows i32 (M,); then as linear_add                       (B, M, N)
 attention          qkv i8 (B, N, 3, H, D); params AttentionParams                       (B, N, H, D)
 offset_attention   qkv i8 (B, N, 3, H, D); offsets i32 (G, N, N); index i32 (W, H);     (B, N, H, D)
                    params AttentionParams
@@ -167,13 +170,27 @@ def linear(x: Expr, layer: LinearParams, dtype: str) -> Expr:
 
 
 def linear_add(layer: Expr, residual: Expr, params: AddParams, dtype: str) -> Expr:
-    """Add to a ``vitq.linear`` call's codes a residual of the same shape."""
-    return make(names.LINEAR_ADD, [*operands(layer), residual], params, dtype)
+    """Add to a ``vitq.linear`` or ``vitq.gather_linear`` call's codes a residual of its shape."""
+    name = names.LINEAR_ADD if op_name(layer) == names.LINEAR else names.GATHER_LINEAR_ADD
+    return make(name, [*operands(layer), residual], params, dtype)
 
 
 def linear_gelu(layer: Expr, params: GeluParams, dtype: str) -> Expr:
     """GELU of a ``vitq.linear`` call's codes."""
     return make(names.LINEAR_GELU, operands(layer), params, dtype)
+
+
+def gather_rows(x: Expr, rows: IntArray, fill: int = 0) -> Expr:
+    """Rows of (B, R, C) in another order."""
+    return make(names.GATHER_ROWS, [x, constant(rows, "int32")], (fill,), dtype_of(x))
+
+
+def gather_linear(layer: Expr, x: Expr, rows: Expr) -> Expr:
+    """Return a ``vitq.linear`` call's layer on rows of (B, R, K) that a table names."""
+    *rest, params = operands(layer)[1:]
+    return make(
+        names.GATHER_LINEAR, [x, rows, *rest], params.value.numpy().tolist(), dtype_of(layer)
+    )
 
 
 def swap_summands(p: AddParams) -> AddParams:

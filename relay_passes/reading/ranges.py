@@ -10,6 +10,7 @@ from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect.operator import Interval, Operand
 from vitq.relay_passes.expressions import (
     MAIN,
+    PAD,
     Expr,
     bindings_of,
     dtype_of,
@@ -63,6 +64,9 @@ class Ranges:
             fields = joined.fields if isinstance(joined, relax.Tuple) else []
             parts = [self.of(field) for field in fields]
             return (min(p[0] for p in parts), max(p[1] for p in parts)) if parts else None
+        if name == PAD:
+            (low, high), zero = self.of(call.args[0]), int(call.attrs.pad_value)
+            return min(low, zero), max(high, zero)
         if name.startswith("relax."):
             return self.of(call.args[0])
         return None

@@ -91,7 +91,20 @@ def slices_of(call: Expr) -> tuple[slice, ...]:
 
 def _take(call: Expr, args: list[Array]) -> Array:
     axis = None if call.attrs.axis is None else int(call.attrs.axis)
-    return np.take(args[0], args[1].astype(np.int64), axis=axis)
+    indices = args[1] if len(args) > 1 else call.args[1].value.numpy()
+    return np.take(args[0], indices.astype(np.int64), axis=axis)
+
+
+def pads_of(call: Expr) -> list[tuple[int, int]]:
+    """Return what a ``R.nn.pad`` call adds before and behind each axis."""
+    widths = ints(call.attrs.pad_width)
+    return list(zip(widths[::2], widths[1::2], strict=True))
+
+
+def _pad(call: Expr, args: list[Array]) -> Array:
+    if str(call.attrs.pad_mode) != "constant":
+        raise VitqError(f"the interpreter does not know a pad of mode {call.attrs.pad_mode}")
+    return np.pad(args[0], pads_of(call), constant_values=float(call.attrs.pad_value))
 
 
 def _split(call: Expr, args: list[Array]) -> Array:
@@ -113,6 +126,7 @@ LAYOUT: dict[str, Evaluator] = {
     "relax.broadcast_to": lambda call, a: np.broadcast_to(a[0], shape_of(call)),
     "relax.concat": lambda call, a: np.concatenate(a[0], axis=int(call.attrs.axis)),
     "relax.take": _take,
+    "relax.nn.pad": _pad,
     "relax.split": _split,
     "relax.astype": lambda call, a: a[0],
     "relax.shape_of": lambda _, a: a[0].shape,

@@ -6,7 +6,7 @@ import numpy as np
 
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.matmul import product_scale
-from vitq.relay_passes.expressions import LAYOUT_OPS, Expr, op_name, shape_of
+from vitq.relay_passes.expressions import Expr, is_layout, op_name, shape_of
 from vitq.relay_passes.reading.context import DeclineError
 from vitq.relay_passes.reading.matching import real_constant
 from vitq.relay_passes.reading.tracing import Lookup
@@ -84,7 +84,7 @@ def scaled_chain(expr: Expr, lookup: Lookup) -> tuple[Expr, list[Expr], tuple[Fa
     factors: list[Factor] = []
     while True:
         call = lookup(expr)
-        if op_name(call) in LAYOUT_OPS:
+        if is_layout(call):
             layout.append(call)
         elif (factor := scalar_factor(call, lookup)) is not None:
             factors.append(factor)

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from vitq.numerics.arrays import IntArray
-from vitq.relay_passes.expressions import LAYOUT_OPS, Expr, op_name, shape_of
-from vitq.relay_passes.reading.relax_numpy import LAYOUT
+from vitq.numerics.rows import MISSING
+from vitq.relay_passes.expressions import LAYOUT_OPS, PAD, Expr, is_layout, op_name, shape_of
+from vitq.relay_passes.reading.relax_numpy import LAYOUT, pads_of
 
 Lookup = Callable[[Expr], Expr]
 
@@ -29,16 +30,19 @@ def layout_chain(
         The root tensor, and the layout calls from the root to `expr`.
     """
     chain: list[Expr] = []
-    while op_name(call := lookup(expr)) in names:
+    while is_layout(call := lookup(expr), names):
         chain.append(call)
         expr = call.args[0]
     return expr, chain[::-1]
 
 
 def follow(ids: IntArray, chain: list[Expr]) -> IntArray:
-    """Move an array of indices through layout operators."""
+    """Move an array of indices through layout operators; what a pad adds is `MISSING`."""
     for call in chain:
-        ids = LAYOUT[op_name(call)](call, [ids])
+        if op_name(call) == PAD:
+            ids = np.pad(ids, pads_of(call), constant_values=MISSING)
+        else:
+            ids = LAYOUT[op_name(call)](call, [ids])
     return ids
 
 

@@ -169,6 +169,31 @@ class Decomposed(Attention):
         return self.merge(scores.softmax(-1) @ v)
 
 
+class Shifted(Swin):
+    """Blocks of a picture that is rolled, padded, cut into windows, and merged afterwards."""
+
+    side = 4
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        """Attention within shifted windows of 2 x 2 tokens."""
+        batch, side = x.shape[0], self.side
+        x = torch.roll(x.reshape(batch, side, side, CHANNELS), (-1, -1), (1, 2))
+        x = x.view(batch, 2, 2, 2, 2, CHANNELS).permute(0, 1, 3, 2, 4, 5)
+        x = super().attend(x.reshape(batch, TOKENS, CHANNELS))
+        x = x.view(batch, 2, 2, 2, 2, CHANNELS).permute(0, 1, 3, 2, 4, 5)
+        x = torch.roll(x.reshape(batch, side, side, CHANNELS), (1, 1), (1, 2))
+        return x.reshape(batch, TOKENS, CHANNELS)
+
+    def body(self, x: torch.Tensor) -> torch.Tensor:
+        """A residual branch whose last layer writes tokens back."""
+        return x + self.attend(self.norm(x))
+
+    def merge(self, x: torch.Tensor) -> torch.Tensor:
+        """Merge heads, then project within the window."""
+        projected: torch.Tensor = self.fc(super().merge(x))
+        return projected
+
+
 KINDS: dict[str, Callable[[], Attention]] = {
     "bias": Attention,
     "causal": Causal,
@@ -178,4 +203,5 @@ KINDS: dict[str, Callable[[], Attention]] = {
     "pooled": Pooled,
     "positions": Positions,
     "decomposed": Decomposed,
+    "shifted": Shifted,
 }

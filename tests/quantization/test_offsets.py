@@ -25,9 +25,17 @@ from vitq.relay_passes.dialect import names
 from vitq.relay_passes.interpreter.interpreter import interpret
 from vitq.relay_passes.pipeline import PassOptions, integerize
 
-OFFSETS = {"bias": 1, "causal": 1, "windows": 2, "infinite": 2, "repeated": 1, "pooled": 1}
+OFFSETS = {
+    "bias": 1,
+    "causal": 1,
+    "windows": 2,
+    "infinite": 2,
+    "repeated": 1,
+    "pooled": 1,
+    "shifted": 2,
+}
 
-FUSED = ("bias", "causal", "windows", "infinite", "repeated")
+FUSED = ("bias", "causal", "windows", "infinite", "repeated", "shifted")
 
 
 def traced(kind: str) -> Graph:
@@ -121,6 +129,17 @@ def test_what_is_masked_weighs_nothing_in_any_code(method: str) -> None:
     reference(pixels(1, 6).numpy())
     assert not weights[0][hidden].any()
     assert weights[0][~hidden].any()
+
+
+def test_shifted_windows_leave_no_layout_kernel() -> None:
+    """Both layers read through tables: qkv the picture's rows, the projection the windows'."""
+    graph = quantize(traced("shifted"))
+    mod = from_onnx(to_onnx(graph, {}), shape_dict={"pixels": [2, *SHAPE]})
+    found = [name for name in ops(integerize(mod).mod) if name != "reshape"]
+    attention = found.index(names.OFFSET_ATTENTION)
+    around = found[attention - 1 : attention + 2]
+    assert around == [names.GATHER_LINEAR, names.OFFSET_ATTENTION, names.GATHER_LINEAR_ADD]
+    assert not {"take", "permute_dims", names.GATHER_ROWS} & set(found)
 
 
 def test_masks_of_any_spelling_are_one_number() -> None:

@@ -64,8 +64,16 @@ def test_operators_that_change_nothing_disappear():
     assert_same_results(before, assert_rewrites(CanonicalizeLayout(), before, expected))
 
 
-def test_scattered_indices_stay():
-    assert_declines(CanonicalizeLayout(), take([0, 2], 2), "not consecutive")
+def test_scattered_indices_stay_a_take_counted_from_the_front():
+    def moved(b, x):
+        return b(relax.op.take(x, constant(np.array([0, 3], np.int64)), axis=2))
+
+    after = assert_rewrites(CanonicalizeLayout(), take([0, -1], -1), module(INPUT, moved))
+    assert_declines(CanonicalizeLayout(), after)
+
+
+def test_indices_of_several_axes_stay():
+    assert_declines(CanonicalizeLayout(), take([[0, 2]], 2), "indices of shape (1, 2)")
 
 
 def test_a_cast_to_another_type_stays():

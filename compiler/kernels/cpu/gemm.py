@@ -5,7 +5,7 @@ template makes all of the family: what happens to the accumulators is
     `compiler.kernels.cpu.epilogue`'s
 matter, and a residual addition or a GELU may follow in registers. One launch of the thread pool
 does all: first each row is brought into the form that the dot product reads (patches of pixels are
-gathered), then come the products.
+gathered, rows that a table moves are read from where they are), then come the products.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,6 +40,7 @@ from vitq.compiler.kernels.cpu.microkernel import Product, needs_staging
 from vitq.compiler.kernels.cpu.narrow import Narrow, narrow_for
 from vitq.compiler.kernels.cpu.requantizing import Requantize, RequantizeSpec, pack_requantize
 from vitq.compiler.kernels.cpu.shiftgelu import GeluSpec, gelu_spec
+from vitq.compiler.kernels.gathering import gathered
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType, tensor_of
 from vitq.compiler.target.features import CpuFeatures
@@ -128,6 +129,26 @@ def lower_patch_embed(
     return _call(PATCH_EMBED, operands, (0, *packed), out, features, spec)
 
 
+def lower_gather_linear(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """``vitq.gather_linear``: x (B, R, K), rows (M,), then as ``vitq.linear`` -> (B, M, N)."""
+    return gathered(GATHER_LINEAR, lower_linear, operands, constants, out, features)
+
+
+def lower_gather_linear_add(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: CpuFeatures,
+) -> KernelCall:
+    """``vitq.gather_linear_add``: the codes of ``vitq.gather_linear`` plus a residual."""
+    return gathered(GATHER_LINEAR_ADD, lower_linear_add, operands, constants, out, features)
+
+
 def _prepare(
     x: TensorType, constants: Mapping[int, IntArray], out: TensorType, features: CpuFeatures
 ) -> tuple[LinearSpec, tuple[IntArray, ...]]:
@@ -161,7 +182,7 @@ def _shape(kernel: Kernel) -> tuple[int, int]:
     """Rows and inner dimension of the product."""
     x, patch = kernel.inputs[0], kernel.spec.patch
     if not patch:
-        return x.rows.shape[0], x.rows.shape[1]
+        return kernel.out.rows.shape[0], x.rows.shape[1]
     batch, channels, height, width = x.shape
     return batch * (height // patch) * (width // patch), channels * patch * patch
 
@@ -179,6 +200,7 @@ def _body(kernel: Kernel, schedule: Schedule, x: Buffer, *rest: Buffer) -> None:
     rows, inner = _shape(kernel)
     dtype = kernel.inputs[0].dtype
     *constants, result = rest
+    table = constants.pop() if kernel.template in GATHERING else None
     how = blocking(schedule, dot, rows, kernel.inputs[1].shape[0])
     target = view(result, kernel.out.rows)
 
@@ -189,21 +211,27 @@ def _body(kernel: Kernel, schedule: Schedule, x: Buffer, *rest: Buffer) -> None:
         channels = kernel.out.shape[-1]
         emit_blocked(product, rows, channels, how, lambda: _finish(kernel, constants, target, dot))
 
-    if not kernel.spec.patch and not needs_staging(dot, inner, dtype):
+    if not kernel.spec.patch and table is None and not needs_staging(dot, inner, dtype):
         multiply(view(x, kernel.inputs[0].rows))
         return
     staged = alloc(dot.rows_shape(rows, inner), dot.stored(dtype, weights=False))
-    stage = _stage_line if kernel.spec.patch else _stage_row
+
+    def stage(i: Expr) -> None:
+        if kernel.spec.patch:
+            _stage_line(kernel, x, staged, i)
+        else:
+            _stage_row(kernel, x, staged, i, i if table is None else _moved_row(kernel, table, i))
+
     across = kernel.inputs[0].shape[-1] // kernel.spec.patch if kernel.spec.patch else 1
     count = rows // across
     if count == 1 or prod(how.items(rows, kernel.inputs[1].shape[0])) == 1:
         with serial(count) as i:
-            stage(kernel, x, staged, i)
+            stage(i)
         multiply(staged)
         return
     with region():
         with finished(), parallel(count) as i:
-            stage(kernel, x, staged, i)
+            stage(i)
         multiply(staged)
 
 
@@ -215,7 +243,7 @@ def _finish(kernel: Kernel, constants: Sequence[Buffer], target: Buffer, dot: Do
     first = Requantize(spec.requantize, dot, tuple(constants[1:GEMM_BUFFERS]))
     more = tuple(constants[GEMM_BUFFERS:])
     second: SecondStep
-    if kernel.template is LINEAR_ADD:
+    if kernel.template in (LINEAR_ADD, GATHER_LINEAR_ADD):
         rows = TensorType(kernel.out.shape, kernel.inputs[GEMM_BUFFERS + 1].dtype).rows
         second = AddStep(view(more[0], rows), more[1], halves)
     elif spec.gelu is not None:
@@ -235,15 +263,25 @@ LINEAR = Template("linear", _body, _knobs, _facts)
 LINEAR_ADD = Template("linear_add", _body, _knobs, _facts)
 LINEAR_GELU = Template("linear_gelu", _body, _knobs, _facts)
 PATCH_EMBED = Template("patch_embed", _body, _knobs, _facts)
+GATHER_LINEAR = Template("gather_linear", _body, _knobs, _facts)
+GATHER_LINEAR_ADD = Template("gather_linear_add", _body, _knobs, _facts)
+GATHERING = (GATHER_LINEAR, GATHER_LINEAR_ADD)
 
 
-def _stage_row(kernel: Kernel, x: Buffer, staged: Buffer, row: Expr) -> None:
+def _moved_row(kernel: Kernel, table: Buffer, row: Expr) -> Expr:
+    """Return the row of the input that a row of the product is."""
+    _, rows, _ = kernel.inputs[0].shape
+    moved = kernel.inputs[-1].size
+    return bind(row // moved * rows + load(table, row % moved))
+
+
+def _stage_row(kernel: Kernel, x: Buffer, staged: Buffer, row: Expr, source: Expr) -> None:
     """One row of a linear layer's input."""
     flat = view(x, kernel.inputs[0].rows)
     inner, dot = kernel.inputs[0].shape[-1], dot_for(kernel.features)
 
     def copy(i: Expr, lanes: int) -> None:
-        _store_staged(kernel, staged, load(flat, row, i, lanes=lanes), row, i)
+        _store_staged(kernel, staged, load(flat, source, i, lanes=lanes), row, i)
 
     for_chunks(inner, min(4 * dot.lanes, inner), copy)
     _pad(kernel, staged, row)

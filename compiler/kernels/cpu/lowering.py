@@ -11,6 +11,8 @@ from vitq.compiler.kernels.cpu import pointwise
 from vitq.compiler.kernels.cpu.attention import lower_attention, lower_offset_attention
 from vitq.compiler.kernels.cpu.elementwise import lower_add, lower_requantize
 from vitq.compiler.kernels.cpu.gemm import (
+    lower_gather_linear,
+    lower_gather_linear_add,
     lower_linear,
     lower_linear_add,
     lower_linear_gelu,
@@ -22,6 +24,7 @@ from vitq.compiler.kernels.cpu.matmul import lower_matmul, lower_normalized_matm
 from vitq.compiler.kernels.cpu.multiply import lower_multiply
 from vitq.compiler.kernels.cpu.offset import lower_offset
 from vitq.compiler.kernels.cpu.pooling import lower_mean
+from vitq.compiler.kernels.cpu.rows import lower_gather_rows
 from vitq.compiler.kernels.cpu.shiftgelu import lower_shiftgelu
 from vitq.compiler.kernels.cpu.softmax import lower_shiftmax, lower_shiftmax_codes
 from vitq.compiler.kernels.cpu.table import lower_lut
@@ -42,6 +45,9 @@ _LOWERINGS: dict[str, Lowering] = {
     **{name: pointwise.lowering_of(found) for name, found in pointwise_operators().items()},
     names.ADD: lower_add,
     names.ATTENTION: lower_attention,
+    names.GATHER_LINEAR: lower_gather_linear,
+    names.GATHER_LINEAR_ADD: lower_gather_linear_add,
+    names.GATHER_ROWS: lower_gather_rows,
     names.IVIT_SHIFTGELU: lower_ivit_shiftgelu,
     names.IVIT_SHIFTMAX: lower_ivit_shiftmax,
     names.LAYERNORM: lower_layernorm,

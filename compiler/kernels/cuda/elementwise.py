@@ -5,10 +5,12 @@ from contextlib import contextmanager
 from math import prod
 
 import numpy as np
+from tvm import tirx
 
 from vitq.compiler.kernels.broadcasting import broadcast_index
-from vitq.compiler.kernels.cuda.arith import Add, Gelu, is_twin, rescaled
+from vitq.compiler.kernels.cuda.arith import Add, Gelu, is_twin, order, rescaled
 from vitq.compiler.kernels.cuda.emit import (
+    WORD_BYTES,
     Buffer,
     Expr,
     as_word,
@@ -163,6 +165,38 @@ def _lut_body(kernel: Kernel, schedule: Schedule, x: Buffer, table: Buffer, out:
         put(flat(out), at, flat(table)[index(start + (_as_word(x, at) & const(entries - 1)))])
 
 
+def lower_gather_rows(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.gather_rows``: x (B, R, C), rows (M,), params -> (B, M, C)."""
+    fill = constants[2].astype(np.int32)
+    is_whole = bool(constants[1].min() >= 0)
+    return call_of(GATHER_ROWS, operands, (0, 1, fill), out, features, is_whole)
+
+
+def _gather_body(
+    kernel: Kernel, schedule: Schedule, x: Buffer, table: Buffer, fill: Buffer, out: Buffer
+) -> None:
+    """Copy words where rows are made of them."""
+    _, rows, channels = kernel.inputs[0].shape
+    _, moved, _ = kernel.out.shape
+    each = WORD_BYTES // np.dtype(kernel.out.dtype).itemsize
+    words = kernel.spec and channels % each == 0
+    dtype, columns = ("int32", channels // each) if words else (kernel.out.dtype, channels)
+    with each_element(kernel.out.size * columns // channels) as at:
+        source, target = flat(x, dtype), flat(out, dtype)
+        row = index(at // columns)
+        place = flat(table)[row % moved]
+        first = index((tirx.max(place, 0) + row // moved * rows) * columns)
+        value = source[index(first + at % columns)]
+        if not kernel.spec:
+            value = order(place >= 0, as_word(value), get(fill, 0))
+        put(target, at, value)
+
+
 def lower_shiftgelu(
     operands: Sequence[TensorType],
     constants: Mapping[int, IntArray],
@@ -210,3 +244,4 @@ REQUANTIZE = Template("requantize", _requantize_body)
 LUT = Template("lut", _lut_body)
 SHIFTGELU = Template("shiftgelu", _gelu_body)
 MEAN = Template("mean", _mean_body)
+GATHER_ROWS = Template("gather_rows", _gather_body)

@@ -99,7 +99,7 @@ def needs_of(kernel: Kernel) -> Needs:
     """Return what a kernel's epilogue reads from shared memory."""
     if kernel.spec.bucket_bits:
         return Needs(table=WORD_BYTES * kernel.inputs[MORE].size)
-    if kernel.name != "linear_add" or kernel.out.shape[-1] % RUN:
+    if not kernel.name.endswith("linear_add") or kernel.out.shape[-1] % RUN:
         return Needs()
     return Needs(residual=2 if kernel.inputs[MORE].dtype == "int16" else 0)
 
@@ -176,7 +176,7 @@ class Epilogue:
         kernel, spec = self.kernel, self.kernel.spec
         self.residual: Buffer | None = None
         self.second: Callable[[Expr, Expr], Expr] = lambda code, residual: code
-        if kernel.name == "linear_add":
+        if kernel.name.endswith("linear_add"):
             self.residual = self.more[0]
             folded = FoldedAdd(self.more[1], self.forms.saturate)
             self.second = folded if spec.folded else Add(self.more[1])
@@ -202,7 +202,7 @@ class Epilogue:
             value = as_word(value)
         if self.needs.table:
             return keep(intrinsics.limit(value, self.high))
-        only = self.kernel.name in ("linear", "patch_embed")
+        only = self.kernel.name in ("linear", "gather_linear", "patch_embed")
         return value if only and self.forms.saturate else clamp(value, self.low, self.high)
 
     def _second(self, codes: list[Expr], residuals: Sequence[Expr | None]) -> list[Expr]:

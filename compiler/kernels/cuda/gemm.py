@@ -20,10 +20,11 @@ from vitq.compiler.kernels.cuda.epilogue import Epilogue, Forms, needs_of, pack_
 from vitq.compiler.kernels.cuda.gelu_table import gelu_table
 from vitq.compiler.kernels.cuda.instructions import wgmma
 from vitq.compiler.kernels.cuda.kernel import call_of, gpu_of
-from vitq.compiler.kernels.cuda.loading import Patches, Rows, Source
+from vitq.compiler.kernels.cuda.loading import MovedRows, Patches, Rows, Source
 from vitq.compiler.kernels.cuda.mainloop import MainLoop
 from vitq.compiler.kernels.cuda.prediction import Product, knobs
 from vitq.compiler.kernels.cuda.tile import K_ALIGN, tile_of
+from vitq.compiler.kernels.gathering import gathered
 from vitq.compiler.kernels.kernel import Kernel, KernelCall, Knob, Schedule, Template
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
@@ -101,6 +102,26 @@ def lower_linear_gelu(
     return _call(LINEAR_GELU, operands, constants, (table.words,), out, features, facts)
 
 
+def lower_gather_linear(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.gather_linear``: x (B, R, K), rows (M,), then as ``vitq.linear`` -> (B, M, N)."""
+    return gathered(GATHER_LINEAR, lower_linear, operands, constants, out, features)
+
+
+def lower_gather_linear_add(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.gather_linear_add``: the codes of ``vitq.gather_linear`` plus a residual."""
+    return gathered(GATHER_LINEAR_ADD, lower_linear_add, operands, constants, out, features)
+
+
 def lower_patch_embed(
     operands: Sequence[TensorType],
     constants: Mapping[int, IntArray],
@@ -142,8 +163,10 @@ def _knobs(kernel: Kernel) -> dict[str, Knob]:
     return knobs(product_of(kernel), gpu_of(kernel))
 
 
-def _source(kernel: Kernel, x: Buffer) -> Source:
+def _source(kernel: Kernel, x: Buffer, table: Buffer | None) -> Source:
     """Where the left operand's bytes come from."""
+    if table is not None:
+        return MovedRows(x, kernel.inputs[0], table, kernel.inputs[-1].size)
     if kernel.spec.patch:
         return Patches(x, kernel.inputs[0], kernel.spec.patch)
     return Rows(x, kernel.inputs[0].rows)
@@ -151,6 +174,8 @@ def _source(kernel: Kernel, x: Buffer) -> Source:
 
 def _body(kernel: Kernel, schedule: Schedule, x: Buffer, weight: Buffer, *rest: Buffer) -> None:
     gpu = gpu_of(kernel)
+    table = rest[-2] if kernel.template in GATHERING else None
+    rest = rest if table is None else (*rest[:-2], rest[-1])
     rows, columns, inner, needs = product_of(kernel)
     tile = tile_of(schedule, inner, gpu, needs)
     grid = ceil_div(columns, tile.block_n), ceil_div(rows, tile.block_m)
@@ -158,7 +183,7 @@ def _body(kernel: Kernel, schedule: Schedule, x: Buffer, weight: Buffer, *rest: 
         size = max(tile.shared_bytes(needs), spread(grid, tile.threads, gpu))
         shared = Shared(size, wgmma.ALIGN if tile.wgmma else ALIGN)
         first = index(block.y * tile.block_m), index(block.x * tile.block_n)
-        sources = _source(kernel, x), Rows(weight, kernel.inputs[1])
+        sources = _source(kernel, x, table), Rows(weight, kernel.inputs[1])
         loop = MainLoop(tile, shared, block, sources, first, inner)
         epilogue = Epilogue(kernel, tile, rest, shared, loop)
         epilogue.fetch_constants()
@@ -170,3 +195,6 @@ LINEAR = Template("linear", _body, _knobs)
 LINEAR_ADD = Template("linear_add", _body, _knobs)
 LINEAR_GELU = Template("linear_gelu", _body, _knobs)
 PATCH_EMBED = Template("patch_embed", _body, _knobs)
+GATHER_LINEAR = Template("gather_linear", _body, _knobs)
+GATHER_LINEAR_ADD = Template("gather_linear_add", _body, _knobs)
+GATHERING = (GATHER_LINEAR, GATHER_LINEAR_ADD)

@@ -107,6 +107,29 @@ class Rows(Source):
         return self.data[row * self.inner + column]
 
 
+class MovedRows(Source):
+    """Rows of (B, R, K) that a table (M,) names, the same for each of B."""
+
+    def __init__(self, buffer: Buffer, tensor: TensorType, table: Buffer, moved: int) -> None:
+        """See the memory as bytes."""
+        batch, self.source, self.inner = tensor.shape
+        self.rows, self.moved = batch * moved, moved
+        self.copies = self.inner % PIECE == 0
+        self.data, self.table = flat(buffer), flat(table)
+
+    def _at(self, row: Expr, column: Expr) -> Expr:
+        place = self.table[row % self.moved] + row // self.moved * self.source
+        return place * self.inner + column
+
+    def copy(self, to: Expr, row: Expr, piece: Expr) -> None:
+        """See `Source`."""
+        intrinsics.copy16(to, address(self.data, self._at(row, piece * PIECE)))
+
+    def byte(self, row: Expr, column: Expr) -> Expr:
+        """See `Source`."""
+        return self.data[self._at(row, column)]
+
+
 class Patches(Source):
     """Patches of pictures (B, C, H, W), channels first, straight from the pixels."""
 

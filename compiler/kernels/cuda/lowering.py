@@ -10,6 +10,7 @@ from vitq.compiler.kernels.cuda import pointwise
 from vitq.compiler.kernels.cuda.attention import lower_attention, lower_offset_attention
 from vitq.compiler.kernels.cuda.elementwise import (
     lower_add,
+    lower_gather_rows,
     lower_lut,
     lower_mean,
     lower_multiply,
@@ -18,6 +19,8 @@ from vitq.compiler.kernels.cuda.elementwise import (
     lower_shiftgelu,
 )
 from vitq.compiler.kernels.cuda.gemm import (
+    lower_gather_linear,
+    lower_gather_linear_add,
     lower_linear,
     lower_linear_add,
     lower_linear_gelu,
@@ -48,6 +51,9 @@ _LOWERINGS: dict[str, Lowering] = {
     **{name: pointwise.lowering_of(found) for name, found in pointwise_operators().items()},
     names.ADD: lower_add,
     names.ATTENTION: lower_attention,
+    names.GATHER_LINEAR: lower_gather_linear,
+    names.GATHER_LINEAR_ADD: lower_gather_linear_add,
+    names.GATHER_ROWS: lower_gather_rows,
     names.IVIT_SHIFTGELU: lower_ivit_shiftgelu,
     names.IVIT_SHIFTMAX: lower_ivit_shiftmax,
     names.LAYERNORM: lower_layernorm,

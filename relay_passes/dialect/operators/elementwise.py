@@ -10,6 +10,7 @@ from vitq.numerics.dyadic import ACC_LIMIT, Dyadic
 from vitq.numerics.multiply import MultiplyParams, int_multiply
 from vitq.numerics.pooling import MeanParams, int_mean
 from vitq.numerics.requantize import RequantizeParams, int_requantize
+from vitq.numerics.rows import GatherParams, gather_rows
 from vitq.numerics.table import TableParams, int_lut
 from vitq.relay_passes.dialect import names
 from vitq.relay_passes.dialect.operator import (
@@ -82,6 +83,18 @@ def _averaged(x: IntArray, p: MeanParams) -> IntArray:
     return int_mean(x, p, axis=1)
 
 
+def row_bound(o: Operands) -> Intermediate:
+    """Prove that a table names rows that exist."""
+    rows = np.maximum(o["rows"].constant, 0)
+    return Intermediate("row", int(rows.min()), int(rows.max()), o["x"].shape[1] - 1)
+
+
+def _moved(o: Operands, p: GatherParams) -> Interval:
+    low, high = o["x"].codes
+    is_whole = int(o["rows"].constant.min()) >= 0
+    return (low, high) if is_whole else (min(low, p.fill), max(high, p.fill))
+
+
 def _without_tokens(x: Shape, _: Shape) -> Shape:
     return x[0], x[-1]
 
@@ -127,4 +140,15 @@ LUT = Operator(
     codes=lambda o, p: o["table"].codes,
 )
 
-OPERATORS = (ADD, MULTIPLY, REQUANTIZE, MEAN, LUT)
+GATHER_ROWS = Operator(
+    name=names.GATHER_ROWS,
+    operands=("x", "rows", PARAMS),
+    constants=("rows",),
+    params=GatherParams,
+    shape=lambda x, rows, _: (x[0], rows[0], x[2]),
+    evaluate=gather_rows,
+    prove=lambda o, p: [row_bound(o)],
+    codes=_moved,
+)
+
+OPERATORS = (ADD, MULTIPLY, REQUANTIZE, MEAN, LUT, GATHER_ROWS)

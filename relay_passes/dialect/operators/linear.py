@@ -1,7 +1,8 @@
 """Records: layers with constant weights, alone and with what follows them."""
 
+from dataclasses import replace
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import ACC_LIMIT, Dyadic
 from vitq.numerics.linear import LinearParams, int_linear, int_patch_embed
 from vitq.numerics.matmul import weight_bounds
+from vitq.numerics.rows import GatherParams, gather_rows
 from vitq.numerics.shiftgelu import GeluParams, shiftgelu
 from vitq.relay_passes.dialect import names
 from vitq.relay_passes.dialect.operator import (
@@ -21,7 +23,7 @@ from vitq.relay_passes.dialect.operator import (
     Operator,
     Shape,
 )
-from vitq.relay_passes.dialect.operators.elementwise import sum_bounds
+from vitq.relay_passes.dialect.operators.elementwise import row_bound, sum_bounds
 from vitq.relay_passes.dialect.operators.nonlinear import gelu_bounds
 
 CONSTANTS = ("weight", "bias", "multiplier", "shift", "zero_point")
@@ -152,4 +154,29 @@ LINEAR_GELU = Operator(
     family=Family.LINEAR,
 )
 
-OPERATORS = (LINEAR, PATCH_EMBED, LINEAR_ADD, LINEAR_GELU)
+
+def _gathered(record: Operator, name: str) -> Operator:
+    """Return the record of a layer that reads its input's rows (B, R, K) through a table (M,)."""
+
+    def evaluate(x: IntArray, rows: IntArray, *rest: IntArray) -> IntArray:
+        return record.evaluate(gather_rows(x, rows, GatherParams(0)), *rest)
+
+    def prove(o: Operands, p: Any) -> list[Intermediate]:
+        return [row_bound(o), *record.prove(o, p)]
+
+    x, *rest = record.operands
+    return replace(
+        record,
+        name=name,
+        operands=(x, "rows", *rest),
+        constants=("rows", *record.constants),
+        shape=lambda x, rows, weight, *_: (x[0], rows[0], weight[0]),
+        evaluate=evaluate,
+        prove=prove,
+    )
+
+
+GATHER_LINEAR = _gathered(LINEAR, names.GATHER_LINEAR)
+GATHER_LINEAR_ADD = _gathered(LINEAR_ADD, names.GATHER_LINEAR_ADD)
+
+OPERATORS = (LINEAR, PATCH_EMBED, LINEAR_ADD, LINEAR_GELU, GATHER_LINEAR, GATHER_LINEAR_ADD)

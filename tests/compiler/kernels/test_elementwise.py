@@ -11,6 +11,7 @@ from vitq.numerics.errors import VitqError
 from vitq.numerics.multiply import int_multiply, multiply_params
 from vitq.numerics.offset import int_offset
 from vitq.numerics.qparams import QuantParams
+from vitq.numerics.rows import GatherParams, gather_rows
 from vitq.numerics.shiftgelu import gelu_params, shiftgelu
 from vitq.numerics.table import PIXELS, TableParams, int_lut
 from vitq.numerics.twin import Twin
@@ -49,6 +50,21 @@ def test_offset(shape: tuple[int, ...], dtype: str, features: CpuFeatures) -> No
     offset = random_codes(rng, "int32", shape) // 4
     result = run_op(names.OFFSET, [x, offset], TensorType(x.shape, "int32"), features)
     np.testing.assert_array_equal(result, int_offset(x, offset))
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("channels", [1, 6, 96])
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_gather_rows(missing: bool, dtype: str, channels: int, features: CpuFeatures) -> None:
+    """Rows of bytes and words, some that are not there."""
+    rng = np.random.default_rng(channels)
+    x = random_codes(rng, dtype, (2, 9, channels))
+    rows = rng.integers(-1 if missing else 0, 9, 14, dtype=np.int32)
+    operands = [x, rows, np.array([-77], np.int64)]
+    out = TensorType((2, 14, channels), dtype)
+    result = run_op(names.GATHER_ROWS, operands, out, features)
+    np.testing.assert_array_equal(result, gather_rows(x, rows, GatherParams(-77)))
 
 
 @FEATURE_IDS

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_lowered, run_op
+from tests.compiler.kernels.util import (
+    FEATURES,
+    VNNI,
+    random_codes,
+    run_lowered,
+    run_op,
+    tensor_type,
+)
 from vitq.compiler.codegen.lower_kernels import lower_op
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.numerics.add import add_params, int_add
@@ -11,6 +18,7 @@ from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import Dyadic, rescale, to_dyadic
 from vitq.numerics.matmul import int_matmul
 from vitq.numerics.qparams import QuantParams
+from vitq.numerics.rows import GatherParams, gather_rows
 from vitq.numerics.shiftgelu import gelu_params, shiftgelu
 from vitq.numerics.twin import Twin
 from vitq.relay_passes.dialect import names
@@ -153,6 +161,34 @@ def test_linear_add(
     """A residual of every kind, also one that has no 16-bit form."""
     op = names.LINEAR_ADD
     run_fused(op, fused_call(op, np.random.default_rng(2), case, dtypes), dtypes[1], features)
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=lambda f: f.dot)
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize(("rows", "inner"), [(49, 32), (7, 21)])
+def test_rows_are_read_through_a_table(
+    rows: int, inner: int, dtype: str, features: CpuFeatures
+) -> None:
+    """Two groups of rows that move alike, alone and with a residual; inner sizes of all kinds."""
+    rng = np.random.default_rng(inner)
+    x = random_codes(rng, dtype, (2, 11, inner))
+    table = rng.integers(0, 11, rows, dtype=np.int32)
+    moved = gather_rows(x, table, GatherParams(0))
+    (_, *layer), expected = linear_call(rng, moved, 24, "int8", 1e-3)
+    out = TensorType(expected.shape, "int8")
+    found = run_op(names.GATHER_LINEAR, [x, table, *layer], out, features)
+    np.testing.assert_array_equal(found, expected)
+    residual = random_codes(rng, "int16", expected.shape)
+    p = add_params(
+        0.01, 3, 0.0001, -2, QuantParams(np.float32(0.02), np.int32(0), -(2**15), 2**15 - 1)
+    )
+    operands = [x, table, *layer, residual, np.array(p, np.int64)]
+    constants = {i: operands[i] for i in (*range(1, 8), 9)}
+    types = [tensor_type(o) for o in operands]
+    out = TensorType(expected.shape, "int16")
+    call = lower_op(names.GATHER_LINEAR_ADD, types, constants, out, features)
+    found = run_lowered(call, operands, features, rng)
+    np.testing.assert_array_equal(found, int_add(expected, residual, p))
 
 
 @pytest.mark.parametrize("seed", range(6))
