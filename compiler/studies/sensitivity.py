@@ -165,7 +165,7 @@ def _float_logits(graph: "Graph", prep: "Preprocessing", pictures: "Pictures") -
     import numpy as np
     import torch
 
-    from vitq.quantization.graph.rewrites import fold_normalization
+    from vitq.quantization.graph.normalization import fold_normalization
     from vitq.quantization.mixed.sensitivity import BATCH
     from vitq.quantization.run.fake_quantize import GraphModule
 

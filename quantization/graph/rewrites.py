@@ -5,8 +5,6 @@ Each must happen before the weights are rounded: that is why they are not passes
 
 import logging
 
-import numpy as np
-
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.origins import label_of
@@ -46,35 +44,6 @@ def refuse_unbuilt(graph: Graph) -> None:
             for op, nodes in found.items()
         )
         raise VitqError(f"the model uses operators that have no integer form yet: {listed}")
-
-
-def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Fold the picture's normalization into the patch embedding.
-
-    conv((x - mean) / std) = conv'(x) with W' = W / std[c], b' = b - sum_c,ij W[c] mean[c] / std[c].
-    After this the graph's input is the pixel's value in [0, 1], so that its uint8 code with scale
-    1/255 is exact. Only an unpadded convolution can absorb the mean.
-
-    Raises:
-        VitqError: if something other than one convolution reads the input, or mean and std are
-            no normalization.
-    """
-    readers = graph.consumers(graph.input.name)
-    if len(readers) != 1 or readers[0].op is not OpKind.CONV2D:
-        found = ", ".join(node.op for node in readers)
-        raise VitqError(f"the picture must go into one patch convolution, not into: {found}")
-    channels = graph.input.shape[1]
-    if len(mean) != channels or len(std) != channels:
-        raise VitqError(f"mean and std need {channels} values, one for each input channel")
-    if not (np.all(np.isfinite([*mean, *std])) and min(std) > 0):
-        raise VitqError("mean and std must be finite, and std positive")
-    conv = readers[0]
-    weight = graph.real(conv, "weight").astype(np.float64)
-    bias = graph.real(conv, "bias").astype(np.float64)
-    weight = weight / np.asarray(std, np.float64).reshape(1, -1, 1, 1)
-    shift = np.einsum("ocij,c->o", weight, np.asarray(mean, np.float64))
-    graph.set_param(conv, "weight", weight.astype(np.float32))
-    graph.set_param(conv, "bias", (bias - shift).astype(np.float32))
 
 
 def refuse_final_softmax(graph: Graph) -> None:

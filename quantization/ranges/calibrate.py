@@ -19,11 +19,11 @@ from vitq.numerics.families import Nonlinear
 from vitq.numerics.ivit import CODE_SCALE as IVIT_CODE_SCALE
 from vitq.numerics.qparams import QScheme, QuantParams
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.normalization import fold_normalization
 from vitq.quantization.graph.offsets import fold_offsets
 from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     fold_channel_scales,
-    fold_normalization,
     refuse_final_softmax,
     refuse_unbuilt,
     select_tokens_early,

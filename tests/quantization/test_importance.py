@@ -6,9 +6,9 @@ import torch
 
 from tests.quantization.vits import MEAN, STD, pixels, traced
 from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.graph.normalization import fold_normalization
 from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
-    fold_normalization,
     select_tokens_early,
 )
 from vitq.quantization.ranges.importance import EVEN_SHARE, measure_importance

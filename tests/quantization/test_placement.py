@@ -20,10 +20,10 @@ from tests.quantization.vits import (
     traced,
 )
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.graph.normalization import fold_normalization
 from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     fold_channel_scales,
-    fold_normalization,
     select_tokens_early,
 )
 from vitq.quantization.graph.tracing import trace

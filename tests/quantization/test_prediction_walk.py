@@ -6,7 +6,7 @@ import torch
 
 from tests.quantization.vits import MEAN, STD, pixels, traced
 from vitq.quantization.graph.graph import OpKind
-from vitq.quantization.graph.rewrites import fold_normalization
+from vitq.quantization.graph.normalization import fold_normalization
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.placement import place_quantizers
 from vitq.quantization.plan.recipe import Recipe

@@ -21,10 +21,10 @@ from tests.quantization.vits import (
 )
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph, OpKind
+from vitq.quantization.graph.normalization import fold_normalization
 from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     fold_channel_scales,
-    fold_normalization,
     refuse_unbuilt,
     select_tokens_early,
 )
@@ -88,16 +88,49 @@ def test_fold_normalization_refuses_what_is_no_scale(std: tuple[float, ...]) -> 
         fold_normalization(trace(toy(), SHAPE), MEAN, std)
 
 
-def test_fold_normalization_refuses_two_readers() -> None:
-    model = toy(tokens=lambda self, x: (self.conv(x) + self.conv(x / 2)).flatten(2).transpose(1, 2))
-    with pytest.raises(VitqError, match=r"one patch convolution, not into: .*scale"):
+def test_fold_normalization_refuses_other_readers() -> None:
+    model = toy(tokens=lambda self, x: (self.conv(x) + self.conv(x.relu())).flatten(2).mT)
+    with pytest.raises(VitqError, match=r"one patch convolution, or .*, not into: pointwise"):
         fold_normalization(trace(model, SHAPE), MEAN, STD)
 
 
-def test_fold_normalization_refuses_a_linear_patch_embedding() -> None:
-    model = toy(tokens=lambda self, x: self.fc(x.reshape(-1, 192, 16)))
-    with pytest.raises(VitqError, match="not into: reshape"):
+def test_fold_normalization_refuses_mixed_channels() -> None:
+    model = toy(tokens=lambda self, x: self.fc(x.reshape(-1, 3, 64, 16).mT.reshape(-1, 192, 16)))
+    with pytest.raises(VitqError, match="channels are mixed"):
         fold_normalization(trace(model, SHAPE), MEAN, STD)
+
+
+FRONTS = {
+    "padded": lambda self, x: tokens_of(functional.conv2d(x, self.conv.weight, None, 4, 3)),
+    "unfold": lambda self, x: functional.linear(
+        functional.unfold(x, 8, stride=6, padding=1).mT, self.conv.weight.flatten(1), self.fc.bias
+    ),
+    "reshape": lambda self, x: functional.linear(
+        x.reshape(-1, 3, 4, 8, 4, 8).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, 192),
+        self.conv.weight.permute(0, 2, 3, 1).flatten(1),
+    ),
+    "resized": lambda self, x: tokens_of(
+        self.conv(functional.interpolate(x, (24, 40), mode="bicubic")) + self.conv(x)[..., :3, :1]
+    ),
+}
+
+
+def tokens_of(x: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) as (B, N, C)."""
+    return x.flatten(2).mT
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_fold_normalization_goes_through_what_is_linear(front: str) -> None:
+    model, pictures = toy(tokens=FRONTS[front]), pixels(3, seed=2)
+    graph = trace(model, SHAPE)
+    fold_normalization(graph, MEAN, STD)
+    np.testing.assert_allclose(run(graph, pictures), float_logits(model, pictures), atol=1e-4)
+    borders = [node for node in graph if node.name.endswith(".border")]
+    assert len(borders) == (front in ("padded", "unfold"))
+    for border in borders:
+        inner = graph.real(border, "value").reshape(border.shape)
+        assert not np.all(inner) and np.any(inner)
 
 
 def test_fold_channel_scales_removes_all() -> None:

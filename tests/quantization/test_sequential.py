@@ -21,7 +21,7 @@ from tests.quantization.vits import (
 )
 from vitq.numerics.arrays import FloatArray
 from vitq.quantization.graph.graph import Graph, Node, OpKind
-from vitq.quantization.graph.rewrites import fold_normalization
+from vitq.quantization.graph.normalization import fold_normalization
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import METHODS, get_method
 from vitq.quantization.plan.recipe import Recipe

@@ -206,8 +206,8 @@ def region(x: torch.Tensor) -> torch.Tensor:
 def no_autocast(x: torch.Tensor) -> torch.Tensor:
     """An angle's table that is made in float32 whatever the rest is, and dead code beside it."""
     with torch.autocast("cpu", enabled=False):
-        unread = torch.sin(x) * 2
-        table = torch.arange(16, dtype=torch.float32)[:, None].cos().expand_as(unread[0])
+        _ = torch.sin(x) * 2
+        table = torch.arange(16, dtype=torch.float32)[:, None].cos().expand(16, 16)
         y = x * table
     return y + x
 
