@@ -19,9 +19,11 @@ from vitq.compiler.support.page import (
 
 BAD_DB, WARN_DB = 10.0, 20.0
 BARS = 16
+SHOWN_PARTS = 3
+"""Of a source's path: the report is mailed, and nobody else has these folders."""
 HEAD = (
-    "module", "node", "operator", "bits", "adds dB", "come together dB", "cosine", "seen", "holds",
-    "clipped %", "source",
+    "module", "operator", "bits", "adds dB", "come together dB", "cosine", "seen", "holds",
+    "clipped %", "node", "source",
 )  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def _parts(found: Explanation) -> Iterator[str]:
         "Heads sort. Adds: the node's own error (weights, integer arithmetic, its quantizer). "
         "Clipped: float values outside of what "
         "the quantizer holds. Bits acc: an accumulator, not quantized.",
-        table("nodes", HEAD, rows, search=True),
+        table("nodes", HEAD, rows, search="module, operator, block"),
     )
     yield from _changed(found)
     yield f"<footer>vitq explain {escape(found.artifact)}</footer>"
@@ -136,7 +138,7 @@ def _roundings(found: Explanation) -> Iterator[str]:
         "alone is taken out, which is little where many are bad.",
         shares,
         f"<details><summary>all {len(found.layers)}</summary>"
-        f"{table('layers', head, rows, search=False)}</details>",
+        f"{table('layers', head, rows, search='')}</details>",
     )
 
 
@@ -150,18 +152,21 @@ def _blocks(nodes: Sequence[NodeFigures]) -> Iterator[str]:
         worst = min(own, key=lambda node: node.own_sqnr_db)
         rows = (_cells(node) for node in own)
         yield (
-            f"<details><summary><b>{escape(block)}</b><span>{len(own)} nodes</span>"
+            f"<details><summary><b>{escape(block)}</b><span>{_nodes(len(own))}</span>"
             f"<span class='{_kind(worst.own_sqnr_db)}'>worst {worst.own_sqnr_db:.1f} dB: "
             f"{escape(worst.module)}</span><span>leaves {own[-1].sqnr_db:.1f} dB</span></summary>"
-            f"{table(f'block{place}', HEAD, rows, search=False)}</details>"
+            f"{table(f'block{place}', HEAD, rows, search='')}</details>"
         )
+
+
+def _nodes(number: int) -> str:
+    return f"{number} node{'s' * (number > 1)}"
 
 
 def _cells(node: NodeFigures) -> list[Cell]:
     bits = 32 if node.bits is None else node.bits
     return [
         Cell(escape(node.module)),
-        Cell(f"<small>{escape(node.name)}</small>"),
         Cell(escape(node.op)),
         Cell("acc" if node.bits is None else str(bits), bits),
         Cell(f"{node.own_sqnr_db:.1f}", node.own_sqnr_db, _kind(node.own_sqnr_db)),
@@ -170,7 +175,8 @@ def _cells(node: NodeFigures) -> list[Cell]:
         Cell(_extent(node.seen)),
         Cell(_extent(node.reach)),
         Cell(f"{100 * node.clipped:.3g}", node.clipped, "bad" * (node.lost > 0.5)),
-        Cell(f"<small>{escape(node.source)}</small>"),
+        Cell(f"<small>{escape(node.name)}</small>"),
+        Cell(f"<small>{escape('/'.join(node.source.split('/')[-SHOWN_PARTS:]))}</small>"),
     ]
 
 

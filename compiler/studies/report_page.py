@@ -11,6 +11,8 @@ HEAD = (
     "integers",
 )  # fmt: skip
 HASH_DIGITS = 8
+FEW = 8
+"""Artifacts that nobody needs a search for."""
 MIB = 2**20
 
 
@@ -59,11 +61,11 @@ def _parts(entries: Sequence[Entry]) -> Iterator[str]:
     yield "<header><h1>Artifacts side by side</h1></header>"
     rows = [[cell._replace(text=_html(cell.text)) for cell in row] for row in report_rows(entries)]
     yield section(
-        "All",
+        "Figures",
         "Weights: layers of each width. Agreement and SQNR: with the float model. ms: median of a "
         "run, batch x threads. Integers: equal where the same integers come out. A dash: not "
         "evaluated or benchmarked since the library was made.",
-        table("artifacts", HEAD, rows, search=len(entries) > 1),
+        table("artifacts", HEAD, rows, search="model, recipe, target" * (len(entries) > FEW)),
     )
     yield from _chart("Agreement with the float model", entries, lambda e: e.agreement, "%")
     yield from _chart("Library", entries, lambda e: e.size_bytes and e.size_bytes / MIB, "MiB")
@@ -96,7 +98,7 @@ def _chart(
         (
             f"{_name(entry)}, {entry.target or ''}",
             found / top,
-            f"{100 * found:.1f} %" if is_share else f"{found:.3g} {unit}",
+            f"{100 * found:.1f} %" if is_share else f"{found:.2f} {unit}",
         )
         for entry, found in known
     )

@@ -15,6 +15,7 @@ from vitq.numerics.errors import VitqError
 from vitq.numerics.files import require_file, write_atomically
 
 SUFFIXES = (".html", ".htm")
+MISSING = ("", "-")
 SMALL = 64
 """Pixels up to which a picture is shown in squares, not smoothed."""
 THUMBNAIL = 160
@@ -96,17 +97,17 @@ def section(title: str, note: str, *parts: str) -> str:
     )
 
 
-def table(name: str, head: Sequence[str], rows: Iterable[Sequence[Cell]], search: bool) -> str:
+def table(name: str, head: Sequence[str], rows: Iterable[Sequence[Cell]], search: str = "") -> str:
     """Return a table that its heads sort.
 
     Args:
         name: unique on the page.
         head: names of the columns.
         rows: cells.
-        search: whether a box in front filters it.
+        search: what a box in front of it is for; empty for no box.
     """
     body = [list(row) for row in rows]
-    numeric = [all(row[i].value is not None for row in body) for i in range(len(head))]
+    numeric = [_is_numeric([row[i] for row in body]) for i in range(len(head))]
     heads = "".join(
         f"<th scope='col'{' class=n' * right}><button type='button'>{escape(text)}</button></th>"
         for text, right in zip(head, numeric, strict=True)
@@ -116,13 +117,19 @@ def table(name: str, head: Sequence[str], rows: Iterable[Sequence[Cell]], search
         for row in body
     )
     box = (
-        f"<input type='search' data-table='{name}' placeholder='search: module, operator, block'"
+        f"<input type='search' data-table='{name}' placeholder='search: {escape(search)}'"
         " aria-label='search the table'>\n"
     )
     return (
-        f"{box * search}<div class='wide tall'><table class='sortable' id='{name}'>"
+        f"{box * bool(search)}<div class='wide tall'><table class='sortable' id='{name}'>"
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>"
     )
+
+
+def _is_numeric(column: Sequence[Cell]) -> bool:
+    """Whether a column holds numbers, but for cells without one."""
+    known = [cell.value is not None for cell in column]
+    return any(known) and all(k or c.text in MISSING for k, c in zip(known, column, strict=True))
 
 
 def _cell(cell: Cell, right: bool) -> str:

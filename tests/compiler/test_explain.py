@@ -132,6 +132,10 @@ def test_the_report_is_one_file(found: Explanation, tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in text
     assert all(node.name in text for node in found.nodes)
     assert len(text) < 400_000
+    assert ">1 node<" in text and ">1 nodes<" not in text
+    mine = replace(found.nodes[0], source="/home/me/own/models/vit.py:7")
+    write_explanation(replace(found, nodes=[mine]), path)
+    assert "/home/me" not in path.read_text() and "own/models/vit.py:7" in path.read_text()
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -15,6 +15,7 @@ from vitq.compiler.stages.records import keep_benchmark, keep_evaluation
 from vitq.compiler.stages.scores import Row
 from vitq.compiler.studies.report import integers_hash, report
 from vitq.compiler.studies.report_page import HEAD, report_rows, write_report
+from vitq.compiler.support.page import Cell, table
 from vitq.numerics.errors import VitqError
 from vitq.numerics.qparams import QuantParams
 from vitq.quantization.graph import artifact as storage
@@ -143,6 +144,16 @@ def test_an_artifact_without_a_library_is_an_entry(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     write_report([replace(entry, model="<script>")], page)
     assert "&lt;script&gt;" in page.read_text()
+
+
+def test_a_column_is_one_of_numbers_also_where_some_are_missing() -> None:
+    rows = [[Cell("a"), Cell("1.5", 1.5)], [Cell("b"), Cell("-")]]
+    text = table("t", ("name", "ms"), rows)
+    assert "<th scope='col' class=n><button type='button'>ms" in text and "<td class='n'>-" in text
+    assert "<td>a" in text and "search" not in text
+    assert "placeholder='search: a &lt;b&gt;'" in table("t", ("name", "ms"), rows, "a <b>")
+    mixed = table("t", ("name", "ms"), [*rows, [Cell("c"), Cell("many")]])
+    assert "class=n" not in mixed
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(

@@ -12,7 +12,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const sign = down ? -1 : 1;
     const rows = [...table.tBodies[0].rows].sort((a, b) => {
       const [x, y] = [value(a), value(b)];
-      return sign * (typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y)));
+      const numbers = [x, y].map(one => typeof one === "number");
+      if (numbers[0] && numbers[1]) return sign * (x - y);
+      if (numbers[0] !== numbers[1]) return numbers[0] ? -1 : 1; // what has no number comes last
+      return sign * String(x).localeCompare(String(y));
     });
     table.tBodies[0].append(...rows);
   }));
