@@ -4,14 +4,14 @@ import numpy as np
 from tvm import relax
 
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.attention import QkvShape, attention_params, split_heads
+from vitq.numerics.attention import PARTS, QkvShape, attention_params, split_heads
 from vitq.numerics.shiftmax import CodeParams, NormalizeParams
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect import names
-from vitq.relay_passes.expressions import Expr, dtype_of, op_name, shape_of
+from vitq.relay_passes.expressions import Expr, constant, dtype_of, op_name, shape_of
 from vitq.relay_passes.properties import Property
 from vitq.relay_passes.reading.context import Context, DeclineError
-from vitq.relay_passes.reading.tracing import element_ids, follow, layout_chain
+from vitq.relay_passes.reading.tracing import follow, layout_chain
 from vitq.relay_passes.rewriting import BindingPass
 
 
@@ -32,8 +32,9 @@ class FuseAttention(BindingPass):
     are stored once.
 
     Exact: the same integers in the same order. That q, k and v are the three parts of qkv is found
-    by following element numbers through the layout operators. Refuses q, k, v of different
-    layers or another split, and codes that are not int8.
+    by following element numbers through the layout operators. Three linear layers of one tensor
+    become one, whose channels are theirs. Refuses q, k, v of different tensors or another split,
+    and codes that are not int8.
     """
 
     requires = (Property.OUTPUT_CODES, Property.LAYOUT_SIMPLE)
@@ -116,20 +117,37 @@ def _qkv_shape(attended: Expr) -> QkvShape:
 def _common_root(parts: tuple[Expr, Expr, Expr], attended: Expr, ctx: Context) -> Expr:
     """Return the one tensor whose three parts q, k and v are."""
     chains = [layout_chain(part, ctx.definition) for part in parts]
-    root = chains[0][0]
-    if any(other != root for other, _ in chains):
-        raise DeclineError("q, k and v do not come from one tensor")
-    if dtype_of(root) != "int8":
-        raise DeclineError(f"q, k and v are {dtype_of(root)}: int8 is needed")
+    roots = [root for root, _ in chains]
     shape = _qkv_shape(attended)
-    if shape_of(root) != shape.joined:
-        raise DeclineError(
-            f"qkv of shape {shape_of(root)} is not (B, N, 3 H D) for {shape_of(attended)}"
-        )
-    ids = element_ids(root)
+    if any(dtype_of(root) != "int8" for root in roots):
+        raise DeclineError(f"q, k and v are {', '.join(map(dtype_of, roots))}: int8 is needed")
+    ids = np.arange(np.prod(shape.shape), dtype=np.int32).reshape(shape.joined)
+    if all(root == roots[0] for root in roots):
+        if shape_of(roots[0]) != shape.joined:
+            raise DeclineError(
+                f"qkv of shape {shape_of(roots[0])} is not (B, N, 3 H D) for {shape_of(attended)}"
+            )
+        given = [ids] * PARTS
+    else:
+        given = np.split(ids, PARTS, axis=-1)
     expected = split_heads(ids.reshape(shape.shape))
-    for index, (_, chain) in enumerate(chains):
-        moved: IntArray = follow(ids, chain)
-        if not np.array_equal(moved, expected[index]):
+    for index, (root, chain) in enumerate(chains):
+        is_whole = shape_of(root) == given[index].shape
+        if not is_whole or not np.array_equal(follow(given[index], chain), expected[index]):
             raise DeclineError(f"the {'qkv'[index]} part is not split as (B, N, 3, H, D)")
-    return root
+    return roots[0] if given[0] is ids else ctx.emit(_joined(roots, ctx), "qkv")
+
+
+def _joined(roots: list[Expr], ctx: Context) -> Expr:
+    """Return one linear layer for three that read the same tensor."""
+    layers = [ctx.call(root, names.LINEAR) for root in roots]
+    found = [layer for layer in layers if layer is not None]
+    if len(found) < PARTS:
+        raise DeclineError("q, k and v do not come from one tensor, nor from three linear layers")
+    x, *_ = dialect.operands(found[0])
+    bounds = dialect.scalars(found[0])
+    if any(dialect.operands(f)[0] != x or dialect.scalars(f) != bounds for f in found[1:]):
+        raise DeclineError("the layers of q, k and v read different tensors or have other bounds")
+    count = len(dialect.operands(found[0])) - 2
+    rows = [np.concatenate([dialect.array(f, 1 + i) for f in found]) for i in range(count)]
+    return dialect.make(names.LINEAR, [x, *map(constant, rows)], bounds, "int8")

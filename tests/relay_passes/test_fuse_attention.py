@@ -3,8 +3,10 @@ import pytest
 import tvm
 from tvm import relax
 
-from tests.relay_passes.modules import assert_declines, assert_same_results, module
+from tests.relay_passes.modules import assert_declines, assert_same_results, module, ops
 from vitq.numerics.attention import AttentionParams
+from vitq.numerics.dyadic import to_dyadic
+from vitq.numerics.linear import LinearParams
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftmax import SMALLEST_CODE_SUM, code_params, normalize_params
 from vitq.relay_passes.dialect import calls as dialect
@@ -40,6 +42,13 @@ def heads_first(b, qkv, index):
     )
 
 
+PART = ((B, N, H * D), "int8")
+
+
+def whole(b, part, index):
+    return b(relax.op.permute_dims(b(relax.op.reshape(part, (B, N, H, D))), [0, 2, 1, 3]))
+
+
 def attention(split=by_permute, order=(0, 1, 2), inputs=INPUT):
     def body(b, *tensors):
         sources = tensors if len(tensors) == 3 else tensors * 3
@@ -70,7 +79,8 @@ def test_any_spelling_of_the_heads_fuses(split):
         (attention(heads_first), "not split as (B, N, 3, H, D)"),
         (attention(order=(1, 0, 2)), "not split as (B, N, 3, H, D)"),
         (attention(inputs={"qkv": (INPUT["qkv"][0], "uint8")}), "int8 is needed"),
-        (attention(inputs={name: INPUT["qkv"] for name in "qkv"}), "not come from one tensor"),
+        (attention(inputs={name: INPUT["qkv"] for name in "qkv"}), "not split as (B, N, 3, H, D)"),
+        (attention(whole, inputs={name: PART for name in "qkv"}), "nor from three linear layers"),
     ],
 )
 def test_refusals(mod, reason):
@@ -133,3 +143,43 @@ def test_scores_that_are_moved_do_not_fuse():
         return b(dialect.normalized_matmul(codes, v, 5, NORM, "int8"))
 
     assert_declines(FuseAttention(), module(INPUT, body), "not a vitq.matmul and constants")
+
+
+def layer(seed, qmin=-128):
+    rng = np.random.default_rng(seed)
+    n = H * D
+    weight = rng.integers(-128, 128, (n, 6), dtype=np.int8)
+    dyadic = to_dyadic(rng.uniform(1e-3, 1e-2, n))
+    bias, zero = (rng.integers(-5, 6, n) for _ in range(2))
+    return LinearParams(weight, bias, dyadic, zero, qmin, 127)
+
+
+def three_layers(layers, inputs=("x",)):
+    def body(b, *tensors):
+        sources = tensors if len(tensors) == 3 else tensors * 3
+        parts = [
+            whole(b, b(dialect.linear(x, params, "int8")), 0)
+            for x, params in zip(sources, layers, strict=True)
+        ]
+        codes = b(dialect.shiftmax_codes(b(dialect.matmul(*parts[:2], 1, -2)), SOFTMAX))
+        return b(dialect.normalized_matmul(codes, parts[2], 5, NORM, "int8"))
+
+    return module({name: ((B, N, 6), "int8") for name in inputs}, body)
+
+
+def test_three_layers_of_one_tensor_become_one():
+    before = three_layers([layer(seed) for seed in range(3)])
+    after = FuseAttention()(before)
+    assert_same_results(before, after)
+    assert ops(after) == [names.LINEAR, "reshape", names.ATTENTION, "permute_dims"]
+
+
+@pytest.mark.parametrize(
+    "mod",
+    [
+        three_layers([layer(0), layer(1), layer(2, -7)]),
+        three_layers([layer(seed) for seed in range(3)], "abc"),
+    ],
+)
+def test_layers_that_cannot_be_joined(mod):
+    assert_declines(FuseAttention(), mod, "read different tensors or have other bounds")
