@@ -22,7 +22,7 @@ from vitq.numerics.arrays import IntArray
 from vitq.relay_passes.check_accumulators import is_proven
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.dialect.operator import Interval
-from vitq.relay_passes.expressions import Expr, is_constant
+from vitq.relay_passes.expressions import MAIN, Expr, is_constant, shape_of
 from vitq.relay_passes.interpreter.interpreter import evaluate
 from vitq.relay_passes.reading.ranges import Ranges, ranges_of
 
@@ -36,12 +36,15 @@ class Operator:
         call: its kernel.
         codes: for each input of the kernel the codes it is tested on; None for a constant.
         constants: for each input of the kernel its value; None for an activation.
+        batch: of the model. The first axis of an activation may be a multiple of it: windows, whose
+            masks and places are those of a whole picture.
     """
 
     expr: Expr
     call: KernelCall
     codes: tuple[Interval | None, ...]
     constants: tuple[IntArray | None, ...]
+    batch: int
 
     @property
     def kernel(self) -> Kernel:
@@ -67,11 +70,12 @@ class Operator:
         pairs = zip(self.call.operands, self.codes, strict=True)
         places = [operand for operand, codes in pairs if codes is not None]
         first, parts = activations[0], []
-        pictures = len(first) if first.ndim > 2 else 1
-        for picture in range(pictures):
+        pictures = self.batch if first.ndim > 2 and len(first) % self.batch == 0 else 1
+        size = len(first) // pictures
+        for start in range(0, len(first), size):
             for place, array in zip(places, activations, strict=True):
-                whole = array.ndim != first.ndim or len(array) != pictures
-                args[place] = array if whole else array[picture : picture + 1]
+                whole = array.ndim != first.ndim or len(array) != len(first)
+                args[place] = array if whole else array[start : start + size]
             parts.append(evaluate(self.expr, args))
         return np.concatenate(parts)
 
@@ -91,11 +95,11 @@ def operators_of(mod: IRModule, features: Features) -> list[Operator]:
         mod: from `relay_passes.pipeline.integerize`.
         features: of the target.
     """
-    known = ranges_of(mod)
-    return [_operator(expr, call, known) for expr, call in lowered_calls(mod, features)]
+    known, batch = ranges_of(mod), shape_of(mod[MAIN].params[0])[0]
+    return [_operator(expr, call, known, batch) for expr, call in lowered_calls(mod, features)]
 
 
-def _operator(expr: Expr, call: KernelCall, known: Ranges) -> Operator:
+def _operator(expr: Expr, call: KernelCall, known: Ranges, batch: int) -> Operator:
     types, operands = Ranges(), dialect.operands(expr)
     ranges = types if is_proven(expr, types) else known
     constants = tuple(_value(operands[o]) if isinstance(o, int) else o for o in call.operands)
@@ -103,7 +107,7 @@ def _operator(expr: Expr, call: KernelCall, known: Ranges) -> Operator:
         ranges.of(operands[o]) if isinstance(o, int) and constant is None else None
         for o, constant in zip(call.operands, constants, strict=True)
     )
-    return Operator(expr, call, codes, constants)
+    return Operator(expr, call, codes, constants, batch)
 
 
 def _value(operand: Expr) -> IntArray | None:
