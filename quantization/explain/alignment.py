@@ -21,6 +21,7 @@ import numpy as np
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.ranges.equalize import FACTOR, SHIFT, value_paths
+from vitq.quantization.ranges.gates import RATIO, find_gates
 from vitq.quantization.ranges.reparameterize import linear_readers
 
 if TYPE_CHECKING:
@@ -65,7 +66,23 @@ def align(exact: Graph, quantized: Graph) -> Graph:
             _follow_layernorm(aligned, quantized, node)
         elif FACTOR in node.params:
             _follow_value(aligned, quantized, node)
+    _follow_gates(aligned, quantized)
     return aligned
+
+
+def _follow_gates(aligned: Graph, quantized: Graph) -> None:
+    """Scale the channels behind gates as the quantized model does, and undo it behind them."""
+    for gate in find_gates(quantized):
+        if RATIO not in gate.product.params:
+            continue
+        ratio = quantized.real(gate.product, RATIO).astype(np.float64)
+        weight, bias = _affine(aligned, gate.linear.name)
+        weight[gate.rows] /= ratio[:, None]
+        bias[gate.rows] /= ratio
+        _set(aligned, gate.linear.name, weight=weight, bias=bias)
+        for reader in gate.readers:
+            columns, _ = _affine(aligned, reader.name)
+            _set(aligned, reader.name, weight=columns * ratio)
 
 
 def _follow_layernorm(aligned: Graph, quantized: Graph, node: Node) -> None:

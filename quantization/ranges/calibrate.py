@@ -36,6 +36,7 @@ from vitq.quantization.plan.placement import Placement, Role, place_quantizers
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.plan.widths import PRODUCTS, LayerBits, layer_widths
 from vitq.quantization.ranges.evidence import Ranges, widen_quiet
+from vitq.quantization.ranges.gates import reparameterize_gates
 from vitq.quantization.ranges.gelu_reach import feeds_gelu, gelu_input_reach, gelu_output_range
 from vitq.quantization.ranges.hessian_walk import HessianWalk
 from vitq.quantization.ranges.importance import measure_importance
@@ -102,6 +103,8 @@ def quantize_graph(
     refuse_unbuilt(graph)
     refuse_final_softmax(graph)
     rewrite(graph, recipe.nonlinear, mean, std)
+    if method.reparameterize:
+        reparameterize_gates(graph, torch.split(pixels, BATCH))
     if recipe.nonlinear is not Nonlinear.VITQ:
         mark_family(graph, recipe.nonlinear)
     use_codes(graph, method.attention, recipe, method.log_zero, WIDEST_BITS)

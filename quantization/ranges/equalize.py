@@ -61,7 +61,7 @@ def value_paths(graph: Graph, linear: Node) -> list[ValuePath]:
         One path for each such attention; none where a channel's way cannot be followed.
     """
     found, taken = [], []
-    for leaf, rows in _leaves(graph, linear):
+    for leaf, rows in rows_of_leaves(graph, linear):
         readers = graph.consumers(leaf.name)
         path = None
         if len(readers) == 1 and readers[0].op is OpKind.NORMALIZED_MATMUL:
@@ -75,7 +75,7 @@ def value_paths(graph: Graph, linear: Node) -> list[ValuePath]:
     return [path for path in found if not np.isin(path.rows, shared).any()]
 
 
-def _leaves(graph: Graph, linear: Node) -> list[tuple[Node, IntArray]]:
+def rows_of_leaves(graph: Graph, linear: Node) -> list[tuple[Node, IntArray]]:
     """Nodes that something other than layout reads, with the row of the layer of each element."""
     index = np.broadcast_to(np.arange(linear.shape[-1], dtype=np.float64), linear.shape)
     found, pending = [], [(linear, torch.from_numpy(index.copy()))]
