@@ -12,7 +12,7 @@ from vitq.numerics.attention import attention_params
 from vitq.numerics.int_layernorm import layernorm_params
 from vitq.numerics.ivit import ivit_gelu_params, ivit_softmax_params
 from vitq.numerics.linear import linear_params, linear_sum
-from vitq.numerics.multiply import multiply_params
+from vitq.numerics.multiply import multiply_add_params, multiply_params
 from vitq.numerics.nonlinear import SoftmaxParams
 from vitq.numerics.pooling import mean_params
 from vitq.numerics.qparams import QuantParams
@@ -150,6 +150,13 @@ MAKERS: dict[str, Callable[[], Sample]] = {
         codes(2, 1, 5, 16, dtype="int16"),
         codes(3, 1, 16),
         scalars(multiply_params(1e-4, 0, 0.02, 4, OUT)),
+    )),
+    names.MULTIPLY_ADD: lambda: Sample((
+        codes(2, 3, 5, 16, dtype="int16"),
+        codes(5, 16),
+        codes(2, 3, 5, 16, dtype="int16"),
+        codes(5, 16),
+        scalars(multiply_add_params(1e-7, (0, 2, 0, -3), OUT)),
     )),
     names.LUT: lambda: Sample((
         codes(2, 3, 4, 5, dtype="uint8"),

@@ -34,6 +34,7 @@ from vitq.numerics.pointwise import CLAMPS
 from vitq.quantization.graph.graph import ACCUMULATOR_OPS, LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.moving import moved
 from vitq.quantization.plan.recipe import LayerBits, Recipe
+from vitq.quantization.plan.rotations import Rotation, rotations
 from vitq.quantization.plan.widths import PRODUCTS, layer_widths
 
 
@@ -57,11 +58,13 @@ class Placement:
         roles: node name -> role of the quantizer on its result.
         bits: node name -> width.
         ties: node name -> node whose parameters it takes over.
+        sums: of two products that have no quantizers of their own.
     """
 
     roles: dict[str, Role] = field(default_factory=dict)
     bits: dict[str, int] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
+    sums: dict[str, Rotation] = field(default_factory=dict)
 
 
 EXPONENTIAL_BITS = 8
@@ -107,15 +110,17 @@ def place_quantizers(graph: Graph, recipe: Recipe) -> Placement:
         The placement.
     """
     placement = Placement({graph.input.name: Role.PIXELS}, {graph.input.name: 8})
+    placement.sums = rotations(graph)
+    products = {name for total in placement.sums for name in graph.nodes[total].inputs}
     widths = layer_widths(graph, recipe)
     _place_results(graph, placement, recipe)
     for node in graph:
-        for index in range(len(node.inputs)):
+        for index in range(0 if node.name in placement.sums else len(node.inputs)):
             bits = _required_bits(graph, node, index, recipe, widths)
             if bits is not None:
                 _require(graph, placement, node, index, bits, recipe)
     for node in graph:
-        if node.op in _MUST_QUANTIZE and node.name not in placement.roles:
+        if node.op in _MUST_QUANTIZE and node.name not in {*placement.roles, *products}:
             _place(graph, placement, node, recipe.residual_bits)
     _tie(graph, placement)
     _merge_results(graph, placement)
@@ -300,6 +305,10 @@ def _tie(graph: Graph, placement: Placement) -> None:
     requantized for it.
     """
     for node in graph:
+        if node.name in placement.sums:
+            one, two = placement.sums[node.name]
+            placement.ties[two.name] = one.name
+            continue
         wide = node.op is OpKind.ADD and placement.roles[node.name] is Role.RESIDUAL
         if not wide and node.op is not OpKind.CONCAT:
             continue

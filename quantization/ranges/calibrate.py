@@ -29,11 +29,13 @@ from vitq.quantization.graph.rewrites import (
     select_tokens_early,
     separate_outputs,
 )
+from vitq.quantization.graph.rotary import simplify_rotations
 from vitq.quantization.plan.attention_codes import WIDEST_BITS, use_codes
 from vitq.quantization.plan.methods import Method, Search
 from vitq.quantization.plan.nonlinear import mark_family
 from vitq.quantization.plan.placement import Placement, Role, place_quantizers
 from vitq.quantization.plan.recipe import Recipe
+from vitq.quantization.plan.rotations import is_rotation
 from vitq.quantization.plan.widths import PRODUCTS, LayerBits, layer_widths
 from vitq.quantization.ranges.evidence import Ranges, widen_quiet
 from vitq.quantization.ranges.gates import reparameterize_gates
@@ -139,6 +141,7 @@ def rewrite(
     fold_offsets(graph)
     fold_normalization(graph, mean, std)
     fold_channel_scales(graph)
+    simplify_rotations(graph)
     select_tokens_early(graph)
     if nonlinear.defers_normalization:
         defer_softmax_normalization(graph)
@@ -211,7 +214,8 @@ def _assign_activations(
         elif role is Role.PROBABILITY:
             node.out = QuantParams.per_tensor(float(IVIT_CODE_SCALE), 0, 0, 255)
         elif role is Role.FACTOR:
-            reach = observers[name].reach
+            tied = [two for two, one in placement.ties.items() if one == name]
+            reach = max(observers[one].reach for one in (name, *tied))
             node.out = activation_qparams(-reach, reach, bits, QScheme.SYMMETRIC)
         elif role is Role.RESIDUAL:
             node.out = _residual(graph, node, observers[name], bits)
@@ -227,7 +231,9 @@ def _settle_dead_branches(graph: Graph, observers: dict[str, Observer]) -> None:
     Zero is exact at any scale; 1 would overflow the addition's factors.
     """
     for node in graph:
-        for index in range(len(node.inputs) if node.op is OpKind.ADD else 0):
+        if node.op is not OpKind.ADD or is_rotation(graph, node):
+            continue
+        for index in range(len(node.inputs)):
             source, _ = quantized_source(graph, node, index)
             if source.name in observers and observers[source.name].reach == 0:
                 source.out = node.out

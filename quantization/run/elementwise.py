@@ -3,22 +3,33 @@
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.numerics.dyadic import requantize, to_dyadic
 from vitq.numerics.errors import VitqError
 from vitq.numerics.int_rmsnorm import int_rmsnorm, rmsnorm_params
-from vitq.numerics.multiply import int_multiply, multiply_params
+from vitq.numerics.matmul import product_scale
+from vitq.numerics.multiply import centred_product
 from vitq.numerics.pointwise import CLAMPS, Source, clamp_bounds, pointwise_table
 from vitq.numerics.qparams import QuantParams
-from vitq.numerics.requantize import int_requantize, requantize_params
+from vitq.numerics.requantize import int_requantize, requantize_factor, requantize_params
 from vitq.numerics.table import TableParams, int_lut
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.run.int_tensor import IntTensor
 
 
-def multiply(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
-    """Product of two tensors (`numerics.multiply`)."""
+def multiply(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
+    """Product of two tensors, exact: an accumulator that its quantizer, or a sum's, rounds."""
     a, b = inputs
-    p = multiply_params(a.one_scale, a.zero_point, b.one_scale, b.zero_point, out)
-    return int_multiply(a.codes, b.codes, p)
+    product = centred_product(a.codes, b.codes, a.zero_point, b.zero_point)
+    return IntTensor(product, product_scale(a.one_scale, b.one_scale))
+
+
+def sum_of_products(inputs: list[IntTensor], out: QuantParams) -> IntArray:
+    """Sum of two products (`numerics.multiply`)."""
+    one, two = inputs
+    if one.one_scale != two.one_scale:
+        raise VitqError("two products of different steps are added")
+    dyadic = to_dyadic(requantize_factor(one.one_scale, out))
+    return requantize(one.codes + two.codes, dyadic, int(out.zero_point), out.qmin, out.qmax)
 
 
 def rms_norm(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:

@@ -32,6 +32,7 @@ from vitq.quantization.graph.origins import label_of
 from vitq.quantization.graph.outputs import join
 from vitq.quantization.plan.attention_codes import exp_params
 from vitq.quantization.plan.nonlinear import family_of
+from vitq.quantization.plan.rotations import is_rotation
 from vitq.quantization.plan.twin_ranges import twin_of
 from vitq.quantization.run import elementwise
 from vitq.quantization.run.elementwise import distinct
@@ -247,12 +248,15 @@ _ACCUMULATORS: dict[OpKind, Callable[[Graph, Node, list[IntTensor]], IntTensor]]
     OpKind.LINEAR: _linear,
     OpKind.CONV2D: _conv2d,
     OpKind.MATMUL: _matmul,
+    OpKind.MULTIPLY: elementwise.multiply,
     OpKind.REQUANTIZE: lambda graph, node, inputs: inputs[0],
 }
 
 
 def _add(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
     a, b = inputs
+    if is_rotation(graph, node):
+        return elementwise.sum_of_products(inputs, out)
     params = add_params(a.one_scale, a.zero_point, b.one_scale, b.zero_point, out)
     return int_add(a.codes, b.codes, params)
 
@@ -300,7 +304,6 @@ _QUANTIZED: dict[OpKind, Callable[[Graph, Node, list[IntTensor], QuantParams], I
     OpKind.NORMALIZED_MATMUL: _normalized_matmul,
     OpKind.GELU: _gelu,
     OpKind.MEAN: _mean,
-    OpKind.MULTIPLY: elementwise.multiply,
     OpKind.POINTWISE: elementwise.pointwise,
     OpKind.RMS_NORM: elementwise.rms_norm,
 }

@@ -30,6 +30,7 @@ layernorm          x (..., C); multiplier, addend i32 (C,); params LayerNormPara
 rmsnorm            the operands of layernorm                                            as x
 add                a; b, broadcastable to a; params AddParams                           as a
 multiply           a; b, broadcastable to each other; params MultiplyParams             broadcast
+multiply_add       a; b; c; d, broadcastable to each other; params MultiplyAddParams    broadcast
 mean               x (B, L, C); params MeanParams                                       (B, C)
 lut                x; table (C, n) or (1, n); params TableParams                        as x
 gather_rows        x (B, R, C); rows i32 (M,); params (fill,)                           (B, M, C)
@@ -59,7 +60,7 @@ from vitq.numerics.errors import VitqError
 from vitq.numerics.int_layernorm import LayerNormParams
 from vitq.numerics.ivit import IvitGeluParams, IvitSoftmaxParams
 from vitq.numerics.linear import LinearParams
-from vitq.numerics.multiply import MultiplyParams
+from vitq.numerics.multiply import MultiplyAddParams, MultiplyParams
 from vitq.numerics.nonlinear import SoftmaxParams
 from vitq.numerics.pooling import MeanParams
 from vitq.numerics.requantize import RequantizeParams
@@ -276,6 +277,11 @@ def mean(x: Expr, params: MeanParams, dtype: str) -> Expr:
 def multiply(a: Expr, b: Expr, params: MultiplyParams, dtype: str) -> Expr:
     """Product with one rounding; `a` and `b` broadcast to each other."""
     return make(names.MULTIPLY, [a, b], params, dtype)
+
+
+def multiply_add(factors: Sequence[Expr], params: MultiplyAddParams, dtype: str) -> Expr:
+    """Call ``a * b + c * d`` with one rounding; all four broadcast to each other."""
+    return make(names.MULTIPLY_ADD, factors, params, dtype)
 
 
 def lut(x: Expr, table: IntArray, params: TableParams = PIXELS) -> Expr:

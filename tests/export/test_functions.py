@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
 from tvm.relax.frontend.onnx import from_onnx
 
+from tests.quantization.test_rotary import SPELLED
 from tests.quantization.vits import (
     SHAPE,
     Toy,
@@ -93,3 +94,15 @@ def test_rms_norm(eps: float) -> None:
             node.attrs["eps"] = eps
             del node.params["beta"]
     assert agree(graph).count(names.RMSNORM) == 2
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_rotations_have_one_rounding(name: str) -> None:
+    """Two products and their sum are one operator."""
+
+    def head(self: Toy, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(x).mean(1))
+
+    found = agree(trace(toy(body=SPELLED[name], head=head), SHAPE))
+    assert found.count(names.MULTIPLY_ADD) == 1
+    assert names.MULTIPLY not in found and names.ADD not in found

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.multiply import MultiplyParams, int_multiply, multiply_params
+from vitq.numerics.multiply import (
+    MultiplyAddParams,
+    MultiplyParams,
+    int_multiply,
+    int_multiply_add,
+    multiply_add_params,
+    multiply_params,
+)
 from vitq.numerics.qparams import QuantParams
 
 codes16 = hnp.arrays(np.int16, (5,))
@@ -53,7 +60,23 @@ def test_the_largest_codes_and_broadcasting() -> None:
     assert result[:, 0].tolist() == [[2**15 - 1] * 3] * 2 and result[0, 1, 0] == -(2**15) + 1
 
 
+@settings(deadline=None)
+@given(st.lists(codes16, min_size=4, max_size=4), scales, st.integers(-9, 9))
+def test_a_sum_of_products_is_rounded_once(factors: list[IntArray], step: float, zero: int) -> None:
+    """With Python integers."""
+    step /= 2**12
+    zeros = (zero, 0, -zero, 1)
+    p = multiply_add_params(step, zeros, OUT)
+    found = int_multiply_add(*factors, p)
+    for row, result in zip(zip(*(x.tolist() for x in factors), strict=True), found, strict=True):
+        a, b, c, d = (x - z for x, z in zip(row, zeros, strict=True))
+        rounded = ((a * b + c * d) * p.multiplier + 2 ** (p.shift - 1)) // 2**p.shift
+        assert result == min(max(rounded + 3, -100), 100)
+
+
 def test_order_of_the_integers() -> None:
     """Kernels read them by position."""
     p = multiply_params(1.0, 3, 0.5, -5, QuantParams.per_tensor(1.0, 7, -50, 50))
     assert p == MultiplyParams(3, -5, 2**30, 31, 7, -50, 50)
+    q = multiply_add_params(0.5, (1, 2, 3, 4), QuantParams.per_tensor(1.0, 7, -50, 50))
+    assert q == MultiplyAddParams(1, 2, 3, 4, 2**30, 31, 7, -50, 50)

@@ -3,7 +3,12 @@ import pytest
 from tvm import relax
 
 from tests.relay_passes.modules import assert_declines, module, ops, random_inputs
-from vitq.numerics.multiply import int_multiply, multiply_params
+from vitq.numerics.multiply import (
+    int_multiply,
+    int_multiply_add,
+    multiply_add_params,
+    multiply_params,
+)
 from vitq.numerics.qparams import QuantParams
 from vitq.relay_passes.dialect import names
 from vitq.relay_passes.expressions import constant
@@ -58,10 +63,33 @@ def test_a_constant_factor_keeps_its_codes():
     np.testing.assert_array_equal(interpret(LowerMultiply()(mod), [a])[0], want(a, table))
 
 
+def sum_of_products(scale=0.05):
+    """A rotation: the same codes twice, and two tables."""
+    tables = [np.random.default_rng(i).integers(-99, 99, (5, 8)).astype(np.int16) for i in (0, 1)]
+
+    def body(m, a, b):
+        one = m(relax.op.multiply(m.dq(a, 2e-4, 1), m.dq(tables[0], 0.05)))
+        two = m(relax.op.multiply(m.dq(b, 2e-4, -3), m.dq(tables[1], scale)))
+        return m.q(m(relax.op.add(one, two)), 3e-2, 2)
+
+    return module({"a": (SHAPE, "int16"), "b": (SHAPE, "int16")}, body), tables
+
+
+def test_a_sum_of_products_of_one_step():
+    before, (c, d) = sum_of_products()
+    after = LowerMultiply()(before)
+    assert ops(after) == [names.MULTIPLY_ADD]
+    a, b = random_inputs(before)
+    step = float(np.float32(2e-4)) * float(np.float32(0.05))
+    p = multiply_add_params(step, (1, 0, -3, 0), OUT)
+    np.testing.assert_array_equal(interpret(after, [a, b])[0], int_multiply_add(a, c, b, d, p))
+
+
 @pytest.mark.parametrize(
     ("mod", "reason"),
     [
         (product({**FULL, "b": (SHAPE, "int32")}), "more than 16 bits"),
+        (sum_of_products(0.06)[0], "two products of different steps"),
         (product(a_scale=np.full(8, 0.1)), "a scale for each channel"),
         (
             module(

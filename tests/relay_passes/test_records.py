@@ -70,7 +70,7 @@ def test_a_pointwise_operator_looks_at_one_code_at_a_time(name):
     np.testing.assert_array_equal(moved, OPERATORS[name].run([x, params]).reshape(-1)[order])
 
 
-ACTIVATIONS = {"x", "a", "b", "residual", "codes", "value", "pixels", "qkv"}
+ACTIVATIONS = {"x", "a", "b", "c", "d", "residual", "codes", "value", "pixels", "qkv"}
 """Operands that a run brings; every other one is a constant of the model."""
 
 

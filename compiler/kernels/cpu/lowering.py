@@ -21,7 +21,7 @@ from vitq.compiler.kernels.cpu.gemm import (
 from vitq.compiler.kernels.cpu.ivit import lower_ivit_shiftgelu, lower_ivit_shiftmax
 from vitq.compiler.kernels.cpu.layernorm import lower_layernorm, lower_rmsnorm
 from vitq.compiler.kernels.cpu.matmul import lower_matmul, lower_normalized_matmul
-from vitq.compiler.kernels.cpu.multiply import lower_multiply
+from vitq.compiler.kernels.cpu.multiply import lower_multiply, lower_multiply_add
 from vitq.compiler.kernels.cpu.offset import lower_offset
 from vitq.compiler.kernels.cpu.pooling import lower_mean
 from vitq.compiler.kernels.cpu.rows import lower_gather_rows
@@ -58,6 +58,7 @@ _LOWERINGS: dict[str, Lowering] = {
     names.MATMUL: lower_matmul,
     names.MEAN: lower_mean,
     names.MULTIPLY: lower_multiply,
+    names.MULTIPLY_ADD: lower_multiply_add,
     names.NORMALIZED_MATMUL: lower_normalized_matmul,
     names.OFFSET: lower_offset,
     names.OFFSET_ATTENTION: lower_offset_attention,

@@ -100,19 +100,35 @@ def lower_multiply(
     return call_of(MULTIPLY, operands, (0, 1, constants[2].astype(np.int64)), out, features)
 
 
-def _multiply_body(
-    kernel: Kernel, schedule: Schedule, a: Buffer, b: Buffer, params: Buffer, out: Buffer
-) -> None:
-    places = [broadcast_index(names.MULTIPLY, kernel.out.shape, x.shape) for x in kernel.inputs[:2]]
+def lower_multiply_add(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.multiply_add``: a * b + c * d, broadcastable to each other."""
+    order = (0, 1, 2, 3, constants[4].astype(np.int64))
+    return call_of(MULTIPLY_ADD, operands, order, out, features)
+
+
+def _multiply_body(kernel: Kernel, schedule: Schedule, *buffers: Buffer) -> None:
+    *factors, params, out = buffers
+    count = len(factors)
+    places = [
+        broadcast_index(names.MULTIPLY, kernel.out.shape, x.shape) for x in kernel.inputs[:count]
+    ]
     with each_element(kernel.out.size) as at:
-        za, zb, m, s, zero, low, high = (get(params, i) for i in range(7))
-        left, right = (
+        zeros = [get(params, i) for i in range(count)]
+        m, s, zero, low, high = (get(params, count + i) for i in range(5))
+        numbers = [
             keep(_as_word(x, index(place(at))) - as_word(z))
-            for x, place, z in zip((a, b), places, (za, zb), strict=True)
-        )
+            for x, place, z in zip(factors, places, zeros, strict=True)
+        ]
+        total = keep(numbers[0] * numbers[1])
+        if count > 2:
+            total = keep(total + numbers[2] * numbers[3])
         half = keep(const(1, "int64") << (s - const(1, "int64")))
-        value = rescaled(keep(wide(left * right)), m, half, s)
-        put(flat(out), at, clamp(value + zero, low, high))
+        put(flat(out), at, clamp(rescaled(keep(wide(total)), m, half, s) + zero, low, high))
 
 
 def lower_requantize(
@@ -239,6 +255,7 @@ def _mean_body(kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, ou
 
 ADD = Template("add", _add_body)
 MULTIPLY = Template("multiply", _multiply_body)
+MULTIPLY_ADD = Template("multiply_add", _multiply_body)
 OFFSET = Template("offset", _offset_body)
 REQUANTIZE = Template("requantize", _requantize_body)
 LUT = Template("lut", _lut_body)

@@ -7,7 +7,12 @@ import numpy as np
 from vitq.numerics.add import AddParams, int_add
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import ACC_LIMIT, Dyadic
-from vitq.numerics.multiply import MultiplyParams, int_multiply
+from vitq.numerics.multiply import (
+    MultiplyAddParams,
+    MultiplyParams,
+    int_multiply,
+    int_multiply_add,
+)
 from vitq.numerics.pooling import MeanParams, int_mean
 from vitq.numerics.requantize import RequantizeParams, int_requantize
 from vitq.numerics.rows import GatherParams, gather_rows
@@ -50,8 +55,14 @@ def _multiply(o: Operands, p: MultiplyParams) -> list[Intermediate]:
     return [Intermediate("product", -a * b, a * b, ACC_LIMIT)]
 
 
-def _broadcast(a: Shape, b: Shape, _: Shape) -> Shape:
-    return tuple(np.broadcast_shapes(a, b))
+def _multiply_add(o: Operands, p: MultiplyAddParams) -> list[Intermediate]:
+    a, b = o["a"].magnitude(p.a_zero_point), o["b"].magnitude(p.b_zero_point)
+    c, d = o["c"].magnitude(p.c_zero_point), o["d"].magnitude(p.d_zero_point)
+    return [Intermediate("sum of products", -a * b - c * d, a * b + c * d, ACC_LIMIT)]
+
+
+def _broadcast(*shapes: Shape) -> Shape:
+    return tuple(np.broadcast_shapes(*shapes[:-1]))
 
 
 def _lut(o: Operands, p: TableParams) -> list[Intermediate]:
@@ -130,6 +141,14 @@ MULTIPLY = Operator(
     evaluate=int_multiply,
     prove=_multiply,
 )
+MULTIPLY_ADD = Operator(
+    name=names.MULTIPLY_ADD,
+    operands=("a", "b", "c", "d", PARAMS),
+    params=MultiplyAddParams,
+    shape=_broadcast,
+    evaluate=int_multiply_add,
+    prove=_multiply_add,
+)
 LUT = Operator(
     name=names.LUT,
     operands=("x", "table", PARAMS),
@@ -151,4 +170,4 @@ GATHER_ROWS = Operator(
     codes=_moved,
 )
 
-OPERATORS = (ADD, MULTIPLY, REQUANTIZE, MEAN, LUT, GATHER_ROWS)
+OPERATORS = (ADD, MULTIPLY, MULTIPLY_ADD, REQUANTIZE, MEAN, LUT, GATHER_ROWS)

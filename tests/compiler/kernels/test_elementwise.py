@@ -8,7 +8,12 @@ from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType, lower_op
 from vitq.numerics.add import add_params, int_add
 from vitq.numerics.dyadic import Dyadic, requantize, rescale, to_dyadic
 from vitq.numerics.errors import VitqError
-from vitq.numerics.multiply import int_multiply, multiply_params
+from vitq.numerics.multiply import (
+    int_multiply,
+    int_multiply_add,
+    multiply_add_params,
+    multiply_params,
+)
 from vitq.numerics.offset import int_offset
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.rows import GatherParams, gather_rows
@@ -135,12 +140,26 @@ def test_multiply(
     rng = np.random.default_rng(len(shapes[0]))
     a, b = (random_codes(rng, dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True))
     zeros = (0, 0) if dtypes[0] == "int16" else (100, -7)
-    scale = 0.7 * float(a.max()) * float(b.max()) / 2**15
-    p = multiply_params(1.0, zeros[0], 1.0, zeros[1], qparams("int16", scale, 5))
     shape = np.broadcast_shapes(*shapes)
-    operands = [a, b, np.array(p, np.int64)]
-    result = run_op(names.MULTIPLY, operands, TensorType(shape, "int16"), features, known=2)
-    np.testing.assert_array_equal(result, int_multiply(a, b, p))
+    for scale in (0.7 * float(a.max()) * float(b.max()) / 2**15, 0.5):  # shifts over 32, and of 30
+        p = multiply_params(1.0, zeros[0], 1.0, zeros[1], qparams("int16", scale, 5))
+        operands = [a, b, np.array(p, np.int64)]
+        result = run_op(names.MULTIPLY, operands, TensorType(shape, "int16"), features, known=2)
+        np.testing.assert_array_equal(result, int_multiply(a, b, p))
+
+
+@FEATURE_IDS
+def test_multiply_add(features: CpuFeatures) -> None:
+    """A rotation of heads by tables for each token."""
+    rng = np.random.default_rng(0)
+    shapes, types = ((2, 3, 9, 37), (9, 37)) * 2, ("int16", "int16") * 2
+    factors = [random_codes(rng, *pair) for pair in zip(types, shapes, strict=True)]
+    factors = [x >> 2 if i % 2 else x for i, x in enumerate(factors)]  # tables have 14 bits
+    p = multiply_add_params(1e-6, (0, 0, 0, 0), qparams("int8", 3.0, 5))
+    operands = [*factors, np.array(p, np.int64)]
+    out = TensorType(shapes[0], "int8")
+    result = run_op(names.MULTIPLY_ADD, operands, out, features, known=4)
+    np.testing.assert_array_equal(result, int_multiply_add(*factors, p))
 
 
 @FEATURE_IDS
