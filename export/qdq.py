@@ -282,6 +282,10 @@ class _Writer:
         axes = self._constant(f"{node.name}.axes", np.array([node.attrs["axis"]], np.int64))
         return self._emit("ReduceMean", [inputs[0], axes], node.name, keepdims=0)
 
+    def _op_max(self, node: Node, inputs: list[str]) -> str:
+        axes = self._constant(f"{node.name}.axes", np.array([node.attrs["axis"]], np.int64))
+        return self._emit("ReduceMax", [inputs[0], axes], node.name, keepdims=0)
+
     def _op_requantize(self, node: Node, inputs: list[str]) -> str:
         return inputs[0]
 
@@ -319,11 +323,18 @@ class _Writer:
         return self._emit("Concat", inputs, node.name, axis=node.attrs["axis"])
 
     def _op_expand(self, node: Node, inputs: list[str]) -> str:
+        axis, dims = node.batch_axis, np.array(node.shape, np.int64)
+        if axis is None or self.graph.operand(node).batch_axis is not None:
+            dims[[] if axis is None else [axis]] = 1  # keeps what the input has
+            shape = self._constant(f"{node.name}.shape", dims)
+            return self._emit("Expand", [inputs[0], shape], node.name)
+        if node.shape[axis] != 1:
+            raise VitqError(f"{node.name}: a constant of {node.shape[axis]} rows for each picture")
         if "batch" not in {n.output[0] for n in self.nodes}:
             self._emit("Shape", [INPUT_NAME], "batch", start=0, end=1)
-        assert node.batch_axis == 0
-        rest = self._constant(f"{node.name}.rest", np.array(node.shape[1:], np.int64))
-        shape = self._emit("Concat", ["batch", rest], f"{node.name}.shape", axis=0)
+        first = [self._constant(f"{node.name}.first", dims[:axis])] if axis else []
+        rest = self._constant(f"{node.name}.rest", dims[axis + 1 :])
+        shape = self._emit("Concat", [*first, "batch", rest], f"{node.name}.shape", axis=0)
         return self._emit("Expand", [inputs[0], shape], node.name)
 
 

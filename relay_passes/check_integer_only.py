@@ -29,6 +29,7 @@ INTEGER_LAYOUT = (
     "relax.strided_slice",
     "relax.concat",
     "relax.broadcast_to",
+    "relax.maximum",
     TAKE,
     PAD,
 )

@@ -29,11 +29,13 @@ class SinkDequantize(BindingPass):
 
         layout(dequantize(x, s, z))                    -> dequantize(layout(x), s, z)
         concat(dequantize(a, s, z), dequantize(b, s, z)) -> dequantize(concat(a, b), s, z)
+        max(dequantize(x, s, z), axis)                 -> dequantize(maximum of slices of x, s, z)
 
     for reshape, permute_dims, strided_slice, take, broadcast_to and nn.pad, which then pads with
     the zero point. Exact: dequantize is elementwise, and a pad's zeros are real ones.
-    A per-channel scale follows its axis; refuses where the axis is merged or split, and a concat
-    of different scales.
+    The largest code is that of the largest value; the axis is halved until one index is left. A
+    maximum that keeps its axis is a softmax's and stays. A per-channel scale follows its axis;
+    refuses where the axis is merged or split, and a concat of different scales.
     """
 
     requires = (Property.LAYOUT_CANONICAL,)
@@ -47,7 +49,30 @@ class SinkDequantize(BindingPass):
             return None if codes is None else _move(value, codes, ctx)
         if name == "relax.concat":
             return _concat(value, ctx)
+        if name == "relax.max" and not value.attrs.keepdims:
+            return _largest(value, ctx)
         return None
+
+
+def _largest(call: Expr, ctx: Context) -> Expr | None:
+    """Return the maximum over one axis, which goes, of codes of one scale."""
+    codes = ctx.codes(call.args[0])
+    if codes is None:
+        return None
+    shape, axes = shape_of(call.args[0]), ints(call.attrs.axis or ())
+    if not codes.is_per_tensor or len(axes) != 1:
+        raise DeclineError("a maximum over several axes, or of a scale for each channel")
+    axis, found = normalize_axis(axes[0], len(shape)), codes.codes
+    while (size := shape_of(found)[axis]) > 1:
+        half = (size + 1) // 2
+        parts = [
+            ctx.emit(relax.op.strided_slice(found, [axis], [start], [start + half]), "half")
+            for start in (0, size - half)
+        ]
+        found = ctx.emit(relax.op.maximum(*parts), "larger")
+    found = ctx.emit(relax.op.reshape(found, shape_of(call)), "codes")
+    kept = Codes(found, codes.scale, codes.zero_point, None)
+    return with_codes(ctx.definition(call.args[0]), kept)
 
 
 def with_codes(original: Expr, codes: Codes) -> Expr:

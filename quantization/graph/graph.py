@@ -94,6 +94,7 @@ LAYOUT_OPS = frozenset({
     OpKind.EXPAND,
     OpKind.TAKE,
     OpKind.PAD,
+    OpKind.MAX,
 })
 """Operators that move elements of one tensor and change none; a pad's zeros are real zeros."""
 

@@ -22,30 +22,6 @@ _PER_TOKEN = {
 }
 
 
-UNBUILT = {
-    OpKind.MAX: "max",
-}
-"""Operators that are traced but have no integer form yet."""
-
-
-def refuse_unbuilt(graph: Graph) -> None:
-    """Refuse operators that nothing behind the tracer knows, all at once.
-
-    Raises:
-        VitqError: if there are any.
-    """
-    found: dict[OpKind, list[Node]] = {}
-    for node in graph:
-        if node.op in UNBUILT:
-            found.setdefault(node.op, []).append(node)
-    if found:
-        listed = ", ".join(
-            f"{UNBUILT[op]} (x{len(nodes)}, first at {label_of(nodes[0])})"
-            for op, nodes in found.items()
-        )
-        raise VitqError(f"the model uses operators that have no integer form yet: {listed}")
-
-
 def refuse_final_softmax(graph: Graph) -> None:
     """Refuse a model whose result is probabilities: integers of logits rank classes finer.
 

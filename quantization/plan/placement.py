@@ -209,7 +209,7 @@ def _climb(graph: Graph, name: str) -> str:
     they are computed, as long as one path leads there.
     """
     if graph.nodes[_origin(graph, name)].op in ACCUMULATOR_OPS:
-        return _shared(graph, name)
+        return _above_codes(graph, name) or _shared(graph, name)
     node = graph.nodes[name]
     while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
         above = graph.operand(node)
@@ -217,6 +217,20 @@ def _climb(graph: Graph, name: str) -> str:
             break
         node = above
     return node.name
+
+
+def _above_codes(graph: Graph, name: str) -> str:
+    """Return what is read by the uppermost pad, maximum or expand above a value; or nothing.
+
+    The first two compare or fill codes of one scale, which accumulators of a layer do not have;
+    what is repeated is quantized once.
+    """
+    found, node = "", graph.nodes[name]
+    while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
+        if node.op in (OpKind.PAD, OpKind.MAX, OpKind.EXPAND):
+            found = node.inputs[0]
+        node = graph.operand(node)
+    return found
 
 
 def _shared(graph: Graph, name: str) -> str:

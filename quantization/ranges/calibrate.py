@@ -25,7 +25,6 @@ from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     fold_channel_scales,
     refuse_final_softmax,
-    refuse_unbuilt,
     select_tokens_early,
     separate_outputs,
 )
@@ -102,7 +101,6 @@ def quantize_graph(
     """
     fold_offsets(graph)  # first: a mask of -Inf is no error
     graph.check_finite()
-    refuse_unbuilt(graph)
     refuse_final_softmax(graph)
     rewrite(graph, recipe.nonlinear, mean, std)
     if method.reparameterize:

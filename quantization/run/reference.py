@@ -183,6 +183,7 @@ _LAYOUT = {
     OpKind.EXPAND,
     OpKind.TAKE,
     OpKind.PAD,
+    OpKind.MAX,
 }
 
 
@@ -213,6 +214,8 @@ def _layout(node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
     if node.op is OpKind.PAD:  # real zeros
         codes = np.pad(x.codes, node.attrs["pads"], constant_values=x.zero_point)
         return IntTensor(codes, np.asarray(x.one_scale), x.zero_point)
+    if node.op is OpKind.MAX:  # the largest code is that of the largest value
+        return IntTensor(x.codes.max(node.attrs["axis"]), np.asarray(x.one_scale), x.zero_point)
     scale = x.scale if x.scale.ndim == 0 else move(np.broadcast_to(x.scale, x.codes.shape))
     return IntTensor(move(x.codes), scale, x.zero_point)
 

@@ -23,21 +23,26 @@ def over(w: Walk, op: OpKind, x: Operand, axes: Any, keeps: bool) -> Operand:
     narrow = [size for axis, size in enumerate(x.shape) if axis not in gone]
     kept = [axis for axis in range(x.rank) if axis not in gone]
     batch = None if x.batch_axis is None else kept.index(x.batch_axis)
-    if len(gone) == 1:
+    if op is OpKind.MAX and len(gone) == 1:
         found = w.build.reduce(op, x, gone[0])
     else:
-        first = kept[:1] if batch in (0, None) else [x.batch_axis]
-        rest = [axis for axis in kept if axis not in first]
-        moved = w.build.permute(x, [*first, *gone, *rest])
-        shape = [moved.shape[0], int(np.prod([x.shape[a] for a in gone]))]
-        shape += [x.shape[a] for a in rest]
-        if not first:
-            raise Refusal(f"{op} over all axes, the pictures' too")
-        merged = w.build.reshape(moved, shape, moved.batch_axis)
-        found = w.build.reduce(op, merged, 1)
-        order = [*first, *rest]
-        found = w.build.permute(found, [order.index(axis) for axis in kept])
+        found = _middle(w, op, x, gone, kept)
     return w.build.reshape(found, wide if keeps else narrow, x.batch_axis if keeps else batch)
+
+
+def _middle(w: Walk, op: OpKind, x: Operand, gone: list[int], kept: list[int]) -> Operand:
+    """Reduce the middle axis of (pictures, all that go, all that stay), in the order of `kept`."""
+    if not kept:
+        raise Refusal(f"{op} over all axes, the pictures' too")
+    first = kept[0] if x.batch_axis is None else x.batch_axis
+    rest = [axis for axis in kept if axis != first]
+    moved = w.build.permute(x, [first, *gone, *rest])
+    sizes = [int(np.prod([x.shape[axis] for axis in axes])) for axes in (gone, rest)]
+    merged = w.build.reshape(moved, (moved.shape[0], *sizes), moved.batch_axis)
+    found = w.build.reduce(op, merged, 1)
+    order = [first, *rest]
+    found = w.build.reshape(found, [x.shape[axis] for axis in order], found.batch_axis)
+    return w.build.permute(found, [order.index(axis) for axis in kept])
 
 
 @spelling("mean")
