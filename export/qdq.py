@@ -8,7 +8,8 @@ DequantizeLinear, biases int32. The input is raw pixels, uint8, behind a Dequant
   parameters;
 * int16 quantizers (the residual stream) are standard from opset 21 on;
 * a range narrower than its storage type is a Clip on the codes between Quantize- and
-  DequantizeLinear (QDQ alone cannot express it);
+  DequantizeLinear (QDQ alone cannot express it); of 16-bit storage it is a Clip of the real value
+  before, as onnxruntime clips no 16-bit codes;
 * attention with deferred normalization is spelled out in standard operators,
   ``Exp(Sub(x, ReduceMax(x)))`` and ``Div(MatMul(p, v), ReduceSum(p))``;
 * a bias or mask of attention is a float constant, added to the scores before that;
@@ -33,7 +34,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vitq.export.functions import write_function, write_rms_norm
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
-from vitq.numerics.qparams import PerAxis, QuantParams
+from vitq.numerics.qparams import PerAxis, QuantParams, dequantize
 from vitq.numerics.twin import Twin, coarse_range, fine_range, threshold
 from vitq.numerics.twin_codes import ONE_RANGE, WEIGHT_MAX, TwinCodes, twin_weights
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
@@ -162,15 +163,28 @@ class _Writer:
         weights: TwinCodes = ONE_RANGE,
     ) -> str:
         scale, zero, attrs = self._qparams(name, qparams)
-        codes = self._emit("QuantizeLinear", [value, scale, zero], f"{name}.q", **attrs)
         info = np.iinfo(qparams.dtype)
-        if clip and (qparams.qmin, qparams.qmax) != (info.min, info.max):
+        narrow = clip and (qparams.qmin, qparams.qmax) != (info.min, info.max)
+        if narrow and qparams.dtype.itemsize > 1 and not attrs:
+            value, narrow = self._clamped(value, name, qparams), False
+        codes = self._emit("QuantizeLinear", [value, scale, zero], f"{name}.q", **attrs)
+        if narrow:
             low = self._constant(f"{name}.qmin", np.asarray(qparams.qmin, qparams.dtype))
             high = self._constant(f"{name}.qmax", np.asarray(qparams.qmax, qparams.dtype))
             codes = self._emit("Clip", [codes, low, high], f"{name}.clipped")
         if weights != ONE_RANGE:
             codes = self._looked_up(codes, name, weights)
         return self._dequantize(codes, name, qparams)
+
+    def _clamped(self, value: str, name: str, qparams: QuantParams) -> str:
+        """Limit a value to what a range narrower than int16 represents."""
+        limits = (qparams.qmin, qparams.qmax)
+        ends = dequantize(np.asarray(limits, qparams.dtype), qparams).astype(np.float32)
+        low, high = (
+            self._constant(f"{name}.{end}", value)
+            for end, value in zip(("low", "high"), ends, strict=True)
+        )
+        return self._emit("Clip", [value, low, high], f"{name}.clamped")
 
     def _looked_up(self, codes: str, name: str, weights: TwinCodes) -> str:
         """Attention weights in two ranges."""

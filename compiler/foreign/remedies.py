@@ -135,16 +135,6 @@ def _end(facts: Facts) -> list[str]:
     return [label(node) for node in last if node is not None and op_of(node) in ENDS]
 
 
-def _quick_gelu(facts: Facts) -> list[str]:
-    """``x * sigmoid(c x)``."""
-    found = [
-        label(node)
-        for node in facts.all_of("Sigmoid")
-        if any(reader.op_type == "Mul" for reader in facts.behind(node))
-    ]
-    return found + [label(node) for node in facts.all_of("Swish", "HardSwish")]
-
-
 def _unquantized(facts: Facts) -> list[str]:
     """Find sums and normalizations that nothing quantizes, in a file that has quantizers."""
     if not facts.ops[QUANTIZE]:
@@ -232,12 +222,6 @@ CAUSES = (
         _pieces_of_norm,
         "LayerNorm in pieces",
         "export with opset 20 or later, whose LayerNormalization is one operator, then quantize",
-    ),
-    Cause(
-        _quick_gelu,
-        "QuickGELU or SiLU (x * sigmoid(c x))",
-        "use nn.GELU() (exact or approximate='tanh') in the model, check its accuracy, quantize "
-        "again",
     ),
     Cause(
         _end,
