@@ -48,10 +48,14 @@ SPINNING = "session.intra_op.allow_spinning"
 
 
 def cosine(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Cosine of each pair of rows: (N, C), (N, C) -> (N,)."""
+    """Cosine of each pair of rows: (N, C), (N, C) -> (N,).
+
+    Two rows of zeros are alike, 1: a head that was never trained gives nothing else.
+    """
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    similarity: FloatArray = (a * b).sum(axis=1) / np.maximum(norms, 1e-30)
+    are_zero = ~(a.any(axis=1) | b.any(axis=1))
+    similarity: FloatArray = (a * b).sum(axis=1) / np.maximum(norms, 1e-30) + are_zero
     return similarity
 
 

@@ -23,6 +23,15 @@ def test_cosine_is_computed_in_float64() -> None:
     np.testing.assert_allclose(cosine(a, a), [1.0])
 
 
+def test_rows_of_zeros_are_alike_and_like_nothing_else() -> None:
+    zero, one = np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)
+    assert [float(cosine(a, b)[0]) for a, b in ((zero, zero), (zero, one), (one, zero))] == [
+        1,
+        0,
+        0,
+    ]
+
+
 def test_figures() -> None:
     ours = np.array([[3, 4], [0, 1], [1, 0], [5, 0]], np.float32)
     theirs = np.array([[3, 4], [1, 0], [1, 0], [2.5, 0]], np.float32)
