@@ -103,15 +103,30 @@ def _fold_behind(
         return
     if layer.op is OpKind.CONV2D:
         delta = delta.T.reshape(layer.shape)
-    border = Node(f"{layer.name}.border", OpKind.CONSTANT, (), layer.shape, None)
+    value = _of_any_batch(layer, delta.reshape(layer.shape))
+    border = Node(f"{layer.name}.border", OpKind.CONSTANT, (), value.shape, None)
     total = Node(f"{layer.name}.filled", OpKind.ADD, (), layer.shape, layer.batch_axis)
     border.module = total.module = layer.module
     for reader in graph.consumers(layer.name):
         graph.replace_input(reader, layer.name, total.name)
     total.inputs = (layer.name, border.name)
-    graph.set_param(border, "value", delta.reshape(layer.shape).astype(np.float32))
+    graph.set_param(border, "value", value.astype(np.float32))
     graph.insert_after(layer.name, border)
     graph.insert_after(border.name, total)
+
+
+def _of_any_batch(layer: Node, value: FloatArray) -> FloatArray:
+    """Keep one of the parts of a picture that lie on the batch's axis (TNT's patches)."""
+    axis = layer.batch_axis
+    if axis is None or value.shape[axis] == 1:
+        return value
+    one = value.take([0], axis)
+    if np.abs(value - one).max() > SAME * np.abs(value).max():
+        raise VitqError(
+            f"{layer.name} reads parts of the picture that are padded differently: pad each alike, "
+            "or the whole picture"
+        )
+    return one
 
 
 def _rows(layer: Node, weight: FloatArray, x: FloatArray) -> FloatArray:

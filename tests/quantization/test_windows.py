@@ -11,7 +11,9 @@ from tests.quantization.test_reparameterize import hand_made, ranges
 from vitq.models.digits_vit import MEAN, STD
 from vitq.models.digits_vit.data import calibration_images
 from vitq.models.timm_compat import import_timm
+from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.normalization import _of_any_batch, fold_normalization
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
@@ -51,6 +53,28 @@ def pixels(count: int) -> torch.Tensor:
 
 def quantized(recipe: str, method: str) -> Graph:
     return quantize_graph(graph(), pixels(8), Recipe.parse(recipe), get_method(method), MEAN, STD)
+
+
+def test_padded_parts_of_a_picture_share_what_the_normalization_leaves() -> None:
+    """TNT's patches are on the batch's axis before the first convolution, which is padded."""
+    torch.manual_seed(0)
+    model = import_timm().create_model("tnt_s_patch16_224", depth=1, img_size=32, num_classes=4)
+    x = pixels(3)
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((0.4, 0.5, 0.6), STD))
+    with torch.inference_mode():
+        wanted = model.eval()((x / 255 - mean) / std).numpy()
+    made = trace(model, SHAPE)
+    fold_normalization(made, (0.4, 0.5, 0.6), STD)
+    np.testing.assert_allclose(GraphModule(made)(x).numpy(), wanted, rtol=0, atol=1e-4)
+
+
+def test_parts_that_are_padded_differently_are_refused() -> None:
+    layer = Node("first", OpKind.LINEAR, (), (4, 2, 3), 0)
+    value = np.ones((4, 2, 3))
+    assert _of_any_batch(layer, value).shape == (1, 2, 3)
+    value[2, 0, 0] = 2
+    with pytest.raises(VitqError, match="first reads parts of the picture that are padded diff"):
+        _of_any_batch(layer, value)
 
 
 @pytest.mark.parametrize("method", ["minmax", "repq", "ptq4vit", "best"])
