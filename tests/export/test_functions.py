@@ -1,6 +1,8 @@
 """Functions, products and normalizations: the float graph, the reference and the passes agree."""
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ from tests.quantization.vits import (
     toy,
 )
 from tests.relay_passes.modules import ops
-from vitq.export.qdq import to_onnx
+from vitq.export.parity import onnx_runner
+from vitq.export.qdq import save_onnx, to_onnx
 from vitq.numerics.pointwise import CLAMPS, TABLES
 from vitq.quantization.graph.graph import Graph, OpKind
 from vitq.quantization.graph.tracing import trace
@@ -39,16 +42,20 @@ def with_node(op: OpKind, where: str = "gelu", **attrs: object) -> Graph:
     return graph
 
 
-def agree(graph: Graph, low: float = 0.98) -> list[str]:
-    """Quantize, compare all executions; returns the integer operators."""
+def agree(graph: Graph, recipe: str = "w8a8", method: str = "repq") -> list[str]:
+    """Quantize, compare all executions, onnxruntime's too; returns the integer operators."""
     x = pixels(4, seed=9)
-    quantize(graph)
-    module = integerize(from_onnx(to_onnx(graph, {}), shape_dict={"pixels": [4, *SHAPE]})).mod
-    reference = IntegerReference(graph)
-    codes = reference(x.numpy())
+    quantize(graph, recipe, method)
+    model = to_onnx(graph, {})
+    module = integerize(from_onnx(model, shape_dict={"pixels": [4, *SHAPE]})).mod
+    codes = IntegerReference(graph)(x.numpy())
     np.testing.assert_array_equal(interpret(module, [x.numpy()])[0], codes)
     simulated = GraphModule(graph, simulate=True)(x).numpy()
     assert lowest_cosine(simulated, codes) > 0.98
+    with TemporaryDirectory() as folder:
+        save_onnx(model, Path(folder) / "network.onnx")
+        exported = onnx_runner(Path(folder) / "network.onnx")(x.numpy())
+    assert lowest_cosine(simulated, exported) > 0.995
     return ops(module)
 
 
@@ -106,3 +113,15 @@ def test_rotations_have_one_rounding(name: str) -> None:
     found = agree(trace(toy(body=SPELLED[name], head=head), SHAPE))
     assert found.count(names.MULTIPLY_ADD) == 1
     assert names.MULTIPLY not in found and names.ADD not in found
+
+
+def swiglu(self: Toy, x: torch.Tensor) -> torch.Tensor:
+    """Two gates of one layer's halves."""
+    g, u = self.fc(self.norm(x)).chunk(2, -1)
+    return x + self.fc(torch.cat([F.silu(g) * u, F.silu(u) * g], -1))
+
+
+@pytest.mark.parametrize(("recipe", "method"), [("w4a8", "best"), ("w6a6", "ptq4vit")])
+def test_gates_at_other_widths(recipe: str, method: str) -> None:
+    found = agree(trace(toy(body=swiglu), SHAPE), recipe, method)
+    assert names.LUT in found and names.MULTIPLY in found
