@@ -87,11 +87,15 @@ class CanonicalizeLayout(BindingPass):
 
 
 def _plain_take(data: Expr, wanted: IntArray, axis: int, call: Expr) -> Expr | None:
-    """Return a take in its one form, None for one that has it."""
+    """Return a take in its one form, None for one that has it.
+
+    Its mode is "clip", which changes nothing for indices that are there: TVM warns of "fast".
+    """
     given = call.args[1].value.numpy()
-    if int(call.attrs.axis) == axis and np.array_equal(given, wanted) and given.dtype == np.int64:
+    same = np.array_equal(given, wanted) and given.dtype == np.int64
+    if same and int(call.attrs.axis) == axis and str(call.attrs.mode) == "clip":
         return None
-    return relax.op.take(data, constant(wanted), axis=axis)
+    return relax.op.take(data, constant(wanted), axis=axis, mode="clip")
 
 
 def slice_ranges(call: Expr) -> list[tuple[int, int, int]]:
