@@ -56,6 +56,7 @@ WEIGHTS ?=
 WEIGHTS_KEY ?=
 RANDOM_WEIGHTS ?=
 NUM_CLASSES ?=
+OUTPUT_FEATURES ?=
 MODEL_KWARGS ?=
 CALIB ?=
 CALIB_COUNT ?=
@@ -129,6 +130,7 @@ QUANTIZE_OPTIONS = --model "$(MODEL)" --recipe "$(RECIPE)" --method $(METHOD) \
 	--nonlinear $(NONLINEAR) --artifacts "$(ARTIFACTS)" \
 	$(call option,--weights,$(WEIGHTS)) $(call option,--weights-key,$(WEIGHTS_KEY)) \
 	$(call option,--random-weights,$(RANDOM_WEIGHTS)) $(call option,--num-classes,$(NUM_CLASSES)) \
+	$(call option,--output-features,$(OUTPUT_FEATURES)) \
 	$(foreach pair,$(MODEL_KWARGS),--model-kwargs "$(pair)") \
 	$(call option,--calib,$(CALIB)) $(call option,--calib-count,$(CALIB_COUNT)) \
 	$(call option,--calib-seed,$(CALIB_SEED)) $(call option,--calib-steps,$(CALIB_STEPS)) \

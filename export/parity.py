@@ -15,18 +15,19 @@ import numpy as np
 
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError, reason
+from vitq.quantization.graph.outputs import OutputLayout, join
 
 MIN_COSINE = 0.98
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How close two sets of logits are.
+    """How close two sets of results are.
 
     Attributes:
         images: how many were compared.
-        max_abs_difference: in logits.
-        mean_cosine: of the logits.
+        max_abs_difference: in real values.
+        mean_cosine: of the logits; of several results that of the one that fits worst.
         argmax_agreement: fraction of pictures.
     """
 
@@ -59,13 +60,23 @@ def cosine(a: FloatArray, b: FloatArray) -> FloatArray:
     return similarity
 
 
-def compare(ours: FloatArray, theirs: FloatArray) -> Parity:
-    """Compare logits (N, C) with logits (N, C)."""
+def compare(ours: FloatArray, theirs: FloatArray, layout: OutputLayout | None = None) -> Parity:
+    """Compare logits (N, C) with logits (N, C).
+
+    Args:
+        ours: logits, or rows of results.
+        theirs: likewise.
+        layout: of the rows; None for one result.
+    """
+    pairs = [(ours, theirs)]
+    if layout is not None:
+        pairs = list(zip(*(layout.split(rows).values() for rows in (ours, theirs)), strict=True))
+    flat = [(a.reshape(len(a), -1), b.reshape(len(b), -1)) for a, b in pairs]
     return Parity(
         images=len(ours),
-        max_abs_difference=float(np.abs(ours - theirs).max()),
-        mean_cosine=float(cosine(ours, theirs).mean()),
-        argmax_agreement=float((ours.argmax(1) == theirs.argmax(1)).mean()),
+        max_abs_difference=max(float(np.abs(a - b).max()) for a, b in flat),
+        mean_cosine=min(float(cosine(a, b).mean()) for a, b in flat),
+        argmax_agreement=min(float((a.argmax(1) == b.argmax(1)).mean()) for a, b in flat),
     )
 
 
@@ -91,13 +102,13 @@ def onnx_runner(path: Path) -> Callable[[UInt8Array], FloatArray]:
 
     def run(pixels: UInt8Array) -> FloatArray:
         try:
-            logits: FloatArray = session.run(None, {name: pixels})[0]
+            results: list[FloatArray] = session.run(None, {name: pixels})
         except Exception as error:
             raise VitqError(
                 f"{path} takes no uint8 pixels {pixels.shape} in onnxruntime: {reason(error)}: "
                 "leave onnxruntime out of the backends"
             ) from error
-        return logits
+        return join(results, len(pixels))
 
     return run
 
@@ -111,7 +122,7 @@ def run_onnx(path: Path, pixels: UInt8Array, batch: int = 8) -> FloatArray:
         batch: pictures at a time.
 
     Returns:
-        (N, classes) float32 logits.
+        (N, classes) float32 logits; of other results their rows.
     """
     run = onnx_runner(path)
     parts = [run(pixels[i : i + batch]) for i in range(0, len(pixels), batch)]

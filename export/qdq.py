@@ -44,7 +44,6 @@ from vitq.quantization.plan.twin_ranges import twin_of
 OPSET = 21
 IR_VERSION = 10
 INPUT_NAME = "pixels"
-OUTPUT_NAME = "logits"
 LOG_OF_2 = np.log(2) * (1 - 4e-7)
 """A little less, so that half of 255 rounds up, as in integers, and not down by float's errors."""
 BEYOND = 1000
@@ -59,8 +58,8 @@ def to_onnx(graph: Graph, metadata: Mapping[str, str]) -> onnx.ModelProto:
         metadata: written as metadata properties, keys with the prefix ``vitq.``.
 
     Returns:
-        A checked model with input ``pixels`` (N, C, H, W) uint8 and output ``logits`` (N, classes)
-        float32.
+        A checked model with input ``pixels`` (N, C, H, W) uint8 and float32 outputs of the graph's
+        names: ``logits`` (N, classes) of a classifier.
 
     Raises:
         VitqError: if an operator cannot be expressed.
@@ -91,13 +90,18 @@ class _Writer:
     def run(self) -> onnx.ModelProto:
         for node in self.graph:
             self._write(node)
-        self._emit("Identity", [self.values[self.graph.output]], OUTPUT_NAME)
-        source, target = self.graph.input, self.graph.nodes[self.graph.output]
+        for name, last in self.graph.outputs.items():
+            self.nodes.append(helper.make_node("Identity", [self.values[last]], [name], name=name))
+        results = {name: self.graph.nodes[last] for name, last in self.graph.outputs.items()}
+        source = self.graph.input
         proto = helper.make_graph(
             self.nodes,
             "vitq",
             [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, _dims(source))],
-            [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, _dims(target))],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, _dims(node))
+                for name, node in results.items()
+            ],
             list(self.initializers.values()),
         )
         return helper.make_model(
@@ -139,10 +143,16 @@ class _Writer:
         return self.quantized.get(node.inputs[0]) if node.op in LAYOUT_OPS else None
 
     def _emit(self, op: str, inputs: list[str], output: str, **attrs: Any) -> str:
+        output = self._own(output)
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attrs))
         return output
 
+    def _own(self, name: str) -> str:
+        """Leave the names of the results to the results."""
+        return f"{name}.value" if name in self.graph.outputs or name == INPUT_NAME else name
+
     def _constant(self, name: str, value: Any) -> str:
+        name = self._own(name)
         if name not in self.initializers:
             self.initializers[name] = numpy_helper.from_array(np.asarray(value), name)
         return name

@@ -53,10 +53,14 @@ def print_evaluation(rows: Sequence[Any], folder: Path) -> None:
         rows: `compiler.stages.scores.Row`, one or more.
         folder: of the library.
     """
+    from vitq.compiler.stages.output_scores import OUTPUT_HEAD, table_cells
     from vitq.compiler.stages.scores import table_rows
 
     head = ["backend", "top-1", "top-5", "agreement", "cosine", "SQNR dB", "seconds"]
     print_table(head, list(table_rows(rows)), f"{rows[0].images} pictures: {folder}")
+    results = [cell for row in rows for cell in table_cells(row.name, row.outputs)]
+    if results:
+        print_table(OUTPUT_HEAD, results, "each result beside the float model's")
 
 
 def print_tuning(result: Any) -> None:
@@ -81,7 +85,7 @@ def _print_target(name: str, target: dict[str, Any]) -> None:
     islands = target["float_islands"]
     rows = [
         ["input", _tensor(target["inputs"][0])],
-        ["output", f"{_tensor(target['outputs'][0])}, scale {target['outputs'][0]['scale']:.6g}"],
+        *(["output", f"{_tensor(out)}, scale {out['scale']:.6g}"] for out in target["outputs"]),
         ["library", f"{target['size_bytes'] / 2**20:.2f} MiB"],
         ["float islands", str(len(islands)) + "".join(f" {island}" for island in islands)],
         ["accumulators", f"{target['accumulators']['proven']} proven to fit"],

@@ -24,16 +24,20 @@ def run(
         Path | None, typer.Option("--input", help="with --output: a picture, folder or .npy")
     ] = None,
     output_path: Annotated[
-        Path | None, typer.Option("--output", help=".npy of logits to write, instead of a table")
+        Path | None,
+        typer.Option("--output", help=".npy of logits, or .npz of all results, to write"),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="write integer codes, not logits")] = False,
     backend: Annotated[str, typer.Option(help="library or reference")] = "library",
     top: Annotated[int, typer.Option(help="how many classes of each picture")] = 5,
     labels: Annotated[Path | None, typer.Option(help="file with a class name on each line")] = None,
+    result: Annotated[
+        str | None, typer.Option(help="which one --output FILE.npy holds, of several")
+    ] = None,
     threads: opt.Threads = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Run pictures through a compiled model: the best classes, or logits as a file."""
+    """Run pictures through a compiled model: the best classes, or its results as a file."""
     from vitq.compiler.stages import run as stage
 
     sources = [*(pictures or ()), *([input_path] if input_path else ())]
@@ -45,12 +49,14 @@ def run(
     if output_path is None:
         if raw:
             raise VitqError("--raw writes integers: give --output FILE.npy")
+        if result is not None:
+            raise VitqError("--result chooses what is written: give --output FILE.npy")
         answers = stage.classify(folder, sources, top, labels, chosen, threads)
         print_answers(list(answers), as_json)
         return
     if len(sources) > 1:
         raise VitqError(f"--output takes one source, and {len(sources)} are given")
-    stage.run(folder, sources[0], output_path, raw, chosen, threads)
+    stage.run(folder, sources[0], output_path, raw, chosen, threads, result)
     typer.echo(output_path)
 
 

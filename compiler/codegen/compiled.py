@@ -26,6 +26,7 @@ from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.numerics.npy import read_npz
+from vitq.quantization.graph.outputs import OutputLayout, join
 from vitq.quantization.pictures.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -83,12 +84,33 @@ class Compiled:
         """Static batch size."""
         return self.input_shape[0]
 
+    @property
+    def outputs(self) -> dict[str, dict[str, Any]]:
+        """Name of each result -> its shape, dtype, scale and zero point, in order."""
+        return {output["name"]: output for output in self.metadata["outputs"]}
+
+    @functools.cached_property
+    def layout(self) -> OutputLayout:
+        """Where each result is in a row of what the library returns."""
+        shapes = {k: tuple(v["shape"][1:]) for k, v in self.outputs.items()}
+        if self.is_foreign and len(shapes) == 1:  # whatever it is called there
+            return OutputLayout(shapes, next(iter(shapes)))
+        return OutputLayout(shapes)
+
     def logits(self, codes: IntArray) -> FloatArray:
-        """Real values of integer logits, float32."""
-        output = self.metadata["outputs"][0]
+        """Real values of integer logits, or of rows of results, float32."""
+        return join(self.reals(codes).values(), len(codes))
+
+    def reals(self, codes: IntArray) -> dict[str, FloatArray]:
+        """Real values of each result, float32, by name."""
+        return {name: self.real(name, part) for name, part in self.layout.split(codes).items()}
+
+    def real(self, name: str, codes: IntArray) -> FloatArray:
+        """Real values of one result's codes, float32."""
+        output = self.outputs[name]
         centred = codes.astype(np.int64) - output["zero_point"]
-        real: FloatArray = (centred * float(output["scale"])).astype(np.float32)
-        return real
+        found: FloatArray = (centred * float(output["scale"])).astype(np.float32)
+        return found
 
     @property
     def target(self) -> Target:
@@ -236,6 +258,18 @@ def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 24
 
 
+def _is_output(output: Any) -> bool:
+    """Whether a result says what its integers mean."""
+    return (
+        isinstance(output["name"], str)
+        and isinstance(output["zero_point"], int)
+        and math.isfinite(output["scale"])
+        and output["scale"] > 0
+        and np.dtype(output["dtype"]).kind in "iu"
+        and all(map(_is_size, output["shape"]))
+    )
+
+
 def _are_numbers(values: Any, count: int) -> bool:
     """Whether values are absent, or a number for each channel."""
     return values is None or (len(values) == count and all(math.isfinite(v) for v in values))
@@ -246,13 +280,7 @@ FACTS: dict[str, Callable[[Any], object]] = {
         len(m["inputs"][0]["shape"]) == 4 and all(map(_is_size, m["inputs"][0]["shape"]))
     ),
     "batch": lambda m: m["batch"] == m["inputs"][0]["shape"][0],
-    "outputs": lambda m: (
-        isinstance(m["outputs"][0]["zero_point"], int)
-        and math.isfinite(m["outputs"][0]["scale"])
-        and m["outputs"][0]["scale"] > 0
-        and np.dtype(m["outputs"][0]["dtype"]).kind in "iu"
-        and all(map(_is_size, m["outputs"][0]["shape"]))
-    ),
+    "outputs": lambda m: len(m["outputs"]) > 0 and all(map(_is_output, m["outputs"])),
     "target": lambda m: isinstance(m["target"], str),
     "entry": lambda m: isinstance(m.get("entry"), str | None),
     "architectures": lambda m: all(isinstance(v, str) for v in m.get("architectures") or ()),

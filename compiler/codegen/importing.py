@@ -15,6 +15,7 @@ from vitq.compiler.foreign.refusal import Left, refusal
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError, reason
 from vitq.numerics.families import Nonlinear
+from vitq.quantization.graph.outputs import join
 
 if TYPE_CHECKING:
     from vitq.compiler.foreign.importer import Named
@@ -51,7 +52,7 @@ class ImportedModel:
     Attributes:
         integer: from `relay_passes.pipeline.integerize`.
         input_name: of the file's input.
-        output_name: of its output.
+        output_names: of its outputs, in order.
         shape: (batch, C, H, W).
         meaning: with all that the file says.
         properties: the file's metadata.
@@ -59,7 +60,7 @@ class ImportedModel:
 
     integer: "IntegerModule"
     input_name: str
-    output_name: str
+    output_names: tuple[str, ...]
     shape: tuple[int, ...]
     meaning: Meaning
     properties: dict[str, str]
@@ -97,7 +98,7 @@ def import_model(
     refuse = partial(_refused, shown, prepared.model, named)
     integer = _integerized(mod, passes, debug_dump, refuse)
     return ImportedModel(
-        integer, prepared.input_name, prepared.output_name, prepared.shape, meaning, stored
+        integer, prepared.input_name, prepared.output_names, prepared.shape, meaning, stored
     )
 
 
@@ -181,7 +182,6 @@ def interpreter_runner(model: ImportedModel) -> Callable[[UInt8Array], IntArray]
     from vitq.relay_passes.interpreter.interpreter import interpret
 
     def one_batch(pixels: UInt8Array) -> IntArray:
-        codes: IntArray = interpret(model.integer.mod, [pixels])[0]
-        return codes
+        return join(interpret(model.integer.mod, [pixels]), len(pixels))
 
     return lambda pixels: run_in_batches(one_batch, pixels, model.shape[0])

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import find_compiler
 from vitq.numerics.arrays import IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.outputs import join
 
 logger = logging.getLogger(__name__)
 
@@ -129,10 +131,11 @@ class Library:
             pixels: (N, C, H, W) uint8.
 
         Returns:
-            (N, classes) codes.
+            (N, classes) codes; of other results their rows (`quantization.graph.outputs`).
         """
         return run_in_batches(self._one_batch, pixels, self.batch)
 
     def _one_batch(self, pixels: UInt8Array) -> IntArray:
-        codes: IntArray = self._main(self._tensor(pixels, self._device)).numpy()
-        return codes
+        found = self._main(self._tensor(pixels, self._device))
+        results = found if isinstance(found, Sequence) else [found]
+        return join((result.numpy() for result in results), len(pixels))

@@ -26,10 +26,10 @@ LABELS_NAME = "labels.txt"
 README = """\
 {model}: an integer-only Vision Transformer for {target} ({architecture}), flavour {flavour}.
 ./vitq-run verify              every file's SHA-256, and the golden integers (exit 1: different)
-./vitq-run infer picture.jpg   the five best classes; takes .npy and raw uint8 ({shape}), too
+./vitq-run infer picture.jpg   {answer}; takes .npy and raw uint8 ({shape}), too
 ./vitq-run bench               latency and peak memory; --help shows all options and exit codes
 Pictures: JPEG, PNG, binary PPM; they are resized and cropped as for calibration.
-Logit of a class: {scale!r} * (integer - {zero_point}), or read src/vitq_run.cc.
+{meaning}, or read src/vitq_run.cc.
 Your own program: {own}
 Build the runner again, in src/: {command}
 manifest.json has the hash of every file; manifest.sha256 guards it against damage, not forgery.
@@ -50,9 +50,10 @@ def model_name(compiled: Compiled) -> str:
 def write_golden(build: Path, compiled: Compiled) -> None:
     """Return the golden pictures and integers, as many as `GOLDEN_BYTES` allow."""
     pixels, codes = compiled.golden()
-    count = max(1, GOLDEN_BYTES // pixels[0].nbytes)
+    count = min(len(pixels), max(1, GOLDEN_BYTES // pixels[0].nbytes))
     np.save(build / "golden_pixels.npy", np.ascontiguousarray(pixels[:count]))
-    np.save(build / "golden_codes.npy", np.ascontiguousarray(codes[:count].astype("<i4")))
+    rows = codes[:count].reshape(count, -1)
+    np.save(build / "golden_codes.npy", np.ascontiguousarray(rows.astype("<i4")))
 
 
 def class_names(compiled: Compiled, labels: Path | None) -> list[str] | None:
@@ -65,7 +66,14 @@ def class_names(compiled: Compiled, labels: Path | None) -> list[str] | None:
     Raises:
         VitqError: the file cannot be read, or has not one line for each class.
     """
-    classes = compiled.metadata["outputs"][0]["shape"][1]
+    classes = compiled.layout.classes
+    if classes is None:
+        if labels is not None:
+            raise VitqError(
+                f"--labels {labels} names classes, and the model ranks none: it returns "
+                f"{', '.join(compiled.layout.names)}: leave --labels out"
+            )
+        return None
     if labels is None:
         is_embedded = model_name(compiled) in EMBEDDED_MODELS
         return [str(digit) for digit in range(classes)] if is_embedded else None
@@ -96,15 +104,22 @@ def write_readme(
     build: Path, compiled: Compiled, flavour: str, architecture: str, command: str
 ) -> None:
     """Ten lines for the person at the device."""
-    output = compiled.metadata["outputs"][0]
+    layout = compiled.layout
+    meanings = [
+        f"{name} = {output['scale']!r} * (integer - {output['zero_point']})"
+        for name, output in compiled.outputs.items()
+    ]
+    if layout.classes is not None and len(meanings) == 1:
+        meanings = ["Logit of a class: " + meanings[0].partition(" = ")[2]]
+    answer = "the five best classes" if layout.classes else "--features out.npy writes the results"
     text = README.format(
         model=model_name(compiled),
         target=compiled.target.name,
         architecture=architecture,
         flavour=flavour,
         shape=" x ".join(map(str, ("N", *compiled.input_shape[1:]))),
-        scale=output["scale"],
-        zero_point=output["zero_point"],
+        meaning=",\n".join(meanings),
+        answer=answer,
         own=OWN_PROGRAM[flavour],
         command=command,
         version=versions(())["vitq"],
@@ -139,6 +154,8 @@ def write_manifest(
         "preprocessing": compiled.preprocessing.to_json(),
         "input": compiled.metadata["inputs"][0],
         "output": compiled.metadata["outputs"][0],
+        "outputs": compiled.metadata["outputs"],
+        "logits": compiled.layout.logits if compiled.layout.classes else None,
         "memory": memory,
         "compiled_library_sha256": compiled.metadata["sha256"][LIBRARY_NAME],
         "versions": versions(("apache-tvm", "apache-tvm-ffi")),

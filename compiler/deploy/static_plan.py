@@ -104,7 +104,7 @@ class StaticPlan:
     Attributes:
         steps: in order.
         input: the picture.
-        output: the integers.
+        outputs: the integers of each result, in order.
         constants: all weights, each once.
         arena_bytes: of results between steps.
         workspace_bytes: of one thread.
@@ -113,7 +113,7 @@ class StaticPlan:
 
     steps: list[Step] = field(default_factory=list)
     input: Tensor | None = None
-    output: Tensor | None = None
+    outputs: list[Tensor] = field(default_factory=list)
     constants: bytearray = field(default_factory=bytearray)
     arena_bytes: int = 0
     workspace_bytes: int = 0
@@ -143,10 +143,7 @@ def plan_memory(module: IRModule) -> StaticPlan:
     planner.tensors[pixels] = planner.plan.input = planner.result(pixels, -1)
     for binding in bindings_of(main):
         planner.bind(binding.var, binding.value)
-    result = planner.operand(main.body.body)
-    planner.plan.output = result
-    if result.block is not None:
-        result.block.last = len(planner.plan.steps)
+    planner.plan.outputs = planner.results(main.body.body)
     plan = planner.plan
     plan.arena_bytes = place(planner.blocks)
     plan.least_bytes = max(
@@ -165,7 +162,19 @@ class _Planner:
         self.plan = StaticPlan()
         self.blocks: list[Block] = []
         self.tensors: dict[Expr, Tensor] = {}
+        self.tuples: dict[Expr, list[Expr]] = {}
         self.known: dict[bytes, int] = {}
+
+    def results(self, expr: Expr) -> list[Tensor]:
+        """Keep what ``main`` returns to its end."""
+        fields = self.tuples.get(expr) or (
+            list(expr.fields) if isinstance(expr, relax.Tuple) else [expr]
+        )
+        found = [self.operand(each) for each in fields]
+        for tensor in found:
+            if tensor.block is not None:
+                tensor.block.last = len(self.plan.steps)
+        return found
 
     def bind(self, var: Expr, value: Expr) -> None:
         """Add the step of one binding, if it needs one."""
@@ -178,6 +187,10 @@ class _Planner:
         elif name in ALIASES:
             whole = self.operand(value.args[0])
             self.tensors[var] = Tensor(shape_of(var), dtype_of(var), whole.block, whole.constant)
+        elif isinstance(value, relax.Tuple):
+            self.tuples[var] = list(value.fields)
+        elif not name and value in self.tuples:
+            self.tuples[var] = self.tuples[value]
         elif not name and value in self.tensors:
             self.tensors[var] = self.tensors[value]
         else:

@@ -4,6 +4,7 @@
 
     model = Model()                      # the bundle that this file lies in
     codes = model(pixels)                # uint8 (N, C, H, W), any N -> int32 (N, classes)
+    model.results(codes)                 # real values of each result by name: features, logits
     model.classify(picture, top=5)       # uint8 (height, width), (..., 3) or (..., 4) of any size
     model.verify()                       # the golden integers
 
@@ -47,6 +48,30 @@ class _Description(ctypes.Structure):
     )
 
 
+class _Output(ctypes.Structure):
+    """What `vitq_describe_output` returns."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("shape", ctypes.POINTER(ctypes.c_int32)),
+        *((name, ctypes.c_int32) for name in ("first", "count", "rank", "bits", "zero_point")),
+        ("scale", ctypes.c_double),
+    )
+
+
+class Result(NamedTuple):
+    """One result: of each picture's integers those from `first` on, in C order of `shape`.
+
+    Its real values are ``scale * (integer - zero_point)``.
+    """
+
+    shape: tuple[int, ...]
+    first: int
+    size: int
+    scale: float
+    zero_point: int
+
+
 class Guess(NamedTuple):
     """One class of an answer: number, name (its number where unknown), logit, probability."""
 
@@ -62,7 +87,8 @@ class Model:
     Attributes:
         input_shape: (C, H, W).
         batch: static; calls take any number of pictures.
-        classes: number of integers for each picture.
+        classes: number of integers for each picture, of all results.
+        outputs: name of each result -> where it is and what it means, see `Result`.
         scale: ``logit = scale * (integer - zero_point)``.
         zero_point: integer of logit 0.
         labels: names of the classes, None where unknown.
@@ -90,6 +116,8 @@ class Model:
         self.batch, self.classes = about.batch, about.classes
         self.input_shape = about.channels, about.height, about.width
         self.scale, self.zero_point = about.scale, about.zero_point
+        self.outputs = _outputs(self._library)
+        self._ranking = self.outputs.get(str(manifest["logits"]))
         self.labels: list[str] | None = None
         if (folder / "labels.txt").is_file():
             text = (folder / "labels.txt").read_text(encoding="utf-8")
@@ -105,7 +133,7 @@ class Model:
             pixels: (N, C, H, W) uint8, any N >= 1.
 
         Returns:
-            (N, classes) int32.
+            (N, classes) int32; of several results all of a picture's, see `outputs`.
 
         Raises:
             ModelError: another shape or dtype.
@@ -153,9 +181,18 @@ class Model:
         return prepared
 
     def logits(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Real values of integers (N, classes)."""
+        """Real values of integers (N, classes) of a classifier."""
         real = self.scale * (codes.astype(np.int64) - self.zero_point)
         return real.astype(np.float32)
+
+    def results(self, codes: NDArray[np.int32]) -> dict[str, NDArray[np.float32]]:
+        """Real values of each result, (N, ...) by name, of what a call returned."""
+        found = {}
+        for name, (shape, first, count, scale, zero_point) in self.outputs.items():
+            part = codes[:, first : first + count].astype(np.int64)
+            real = (scale * (part - zero_point)).astype(np.float32)
+            found[name] = real.reshape(len(codes), *shape)
+        return found
 
     def classify(self, picture: NDArray[np.uint8], top: int = 5) -> list[Guess]:
         """Find the best classes of a picture of any size.
@@ -171,11 +208,19 @@ class Model:
         return self.best(codes, top)
 
     def best(self, codes: NDArray[np.int32], top: int = 5) -> list[Guess]:
-        """Find the best classes of one picture's integers (classes,)."""
-        logits = self.scale * (codes.astype(np.float64) - self.zero_point)
+        """Find the best classes of one picture's integers (classes,).
+
+        Raises:
+            ModelError: the model ranks no classes.
+        """
+        if self._ranking is None:
+            known = ", ".join(self.outputs)
+            raise ModelError(f"the model ranks no classes, it returns {known}: take results()")
+        _, first, count, scale, zero_point = self._ranking
+        logits = scale * (codes[first : first + count].astype(np.float64) - zero_point)
         weights = np.exp(logits - logits.max())
         order = np.argsort(-logits, kind="stable")[:top].tolist()
-        names = self.labels or [str(number) for number in range(self.classes)]
+        names = self.labels or [str(number) for number in range(count)]
         return [Guess(i, names[i], logits[i], weights[i] / weights.sum()) for i in order]
 
     def verify(self) -> int:
@@ -233,12 +278,24 @@ def _load(folder: Path, manifest: dict[str, Any]) -> ctypes.CDLL:
         raise ModelError(f"{path} cannot be loaded: {error}") from error
     address, number = ctypes.c_void_p, ctypes.c_int
     library.vitq_describe.restype = ctypes.POINTER(_Description)
+    library.vitq_describe_output.restype = ctypes.POINTER(_Output)
+    library.vitq_describe_output.argtypes = [ctypes.c_int32]
     library.vitq_strerror.restype = ctypes.c_char_p
     library.vitq_init.argtypes = [ctypes.POINTER(address), address, ctypes.c_size_t, number]
     library.vitq_infer.argtypes = [address] * 3
     library.vitq_prepare.argtypes = [address, *[ctypes.c_int32] * 3, address]
     library.vitq_free.argtypes = [address]
     return library
+
+
+def _outputs(library: ctypes.CDLL) -> dict[str, Result]:
+    """Return what the library says of its results."""
+    found: dict[str, Result] = {}
+    while about := library.vitq_describe_output(len(found)):
+        it = about.contents
+        shape = tuple(it.shape[: it.rank])
+        found[it.name.decode()] = Result(shape, it.first, it.count, it.scale, it.zero_point)
+    return found
 
 
 def _answers(path: Path, model: Model) -> list[tuple[str, list[Guess]]]:

@@ -35,13 +35,13 @@ class Prepared(NamedTuple):
     Attributes:
         model: the ``onnx.ModelProto``.
         input_name: of the pictures.
-        output_name: of the logits.
+        output_names: of the results, in order.
         shape: (batch, C, H, W).
     """
 
     model: Any
     input_name: str
-    output_name: str
+    output_names: tuple[str, ...]
     shape: tuple[int, ...]
 
 
@@ -57,18 +57,18 @@ def prepare(model: Any, batch: int, path: Path) -> Prepared:
         The model with static, consistent shapes.
 
     Raises:
-        VitqError: several inputs or outputs, sizes that are not fixed, shapes that contradict.
+        VitqError: several inputs, no output, sizes that are not fixed, shapes that contradict.
     """
     _drop_initializers(model.graph)
     facts = Facts(model)
-    pictures, logits = _ends(facts, path)
+    pictures, results = _ends(facts, path)
     _channels_first(facts, pictures)
     shape = _shape_of(pictures, path, batch)
     dims = pictures.type.tensor_type.shape.dim
     dims[0].Clear()
     dims[0].dim_value = batch
     _require_scales(facts, path)
-    names = pictures.name, logits.name
+    names = pictures.name, tuple(value.name for value in results)
     model = _inferred(model, batch, path)
     while fold_shapes(model):
         model = _inferred(model, batch, path)
@@ -85,22 +85,23 @@ def _drop_initializers(graph: Any) -> None:
 
 
 def _ends(facts: Facts, path: Path) -> tuple[Any, Any]:
-    """Return the one input and the one output."""
+    """Return the one input and the outputs."""
     graph = facts.graph
-    if len(graph.input) != 1 or len(graph.output) != 1:
+    if len(graph.input) != 1 or not graph.output:
         inputs, outputs = (
             ", ".join(value.name for value in values[:4]) or "none"
             for values in (graph.input, graph.output)
         )
         raise VitqError(
-            f"{path} must have one input (pictures) and one output (logits); it has "
+            f"{path} must have one input (pictures) and outputs (logits, or features); it has "
             f"{len(graph.input)} ({inputs}) and {len(graph.output)} ({outputs}): export a model "
             "whose forward takes pictures and returns logits, or cut the file with "
             "onnx.utils.extract_model"
         )
-    if graph.output[0].name not in facts.made:
-        raise VitqError(f"{path}: no operator computes its output {graph.output[0].name}")
-    return graph.input[0], graph.output[0]
+    for value in graph.output:
+        if value.name not in facts.made:
+            raise VitqError(f"{path}: no operator computes its output {value.name}")
+    return graph.input[0], list(graph.output)
 
 
 def _sizes(value: Any) -> list[int]:

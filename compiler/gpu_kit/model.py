@@ -2,6 +2,7 @@
 
 model = Model(Path("bundle"))
 codes = model(pixels)              # NumPy uint8 (N, C, H, W), any N; int32 (N, classes)
+model.results(codes)               # real values of each result by name: features, logits
 out = model.run(tensor)            # one batch by DLPack, such as a torch tensor on the GPU
 torch.from_dlpack(out)
 """
@@ -70,6 +71,7 @@ class Model:
         self.cuda = bool(self.manifest.get("gpu"))
         self.runtime = runtime = Runtime(libraries, self.cuda)
         self.shape = tuple(self.manifest["input"]["shape"])
+        self.outputs = self.manifest.get("outputs") or [self.manifest["output"]]
         machine = runtime.method(runtime.load(folder / "model.so"), "vm_load_executable")()
         devices = [CUDA, 0, POOLED] if self.cuda else []
         runtime.method(machine, "vm_initialization")(*devices, CPU, 0, POOLED)
@@ -90,18 +92,22 @@ class Model:
         """Run on the last input; on a GPU returns when the work is queued."""
         self._invoke(MAIN)
 
-    def output(self) -> Output:
-        """Codes of the last run."""
-        return Output(self.runtime, self._get(MAIN))
+    def output(self, index: int = 0) -> Output:
+        """Codes of the last run: of the only result, or of one of several, in their order."""
+        place = () if len(self.outputs) == 1 else (index,)
+        return Output(self.runtime, self._get(MAIN, *place))
 
     def run(self, pixels: Any) -> Output:
-        """One batch."""
+        """One batch; returns the first result."""
         self.set_input(pixels)
         self.invoke()
         return self.output()
 
     def __call__(self, pixels: Any) -> Any:
-        """Any number of pictures; the last batch is filled up with its last picture."""
+        """Any number of pictures; the last batch is filled up with its last picture.
+
+        Of several results each picture's integers are one row, one result behind the other.
+        """
         pixels = np.asarray(pixels)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != self.shape[1:]:
             raise RuntimeFailedError(
@@ -112,6 +118,20 @@ class Model:
             part = pixels[start : start + self.batch]
             missing = self.batch - len(part)
             full = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            codes = self.run(np.ascontiguousarray(full)).numpy()
-            found.append(codes[: len(part)].astype(np.int32))
+            self.set_input(np.ascontiguousarray(full))
+            self.invoke()
+            rows = [self.output(index).numpy() for index in range(len(self.outputs))]
+            flat = [codes.reshape(self.batch, -1).astype(np.int32) for codes in rows]
+            found.append(np.concatenate(flat, axis=1)[: len(part)])
         return np.concatenate(found)
+
+    def results(self, codes: Any) -> dict[str, Any]:
+        """Real values, float32 (N, ...), of each result by name, of what a call returned."""
+        found, start = {}, 0
+        for output in self.outputs:
+            shape = tuple(output["shape"][1:])
+            part = codes[:, start : start + int(np.prod(shape))].astype(np.int64)
+            real = (output["scale"] * (part - output["zero_point"])).astype(np.float32)
+            found[output["name"]] = real.reshape(len(codes), *shape)
+            start += part.shape[1]
+        return found

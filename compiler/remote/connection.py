@@ -16,6 +16,7 @@ from vitq.compiler.remote.device import Device, parse_device
 from vitq.compiler.remote.tracker import Offer
 from vitq.compiler.tuning.measure import BLOCKS, MIN_ROUNDS, Inputs, constant_copies, inputs_of
 from vitq.numerics.arrays import IntArray, UInt8Array
+from vitq.quantization.graph.outputs import join
 
 VM_MEMORY = "pooled"
 PROBE_S = 20.0
@@ -148,13 +149,14 @@ def infer(name: str, pixels: UInt8Array) -> IntArray:
         pixels: (B, C, H, W) uint8.
 
     Returns:
-        (B, classes) codes.
+        (B, classes) codes; of several results their rows (`quantization.graph.outputs`).
     """
     machine = _sessions[-1].machines[name]
     machine.set_input("main", _tensor(pixels))
     machine.invoke_stateful("main")
-    codes: IntArray = np.array(machine.get_outputs("main").numpy())
-    return codes
+    found = machine.get_outputs("main")
+    results = found if isinstance(found, Sequence) else [found]
+    return join((np.array(result.numpy()) for result in results), len(pixels))
 
 
 def time_model(name: str, runs: int) -> tuple[list[float], int]:

@@ -93,7 +93,7 @@ def build(
     if pictures is not None:
         check_source(pictures, classes)
 
-    def meet(outputs: int, prep: "Preprocessing") -> None:
+    def meet(outputs: int | None, prep: "Preprocessing") -> None:
         if pictures is not None:
             kind = EVALUATION
             open_pictures(pictures, prep, count, kind, 0, classes, outputs, is_said=False)

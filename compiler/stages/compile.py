@@ -222,18 +222,19 @@ def _describe(model: ImportedModel) -> dict[str, Any]:
     """Return the part of the metadata that does not depend on the target."""
     from vitq.relay_passes.check_integer_only import float_islands
 
-    output, meaning = model.integer.report.outputs[0], model.meaning
+    outputs, meaning = model.integer.report.outputs, model.meaning
     return {
         "batch": meaning.batch,
         "inputs": [{"name": model.input_name, "shape": list(model.shape), "dtype": "uint8"}],
         "outputs": [
             {
-                "name": model.output_name,
+                "name": name,
                 "shape": list(output.shape),
                 "dtype": output.dtype,
                 "scale": output.scale,
                 "zero_point": output.zero_point,
             }
+            for name, output in zip(model.output_names, outputs, strict=True)
         ],
         "mean": meaning.mean,
         "std": meaning.std,

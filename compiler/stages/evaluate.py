@@ -89,13 +89,19 @@ def evaluate(
     source = pictures or compiled.own_pictures
     if source is None:
         raise VitqError("no pictures to evaluate on: pass --pictures FOLDER (with labels.csv)")
-    outputs = compiled.metadata["outputs"][0]["shape"][1]
+    outputs = compiled.layout.classes
     prep = compiled.preprocessing
     data = open_pictures(source, prep, count, EVALUATION, classes=classes, outputs=outputs)
     warn_of_changes(compiled)
     run = Evaluation(compiled, backends, threads, module)
     rows = run.rows(data)
-    run.say_doubts(outputs, data.source)
+    if outputs is not None:
+        run.say_doubts(outputs, data.source)
+    elif data.labels is not None:
+        logger.info(
+            "evaluate: the labels are left out: the model returns %s, and no logits",
+            ", ".join(compiled.layout.names),
+        )
     if keep:
         named = data.source if isinstance(pictures, GivenPictures) else pictures
         keep_evaluation(compiled.folder, rows, named, run.content)
@@ -136,7 +142,7 @@ class Evaluation:
         proven = proven_integers(compiled) if backends is None else 0
         self._sample = None if backends is not None else PROVEN_SAMPLE if proven else SAMPLE
         self._runs = {name: _backend(compiled, name, threads, module) for name in names}
-        self._scores = {name: Scores(name) for name in names}
+        self._scores = {name: Scores(name, compiled.layout) for name in names}
         if proven:
             logger.info(
                 "evaluate: verify found none of %d integers different: the reference runs on %d "
@@ -274,6 +280,7 @@ def _float_backend(
 ) -> Callable[[UInt8Array], FloatArray]:
     """Return the original model with its normalization, as a function of pixels."""
     from vitq.quantization.graph import artifact as storage
+    from vitq.quantization.model.results import with_features
 
     folder = open_artifact(compiled.folder).folder
     if compiled.is_foreign:
@@ -286,7 +293,8 @@ def _float_backend(
         return float_runner(float_model(folder)[0], facts["mean"], facts["std"])
     if facts.get(IN_MEMORY) != module.digest:
         raise VitqError(f"{folder} was not quantized from this model: its weights are others")
-    return float_runner(module.module, facts["mean"], facts["std"])
+    chosen = with_features(module.module, facts.get("output_features", ()))
+    return float_runner(chosen, facts["mean"], facts["std"])
 
 
 def float_runner(
@@ -338,6 +346,7 @@ def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
         weights_key=facts.get("weights_key"),
         num_classes=facts.get("num_classes"),
         model_kwargs=freeze(facts.get("model_kwargs")),
+        output_features=tuple(facts.get("output_features", ())),
         random_weights=facts["random_weights"],
     )
     module = load_float_model(options, prep).module

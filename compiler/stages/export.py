@@ -91,7 +91,7 @@ def _export(artifact: Artifact) -> dict[str, Any]:
     save_onnx(to_onnx(model.graph, metadata), artifact.onnx)
     pixels = torch.from_numpy(model.sample)
     simulated = GraphModule(model.graph, simulate=True)(pixels).numpy()
-    parity = compare(simulated, run_onnx(artifact.onnx, model.sample))
+    parity = compare(simulated, run_onnx(artifact.onnx, model.sample), model.graph.layout)
     logger.info(
         "export: parity with PyTorch on %d pictures: cosine %.5f, argmax agreement %.1f %%",
         parity.images,
@@ -101,7 +101,7 @@ def _export(artifact: Artifact) -> dict[str, Any]:
     if parity.mean_cosine >= MIN_COSINE:
         return parity.to_json()
     exact = GraphModule(model.graph, simulate=True, dtype=torch.float64)(pixels).numpy()
-    own = compare(exact, simulated).mean_cosine
+    own = compare(exact, simulated, model.graph.layout).mean_cosine
     logger.warning(
         "export: rounding alone changes this network's logits: PyTorch in float32 and float64 have "
         "a cosine of %.5f (too few bits for this method?)",

@@ -31,6 +31,7 @@ from vitq.quantization.pictures.given import GivenPictures
 if TYPE_CHECKING:
     from vitq.compiler.stages.quantize_options import QuantizeOptions
     from vitq.quantization.graph.graph import Graph
+    from vitq.quantization.graph.outputs import OutputLayout
     from vitq.quantization.pictures.decoding import OpenPictures, Pictures
     from vitq.quantization.pictures.preprocessing import Preprocessing
     from vitq.quantization.plan.recipe import Recipe
@@ -60,7 +61,7 @@ class HeldOut:
     Attributes:
         pixels: (N, C, H, W) uint8.
         kind: `others` or `changed`.
-        logits: (N, classes) of the float model.
+        logits: (N, classes) of the float model, or rows of its results.
         poor: what is wrong with the calibration pictures; empty if nothing is.
     """
 
@@ -93,7 +94,7 @@ def hold_out(
         pixels, kind = _changed(_spaced(pictures.pixels, count)), "changed"
     logits = float_logits(graph, pixels, prep.mean, prep.std)
     asked = _spaced(pictures.pixels, few)
-    given = answers(float_logits(graph, asked, prep.mean, prep.std))
+    given = answers(float_logits(graph, asked, prep.mean, prep.std), graph.layout)
     poor = _poor(options, pictures, given)
     is_said = _is_one_class(pictures) and isinstance(options.calibration_source, str)
     if poor and not is_said:
@@ -138,25 +139,26 @@ def check_held_out(
         ) from error
     found = judged or judge(graph, held.pixels, held.logits)
     worst = next(iter(found.saturation.items()), None)
+    answer = "answer" if graph.layout.classes else "nearest neighbour"
     logger.info(
-        "quantize: %d of %d %s pictures get the float model's answer, SQNR %.1f dB%s",
-        *(found.agreeing, found.pictures, _KINDS[held.kind], found.sqnr_db),
+        "quantize: %d of %d %s pictures get the float model's %s, SQNR %.1f dB%s",
+        *(found.agreeing, found.pictures, _KINDS[held.kind], answer, found.sqnr_db),
         "" if worst is None else f", {worst[0]} cuts off {100 * worst[1]:.2g} % of its values",
     )
     bound = options.max_drop
     if bound is not None and not found.is_within(bound):
         logger.warning(
             "WARNING: --max-drop %g is missed: with 8 bits everywhere %d of %d %s pictures get the "
-            "float model's answer, %.2g %% do not (SQNR %.1f dB); likely: %s",
-            *(bound, found.agreeing, found.pictures, _KINDS[held.kind]),
+            "float model's %s, %.2g %% do not (SQNR %.1f dB); likely: %s",
+            *(bound, found.agreeing, found.pictures, _KINDS[held.kind], answer),
             *(100 * (1 - found.agreeing / found.pictures), found.sqnr_db),
             _cause(options, recipe, held, found),
         )
-    elif _is_collapsed(found) and options.random_weights is None:
+    elif _is_collapsed(found, graph.layout) and options.random_weights is None:
         logger.warning(
-            "WARNING: the quantized model gives the float model's answer for only %d of %d %s "
+            "WARNING: the quantized model gives the float model's %s for only %d of %d %s "
             "pictures (SQNR %.1f dB); likely: %s",
-            *(found.agreeing, found.pictures, _KINDS[held.kind], found.sqnr_db),
+            *(answer, found.agreeing, found.pictures, _KINDS[held.kind], found.sqnr_db),
             _cause(options, recipe, held, found),
         )
     return {"kind": held.kind, **found.to_json(), "poor": held.poor}
@@ -165,9 +167,11 @@ def check_held_out(
 _KINDS = {"others": "other", "changed": "changed"}
 
 
-def _is_collapsed(found: "Judgement") -> bool:
+def _is_collapsed(found: "Judgement", layout: "OutputLayout") -> bool:
+    """Whether the answers are others; neighbours change places at errors that harm nobody."""
     is_far = found.sqnr_db < COLLAPSED_DB and found.agreeing < found.pictures
-    return found.agreeing < COLLAPSED_AGREEMENT * found.pictures or is_far
+    is_other = found.agreeing < COLLAPSED_AGREEMENT * found.pictures
+    return is_far or (is_other and layout.classes is not None)
 
 
 def _cause(options: "QuantizeOptions", recipe: "Recipe", held: HeldOut, found: "Judgement") -> str:

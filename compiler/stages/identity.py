@@ -62,6 +62,7 @@ def model_content(options: QuantizeOptions) -> dict[str, Any]:
         "weights": list(file_hashes(used_weights(options)).values()),
         "weights_key": options.weights_key,
         "arguments": options.model_arguments,
+        "outputs": list(options.output_features),
         "random_weights": options.random_weights,
         "factory": _factory_hashes(options.model),
         "preprocessing": asdict(options.described),

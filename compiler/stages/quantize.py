@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from vitq.quantization.plan.recipe import Recipe
     from vitq.quantization.run.judge import Judgement
 
-    Meet = Callable[[int, Preprocessing], None]
+    Meet = Callable[[int | None, Preprocessing], None]
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ def quantize(options: QuantizeOptions, meet: "Meet | None" = None) -> Artifact:
 
     Args:
         options: what to quantize and how.
-        meet: is told how many outputs the model has, and what its input means, before long work
-            begins: it may refuse pictures that are not for such a model.
+        meet: is told how many classes the model ranks (None: none), and what its input means,
+            before long work begins: it may refuse pictures that are not for such a model.
 
     Returns:
         The artifact.
@@ -83,7 +83,7 @@ def quantize(options: QuantizeOptions, meet: "Meet | None" = None) -> Artifact:
         if meet is not None:
             found = storage.load(artifact.folder)
             prep = Preprocessing.from_json(found.provenance["preprocessing"], json_path)
-            meet(_outputs(found.graph), prep)
+            meet(found.graph.layout.classes, prep)
         return artifact
     started = time.perf_counter()
     require_writable(json_path)
@@ -100,10 +100,6 @@ def _is_model_unchanged(json_path: Path, options: QuantizeOptions) -> bool:
     return are_files_unchanged(facts) and traced_hash(options) in (None, facts.get(GRAPH))
 
 
-def _outputs(graph: "Graph") -> int:
-    return graph.nodes[graph.output].shape[-1]
-
-
 def prepare(
     options: QuantizeOptions, model: "LoadedModel | None" = None, meet: "Meet | None" = None
 ) -> "tuple[Graph, Preprocessing, Pictures]":
@@ -117,18 +113,18 @@ def prepare(
     prep = loaded.preprocessing
     graph = trace(loaded.module, prep.input_shape)
     if meet is not None:
-        meet(_outputs(graph), prep)
+        meet(graph.layout.classes, prep)
     pictures = calibration_pictures(options, graph, prep)
-    _say_strange_labels(pictures, _outputs(graph))
+    _say_strange_labels(pictures, graph.layout.classes)
     if options.save_images is not None:
         save_images(pictures.pixels, options.save_images)
     return graph, prep, pictures
 
 
-def _say_strange_labels(pictures: "Pictures", outputs: int) -> None:
+def _say_strange_labels(pictures: "Pictures", outputs: int | None) -> None:
     """Warn of calibration pictures of classes that the model does not have."""
     largest = -1 if pictures.labels is None else int(pictures.labels.max(initial=-1))
-    if largest >= outputs:
+    if outputs is not None and largest >= outputs:
         logger.warning(
             "WARNING: %s: a calibration picture has label %d, but the model has %d outputs: are "
             "these pictures of another data set?",
@@ -180,6 +176,7 @@ def quantized_model(
         "weights_key": options.weights_key,
         "num_classes": options.num_classes,
         "model_kwargs": dict(options.model_kwargs),
+        "output_features": list(options.output_features),
         "random_weights": options.random_weights,
         "calibration": {
             "source": pictures.source,

@@ -70,6 +70,8 @@ class QuantizeOptions:
         random_weights: seed for random weights instead.
         num_classes: of a model of timm, where it is not the architecture's own.
         model_kwargs: further arguments of ``timm.create_model``.
+        output_features: names of inner modules whose results the network returns, and of results
+            of the model's own (`quantization.model.results`); none for all of its own.
         calib: folder, ``.npy``, ``digits``, one of `compiler.support.embedded.GENERATED`, or
             pictures in hand; None for the embedded model's own.
         calib_count: how many calibration pictures.
@@ -117,6 +119,13 @@ class QuantizeOptions:
     model_kwargs: Annotated[
         tuple[tuple[str, Any], ...],
         Option("key=value for timm.create_model, such as img_size=384; may be repeated"),
+    ] = ()
+    output_features: Annotated[
+        tuple[str, ...],
+        Option(
+            "results of inner modules instead of the model's own, with commas, such as "
+            "blocks.3,norm; the model's own by name, too: logits"
+        ),
     ] = ()
     calib: Annotated[
         str | GivenPictures | None,
@@ -197,6 +206,12 @@ class QuantizeOptions:
             )
         if not _is_plain(dict(self.model_kwargs)):
             raise VitqError("model_kwargs: give numbers, texts, truths, None, and lists of these")
+        twice = [name for name in self.output_features if self.output_features.count(name) > 1]
+        if twice or "" in self.output_features:
+            raise VitqError(
+                f"--output-features {','.join(self.output_features)}: name each module once, with "
+                "commas between, such as blocks.3,norm"
+            )
         if self.module is not None:
             self._check_module()
 

@@ -20,7 +20,7 @@ import numpy as np
 from vitq.compiler.codegen.compiled import Backend, Compiled, open_compiled
 from vitq.compiler.deploy.contents import class_names
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, nearest
 from vitq.numerics.files import require_file, write_atomically
 from vitq.quantization.pictures.pictures import picture_files
 from vitq.quantization.pictures.pixels import load_picture
@@ -87,7 +87,7 @@ def infer(
     backend: Callable[[UInt8Array], IntArray],
     pixels: UInt8Array,
     source: str = "the array",
-) -> Integers:
+) -> dict[str, Integers]:
     """Run pictures through a compiled model, without a file.
 
     Args:
@@ -97,15 +97,32 @@ def infer(
         source: what the pixels are called in a message.
 
     Returns:
-        The integers.
+        The integers of each result, by name: ``logits`` of a classifier.
 
     Raises:
         VitqError: wrong shape or dtype.
     """
+    return integers(compiled, _rows(compiled, backend, pixels, source))
+
+
+def _rows(
+    compiled: Compiled,
+    backend: Callable[[UInt8Array], IntArray],
+    pixels: UInt8Array,
+    source: str,
+) -> IntArray:
     channels, height, width = compiled.input_shape[1:]
-    codes = backend(check_pixels(pixels, (channels, height, width), source))
-    output = compiled.metadata["outputs"][0]
-    return Integers(codes.astype(output["dtype"]), float(output["scale"]), output["zero_point"])
+    return backend(check_pixels(pixels, (channels, height, width), source))
+
+
+def integers(compiled: Compiled, rows: IntArray) -> dict[str, Integers]:
+    """Return what rows of a backend mean, by name."""
+    found = {}
+    for name, codes in compiled.layout.split(rows).items():
+        output = compiled.outputs[name]
+        scale, zero_point = float(output["scale"]), output["zero_point"]
+        found[name] = Integers(codes.astype(output["dtype"]), scale, zero_point)
+    return found
 
 
 def run(
@@ -115,33 +132,65 @@ def run(
     raw: bool = False,
     backend: Backend = "library",
     threads: int | None = None,
-) -> tuple[int, ...]:
-    """Run the stage: logits into a file.
+    result: str | None = None,
+) -> dict[str, tuple[int, ...]]:
+    """Run the stage: logits, or all results, into a file.
 
     Args:
         folder: the target's folder.
         input_path: ``.npy``, (N, C, H, W) uint8, any N; a picture; or a folder of pictures.
-        output_path: ``.npy``; (N, classes) float32 logits, or the integer codes.
+        output_path: ``.npy``; (N, classes) float32 logits, or the integer codes. ``.npz`` of all
+            results, by name.
         raw: write the integers.
         backend: ``library`` or ``reference``.
         threads: of the library.
+        result: name of the one that a ``.npy`` holds; None for the only one.
 
     Returns:
-        The output's shape.
+        The shape of each result that was written.
 
     Raises:
-        VitqError: wrong shape or dtype, no picture, or nothing compiled.
+        VitqError: wrong shape or dtype, no picture, nothing compiled, or a result that there is
+            not.
     """
     compiled = open_compiled(folder)
+    chosen = _chosen(compiled, output_path, result)
     require_file(output_path)
     chunks = list(_codes(compiled, [input_path], backend, threads))
-    codes = np.concatenate([codes for _, codes in chunks])
-    result: FloatArray | IntArray = codes if raw else compiled.logits(codes)
+    rows = np.concatenate([codes for _, codes in chunks])
+    found: dict[str, FloatArray | IntArray] = dict(compiled.reals(rows))
+    if raw:
+        found = {name: each.codes for name, each in integers(compiled, rows).items()}
     buffer = BytesIO()
-    np.save(buffer, result, allow_pickle=False)
+    if output_path.suffix == ".npz":
+        arrays: dict[str, Any] = {name: found[name] for name in chosen}
+        np.savez(buffer, **arrays)
+    else:
+        np.save(buffer, found[chosen[0]], allow_pickle=False)
     write_atomically(output_path, buffer.getvalue())
-    logger.info("run: %s, %s %s", output_path, "x".join(map(str, result.shape)), result.dtype)
-    return result.shape
+    for name in chosen:
+        shape, dtype = "x".join(map(str, found[name].shape)), found[name].dtype
+        logger.info("run: %s, %s, %s %s", output_path, name, shape, dtype)
+    return {name: found[name].shape for name in chosen}
+
+
+def _chosen(compiled: Compiled, output_path: Path, result: str | None) -> tuple[str, ...]:
+    """Names of the results to write.
+
+    Raises:
+        VitqError: an unknown name, or several results for a file of one.
+    """
+    names = compiled.layout.names
+    if result is not None and result not in names:
+        raise VitqError(
+            f"--result {result!r}{nearest(result, names)}: the model returns {', '.join(names)}"
+        )
+    if result is None and len(names) > 1 and output_path.suffix != ".npz":
+        raise VitqError(
+            f"the model returns {', '.join(names)}: give --output FILE.npz for all of them, or "
+            "--result NAME for one"
+        )
+    return names if result is None else (result,)
 
 
 def classify(
@@ -172,8 +221,15 @@ def classify(
         raise VitqError(f"--top {top}: give at least 1")
     compiled = open_compiled(folder)
     names = class_names(compiled, labels)
+    if compiled.layout.classes is None:
+        raise VitqError(
+            f"{compiled.folder} ranks no classes: it returns {', '.join(compiled.layout.names)}: "
+            "write them with --output FILE.npz"
+        )
     for pictures, codes in _codes(compiled, sources, backend, threads):
-        for picture, logits in zip(pictures, compiled.logits(codes), strict=True):
+        for picture, logits in zip(
+            pictures, compiled.reals(codes)[compiled.layout.logits], strict=True
+        ):
             yield Answer(picture, best_classes(logits, names, top))
 
 
@@ -191,12 +247,12 @@ def best_classes(logits: FloatArray, names: Sequence[str] | None, top: int) -> t
 def _codes(
     compiled: Compiled, sources: Sequence[Path], backend: Backend, threads: int | None
 ) -> Iterator[tuple[list[str], IntArray]]:
-    """Yield names and codes (n, classes) of a few pictures at a time."""
+    """Yield names and codes, (n, classes) or rows, of a few pictures at a time."""
     compiled.require_current()
     runs = compiled.backend(backend, threads)
     for source in sources:
         for names, pixels in _chunks(compiled, source):
-            yield names, infer(compiled, runs, pixels, str(source)).codes
+            yield names, _rows(compiled, runs, pixels, str(source))
 
 
 def _chunks(compiled: Compiled, source: Path) -> Iterator[tuple[list[str], UInt8Array]]:

@@ -1,4 +1,8 @@
-"""What logits say, summed up batch by batch: no more than one batch of them is held.
+"""What results say, summed up batch by batch: no more than one batch of logits is held.
+
+First choices and labels are for logits; without any both are left out. The cosine and the SQNR are
+those of the logits, or of the first result; where there is more to say each result has a line of
+its own (`compiler.stages.output_scores`).
 
 top-1, top-5, agreement with the float model    counts
 mean cosine                                     sum of the pictures' cosines / pictures
@@ -8,12 +12,16 @@ SQNR                                            10 log10(sum(float**2) / sum((fl
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from vitq.compiler.stages.output_scores import OutputScore, OutputSums
 from vitq.numerics.arrays import FloatArray, IntArray
+from vitq.quantization.graph.outputs import LOGITS, OutputLayout
 
+ONLY_LOGITS = OutputLayout({LOGITS: (0,)})
+"""Of a classifier, whatever the number of its classes: one result is never taken apart."""
 CHANCE = 3.0
 """Accuracy below as many times chance is no accuracy."""
 FAITHFUL = 0.9
@@ -40,6 +48,7 @@ class Row:
         seconds: for all pictures, not a benchmark.
         computed: of how many pictures this backend ran; the others' integers are the library's,
             proven equal. None: of all.
+        outputs: each result, where the model returns more than logits and is compared with float.
     """
 
     name: str
@@ -51,54 +60,69 @@ class Row:
     sqnr_db: float | None
     seconds: float
     computed: int | None = None
+    outputs: tuple[OutputScore, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
+        """All fields; the outputs where there are any."""
+        found = asdict(self)
+        if not self.outputs:
+            del found["outputs"]
+        return found
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Read what `to_json` returned."""
+        outputs = tuple(OutputScore(**score) for score in content.get("outputs", ()))
+        return cls(**{**content, "outputs": outputs})
 
 
 @dataclass
 class Scores:
-    """Running sums over one backend's logits.
+    """Running sums over one backend's results.
 
     Attributes:
         name: of the backend.
+        layout: of its rows.
         computed: as in `Row`.
         seconds: spent so far.
         pairs: how often (label, first choice) occurred.
     """
 
     name: str
+    layout: OutputLayout = ONLY_LOGITS
     computed: int | None = None
     seconds: float = 0.0
     pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
     _images: int = 0
     _top5: int = 0
     _agreed: int = 0
-    _cosines: float = 0.0
-    _noise: float = 0.0
-    _power: float = 0.0
     _has_float: bool = False
 
-    def add(
-        self, logits: FloatArray, float_logits: FloatArray | None, labels: IntArray | None
-    ) -> None:
-        """Take a batch: logits (N, classes), the float model's, labels (N,)."""
-        from vitq.export.parity import cosine
+    def __post_init__(self) -> None:
+        """Begin with nothing."""
+        self._sums = {
+            name: OutputSums(name, len(shape) == 1 and name != self.layout.logits)
+            for name, shape in self.layout.shapes.items()
+        }
 
-        self._images += len(logits)
-        first = logits.argmax(1)
+    def add(self, rows: FloatArray, float_rows: FloatArray | None, labels: IntArray | None) -> None:
+        """Take a batch: logits (N, classes) or rows, the float model's, labels (N,)."""
+        self._images += len(rows)
+        parts = self.layout.split(rows)
+        exact = None if float_rows is None else self.layout.split(float_rows)
+        if exact is not None:
+            self._has_float = True
+            for name, sums in self._sums.items():
+                sums.add(parts[name], exact[name])
+        if self.layout.classes is None:
+            return
+        logits = parts[self.layout.logits]
         if labels is not None:
             order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
             self._top5 += int((order == labels[:, None]).any(axis=1).sum())
             self.pairs.update(zip(labels.tolist(), order[:, 0].tolist(), strict=True))
-        if float_logits is not None:
-            self._has_float = True
-            self._agreed += int((first == float_logits.argmax(1)).sum())
-            self._cosines += float(cosine(logits, float_logits).sum())
-            signal = float_logits.astype(np.float64)
-            self._power += float(np.square(signal).sum())
-            self._noise += float(np.square(signal - logits).sum())
+        if exact is not None:
+            self._agreed += int((logits.argmax(1) == exact[self.layout.logits].argmax(1)).sum())
 
     @property
     def top1(self) -> int:
@@ -107,18 +131,22 @@ class Scores:
 
     def row(self) -> Row:
         """Return what it came to."""
-        is_labelled, known = bool(self.pairs), self._has_float
-        has_noise = known and self.name != "float"
+        is_labelled, ranks = bool(self.pairs), self.layout.classes is not None
+        found = {}
+        if self._has_float:
+            found = {name: sums.score(self.name == "float") for name, sums in self._sums.items()}
+        main = found.get(self.layout.logits if ranks else self.layout.names[0])
         return Row(
             self.name,
             self._images,
             self.top1 if is_labelled else None,
             self._top5 if is_labelled else None,
-            self._agreed / self._images if known else None,
-            self._cosines / self._images if known else None,
-            _decibels(self._power, self._noise) if has_noise else None,
+            self._agreed / self._images if ranks and main else None,
+            main.mean_cosine if main else None,
+            main.sqnr_db if main else None,
             round(self.seconds, 2),
             self.computed,
+            () if ranks and len(found) == 1 else tuple(found.values()),
         )
 
     def one_answer(self) -> str | None:
@@ -161,9 +189,10 @@ def row_of(
     float_logits: FloatArray | None,
     labels: IntArray | None,
     seconds: float,
+    layout: OutputLayout = ONLY_LOGITS,
 ) -> Row:
-    """Return what logits (N, classes) say, beside the float model's and the labels (N,)."""
-    scores = Scores(name, seconds=seconds)
+    """Return what logits (N, classes), or rows, say, beside the float model's and the labels."""
+    scores = Scores(name, layout, seconds=seconds)
     scores.add(logits, float_logits, labels)
     return scores.row()
 

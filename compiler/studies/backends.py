@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vitq.compiler.stages.evaluate import BATCH
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.target.choice import get_target
@@ -42,7 +40,7 @@ def _reference(model: "QuantizedModel", _: Source) -> Logits:
     from vitq.quantization.run.reference import IntegerReference
 
     reference = IntegerReference(model.graph)
-    return lambda x: (reference(x) * reference.output_scale).astype(np.float32)
+    return lambda x: reference.real(reference(x))
 
 
 def _library(model: "QuantizedModel", pictures: Source) -> Logits:

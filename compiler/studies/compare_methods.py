@@ -8,6 +8,7 @@ when it is done, so that a run of many hours can be stopped and goes on where it
 The hash is that of everything that decides the cell: model, weights, options, code, pictures.
 """
 
+import functools
 import hashlib
 import logging
 import time
@@ -41,6 +42,7 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError, nearest
 from vitq.numerics.files import require_file
+from vitq.quantization.graph.outputs import OutputLayout
 from vitq.quantization.pictures.given import GivenPictures
 
 logger = logging.getLogger(__name__)
@@ -125,7 +127,7 @@ class _Judge:
         from vitq.quantization.graph.identity import module_hash
         from vitq.quantization.pictures.pictures import EVALUATION, open_pictures
 
-        model = load_float_model(options)
+        self._model = model = load_float_model(options)
         prep = model.preprocessing
         self._float = float_runner(model.module, prep.mean, prep.std)
         self.source = source
@@ -155,7 +157,15 @@ class _Judge:
 
     def row(self, name: str, logits: FloatArray, seconds: float = 0.0) -> Row:
         """One cell's result."""
-        return row_of(name, logits, self.float_logits(), self.data.labels, seconds)
+        wanted, layout = self.float_logits(), self._layout
+        return row_of(name, logits, wanted, self.data.labels, seconds, layout)
+
+    @functools.cached_property
+    def _layout(self) -> OutputLayout:
+        """Names and shapes of the model's results."""
+        from vitq.quantization.graph.tracing import trace
+
+        return trace(self._model.module, self._model.preprocessing.input_shape).layout
 
 
 def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
@@ -184,7 +194,7 @@ def _kept(options: QuantizeOptions, key: str, compute: Callable[[], Row]) -> Row
     """Read a result from its file, or compute and write it."""
     path = _folder(options) / f"{key[:16]}.json"
     if is_current(path, key):
-        return Row(**read_json(path)["row"])
+        return Row.from_json(read_json(path)["row"])
     require_file(path)
     row = compute()
     write_json(path, {"fingerprint": key, "row": row.to_json()})

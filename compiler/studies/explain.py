@@ -36,6 +36,7 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
+from vitq.quantization.graph.outputs import LOGITS
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.pictures.preprocessing import Preprocessing
@@ -98,13 +99,30 @@ def explain(
     if source is None:
         raise VitqError("no pictures to explain with: pass --pictures FOLDER (with labels.csv)")
     prep = Preprocessing.from_json(facts["preprocessing"], artifact.folder / QUANTIZE_NAME)
-    outputs = quantized.graph.nodes[quantized.graph.output].shape[-1]
+    outputs = _only_logits(quantized.graph)
     data = open_pictures(source, prep, count, EVALUATION, outputs=outputs)
     first = np.stack([data.read(place) for place in range(min(BATCH, len(data)))])
     exact = _aligned(artifact, quantized, prep, module, first)
     found = _explained(artifact, exact, quantized, data, removals)
     logger.info("explain: %d pictures (%.1f s)", len(data), time.perf_counter() - started)
     return found
+
+
+def _only_logits(graph: "Graph") -> int:
+    """Leave nothing but the logits of a graph; returns how many classes they rank.
+
+    Raises:
+        VitqError: the model ranks no classes.
+    """
+    classes = graph.layout.classes
+    if classes is None:
+        raise VitqError(
+            f"explain counts changed answers, and the model ranks no classes, it returns "
+            f"{', '.join(graph.outputs)}: vitq evaluate has the cosine and SQNR of each"
+        )
+    graph.outputs = {LOGITS: graph.outputs[LOGITS]}
+    graph.remove_dead()
+    return classes
 
 
 def _aligned(
@@ -124,9 +142,10 @@ def _aligned(
 
     module = _float_module(artifact, quantized.provenance, given)
     graph = trace(module, prep.input_shape)
+    layout = graph.layout
     rewrite(graph, Nonlinear.parse(quantized.provenance["nonlinear"]), prep.mean, prep.std)
     exact = align(graph, quantized.graph)
-    wanted = float_runner(module, prep.mean, prep.std)(pixels)
+    wanted = layout.split(float_runner(module, prep.mean, prep.std)(pixels))[LOGITS]
     logits = GraphModule(exact)(torch.from_numpy(pixels)).numpy()
     if sqnr_db(wanted, logits) < SAME_DB:
         raise VitqError(

@@ -121,7 +121,7 @@ class ZooCell:
     def from_json(cls, content: dict[str, Any]) -> "ZooCell":
         """Read what `to_json` made."""
         row = content["row"]
-        return cls(**{**content, "row": None if row is None else Row(**row)})
+        return cls(**{**content, "row": None if row is None else Row.from_json(row)})
 
 
 def blank(plan: Plan) -> ZooCell:

@@ -5,7 +5,7 @@ For a picture I and a class c chosen at random (Sec. 3.3),
     L_G = L_PSE + L_OH + a L_TV,   L_OH = CE(P(I), c)
 
 with the terms of `quantization.datafree.losses`. Deviation: the published code takes 2 x 500 steps
-on a GPU; here it is one cosine of `STEPS`.
+on a GPU; here it is one cosine of `STEPS`. A model that ranks no classes has no L_OH.
 """
 
 import numpy as np
@@ -18,6 +18,7 @@ from vitq.quantization.datafree.losses import TV_TARGET, variation_loss
 from vitq.quantization.datafree.request import Request, Track
 from vitq.quantization.datafree.teacher import Teacher
 from vitq.quantization.graph.graph import Graph
+from vitq.quantization.graph.outputs import LOGITS
 
 STEPS = 200
 
@@ -52,14 +53,18 @@ def psaq_pictures(request: Request, graph: Graph, track: Track) -> UInt8Array:
     """
     teacher = Teacher(graph, request.device)
     random = np.random.RandomState(request.seed + 1)
-    chosen = _classes(random, request.count, graph.nodes[graph.output].shape[-1])
+    layout = graph.layout
+    chosen = _classes(random, request.count, layout.classes or 1)
     classes = torch.from_numpy(chosen).to(request.device)
     targets = variation_targets(request, random)
 
     def loss_of(part: slice) -> Loss:
         def loss(x: torch.Tensor) -> torch.Tensor:
-            logits, entropy = teacher(x)
-            one_hot = F.cross_entropy(logits, classes[part], reduction="none")
+            rows, entropy = teacher(x)
+            one_hot = torch.zeros_like(entropy)
+            if layout.classes is not None:
+                logits = layout.split(rows)[LOGITS]
+                one_hot = F.cross_entropy(logits, classes[part], reduction="none")
             return (one_hot - entropy + variation_loss(x, targets[part])).sum()
 
         return loss

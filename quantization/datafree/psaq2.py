@@ -11,7 +11,7 @@ labels) and go where the student differs most. Gradients pass the quantizers str
 Deviations: there the student is trained on the pictures by gradient descent (no training code was
 published); here nothing is trained, and the student is calibrated again, which is what will be
 done with the pictures in the end. D is divided by the standard deviation of the teacher's logits,
-so that b means the same for every model.
+so that b means the same for every model; of several results it is the mean of theirs.
 """
 
 import copy
@@ -27,6 +27,7 @@ from vitq.quantization.datafree.psaq import gaussian_noise, variation_targets
 from vitq.quantization.datafree.request import Request, Track
 from vitq.quantization.datafree.teacher import Teacher
 from vitq.quantization.graph.graph import Graph, Node
+from vitq.quantization.graph.outputs import OutputLayout
 from vitq.quantization.plan.methods import Method
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.calibrate import quantize_graph
@@ -61,7 +62,9 @@ def psaq2_pictures(
     x = gaussian_noise(request, graph)
     for cycle in range(CYCLES):
         student = _student(request, graph, recipe, method, normalization.pixels(x))
-        loss_of = functools.partial(_loss_of, teacher, student, normalization, targets)
+        loss_of = functools.partial(
+            _loss_of, teacher, student, normalization, targets, graph.layout
+        )
         title = f"psaq2, cycle {cycle + 1} of {CYCLES}"
         x = descend_in_batches(x, loss_of, request, random, track, title, steps)
     return normalization.pixels(x)
@@ -72,14 +75,16 @@ def _loss_of(
     student: GraphModule,
     normalization: Normalization,
     targets: torch.Tensor,
+    layout: OutputLayout,
     part: slice,
 ) -> Loss:
     """L_G of some of the pictures, summed."""
 
     def loss(x: torch.Tensor) -> torch.Tensor:
-        logits, entropy = teacher(x)
+        wanted, entropy = teacher(x)
         said = student.differentiable(x * normalization.std + normalization.mean)
-        apart = DISCREPANCY_WEIGHT * discrepancy(logits, said)
+        pairs = zip(*(layout.split(rows).values() for rows in (wanted, said)), strict=True)
+        apart = DISCREPANCY_WEIGHT * torch.stack([discrepancy(*pair) for pair in pairs]).mean(0)
         return (variation_loss(x, targets[part]) - entropy - apart).sum()
 
     return loss
@@ -89,14 +94,14 @@ def discrepancy(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of the logits over the spread of the teacher's.
 
     Args:
-        teacher: (B, classes).
+        teacher: (B, classes), or another result.
         student: likewise.
 
     Returns:
         (B,).
     """
-    spread = teacher.detach().std(dim=1).clamp_min(1e-6)
-    return (teacher - student).abs().mean(dim=1) / spread
+    spread = teacher.detach().flatten(1).std(dim=1).clamp_min(1e-6)
+    return (teacher - student).flatten(1).abs().mean(dim=1) / spread
 
 
 def straight_through(node: Node, x: torch.Tensor) -> torch.Tensor:

@@ -13,12 +13,15 @@ of its own: real values are joined after, never before, they are dequantized.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray, IntArray
 
 AnyArray = FloatArray | IntArray
+Rows = TypeVar("Rows", bound=Any)
+"""NumPy's array, or PyTorch's tensor."""
 
 LOGITS = "logits"
 """What a result that ranks classes is called: only it has first choices and labels."""
@@ -32,9 +35,11 @@ class OutputLayout:
 
     Attributes:
         shapes: name -> shape for one picture, in order.
+        logits: name of the result that ranks classes, if it is there and (classes,).
     """
 
     shapes: Mapping[str, tuple[int, ...]]
+    logits: str = LOGITS
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,10 +49,10 @@ class OutputLayout:
     @property
     def classes(self) -> int | None:
         """How many classes the model ranks, None where it does not."""
-        shape = self.shapes.get(LOGITS, ())
+        shape = self.shapes.get(self.logits, ())
         return shape[0] if len(shape) == 1 else None
 
-    def split(self, rows: AnyArray) -> dict[str, AnyArray]:
+    def split(self, rows: Rows) -> dict[str, Rows]:
         """Take rows apart.
 
         Args:

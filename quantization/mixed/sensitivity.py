@@ -30,13 +30,14 @@ import torch
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.qparams import QScheme
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.outputs import LOGITS, OutputLayout
 from vitq.quantization.mixed.costs import WEIGHTED, has_fixed_width, operand_source
 from vitq.quantization.plan.attention_codes import narrow_codes
 from vitq.quantization.plan.methods import Method, RangeRule, WeightRounding
 from vitq.quantization.plan.widths import ACTIVATION, FULL_BITS, PARTS, PRODUCTS, WEIGHT
 from vitq.quantization.ranges.layers import Inputs, Means, input_rows, round_layer
 from vitq.quantization.ranges.observers import Observer, activation_qparams
-from vitq.quantization.run.fake_quantize import GraphModule
+from vitq.quantization.run.fake_quantize import GraphModule, joined
 
 BATCH = 8
 ROWS_PER_INPUT = 4
@@ -124,6 +125,7 @@ def measure_sensitivity(
     cases = list(cases)
     narrow_inputs = any(case.part == ACTIVATION for case in cases)
     seen = _observe_inputs(quantized, pixels) if narrow_inputs else {}
+    layout = quantized.layout
     places = {node.name: place for place, node in enumerate(quantized)}
 
     def begin(case: Case) -> int:
@@ -145,7 +147,7 @@ def measure_sensitivity(
                 if case.part == WEIGHT
                 else _narrow_input(quantized, node, case.bits, seen)
             )
-        figures = _compare(front.logits(narrow), float_logits)
+        figures = _compare(layout, front.logits(narrow), float_logits)
         yield Sensitivity(case.layer, op, case.part, case.bits, *figures)
 
 
@@ -182,7 +184,8 @@ class Front:
         for before, batch in zip(self._values, self._batches, strict=True):
             values = dict(before)
             module.advance(values, list(graph)[self._place :], batch)
-            outputs.append(values[graph.output].numpy())
+            results = [values[name] for name in graph.outputs.values()]
+            outputs.append(joined(results, len(batch)).numpy())
         return np.concatenate(outputs).astype(np.float64)
 
 
@@ -248,12 +251,23 @@ def _narrow_input(graph: Graph, node: Node, bits: int, seen: dict[str, Observer]
     return changed
 
 
-def _compare(logits: FloatArray, float_logits: FloatArray) -> tuple[float, float]:
-    """Noise and divergence of a quantized graph's logits."""
-    exact = float_logits.astype(np.float64)
-    p, q = _log_softmax(exact), _log_softmax(logits)
-    kl = float((np.exp(p) * (p - q)).sum(axis=1).mean())
-    return float(np.square(exact - logits).sum() / np.square(exact).sum()), kl
+def _compare(
+    layout: OutputLayout, logits: FloatArray, float_logits: FloatArray
+) -> tuple[float, float]:
+    """Noise and divergence of a quantized graph's results: the mean noise, the sum of losses.
+
+    The loss of what ranks no classes is its noise (`quantization.ranges.losses`).
+    """
+    noises, losses = [], []
+    wanted = layout.split(float_logits.astype(np.float64))
+    for name, found in layout.split(logits).items():
+        exact = wanted[name]
+        noises.append(float(np.square(exact - found).sum() / np.square(exact).sum()))
+        losses.append(noises[-1])
+        if name == LOGITS and layout.classes is not None:
+            p, q = _log_softmax(exact), _log_softmax(found)
+            losses[-1] = float((np.exp(p) * (p - q)).sum(axis=1).mean())
+    return sum(noises) / len(noises), sum(losses)
 
 
 def _batches(pixels: UInt8Array) -> list[torch.Tensor]:

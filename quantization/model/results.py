@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from vitq.numerics.errors import VitqError, nearest
-from vitq.quantization.graph.outputs import LOGITS
+from vitq.quantization.graph.outputs import FEATURES, LOGITS
 from vitq.quantization.graph.results import KEEPS_NAMES, LEFT, tensors_of
 
 LISTED = 8
@@ -87,7 +87,8 @@ def with_features(module: torch.nn.Module, names: Sequence[str]) -> torch.nn.Mod
 
     Args:
         module: from `return_tensors`; not changed.
-        names: of modules, or of the model's own results (``logits`` for its only one).
+        names: of modules, or of the model's own results (``logits`` or ``features`` for
+            its only one).
 
     Returns:
         A model of the same weights that returns these, in this order.
@@ -140,7 +141,7 @@ class _Picked:
     def collect(self, module: torch.nn.Module, args: Any, result: Any) -> torch.Tensor | Tensors:
         """End a call: return what was asked for."""
         own = taken_tensors(result, self._model)
-        own = {LOGITS: next(iter(own.values()))} | own if len(own) == 1 else own
+        own |= dict.fromkeys((LOGITS, FEATURES), *own.values()) if len(own) == 1 else {}
         chosen: Tensors = {}
         for name in self._names:
             kept = self._found.get(name, own.get(name))

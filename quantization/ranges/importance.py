@@ -8,7 +8,8 @@ Eq. 6 and 7),
 
 No labels are needed: the loss is the cross entropy against labels drawn from the float model's own
 predictions, which is what the Fisher information is defined with (the papers use the true labels,
-or the distance between the float and the quantized prediction).
+or the distance between the float and the quantized prediction). Results that rank no classes have
+a loss of their own (`quantization.ranges.losses`).
 
 In a ViT that reads its class token this is anything but even: in DeiT-Tiny's last blocks nine
 tenths of the importance are on one token of 197.
@@ -21,6 +22,7 @@ and not of a picture: with few pictures it would be noise.
 import torch
 
 from vitq.quantization.graph.graph import Graph, OpKind
+from vitq.quantization.ranges.losses import drawn_loss, results_of
 from vitq.quantization.run.fake_quantize import compute_node
 
 BATCH = 2
@@ -73,11 +75,10 @@ def _squared_gradients(
         if node.name in names and value.requires_grad:
             watched[node.name] = value
         values[node.name] = value
-    log_p = torch.log_softmax(values[graph.output], -1)
+    results = results_of(graph, values)
     sums: Importance = {}
     for draw in range(DRAWS):
-        labels = torch.multinomial(log_p.detach().exp(), 1, generator=generator)
-        loss = -log_p.gather(1, labels).sum()
+        loss = drawn_loss(results, generator)
         gradients = torch.autograd.grad(
             loss, list(watched.values()), retain_graph=draw < DRAWS - 1, allow_unused=True
         )

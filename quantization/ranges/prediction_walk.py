@@ -14,6 +14,8 @@ statistics of the float model before it is used for the search,
     argmin over x' of  lambda_c (|| mu(x') - mu ||**2 + || sigma(x') - sigma ||**2)
                        + || x' - x ||**2
 
+Results that rank no classes have another loss than KL (`quantization.ranges.losses`).
+
 Deviations: the paper takes mu and sigma from BatchNorm, which a ViT has none of: here they are
 those of the float activations over the calibration pictures, for each channel. The corrected
 activation is the step of size ``lambda_c / (1 + lambda_c)`` towards the activation that has exactly
@@ -29,6 +31,7 @@ import torch
 from vitq.quantization.graph.graph import Node, OpKind
 from vitq.quantization.plan.placement import Role
 from vitq.quantization.ranges.hessian_search import scaled
+from vitq.quantization.ranges.losses import difference, results_of
 from vitq.quantization.ranges.sequential import Walk
 from vitq.quantization.run.fake_quantize import compute_node, simulate_node
 
@@ -49,16 +52,17 @@ class PredictionWalk(Walk):
         self._order = list(self.graph)
         with torch.inference_mode():
             self._float = self._run_float()
-        self._prediction = torch.log_softmax(self._float[self.graph.output], -1)
+        self._prediction = results_of(self.graph, self._float)
 
     def _run_float(self) -> dict[str, torch.Tensor]:
         """Every node's float result that a quantizer is placed on, and the logits."""
         values: dict[str, torch.Tensor] = {}
         keep: dict[str, torch.Tensor] = {}
+        results = set(self.graph.outputs.values())
         last_use = {name: node.name for node in self._order for name in node.inputs}
         for node in self._order:
             values[node.name] = self._value(node, values)
-            if self.placement.roles.get(node.name) in _SEARCHED or node.name == self.graph.output:
+            if self.placement.roles.get(node.name) in _SEARCHED or node.name in results:
                 keep[node.name] = values[node.name]
             for name in node.inputs:
                 if last_use[name] == node.name:
@@ -86,13 +90,11 @@ class PredictionWalk(Walk):
         node.out = scaled(start, FACTORS[int(np.argmin(losses))])
 
     def _difference(self, node: Node, value: torch.Tensor) -> float:
-        """KL divergence of the prediction with a node's result replaced, the rest in float."""
+        """Loss of the prediction with a node's result replaced, the rest in float."""
         values = {**self.values, node.name: value}
         for later in self._order[self._order.index(node) + 1 :]:
             values[later.name] = self._value(later, values)
-        prediction = torch.log_softmax(values[self.graph.output], -1)
-        divergence = (self._prediction.exp() * (self._prediction - prediction)).sum(-1)
-        return float(divergence.mean())
+        return difference(self._prediction, results_of(self.graph, values))
 
 
 def correct_distribution(value: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

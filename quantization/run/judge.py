@@ -18,8 +18,10 @@ import torch
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.quantization.graph.graph import Graph, Node
 from vitq.quantization.graph.origins import label_of
+from vitq.quantization.graph.outputs import LOGITS, OutputLayout
 from vitq.quantization.plan.twin_ranges import twin_of
 from vitq.quantization.run.fake_quantize import GraphModule
+from vitq.quantization.run.retrieval import nearest_others
 
 BATCH = 8
 WORST = 3
@@ -32,8 +34,9 @@ class Judgement:
 
     Attributes:
         pictures: how many were compared.
-        agreeing: how many get the same answer.
-        sqnr_db: of the logits.
+        agreeing: how many get the same answer; without classes how many have the same nearest
+            neighbour among the others (`quantization.run.retrieval`).
+        sqnr_db: of the logits; of several results that of the worst.
         saturation: label of a quantizer -> share of its values that are cut off, the largest first.
     """
 
@@ -59,7 +62,7 @@ class Judgement:
 def float_logits(
     graph: Graph, pixels: UInt8Array, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> FloatArray:
-    """Logits (N, classes) of a float graph as it was traced, before any rewrite."""
+    """Logits (N, classes), or rows, of a float graph as it was traced, before any rewrite."""
     module = GraphModule(graph)
     means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
     parts = torch.from_numpy(np.array(pixels)).split(BATCH)
@@ -67,9 +70,17 @@ def float_logits(
     return found
 
 
-def answers(logits: FloatArray) -> IntArray:
-    """Place of the largest result of each picture, (N,); results of any shape are one row."""
-    found: IntArray = logits.reshape(len(logits), -1).argmax(1)
+def answers(rows: FloatArray, layout: OutputLayout) -> IntArray:
+    """Return what a model says of each picture, (N,): a class, or the nearest other picture.
+
+    Args:
+        rows: of results.
+        layout: of the rows; without classes the first result counts.
+    """
+    parts = layout.split(rows)
+    if layout.classes is None:
+        return nearest_others(next(iter(parts.values())))
+    found: IntArray = parts[LOGITS].argmax(1)
     return found
 
 
@@ -79,7 +90,7 @@ def judge(graph: Graph, pixels: UInt8Array, wanted: FloatArray) -> Judgement:
     Args:
         graph: quantized.
         pixels: (N, C, H, W) uint8.
-        wanted: (N, classes) from `float_logits`.
+        wanted: from `float_logits`.
 
     Returns:
         The figures.
@@ -100,11 +111,17 @@ def judge(graph: Graph, pixels: UInt8Array, wanted: FloatArray) -> Judgement:
     logits = torch.cat([module(p) for p in torch.from_numpy(np.array(pixels)).split(BATCH)]).numpy()
     shares = {label: beyond[label] / counted[label] for label in beyond}
     worst = sorted(shares, key=lambda label: -shares[label])[:WORST]
-    noise = float(np.square(wanted.astype(np.float64) - logits).sum())
-    power = float(np.square(wanted.astype(np.float64)).sum())
+    layout = graph.layout
+    pairs = zip(*(layout.split(rows).values() for rows in (wanted, logits)), strict=True)
     return Judgement(
         len(pixels),
-        int((answers(logits) == answers(wanted)).sum()),
-        10 * float(np.log10(max(power, 1e-30) / max(noise, 1e-30))),
+        int((answers(logits, layout) == answers(wanted, layout)).sum()),
+        min(_sqnr_db(*pair) for pair in pairs),
         {label: shares[label] for label in worst if shares[label] > 0},
     )
+
+
+def _sqnr_db(wanted: FloatArray, found: FloatArray) -> float:
+    noise = float(np.square(wanted.astype(np.float64) - found).sum())
+    power = float(np.square(wanted.astype(np.float64)).sum())
+    return 10 * float(np.log10(max(power, 1e-30) / max(noise, 1e-30)))

@@ -21,6 +21,7 @@ from vitq.models.digits_vit.data import calibration_images, load_digits_split
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph
+from vitq.quantization.graph.outputs import OutputLayout
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.pictures.pictures import picture_files
@@ -199,10 +200,13 @@ def test_what_cannot_be_read_and_did_not_calibrate_is_passed_over(tmp_path: Path
     assert held(options).kind == "changed"
 
 
-def test_answers_of_results_of_any_shape() -> None:
-    assert answers(np.array([3.0, 1.0])).tolist() == [0, 0]
-    assert answers(np.array([[1.0, 2.0], [5.0, 4.0]])).tolist() == [1, 0]
-    assert answers(np.arange(12.0).reshape(2, 2, 3)).tolist() == [5, 5]
+def test_answers_are_classes_or_neighbours() -> None:
+    scores, layout = np.array([[1.0, 2.0], [5.0, 4.0]]), OutputLayout({"logits": (2,)})
+    assert answers(scores, layout).tolist() == [1, 0]
+    both = OutputLayout({"tokens": (1, 2), "logits": (2,)})
+    assert answers(np.concatenate([scores, -scores], 1), both).tolist() == [0, 1]
+    vectors = np.array([[1.0, 0.0], [0.0, 2.0], [9.0, 1.0], [-1.0, 8.0]])
+    assert answers(vectors, OutputLayout({"features": (2,)})).tolist() == [2, 3, 0, 1]
 
 
 @given_numbers(st.integers(1, 300), st.integers(1, 20))

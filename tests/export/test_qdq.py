@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 from tests.quantization.vits import VARIANTS, pixels, quantized
 from vitq.export.parity import compare, cosine, onnx_runner, run_onnx
-from vitq.export.qdq import INPUT_NAME, OPSET, OUTPUT_NAME, save_onnx, to_onnx
+from vitq.export.qdq import INPUT_NAME, OPSET, save_onnx, to_onnx
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph, Node, OpKind
@@ -60,7 +60,7 @@ def describe(info: onnx.ValueInfoProto) -> tuple[str, int, list[str | int]]:
 def test_input_is_raw_pixels_with_a_dynamic_batch(model: onnx.ModelProto) -> None:
     (source,), (target,) = model.graph.input, model.graph.output
     assert describe(source) == (INPUT_NAME, TensorProto.UINT8, ["batch", 3, 32, 32])
-    assert describe(target) == (OUTPUT_NAME, TensorProto.FLOAT, ["batch", 10])
+    assert describe(target) == ("logits", TensorProto.FLOAT, ["batch", 10])
 
 
 def test_pixels_are_dequantized_by_255(model: onnx.ModelProto) -> None:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vitq.api.explaining import explained
 from vitq.api.given import described_pictures, given_pictures, numbers, pixels_of
@@ -14,7 +14,7 @@ from vitq.compiler.deploy.contents import class_names
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.evaluate import evaluate
 from vitq.compiler.stages.export import export
-from vitq.compiler.stages.run import TOP, Integers, best_classes, infer
+from vitq.compiler.stages.run import TOP, best_classes, infer
 from vitq.compiler.stages.verify import verify, verify_emulated
 from vitq.compiler.studies.explain import REMOVALS
 from vitq.compiler.studies.explanation import Explanation
@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from vitq.compiler.stages.run import Guess
     from vitq.compiler.stages.scores import Row
     from vitq.compiler.stages.verify import Check
-    from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
+    from vitq.numerics.arrays import IntArray, UInt8Array
 
 FOLDER_COUNT = 64
 """Pictures of a folder or a file that `Library.verify` compares."""
+
+Results: TypeAlias = Any
+"""float32 (N, ...), or `Integers`, of a model's only result; of several a dict of these by name."""
 
 
 class Library:
@@ -51,7 +54,8 @@ class Library:
         target: name of the target.
         batch: static batch size; calls take any number of pictures.
         input_shape: (C, H, W) of a picture.
-        classes: number of logits.
+        classes: number of logits; None of a model that ranks no classes.
+        outputs: names of the results: ``logits`` of a classifier.
         metadata: what ``metadata.json`` says of it.
     """
 
@@ -69,16 +73,18 @@ class Library:
         self.batch: int = self._compiled.batch
         channels, height, width = self._compiled.input_shape[1:]
         self.input_shape: tuple[int, int, int] = (channels, height, width)
-        self.classes: int = self.metadata["outputs"][0]["shape"][1]
+        self.classes: int | None = self._compiled.layout.classes
+        self.outputs: tuple[str, ...] = self._compiled.layout.names
 
-    def __call__(self, pixels: "UInt8Array") -> "FloatArray":
-        """Logits of raw pixels.
+    def __call__(self, pixels: "UInt8Array") -> Results:
+        """Logits of raw pixels, or what else the model returns.
 
         Args:
             pixels: (N, C, H, W) uint8, any N >= 1; the model's normalization is inside.
 
         Returns:
-            (N, classes) float32.
+            (N, classes) float32, or the model's only result; of several a dict by name, in the
+            model's order.
 
         Raises:
             VitqError: another shape or dtype, or a library for a machine that this is not.
@@ -89,26 +95,6 @@ class Library:
         """
         return self.run(pixels)
 
-    @overload
-    def run(
-        self,
-        pixels: "UInt8Array",
-        *,
-        raw: Literal[False] = False,
-        backend: "Backend" = "library",
-        threads: int | None = None,
-    ) -> "FloatArray": ...
-
-    @overload
-    def run(
-        self,
-        pixels: "UInt8Array",
-        *,
-        raw: Literal[True],
-        backend: "Backend" = "library",
-        threads: int | None = None,
-    ) -> Integers: ...
-
     def run(
         self,
         pixels: "UInt8Array",
@@ -116,7 +102,7 @@ class Library:
         raw: bool = False,
         backend: "Backend" = "library",
         threads: int | None = None,
-    ) -> "FloatArray | Integers":
+    ) -> Results:
         """Logits of raw pixels, or the integers that they are made of.
 
         Args:
@@ -127,7 +113,7 @@ class Library:
 
         Returns:
             (N, classes) float32; or codes (N, classes), scale and zero point, with
-            ``logits = (codes - zero_point) * scale``.
+            ``logits = (codes - zero_point) * scale``. Of several results a dict of these by name.
 
         Raises:
             VitqError: another shape or dtype, an unknown backend, another machine's library.
@@ -142,7 +128,10 @@ class Library:
             if key not in self._backends:
                 self._backends[key] = self._compiled.backend(backend, threads)
             found = infer(self._compiled, self._backends[key], given)
-        return found if raw else self._compiled.logits(found.codes)
+        if raw:
+            return found if len(found) > 1 else next(iter(found.values()))
+        reals = {name: self._compiled.real(name, each.codes) for name, each in found.items()}
+        return reals if len(reals) > 1 else next(iter(reals.values()))
 
     def pixels(self, pictures: "Pixels") -> "UInt8Array":
         """Resize and crop pictures as the model wants them: what calibration and evaluation do.
@@ -195,10 +184,17 @@ class Library:
             >>> lib.classify(Image.open("cat.jpg"))[0][0].number
             281
         """
+        if self.classes is None:
+            raise VitqError(
+                f"the model ranks no classes: it returns {', '.join(self.outputs)}: call the "
+                "library for them"
+            )
         if names is not None and len(names) != self.classes:
             raise VitqError(f"{len(names)} names: the model has {self.classes} classes")
         known = class_names(self._compiled, None) if names is None else list(names)
-        return [best_classes(row, known, top) for row in self.run(self.pixels(pictures))]
+        found = self.run(self.pixels(pictures))
+        logits = found[self._compiled.layout.logits] if isinstance(found, dict) else found
+        return [best_classes(row, known, top) for row in logits]
 
     def verify(
         self,
@@ -333,7 +329,9 @@ class Library:
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, (self.batch, *self.input_shape)))
-        return f"<vitq.Library for {self.target}, {shape} -> {self.classes} classes>"
+        is_classifier = self.classes is not None and len(self.outputs) == 1
+        what = f"{self.classes} classes" if is_classifier else ", ".join(self.outputs)
+        return f"<vitq.Library for {self.target}, {shape} -> {what}>"
 
 
 def compile(

@@ -94,6 +94,7 @@ def quantize(
     num_classes: int | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     random_weights: int | None = None,
+    output_features: Sequence[str] = (),
     preprocessing: "Preprocessor | None" = None,
     image_size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
@@ -112,7 +113,8 @@ def quantize(
         model: a ``torch.nn.Module`` with its weights (copied; it stays as it is), a function that
             returns one, or a name: ``digits_vit`` (embedded), a timm name, ``local-dir:FOLDER``,
             ``hf-hub:ORG/NAME`` (local cache only), ``package.module:name`` of a factory. It
-            takes float32 (N, C, H, W) and returns logits (N, classes), alone or packed.
+            takes float32 (N, C, H, W) and returns logits (N, classes), or any tensors, alone or
+            in a tuple, dict or dataclass.
         calibration: raw pixels (N, C, H, W) uint8 of the model's size, a folder of pictures, a
             ``.npy`` file, an iterable of PIL images (resized and cropped as files are), or
             ``"psaq"``, ``"psaq2"``, ``"noise"``: made from the model alone. None only for
@@ -127,6 +129,8 @@ def quantize(
         num_classes: of a timm model, if not its own number.
         model_kwargs: further arguments of ``timm.create_model``.
         random_weights: seed of random ones instead: structure and speed, no accuracy.
+        output_features: results of inner modules to return instead of the model's own, such as
+            ``["blocks.3", "norm"]``; its own by name, too.
         preprocessing: how a picture becomes the input, before what the model says itself: a Hugging
             Face image processor, its JSON file or a folder with it, torchvision's
             ``weights.transforms()``, timm's data config, or a mapping with any of
@@ -171,6 +175,7 @@ def quantize(
         num_classes=num_classes,
         model_kwargs=model_kwargs,
         random_weights=random_weights,
+        output_features=output_features,
         preprocessing=preprocessing,
         image_size=image_size,
         mean=mean,

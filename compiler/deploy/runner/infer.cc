@@ -10,6 +10,7 @@
 
 #include "failure.h"
 #include "json.h"
+#include "npy.h"
 #include "pictures.h"
 
 namespace vitq {
@@ -32,9 +33,10 @@ std::vector<std::string> read_labels(const Manifest& manifest, const std::string
     if (!line.empty() && line.back() == '\r') line.pop_back();
     labels.push_back(line);
   }
-  if (labels.size() != static_cast<size_t>(manifest.classes)) {
+  const int64_t classes = manifest.logits() ? manifest.logits()->count : 0;
+  if (labels.size() != static_cast<size_t>(classes)) {
     throw Failure(path + " has " + std::to_string(labels.size()) + " lines: the model has " +
-                  std::to_string(manifest.classes) + " classes");
+                  std::to_string(classes) + " classes");
   }
   return labels;
 }
@@ -76,13 +78,66 @@ std::vector<std::string> files_of(const std::string& source) {
   return own.empty() ? inner : own;
 }
 
+// The values of one result, of all pictures.
+class Features {
+ public:
+  Features(const Result& result, const std::string& path) : result_(result), path_(path) {}
+
+  void add(const int32_t* row) {
+    for (int64_t i = 0; i < result_.count; ++i) {
+      values_.push_back(static_cast<float>(result_.real(row[result_.first + i])));
+    }
+  }
+
+  void write(size_t pictures) const {
+    std::vector<int64_t> shape = result_.shape;
+    shape.insert(shape.begin(), static_cast<int64_t>(pictures));
+    write_npy(path_, shape, values_);
+    std::printf("%s: %s, %zu picture(s)\n", path_.c_str(), result_.name.c_str(), pictures);
+  }
+
+ private:
+  const Result& result_;
+  const std::string path_;
+  std::vector<float> values_;
+};
+
+// One file for one result; for several FILE.npy becomes FILE.<result>.npy.
+std::vector<Features> features_of(const Manifest& manifest, const InferOptions& options) {
+  const std::string& path = options.features;
+  const size_t end = path.size() - 4;
+  if (path.size() < 5 || path.compare(end, 4, ".npy") != 0) {
+    throw Failure("--features " + path + ": give a name that ends in .npy");
+  }
+  std::vector<Features> found;
+  for (const Result& result : manifest.results) {
+    const bool is_alone = manifest.results.size() == 1 || !options.result.empty();
+    if (!options.result.empty() && result.name != options.result) continue;
+    std::string name = result.name;
+    std::replace(name.begin(), name.end(), '/', '_');
+    found.emplace_back(result, is_alone ? path : path.substr(0, end) + "." + name + ".npy");
+  }
+  if (found.empty()) {
+    throw Failure("--result " + options.result + ": the model returns " + manifest.result_names());
+  }
+  return found;
+}
+
 class Answers {
  public:
   Answers(Model& model, const Manifest& manifest, const InferOptions& options)
       : model_(model),
         manifest_(manifest),
         options_(options),
-        labels_(read_labels(manifest, options.labels)) {}
+        logits_(manifest.logits()),
+        labels_(options.features.empty() ? read_labels(manifest, options.labels)
+                                         : std::vector<std::string>()) {
+    if (!options.features.empty()) features_ = features_of(manifest, options);
+    else if (!logits_ && !options.raw) {
+      throw Failure("the model ranks no classes, it returns " + manifest.result_names() +
+                    ": give --features FILE.npy, or --raw");
+    }
+  }
 
   // Pictures wait until a batch is full.
   void add(const std::string& file) {
@@ -100,28 +155,32 @@ class Answers {
   void flush() {
     if (names_.empty()) return;
     const std::vector<int32_t> codes = run_all(model_, manifest_, pixels_);
-    const size_t classes = static_cast<size_t>(manifest_.classes);
-    for (size_t i = 0; i < names_.size(); ++i) print(names_[i], &codes[i * classes]);
+    const size_t integers = static_cast<size_t>(manifest_.integers);
+    for (size_t i = 0; i < names_.size(); ++i) take(names_[i], &codes[i * integers]);
     pixels_.clear();
     names_.clear();
   }
 
   void end() {
     flush();
-    if (options_.json) std::printf("\n]}\n");
+    for (const Features& each : features_) each.write(pictures_);
+    if (options_.json && features_.empty()) std::printf("\n]}\n");
   }
 
  private:
-  double logit(int32_t code) const {
-    return manifest_.scale * static_cast<double>(code - manifest_.zero_point);
+  double logit(int32_t code) const { return logits_->real(code); }
+
+  void take(const std::string& name, const int32_t* row) {
+    ++pictures_;
+    for (Features& each : features_) each.add(row);
+    if (!features_.empty()) return;
+    const int64_t integers = manifest_.integers;
+    if (!options_.raw) return print(name, row + logits_->first);
+    for (int64_t i = 0; i < integers; ++i) std::printf("%d%c", row[i], i + 1 < integers ? ' ' : '\n');
   }
 
   void print(const std::string& name, const int32_t* row) {
-    const int classes = static_cast<int>(manifest_.classes);
-    if (options_.raw) {
-      for (int c = 0; c < classes; ++c) std::printf("%d%c", row[c], c + 1 < classes ? ' ' : '\n');
-      return;
-    }
+    const int classes = static_cast<int>(logits_->count);
     const int top = std::min(options_.top, classes);
     std::vector<int> order(static_cast<size_t>(classes));
     std::iota(order.begin(), order.end(), 0);
@@ -159,7 +218,10 @@ class Answers {
   Model& model_;
   const Manifest& manifest_;
   const InferOptions& options_;
+  const Result* const logits_;
   const std::vector<std::string> labels_;
+  std::vector<Features> features_;
+  size_t pictures_ = 0;
   std::vector<uint8_t> pixels_;
   std::vector<std::string> names_;
   bool first_ = true;
@@ -171,16 +233,16 @@ std::vector<int32_t> run_all(Model& model, const Manifest& manifest,
                              const std::vector<uint8_t>& pixels) {
   const size_t bytes = static_cast<size_t>(manifest.picture_bytes());
   const size_t batch = static_cast<size_t>(manifest.batch), count = pixels.size() / bytes;
-  const size_t classes = static_cast<size_t>(manifest.classes);
+  const size_t integers = static_cast<size_t>(manifest.integers);
   std::vector<uint8_t> in(batch * bytes);
-  std::vector<int32_t> out(batch * classes), codes;
+  std::vector<int32_t> out(batch * integers), codes;
   for (size_t start = 0; start < count; start += batch) {
     for (size_t i = 0; i < batch; ++i) {
       const size_t picture = std::min(start + i, count - 1);
       std::memcpy(&in[i * bytes], &pixels[picture * bytes], bytes);
     }
     model.infer(in.data(), out.data());
-    const size_t taken = std::min(batch, count - start) * classes;
+    const size_t taken = std::min(batch, count - start) * integers;
     codes.insert(codes.end(), out.begin(), out.begin() + static_cast<long>(taken));
   }
   return codes;

@@ -15,10 +15,12 @@ struct InferOptions {
   std::string labels;                // file of names; the bundle's own if empty
   int top = 5;
   bool json = false, raw = false;  // raw: all integers
+  std::string features;            // .npy to write the results to as real numbers, no answers then
+  std::string result;              // which one; all if empty, each into a file of its own
 };
 
-// Prints an answer for each picture, in the order of the sources; full batches where there are as
-// many pictures. Throws Failure.
+// Prints an answer for each picture, in the order of the sources, or writes the results of all to
+// files; full batches where there are as many pictures. Throws Failure.
 void infer(Model& model, const Manifest& manifest, const InferOptions& options);
 
 // Any number of pictures, the last batch padded with its own last picture.

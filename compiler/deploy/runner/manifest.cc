@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kFormat = 1;
 constexpr int64_t kManifestLimit = 1 << 20;
 constexpr int64_t kLargestDimension = 1 << 16;
+constexpr int64_t kMostIntegers = 1 << 28;  // of one picture
 
 int64_t size_of(const std::string& path) {
   struct stat status;
@@ -33,20 +34,43 @@ int64_t dimension(const Json& value) {
   return size;
 }
 
+Result read_result(const Json& content, int64_t batch, int64_t first) {
+  const auto sizes = content.at("shape").items();
+  if (sizes.empty() || dimension(sizes[0]) != batch) throw Failure("manifest.json: unknown shapes");
+  Result result{content.at("name").text(), {}, first, 1, content.at("scale").number(),
+                content.at("zero_point").integer()};
+  for (size_t i = 1; i < sizes.size(); ++i) {
+    result.shape.push_back(dimension(sizes[i]));
+    result.count *= result.shape.back();
+    if (result.count > kMostIntegers) throw Failure("manifest.json: impossible dimension");
+  }
+  return result;
+}
+
+// A bundle of an earlier version has one output only.
+std::vector<Json> outputs_of(const Json& content) {
+  if (content.has("outputs")) return content.at("outputs").items();
+  return {content.at("output")};
+}
+
 void read_meaning(const Json& content, Manifest* manifest) {
   const auto input = content.at("input").at("shape").items();
-  const auto output = content.at("output").at("shape").items();
-  if (input.size() != 4 || output.size() != 2) throw Failure("manifest.json: unknown shapes");
+  if (input.size() != 4) throw Failure("manifest.json: unknown shapes");
   manifest->batch = dimension(input[0]);
   manifest->channels = dimension(input[1]);
   manifest->height = dimension(input[2]);
   manifest->width = dimension(input[3]);
-  manifest->classes = dimension(output[1]);
-  manifest->scale = content.at("output").at("scale").number();
-  manifest->zero_point = content.at("output").at("zero_point").integer();
+  manifest->integers = 0;
+  for (const Json& output : outputs_of(content)) {
+    manifest->results.push_back(read_result(output, manifest->batch, manifest->integers));
+    manifest->integers += manifest->results.back().count;
+    if (manifest->integers > kMostIntegers) throw Failure("manifest.json: impossible dimension");
+  }
+  if (manifest->results.empty()) throw Failure("manifest.json: unknown shapes");
+  if (!content.has("outputs")) manifest->ranking = manifest->results[0].name;
+  else if (content.has("logits")) manifest->ranking = content.at("logits").text();
   manifest->preprocessing =
       read_preprocessing(content, manifest->channels, manifest->height, manifest->width);
-  if (dimension(output[0]) != manifest->batch) throw Failure("manifest.json: unknown shapes");
 }
 
 void check_file(const Manifest& manifest, const BundleFile& file) {
@@ -61,6 +85,19 @@ void check_file(const Manifest& manifest, const BundleFile& file) {
 bool Manifest::lists(const std::string& name) const {
   return std::any_of(files.begin(), files.end(),
                      [&](const BundleFile& file) { return file.path == name; });
+}
+
+const Result* Manifest::logits() const {
+  for (const Result& result : results) {
+    if (result.shape.size() == 1 && result.name == ranking) return &result;
+  }
+  return nullptr;
+}
+
+std::string Manifest::result_names() const {
+  std::string names;
+  for (const Result& result : results) names += (names.empty() ? "" : ", ") + result.name;
+  return names;
 }
 
 std::string own_folder() {

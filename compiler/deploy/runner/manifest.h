@@ -16,6 +16,17 @@ struct BundleFile {
   int64_t size_bytes;
 };
 
+// One result of the model; of a picture's integers those from `first` on.
+struct Result {
+  std::string name;
+  std::vector<int64_t> shape;  // for one picture
+  int64_t first, count;
+  double scale;
+  int64_t zero_point;
+
+  double real(int32_t code) const { return scale * static_cast<double>(code - zero_point); }
+};
+
 struct Manifest {
   std::string folder;
   std::string model;
@@ -23,9 +34,10 @@ struct Manifest {
   std::string target;
   std::string architecture;
   std::vector<std::string> cpu_needs;
-  int64_t batch, channels, height, width, classes;
-  double scale;
-  int64_t zero_point;
+  int64_t batch, channels, height, width;
+  int64_t integers;  // of each picture, all results
+  std::vector<Result> results;
+  std::string ranking;  // name of the result that ranks classes, empty where none does
   Preprocessing preprocessing;
   std::string model_id;  // name and hash, as the C library's vitq_model_id
   std::vector<BundleFile> files;
@@ -33,6 +45,9 @@ struct Manifest {
   int64_t picture_bytes() const { return channels * height * width; }
   std::string path_of(const std::string& name) const { return folder + "/" + name; }
   bool lists(const std::string& name) const;
+  // The result that ranks classes; null where there is none.
+  const Result* logits() const;
+  std::string result_names() const;  // with commas
 };
 
 // The folder that this program lies in: its bundle. Throws Failure.

@@ -14,7 +14,7 @@ namespace vitq {
 class Model {
  public:
   virtual ~Model() = default;
-  // One batch: (B, C, H, W) pixels in, (B, classes) integers out. Throws Failure.
+  // One batch: (B, C, H, W) pixels in, (B, integers of all results) out. Throws Failure.
   virtual void infer(const uint8_t* pixels, int32_t* codes) = 0;
   // What the plan reserves for an inference beside the weights; 0 where there is no plan.
   virtual int64_t planned_bytes() const { return 0; }

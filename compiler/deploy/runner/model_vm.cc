@@ -19,7 +19,9 @@ class VmModel : public Model {
  public:
   VmModel(const Manifest& manifest, int threads)
       : runtime_(with_threads(manifest, threads)),
-        batch_codes_(manifest.batch * manifest.classes),
+        results_(manifest.results),
+        batch_(manifest.batch),
+        picture_codes_(manifest.integers),
         batch_bytes_(manifest.batch * manifest.picture_bytes()),
         shape_{manifest.batch, manifest.channels, manifest.height, manifest.width} {
     const TVMFFIAny module = runtime_.load_module(manifest.path_of("model.so"));
@@ -44,10 +46,11 @@ class VmModel : public Model {
     std::memcpy(pixels_, pixels, static_cast<size_t>(batch_bytes_));
     runtime_.call(set_input_, {of_text(kMain), of_object(input_, kTVMFFITensor)});
     runtime_.call(invoke_, {of_text(kMain)});
-    const TVMFFIAny result = runtime_.call(get_output_, {of_text(kMain)});
-    if (result.type_index != kTVMFFITensor) throw Failure("the model returned no tensor");
-    widen(result, codes);
-    runtime_.release(result.v_obj);
+    if (results_.size() == 1) return take(runtime_.call(get_output_, {of_text(kMain)}), 0, codes);
+    for (size_t i = 0; i < results_.size(); ++i) {
+      const TVMFFIAny place = of_integer(static_cast<int64_t>(i));
+      take(runtime_.call(get_output_, {of_text(kMain), place}), i, codes);
+    }
   }
 
  private:
@@ -83,12 +86,18 @@ class VmModel : public Model {
     input_ = runtime_.tensor(&managed_);
   }
 
-  // The result's integers, copied from its device.
-  void widen(const TVMFFIAny& result, int32_t* codes) {
+  void take(const TVMFFIAny& result, size_t place, int32_t* codes) {
+    if (result.type_index != kTVMFFITensor) throw Failure("the model returned no tensor");
+    widen(result, results_[place], codes);
+    runtime_.release(result.v_obj);
+  }
+
+  // A result's integers, copied from its device to their places in each picture's.
+  void widen(const TVMFFIAny& result, const Result& meant, int32_t* codes) {
     const DLTensor& tensor = *tensor_of(result);
     int64_t size = 1;
     for (int i = 0; i < tensor.ndim; ++i) size *= tensor.shape[i];
-    if (size != batch_codes_ || tensor.dtype.code != kDLInt) {
+    if (size != batch_ * meant.count || tensor.dtype.code != kDLInt) {
       throw Failure("the model's output is not what the manifest says");
     }
     raw_.resize(static_cast<size_t>(size * (tensor.dtype.bits / 8)));
@@ -96,14 +105,16 @@ class VmModel : public Model {
                           of_integer(static_cast<int64_t>(raw_.size()))});
     const void* data = raw_.data();
     for (int64_t i = 0; i < size; ++i) {
-      if (tensor.dtype.bits == 8) codes[i] = static_cast<const int8_t*>(data)[i];
-      else if (tensor.dtype.bits == 16) codes[i] = static_cast<const int16_t*>(data)[i];
-      else codes[i] = static_cast<const int32_t*>(data)[i];
+      int32_t& code = codes[i / meant.count * picture_codes_ + meant.first + i % meant.count];
+      if (tensor.dtype.bits == 8) code = static_cast<const int8_t*>(data)[i];
+      else if (tensor.dtype.bits == 16) code = static_cast<const int16_t*>(data)[i];
+      else code = static_cast<const int32_t*>(data)[i];
     }
   }
 
   Runtime runtime_;
-  int64_t batch_codes_, batch_bytes_;
+  std::vector<Result> results_;
+  int64_t batch_, picture_codes_, batch_bytes_;
   int64_t shape_[4];
   TVMFFIObjectHandle set_input_ = nullptr, invoke_ = nullptr, get_output_ = nullptr;
   TVMFFIObjectHandle copy_ = nullptr, input_ = nullptr;

@@ -1,6 +1,7 @@
 #include "npy.h"
 
 #include <cctype>
+#include <cstdio>
 #include <cstdlib>
 
 #include "failure.h"
@@ -83,6 +84,28 @@ NpyArray parse_npy(const std::string& content, const std::string& path) {
     throw Failure(path + ": the .npy's size is not what its header says");
   }
   return array;
+}
+
+void write_npy(const std::string& path, const std::vector<int64_t>& shape,
+               const std::vector<float>& values) {
+  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (";
+  for (const int64_t size : shape) header += std::to_string(size) + ",";
+  header += "), }";
+  const size_t used = 10 + header.size() + 1;
+  header += std::string((64 - used % 64) % 64, ' ') + "\n";  // the data begin at a multiple of 64
+  std::string start = std::string("\x93NUMPY\x01\x00", 8);
+  start += static_cast<char>(header.size() & 0xFF);
+  start += static_cast<char>(header.size() >> 8);
+  const std::string temporary = path + ".part";
+  FILE* file = std::fopen(temporary.c_str(), "wb");
+  bool is_fine = file != nullptr;
+  is_fine = is_fine && std::fwrite(start.data(), 1, start.size(), file) == start.size();
+  is_fine = is_fine && std::fwrite(header.data(), 1, header.size(), file) == header.size();
+  is_fine = is_fine && std::fwrite(values.data(), sizeof(float), values.size(), file) == values.size();
+  if (file && std::fclose(file) != 0) is_fine = false;
+  if (is_fine && std::rename(temporary.c_str(), path.c_str()) == 0) return;
+  if (file) std::remove(temporary.c_str());
+  throw Failure(path + " could not be written", kLost);
 }
 
 }  // namespace vitq

@@ -17,6 +17,10 @@ struct NpyArray {
 // Throws Failure if `content` is no .npy whose data has exactly the size that its header says.
 NpyArray parse_npy(const std::string& content, const std::string& path);
 
+// Writes float32 in C order, under a temporary name first. Throws Failure.
+void write_npy(const std::string& path, const std::vector<int64_t>& shape,
+               const std::vector<float>& values);
+
 }  // namespace vitq
 
 #endif  // VITQ_NPY_H_

@@ -72,9 +72,9 @@ std::vector<uint8_t> read_pictures(const std::string& path, const Manifest& mani
   return pixels;
 }
 
-std::vector<int32_t> read_codes(const std::string& path, int64_t classes) {
+std::vector<int32_t> read_codes(const std::string& path, int64_t integers) {
   const NpyArray array = parse_npy(read_file(path, kFileLimit), path);
-  if (array.descr != "<i4" || array.shape.size() != 2 || array.shape[1] != classes) {
+  if (array.descr != "<i4" || array.shape.size() != 2 || array.shape[1] != integers) {
     throw Failure(path + " does not hold the model's integers");
   }
   std::vector<int32_t> codes(array.data.size() / sizeof(int32_t));

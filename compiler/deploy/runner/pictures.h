@@ -18,7 +18,7 @@ std::vector<uint8_t> read_pictures(const std::string& path, const Manifest& mani
 bool has_picture_name(const std::string& path);
 
 // An .npy of little-endian int32 with two dimensions, the second as given. Throws Failure.
-std::vector<int32_t> read_codes(const std::string& path, int64_t classes);
+std::vector<int32_t> read_codes(const std::string& path, int64_t integers);
 
 }  // namespace vitq
 

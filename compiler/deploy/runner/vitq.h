@@ -27,7 +27,7 @@ typedef struct vitq_context vitq_context;
 
 typedef struct {
   int32_t batch, channels, height, width; /* of the input: uint8, raw pixels 0 to 255 */
-  int32_t classes;                        /* integers for each picture */
+  int32_t classes;                        /* integers for each picture, of all results */
   int32_t zero_point;                     /* logit = scale * (integer - zero_point) */
   double scale;
   size_t weights_bytes;   /* constants inside the library, read only */
@@ -36,6 +36,22 @@ typedef struct {
 } vitq_description;
 
 const vitq_description *vitq_describe(void);
+
+/*
+ * One result of a model that returns several, or features: of a classifier the only one is "logits".
+ * Of each picture's integers it has those from `first` on, `count` of them, in C order of `shape`.
+ */
+typedef struct {
+  const char *name;
+  const int32_t *shape; /* for one picture, `rank` sizes */
+  int32_t first, count, rank;
+  int32_t bits;       /* 8, 16 or 32: what the integers fit in */
+  int32_t zero_point; /* value = scale * (integer - zero_point) */
+  double scale;
+} vitq_output;
+
+/* Counted from 0; NULL behind the last. */
+const vitq_output *vitq_describe_output(int32_t index);
 
 /* The version of vitq that wrote this library; "name hash" as the bundle's manifest.json has them. */
 const char *vitq_version(void);
@@ -53,7 +69,10 @@ size_t vitq_memory_bytes(int threads);
  */
 int vitq_init(vitq_context **context, void *memory, size_t memory_bytes, int threads);
 
-/* (batch, channels, height, width) uint8 in, (batch, classes) integers out. */
+/*
+ * (batch, channels, height, width) uint8 in, (batch, classes) integers out: all results of the first
+ * picture, one behind the other (vitq_describe_output), then those of the second.
+ */
 int vitq_infer(vitq_context *context, const uint8_t *pixels, int32_t *codes);
 
 /* The reason of the last VITQ_FAILED; to be read before the next call on this context. */

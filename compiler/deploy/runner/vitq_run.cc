@@ -22,6 +22,8 @@ constexpr const char* kUsage =
     "  infer    classes of pictures: JPEG, PNG, PPM; folders; .npy or raw uint8 (N, C, H, W)\n"
     "             --top N (5)   --labels FILE (one name a line)   --json\n"
     "             --raw (all integers)\n"
+    "             --features FILE.npy (real numbers instead; of several results FILE.<name>.npy\n"
+    "             each, or one of them with --result NAME)\n"
     "  bench    time the model:  --rounds N (50)   --warmup N (5)   --json\n"
     "  info     what the bundle holds\n"
     "  --threads N (1) for all; --bundle FOLDER: the runner's own folder if absent\n"
@@ -63,6 +65,8 @@ Options parse(int argc, char** argv) {
     else if (word == "--bundle") options.bundle = value();
     else if (word == "--json") options.json = options.infer.json = true;
     else if (word == "--raw") options.infer.raw = true;
+    else if (word == "--features") options.infer.features = value();
+    else if (word == "--result") options.infer.result = value();
     else if (word[0] == '-') throw Failure("unknown option " + word + "; see vitq-run --help");
     else if (options.command.empty()) options.command = word;
     else if (options.command == "infer") options.infer.sources.push_back(word);
@@ -79,14 +83,15 @@ std::vector<uint8_t> golden_pixels(const Manifest& manifest) {
 int verify(Model& model, const Manifest& manifest) {
   const std::vector<uint8_t> pixels = golden_pixels(manifest);
   const std::vector<int32_t> wanted =
-      read_codes(manifest.path_of("golden_codes.npy"), manifest.classes);
+      read_codes(manifest.path_of("golden_codes.npy"), manifest.integers);
   const std::vector<int32_t> found = run_all(model, manifest, pixels);
   if (found.size() != wanted.size()) throw Failure("golden_codes.npy fits no golden_pixels.npy");
   for (size_t i = 0; i < found.size(); ++i) {
     if (found[i] == wanted[i]) continue;
-    const size_t classes = static_cast<size_t>(manifest.classes);
-    throw Failure("picture " + std::to_string(i / classes) + ", class " +
-                      std::to_string(i % classes) + ": " + std::to_string(found[i]) +
+    const size_t integers = static_cast<size_t>(manifest.integers);
+    const bool is_plain = manifest.logits() && manifest.results.size() == 1;
+    throw Failure("picture " + std::to_string(i / integers) + (is_plain ? ", class " : ", integer ") +
+                      std::to_string(i % integers) + ": " + std::to_string(found[i]) +
                       " instead of " + std::to_string(wanted[i]),
                   kDifferent);
   }
@@ -105,7 +110,7 @@ int bench(Model& model, const Manifest& manifest, const Options& options) {
   const std::vector<uint8_t> golden = golden_pixels(manifest);
   std::vector<uint8_t> pixels(static_cast<size_t>(manifest.batch * manifest.picture_bytes()));
   for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = golden[i % golden.size()];
-  std::vector<int32_t> codes(static_cast<size_t>(manifest.batch * manifest.classes));
+  std::vector<int32_t> codes(static_cast<size_t>(manifest.batch * manifest.integers));
   std::vector<double> times;
   for (int i = 0; i < options.warmup + options.rounds; ++i) {
     const auto start = std::chrono::steady_clock::now();
@@ -130,15 +135,28 @@ int bench(Model& model, const Manifest& manifest, const Options& options) {
   return kFine;
 }
 
+std::string text_of(const Manifest& manifest) {
+  const Result* logits = manifest.logits();
+  if (logits && manifest.results.size() == 1) return std::to_string(logits->count) + " classes";
+  std::string text;
+  for (const Result& result : manifest.results) {
+    text += (text.empty() ? "" : ", ") + result.name;
+    for (size_t i = 0; i < result.shape.size(); ++i) {
+      text += (i ? "x" : " ") + std::to_string(result.shape[i]);
+    }
+  }
+  return text;
+}
+
 int info(const Manifest& manifest) {
   int64_t total = 0;
   for (const BundleFile& file : manifest.files) total += file.size_bytes;
-  std::printf("%s, %s flavour, for %s (%s): %lld x %lld x %lld x %lld uint8 -> %lld classes; "
+  std::printf("%s, %s flavour, for %s (%s): %lld x %lld x %lld x %lld uint8 -> %s; "
               "%zu files, %lld bytes\n",
               manifest.model.c_str(), manifest.flavour.c_str(), manifest.target.c_str(),
               manifest.architecture.c_str(), static_cast<long long>(manifest.batch),
               static_cast<long long>(manifest.channels), static_cast<long long>(manifest.height),
-              static_cast<long long>(manifest.width), static_cast<long long>(manifest.classes),
+              static_cast<long long>(manifest.width), text_of(manifest).c_str(),
               manifest.files.size(), static_cast<long long>(total));
   return kFine;
 }
@@ -150,7 +168,11 @@ int run(int argc, char** argv) {
     throw Failure("give a command: verify, infer, bench or info; see vitq-run --help");
   }
   if (command == "infer" && options.infer.sources.empty()) throw Failure("infer needs a file");
-  if (options.infer.raw && options.infer.json) throw Failure("give --raw or --json, not both");
+  const bool has_features = !options.infer.features.empty();
+  if (options.infer.raw + options.infer.json + has_features > 1) {
+    throw Failure("give --raw, --json or --features, not several");
+  }
+  if (!options.infer.result.empty() && !has_features) throw Failure("--result needs --features");
   const Manifest manifest =
       read_manifest(options.bundle.empty() ? own_folder() : options.bundle);
   if (manifest.flavour != kFlavour) {

@@ -127,6 +127,10 @@ VITQ_HIDDEN void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char 
 
 const vitq_description *vitq_describe(void) { return &vitq_about; }
 
+const vitq_output *vitq_describe_output(int32_t index) {
+  return index < 0 || (size_t)index >= VITQ_OUTPUTS ? NULL : &vitq_results[index];
+}
+
 size_t vitq_memory_bytes(int threads) {
   if (threads < 1 || threads > VITQ_MAX_THREADS) return 0;
   return VITQ_ALIGNMENT + vitq_round_up(sizeof(vitq_context)) + VITQ_ARENA_BYTES +
@@ -193,6 +197,19 @@ static int32_t vitq_integer(const void *data, size_t i, int bits) {
   return bits == 16 ? ((const int16_t *)data)[i] : ((const int32_t *)data)[i];
 }
 
+/* A result lies together for all pictures; the caller gets all results of each picture together. */
+static void vitq_copy_result(const vitq_context *context, size_t index, int32_t *codes) {
+  const vitq_output *result = &vitq_results[index];
+  const vitq_tensor *tensor = &context->tensors[vitq_result_tensors[index]];
+  const size_t count = (size_t)result->count;
+  for (size_t picture = 0; picture < (size_t)vitq_about.batch; ++picture) {
+    int32_t *to = codes + picture * (size_t)vitq_about.classes + result->first;
+    for (size_t i = 0; i < count; ++i) {
+      to[i] = vitq_integer(tensor->data, picture * count + i, tensor->dtype.bits);
+    }
+  }
+}
+
 static int vitq_run_steps(vitq_context *context, const uint8_t *pixels, int32_t *codes) {
   vitq_worker *caller = vitq_current;
   int failed = 0;
@@ -202,10 +219,7 @@ static int vitq_run_steps(vitq_context *context, const uint8_t *pixels, int32_t 
   for (size_t i = 0; i < VITQ_STEPS && !failed; ++i) {
     failed = vitq_run_step(context, &vitq_steps[i]);
   }
-  const vitq_tensor *output = &context->tensors[VITQ_OUTPUT];
-  for (size_t i = 0; i < VITQ_OUTPUT_SIZE && !failed; ++i) {
-    codes[i] = vitq_integer(output->data, i, output->dtype.bits);
-  }
+  for (size_t i = 0; i < VITQ_OUTPUTS && !failed; ++i) vitq_copy_result(context, i, codes);
   vitq_current = caller;
   return failed ? VITQ_FAILED : VITQ_OK;
 }
