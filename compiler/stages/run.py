@@ -133,7 +133,7 @@ def run(
     backend: Backend = "library",
     threads: int | None = None,
     result: str | None = None,
-) -> dict[str, tuple[int, ...]]:
+) -> tuple[int, ...]:
     """Run the stage: logits, or all results, into a file.
 
     Args:
@@ -147,7 +147,7 @@ def run(
         result: name of the one that a ``.npy`` holds; None for the only one.
 
     Returns:
-        The shape of each result that was written.
+        The shape of the first result that was written.
 
     Raises:
         VitqError: wrong shape or dtype, no picture, nothing compiled, or a result that there is
@@ -169,9 +169,11 @@ def run(
         np.save(buffer, found[chosen[0]], allow_pickle=False)
     write_atomically(output_path, buffer.getvalue())
     for name in chosen:
+        which = f"{name} " if len(chosen) > 1 else ""
         shape, dtype = "x".join(map(str, found[name].shape)), found[name].dtype
-        logger.info("run: %s, %s, %s %s", output_path, name, shape, dtype)
-    return {name: found[name].shape for name in chosen}
+        logger.info("run: %s, %s%s %s", output_path, which, shape, dtype)
+    shape_of_first: tuple[int, ...] = found[chosen[0]].shape
+    return shape_of_first
 
 
 def _chosen(compiled: Compiled, output_path: Path, result: str | None) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def test_a_reshape_is_another_name_for_the_same_bytes() -> None:
 
     plan = plan_memory(_module(body))
     assert len(plan.steps) == 1
-    assert plan.input is not None and plan.output is not None
+    assert plan.input is not None and plan.outputs
     assert plan.steps[0].operands[0].block is plan.input.block
     assert plan.arena_bytes == plan.least_bytes == 2 * ALIGNMENT
 

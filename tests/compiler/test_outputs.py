@@ -15,6 +15,7 @@ import vitq
 from tests.quantization.test_outputs import NAMES, Backbone
 from tests.quantization.vits import pixels
 from vitq.api.deploy import deploy
+from vitq.compiler.cli.running import run as command
 from vitq.compiler.stages.output_scores import OutputSums
 from vitq.compiler.stages.run import classify, run
 from vitq.numerics.errors import VitqError
@@ -108,8 +109,7 @@ def test_run_writes_one_result_or_all(
 ) -> None:
     source, folder = tmp_path / "pictures.npy", library.folder
     np.save(source, pixels(3).numpy())
-    shapes = run(folder, source, tmp_path / "all.npz")
-    assert list(shapes) == NAMES
+    assert run(folder, source, tmp_path / "all.npz") == (3, 5)
     run(folder, source, tmp_path / "one.npy", result="middle")
     found = library(pixels(3).numpy())
     stored = np.load(tmp_path / "all.npz")
@@ -118,8 +118,12 @@ def test_run_writes_one_result_or_all(
     np.testing.assert_array_equal(np.load(tmp_path / "one.npy"), found["middle"])
     with pytest.raises(VitqError, match=r"returns logits, .*: give --output FILE.npz for all"):
         run(folder, source, tmp_path / "all.npy")
-    with pytest.raises(VitqError, match=r"--result 'midle' \(did you mean middle\?\)"):
+    with pytest.raises(VitqError, match=r"--result 'midle' \(did you mean middle\?\): the model"):
         run(folder, source, tmp_path / "one.npy", result="midle")
+    with pytest.raises(VitqError, match=r"--raw writes integers: give --output FILE.npy"):
+        command(folder, [source], raw=True)
+    with pytest.raises(VitqError, match=r"--result chooses what is written: give --output"):
+        command(folder, [source], result="middle")
     with pytest.raises(VitqError, match="ranks no classes: it returns features: write them"):
         list(classify(embedding.folder, [source]))
     with pytest.raises(VitqError, match=r"--labels .* names classes, and the model ranks none"):
