@@ -352,8 +352,7 @@ class _Writer:
             dims[[] if axis is None else [axis]] = 1  # keeps what the input has
             shape = self._constant(f"{node.name}.shape", dims)
             return self._emit("Expand", [inputs[0], shape], node.name)
-        if node.shape[axis] != 1:
-            raise VitqError(f"{node.name}: a constant of {node.shape[axis]} rows for each picture")
+        assert node.shape[axis] == 1, "the tracer repeats one row for each picture"
         if "batch" not in {n.output[0] for n in self.nodes}:
             self._emit("Shape", [INPUT_NAME], "batch", start=0, end=1)
         first = [self._constant(f"{node.name}.first", dims[:axis])] if axis else []

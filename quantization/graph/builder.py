@@ -194,6 +194,8 @@ class Builder:
         shape, batch = broadcast(a, b)
         if a.shape != shape or (a.batch_axis is None and batch is not None):
             a, b = b, a
+        if a.batch_axis is None and b.batch_axis is not None:
+            a, b = b, a  # what has the pictures' axis is repeated along others
         if a.shape != shape or a.batch_axis != batch:
             a = self.expand(a, shape, batch)
         return self.node(op, (a, b), shape, batch)

@@ -17,7 +17,15 @@ from vitq.models import EMBEDDED_MODELS, embedded
 from vitq.models.timm_compat import import_timm
 from vitq.numerics.errors import VitqError, reason
 from vitq.quantization.model.factories import call_factory
-from vitq.quantization.model.names import CONFIG_NAME, TIMM, is_factory, model_folder, unknown
+from vitq.quantization.model.names import (
+    CONFIG_NAME,
+    TIMM,
+    TRANSFORMERS,
+    is_factory,
+    model_folder,
+    unknown,
+)
+from vitq.quantization.model.transformers_models import build_transformers
 
 ACTIVATIONS = {
     "gelu": None,
@@ -54,6 +62,8 @@ def build(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
             )
         return _embedded(name) if name in EMBEDDED_MODELS else _from_factory(name)
     folder = model_folder(name)
+    if folder is not None and name.startswith(TRANSFORMERS):
+        return build_transformers(name, folder, arguments)
     if folder is not None:
         return _from_folder(name, folder, arguments)
     plain = name.removeprefix(TIMM)
@@ -111,7 +121,8 @@ def _from_folder(name: str, folder: Path, arguments: Mapping[str, Any]) -> torch
     if kinds[0] not in CLASSES:
         raise VitqError(
             f"model {name!r}: {path} describes {kinds[0]}: taken are timm's models and "
-            f"{', '.join(CLASSES)}; write a factory, package.module:factory, that returns yours"
+            f"{', '.join(CLASSES)}; {TRANSFORMERS}{folder} lets the installed Transformers build "
+            "it, or write a factory, package.module:factory, that returns yours"
         )
     try:
         own = _timm_arguments(config)

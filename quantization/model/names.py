@@ -3,6 +3,7 @@
     digits_vit, digits_swin          embedded
     vit_tiny_patch16_224[.TAG]       timm's; also timm/NAME, as its repositories are called
     local-dir:FOLDER                 a folder with config.json and weights
+    hf:FOLDER                        the same, built by the installed Transformers
     hf-hub:ORG/NAME[@REVISION]       one in Hugging Face's local cache; the network is never used
     package.module:factory           the user's own function
 
@@ -19,6 +20,8 @@ from typing import Any
 from vitq.numerics.errors import VitqError, nearest, reason
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
+TRANSFORMERS = "hf:"
+FOLDERS = (LOCAL, TRANSFORMERS)
 HUB_SPELLINGS = (HUB, "hf_hub:")
 TIMM = "timm/"
 CONFIG_NAME = "config.json"
@@ -31,7 +34,7 @@ _SEPARATORS = re.compile(r"[:/@]+")
 
 def is_folder_name(model: str) -> bool:
     """Whether a model's name means a folder of files."""
-    return model.startswith((LOCAL, *HUB_SPELLINGS))
+    return model.startswith((*FOLDERS, *HUB_SPELLINGS))
 
 
 def is_factory(model: str) -> bool:
@@ -51,8 +54,8 @@ def model_folder(model: str) -> Path | None:
     Raises:
         VitqError: there is no such folder, or the cache has no such repository.
     """
-    if model.startswith(LOCAL):
-        folder = Path(model.removeprefix(LOCAL)).expanduser()
+    if model.startswith(FOLDERS):
+        folder = Path(model.partition(":")[2]).expanduser()
         if not (folder / CONFIG_NAME).is_file():
             what = f"has no {CONFIG_NAME}" if folder.is_dir() else "is no folder"
             raise VitqError(
@@ -89,8 +92,8 @@ def folder_name(model: str) -> str:
     Two models of different places never share one: a path becomes its last part and a hash of the
     whole.
     """
-    if model.startswith(LOCAL):
-        folder = Path(model.removeprefix(LOCAL)).expanduser().resolve()
+    if model.startswith(FOLDERS):
+        folder = Path(model.partition(":")[2]).expanduser().resolve()
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:SHORT_HASH]
         return _UNSAFE.sub("_", f"{folder.name}-{digest}")
     return _SEPARATORS.sub(".", model.removeprefix(TIMM))

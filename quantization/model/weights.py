@@ -28,6 +28,10 @@ LISTED = 6
 LIBRARIES = ("timm", "transformers")
 
 
+PART = "_vitq_is_part"
+"""Mark of a module that is a part of what the file holds: other names of it are not read."""
+
+
 def read_weights(path: Path, key: str | None = None) -> State:
     """Read the state dict that is taken where no model is at hand to try them on.
 
@@ -85,6 +89,8 @@ def load_weights(
 def _best_fit(module: torch.nn.Module, own: Mapping[str, torch.Tensor], state: State) -> Fit:
     """Return the first exact match of the names as they are and as others spell them."""
     best = fit(own, state)
+    if getattr(module, PART, False) and not (best.missing or best.misshapen):
+        best = replace(best, extra=(), beside=(*best.beside, *best.extra))
     if best.is_exact:
         return best
     for convert in (_by_own_library, _by_layout):

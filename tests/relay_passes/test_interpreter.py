@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from tvm import relax
@@ -7,6 +9,7 @@ from vitq.numerics.errors import VitqError
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import constant
 from vitq.relay_passes.interpreter.interpreter import interpret
+from vitq.relay_passes.reading.relax_numpy import FLOAT
 
 
 def test_a_table_for_each_channel():
@@ -44,3 +47,9 @@ def test_an_unknown_operator_is_an_error():
     )
     with pytest.raises(VitqError, match=r"does not know relax.left_shift"):
         interpret(mod, [np.zeros(5, np.int8)])
+
+
+def test_only_patch_convolutions_are_run():
+    call = SimpleNamespace(attrs=SimpleNamespace(strides=[1, 1], padding=[0, 0, 0, 0]))
+    with pytest.raises(VitqError, match="only convolutions whose stride is their kernel"):
+        FLOAT["relax.nn.conv2d"](call, [np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 2, 2))])
