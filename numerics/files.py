@@ -13,6 +13,7 @@ from vitq.numerics.errors import VitqError
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes that file systems take."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TRIED_BYTES = 4096
 """A block of most file systems: an empty file fits on a full disk."""
 KEPT_NAME = 40
@@ -117,6 +118,19 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 @contextmanager
+def _named(out: Path) -> Iterator[None]:
+    """Say of what does not fit only that, and where it was to go."""
+    try:
+        yield
+    except (OSError, VitqError) as error:
+        said = str(error)
+        number = next((n for n in NO_ROOM if os.strerror(n) in said), None)
+        if number is None:
+            raise
+        raise _error(number, out) from error
+
+
+@contextmanager
 def replaced_folder(out: Path) -> Iterator[Path]:
     """Fill a temporary folder beside `out`, which takes its place when all went well.
 
@@ -125,9 +139,15 @@ def replaced_folder(out: Path) -> Iterator[Path]:
 
     Yields:
         The empty folder to fill.
+
+    Raises:
+        OSError: there is no room; named is `out`.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+    with (
+        _named(out),
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary,
+    ):
         build = Path(temporary) / "new"
         build.mkdir()
         yield build

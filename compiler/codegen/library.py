@@ -1,5 +1,6 @@
 """Build an integer module into a shared library, load it, run it."""
 
+import errno
 import logging
 import os
 import re
@@ -22,6 +23,7 @@ from vitq.quantization.graph.outputs import join
 logger = logging.getLogger(__name__)
 
 LINKER_FAILED = re.compile(r"(error|failed|cannot [a-z]+)\b.*: .")
+NO_SPACE = os.strerror(errno.ENOSPC)
 COMPACTION = "s_tir.CompactBufferAllocation"
 """A pass that takes a third of the time and finds nothing: our kernels allocate what they use, and
 without blocks. The library is the same, byte for byte."""
@@ -60,7 +62,7 @@ def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> l
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build.") as folder:
         temporary = Path(folder).resolve() / path.name
-        _link(executable, temporary, find_compiler(target))
+        _link(executable, temporary, find_compiler(target), path)
         if target.gpu is not None:
             from vitq.compiler.nvidia.build import require_machine_code
 
@@ -69,18 +71,21 @@ def build_library(mod: Any, target: Target, path: Path, choose: Any = None) -> l
     return kernel_calls(executable.as_text())
 
 
-def _link(executable: Any, path: Path, compiler: str) -> None:
-    """Write the shared library.
+def _link(executable: Any, path: Path, compiler: str, wanted: Path) -> None:
+    """Write the shared library; `wanted` is its name in the end.
 
     Raises:
-        VitqError: the compiler fails (for want of space, say), or there is no room for its input.
+        VitqError: the compiler fails.
+        OSError: there is no room, for it or its input.
     """
     try:
         executable.export_library(str(path), cc=compiler, options=["-Wl,--strip-debug"])
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         known = next((line for line in lines if LINKER_FAILED.search(line)), lines[0])
-        raise VitqError(f"{path.name} cannot be linked: {known}") from error
+        if NO_SPACE in known:
+            raise OSError(errno.ENOSPC, NO_SPACE, str(wanted)) from error
+        raise VitqError(f"{wanted} cannot be linked: {known}") from error
 
 
 class Library:

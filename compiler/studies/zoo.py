@@ -34,6 +34,7 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.compiler.target.host import host_cpu
 from vitq.compiler.target.table import Target
 from vitq.numerics.errors import VitqError
+from vitq.numerics.files import require_writable
 from vitq.quantization.pictures.given import GivenPictures
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def zoo(variants: Sequence[tuple[QuantizeOptions, str]], options: ZooOptions) ->
 
     Raises:
         VitqError: no models, or no workers.
+        OSError: the artifacts' folder cannot be written to.
     """
     if not variants:
         raise VitqError("no models: give names, as --model of quantize takes them")
@@ -127,6 +129,8 @@ def zoo(variants: Sequence[tuple[QuantizeOptions, str]], options: ZooOptions) ->
     missing = _spaced([place for place in range(len(plans)) if place not in cells], plans)
     if cells:
         logger.info("zoo: %d of %d cells are kept from before", len(cells), len(plans))
+    for plan in (plans[place] for place in missing[:1]):
+        require_writable(plan.options.artifacts / "x")
     done = spread_out(run_cell, [plans[place] for place in missing], options.spread)
     for index, result in progress_bar(done, "zoo", len(missing), "cell"):
         place = missing[index]

@@ -142,7 +142,7 @@ def run_cell(plan: Plan) -> ZooCell:
         work.run()
     except IntegersDifferError as error:
         work.cell = replace(work.cell, refused=str(error), differs=True)
-    except VitqError as error:
+    except (VitqError, OSError) as error:
         work.cell = replace(work.cell, refused=str(error))
     except Exception as error:
         logger.exception("zoo: %s: a mistake of the program", plan.title)

@@ -1,6 +1,8 @@
 """The system's tools: compilers, strip, ssh. A failure is one line."""
 
+import errno
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ from vitq.compiler.target.table import Cross, Target
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 
+NO_SPACE = os.strerror(errno.ENOSPC)
 FLAGS = ("-O2", "-Wall", "-Wextra", "-ffp-contract=off", "-fno-ident", "-s")
 
 
@@ -80,7 +83,8 @@ def run_tool(command: Sequence[str], what: str, folder: Path | None = None) -> s
         raise VitqError(f"{what}: {command[0]} cannot be started ({error.strerror})") from error
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        errors = [line for line in lines if "error" in line.lower()]
+        full = [line for line in lines if NO_SPACE in line]
+        errors = full or [line for line in lines if "error" in line.lower()]
         line = errors[0] if errors else lines[-1]
         raise VitqError(f"{what}: {Path(command[0]).name} failed ({done.returncode}): {line}")
     return done.stdout.decode(errors="replace")

@@ -9,6 +9,7 @@ Lines are only ever appended, so that a killed process loses at most the line it
 Of a point that was measured more than once, the last measurement counts.
 """
 
+import errno
 import fcntl
 import json
 import logging
@@ -257,6 +258,28 @@ def writing(
         yield
     finally:
         os.close(handle)
+
+
+def commit(database: Any, record: Any, records: Path) -> None:
+    """Append a record to a log; TVM itself says nothing of a disk that is full.
+
+    Args:
+        database: TVM's, of the log's files.
+        record: to append.
+        records: the file of records.
+
+    Raises:
+        OSError: the line is not there, or not as a whole.
+    """
+    before = records.stat().st_size if records.is_file() else 0
+    database.commit_tuning_record(record)
+    added = b""
+    if records.is_file():
+        with records.open("rb") as file:
+            file.seek(before)
+            added = file.read()
+    if not added.endswith(b"\n"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(records))
 
 
 def mend(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from vitq.compiler.gpu_kit.drawing import CASES
 from vitq.compiler.gpu_kit.kernels import wrong_cases
 from vitq.compiler.target.table import Target
-from vitq.compiler.tuning.log import FAILED_S, WORKLOADS, prune, writing
+from vitq.compiler.tuning.log import FAILED_S, WORKLOADS, commit, prune, writing
 from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.workload import Task
 from vitq.numerics.errors import VitqError
@@ -62,7 +62,7 @@ def import_results(
             for point in points:
                 seconds = 10 * FAILED_S if point["us"] is None else US * point["us"]
                 record = record_of(task, workload, point["values"], [seconds], tvm_target)
-                database.commit_tuning_record(record)
+                commit(database, record, log / RECORDS)
                 count += 1
         if pruned:
             prune(log, {task.text: task.kernel.schedule() for task in tasks})

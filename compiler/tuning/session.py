@@ -19,7 +19,7 @@ from vitq.compiler.support.worker import Pool, Worker, WorkerError
 from vitq.compiler.target.table import Target
 from vitq.compiler.target.tools import find_compiler
 from vitq.compiler.tuning.bench import Attempt, Bench, LocalBench
-from vitq.compiler.tuning.log import CONFIRMED, FAILED_S, WORKLOADS, Entry, read_log
+from vitq.compiler.tuning.log import CONFIRMED, FAILED_S, WORKLOADS, Entry, commit, read_log
 from vitq.compiler.tuning.measure import Inputs, available_cores, compile_kernel, save_constants
 from vitq.compiler.tuning.places import RECORDS
 from vitq.compiler.tuning.space import record_of
@@ -113,6 +113,7 @@ class Session:
         self.compiler = find_compiler(target)
         self.stack = ExitStack()
         self.temporary = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="vitq-")))
+        self._records = folder / RECORDS
         self.database = ms.database.JSONDatabase(
             str(folder / WORKLOADS), str(folder / RECORDS), allow_missing=True
         )
@@ -235,7 +236,7 @@ class Session:
         values = dict(point)
         target = TvmTarget({**self.config, "model": device}) if device else self.tvm_target
         record = record_of(state.task, state.workload, values, seconds, target)
-        self.database.commit_tuning_record(record)
+        commit(self.database, record, self._records)
         space = space_text(state.task.knobs)
         state.known[point] = Entry(space, values, min(seconds), len(seconds) >= CONFIRMED, device)
         if self.on_trial:

@@ -62,6 +62,22 @@ def test_a_line_that_is_no_workload_is_named(folder: Path) -> None:
         read_log(folder)
 
 
+@pytest.mark.parametrize("written", [b"", b'[0, [[[], ["half'])
+def test_a_record_that_did_not_fit_is_noticed(written: bytes, folder: Path) -> None:
+    class Full:
+        """A database of TVM's on a full disk, which says nothing."""
+
+        def commit_tuning_record(self, record: object) -> None:
+            """Append what fits."""
+            with (folder / RECORDS).open("ab") as file:
+                file.write(written)
+
+    with pytest.raises(OSError, match=r"No space left on device: .*tuning_record\.json"):
+        logs.commit(Full(), None, folder / RECORDS)
+    mend(folder / RECORDS)
+    assert [len(entries) for entries in read_log(folder).values()] == [4]
+
+
 def test_another_version_or_target_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,21 @@ def test_a_full_disk_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(OSError, match="No space left") as raised:
         require_writable(tmp_path / "a")
     assert raised.value.filename == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a", None, "b"),
+        shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]),
+        VitqError("building: g++ failed (1): ld: final link failed: No space left on device"),
+    ],
+)
+def test_what_does_not_fit_is_said_of_the_folder(error: Exception, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(OSError) as raised, replaced_folder(out):
+        raise error
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(out))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(VitqError, match="another"), replaced_folder(out):
+        raise VitqError("another")
