@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from docs.tools.tables import caption, escaped, markdown, milliseconds, read
+from docs.tools.tables import caption, escaped, markdown, read
 
 NAME = "zoo"
 LONGEST = 300
@@ -23,15 +23,16 @@ def models() -> str:
             _proven([c for c in own if (c["recipe"], c["target"]) == column], reasons)
             for column in columns
         ]
-        rows.append([f"`{model}`", *found, *_first(own)])
-    head = ["model", *(f"{recipe}, {target}" for recipe, target in columns), "MB", "ms"]
+        name, comma, blocks = model.partition(",")
+        rows.append([f"`{name}`{comma}{blocks}", *found, _size(own)])
+    head = ["model", *(f"{recipe}, {target}" for recipe, target in columns), "MB"]
     notes = [f"{number}. {escaped(reason)}" for reason, number in reasons.items()]
     text = "\n".join([markdown(head, rows), "", *notes])
     note = (
         "Integers of the library that were compared with the reference, on golden, random and "
         f"extreme pictures, at batch {' and '.join(map(str, batches))}; none differs, and no float "
-        "operator is left. Seeded random weights, but for the embedded models. Size of the library "
-        "and time on one thread, beside other work, are those of the first column at batch 1"
+        "operator is left. Seeded random weights, but for the embedded models; the size is that of "
+        'the first library at batch 1. "2 blocks a stage": deeper ones repeat them'
     )
     return f"{text.rstrip()}\n\n{caption(NAME, note=note)}"
 
@@ -50,11 +51,7 @@ def _proven(cells: Cells, reasons: dict[str, int]) -> str:
     return ", ".join(dict.fromkeys(parts))
 
 
-def _first(cells: Cells) -> list[str]:
-    """Size and time of the first cell that was built."""
+def _size(cells: Cells) -> str:
+    """Size of the first library that was built."""
     built = [cell for cell in cells if cell["refused"] is None and cell["batch"] == 1]
-    if not built:
-        return ["", ""]
-    time = built[0]["latency_ms"]
-    size = f"{built[0]['size_bytes'] / 1e6:.1f}"
-    return [size, "" if time is None else milliseconds(time)]
+    return f"{built[0]['size_bytes'] / 1e6:.1f}" if built else ""
