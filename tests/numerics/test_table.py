@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import RangeError, VitqError
 from vitq.numerics.qparams import QuantParams, quantize
-from vitq.numerics.table import LEVELS, int_lut, pixel_table
+from vitq.numerics.table import LEVELS, TableParams, int_lut, pixel_table
 
 
 @pytest.mark.parametrize(("qmin", "qmax", "zero"), [(-128, 127, 5), (0, 255, 7), (-100, 50, -100)])
@@ -36,3 +36,10 @@ def test_look_up() -> None:
 def test_wider_codes_are_refused() -> None:
     with pytest.raises(VitqError, match="codes from 0 to 256 do not fit into 8 bits"):
         pixel_table(np.zeros((1, LEVELS), np.float32), QuantParams.per_tensor(1.0, 0, 0, 256))
+
+
+@pytest.mark.parametrize("code", [-129, 128])
+def test_a_code_without_an_entry_is_refused(code: int) -> None:
+    table = np.zeros((1, LEVELS), np.int8)
+    with pytest.raises(RangeError, match="a code is outside of its table of 256 from -128 on"):
+        int_lut(np.array([0, code]), table, TableParams(0, -128))
