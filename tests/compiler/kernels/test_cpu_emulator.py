@@ -151,6 +151,14 @@ FAMILIES: dict[str, Callable[[Any], None]] = {
     "attention with twin codes": lambda f: test_attention.test_attention_with_twin_codes(
         (2, 5), 3e-4, f
     ),
+    "attention with constants": lambda f: test_attention.test_attention_with_constants(
+        (4, 5, 3, 1, 12), 1e-3, f
+    ),
+    "constants": lambda f: test_elementwise.test_offset((3, 1, 9, 37), "int8", f),
+    "rows": lambda f: test_elementwise.test_gather_rows(True, "int16", 6, f),
+    "linear of moved rows": lambda f: test_gemm.test_rows_are_read_through_a_table(
+        7, 21, "int8", f
+    ),
     "layernorm": lambda f: test_layernorm.test_layernorm(33, "int16", f),
     "add": lambda f: test_elementwise.test_add((9, 37), "int8", f),
     "requantize": lambda f: test_elementwise.test_requantize(45, "int32", f),
