@@ -35,7 +35,8 @@ class LowerRowMoves(BindingPass):
         -> reshape(vitq.gather_rows(reshape(x, (B, R, C)), rows))
 
     Which row ends where is found by following element numbers; B is the largest number of equal
-    parts that all move alike, so that the table is one picture's or less. A pad's rows are the code
+    parts that all move alike, so that the table is one picture's or less. Rows are as wide as any
+    shape on the way allows (heads that are merged before tokens move). A pad's rows are the code
     that it pads with. Exact. Leaves chains that split rows (heads), those that keep the order of
     elements, and slices alone. Refuses pads of different codes.
     """
@@ -68,17 +69,20 @@ class LowerRowMoves(BindingPass):
             return None
         if dtype_of(root) == "float32" or element_order_kept(chain):
             return None
-        found = row_table(follow(element_ids(root), chain), shape[-1])
-        return None if found is None else _gathered(root, found, chain, ctx)
+        ids = follow(element_ids(root), chain)
+        for channels in sorted({shape[-1], *(shape_of(call)[-1] for call in chain)}, reverse=True):
+            found = row_table(ids, channels) if ids.size and channels >= shape[-1] else None
+            if found is not None and int(np.prod(shape)) % channels == 0:
+                return _gathered(root, found, channels, chain, ctx)
+        return None
 
 
-def _gathered(root: Expr, found: IntArray, chain: list[Expr], ctx: Context) -> Expr:
+def _gathered(root: Expr, found: IntArray, channels: int, chain: list[Expr], ctx: Context) -> Expr:
     """Return the gather of a table, in the shape of the chain's result."""
     fills = {int(call.attrs.pad_value) for call in chain if op_name(call) == PAD}
     if len(fills) > 1:
         raise DeclineError(f"pads of different codes: {sorted(fills)}")
-    *outer, channels = shape_of(root)
-    rows = int(np.prod(outer))
+    rows = int(np.prod(shape_of(root))) // channels
     table, groups = split_table(found, rows)
     x = ctx.emit(relax.op.reshape(root, (groups, rows // groups, channels)), "rows")
     fill = fills.pop() if (table == MISSING).any() else 0

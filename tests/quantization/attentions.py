@@ -194,6 +194,20 @@ class Shifted(Swin):
         return projected
 
 
+class Padded(Attention):
+    """Windows of 3 x 3 tokens, of which a picture has no whole number: zeros are attended to."""
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        """Pad, cut, attend, put together, crop."""
+        batch = x.shape[0]
+        x = functional.pad(x.reshape(batch, 4, 4, CHANNELS), (0, 0, 0, 2, 0, 2))
+        x = x.view(batch, 2, 3, 2, 3, CHANNELS).permute(0, 1, 3, 2, 4, 5)
+        q, k, v = self.split(x.reshape(batch * 4, 9, CHANNELS))
+        x = self.merge((q * 0.35 @ k.transpose(-2, -1)).softmax(-1) @ v)
+        x = x.view(batch, 2, 2, 3, 3, CHANNELS).permute(0, 1, 3, 2, 4, 5)
+        return x.reshape(batch, 6, 6, CHANNELS)[:, :4, :4].reshape(batch, TOKENS, CHANNELS)
+
+
 KINDS: dict[str, Callable[[], Attention]] = {
     "bias": Attention,
     "causal": Causal,

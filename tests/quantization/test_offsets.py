@@ -1,16 +1,26 @@
 """Attention with biases, masks, windows and other sources: from PyTorch to integer operators."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tvm.relax.frontend.onnx import from_onnx
 
-from tests.quantization.attentions import COUNT, HEADS, KINDS, WINDOW, Attention, Infinite
+from tests.quantization.attentions import (
+    COUNT,
+    HEADS,
+    KINDS,
+    WINDOW,
+    Attention,
+    Infinite,
+    Padded,
+)
 from tests.quantization.vits import SHAPE, float_logits, lowest_cosine, normalized, pixels, quantize
 from tests.relay_passes.modules import ops
-from vitq.export.qdq import to_onnx
+from vitq.compiler.codegen.importing import Meaning, import_model
+from vitq.export.qdq import save_onnx, to_onnx
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.numerics.log_codes import log_code_params
@@ -140,6 +150,21 @@ def test_shifted_windows_leave_no_layout_kernel() -> None:
     around = found[attention - 1 : attention + 2]
     assert around == [names.GATHER_LINEAR, names.OFFSET_ATTENTION, names.GATHER_LINEAR_ADD]
     assert not {"take", "permute_dims", names.GATHER_ROWS} & set(found)
+
+
+def test_padded_windows_through_a_file(tmp_path: Path) -> None:
+    """A pad's zeros are the zero point; its rows are gathered, the crop's are read by a layer."""
+    graph = quantize(trace(Padded(), SHAPE))
+    x, reference = pixels(2, 5), IntegerReference(graph)
+    wanted = reference(x.numpy())
+    real = wanted * reference.output_scale
+    assert lowest_cosine(real, float_logits(Padded(), x)) > 0.98
+    save_onnx(to_onnx(graph, {"nonlinear": "vitq"}), tmp_path / "padded.onnx")
+    mod = import_model(tmp_path / "padded.onnx", Meaning(2)).integer.mod
+    found = ops(mod)
+    assert found.count(names.GATHER_ROWS) == 1 and names.ATTENTION in found
+    assert not {"pad", "take", "permute_dims"} & set(found)
+    np.testing.assert_array_equal(interpret(mod, [x.numpy()])[0], wanted)
 
 
 def test_masks_of_any_spelling_are_one_number() -> None:
