@@ -1,5 +1,6 @@
 """What a Relax expression and a function of them are: shapes, types, constants, bindings."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ LAYOUT_OPS = ("relax.reshape", "relax.permute_dims", "relax.strided_slice", TAKE
 FLOATS = ("float16", "float32", "float64", "bfloat16")
 Expr = Any
 """A Relax expression. TVM's Python classes carry no types that mypy could use."""
+
+
+@cache
+def _kind(given: type) -> type | None:
+    """Which of four a class of expressions is; TVM's own `isinstance` takes longer than the rest.
+
+    All of an array at once (``[:]``) is read faster than one by one, likewise.
+    """
+    kinds = (relax.Var, relax.Call, relax.Tuple, relax.TupleGetItem)
+    return next((kind for kind in kinds if issubclass(given, kind)), None)
 
 
 def shape_of(expr: Expr) -> tuple[int, ...]:
@@ -51,13 +62,13 @@ def constant(value: IntArray | FloatArray, dtype: str | None = None) -> Expr:
 
 def op_name(expr: Expr) -> str:
     """``relax.add``, ``vitq.linear`` (the function of a ``call_pure_packed``), or nothing."""
-    if not isinstance(expr, relax.Call):
+    if _kind(type(expr)) is not relax.Call:
         return ""
-    if not isinstance(expr.op, Op):
-        return str(getattr(expr.op, "global_symbol", ""))
-    if expr.op.name == "relax.call_pure_packed":
-        return str(expr.args[0].global_symbol)
-    return str(expr.op.name)
+    op = expr.op
+    if not isinstance(op, Op):
+        return str(getattr(op, "global_symbol", ""))
+    name = op.name
+    return str(expr.args[0].global_symbol if name == "relax.call_pure_packed" else name)
 
 
 def is_layout(expr: Expr, names: tuple[str, ...] = LAYOUT_OPS) -> bool:
@@ -89,7 +100,7 @@ def bindings_of(function: Expr) -> list[Any]:
     Returns:
         Its ``VarBinding`` list.
     """
-    found = [binding for block in function.body.blocks for binding in block.bindings]
+    found = [binding for block in function.body.blocks for binding in block.bindings[:]]
     if not all(isinstance(binding, relax.VarBinding) for binding in found):
         raise VitqError("the network has dynamic shapes: compile it with fixed input shapes")
     return found
@@ -97,13 +108,14 @@ def bindings_of(function: Expr) -> list[Any]:
 
 def operands_of(value: Expr) -> list[Expr]:
     """Variables and constants that a binding's value reads."""
-    if isinstance(value, relax.Call):
-        return [leaf for arg in value.args for leaf in operands_of(arg)]
-    if isinstance(value, relax.Tuple):
-        return [leaf for field in value.fields for leaf in operands_of(field)]
-    if isinstance(value, relax.TupleGetItem):
+    kind = _kind(type(value))
+    if kind is relax.Call:
+        return [leaf for arg in value.args[:] for leaf in operands_of(arg)]
+    if kind is relax.Tuple:
+        return [leaf for field in value.fields[:] for leaf in operands_of(field)]
+    if kind is relax.TupleGetItem:
         return operands_of(value.tuple_value)
-    return [value] if isinstance(value, relax.Var) or is_constant(value) else []
+    return [value] if kind is relax.Var or is_constant(value) else []
 
 
 def uses_of(function: Expr) -> dict[Expr, list[Any]]:
@@ -118,13 +130,14 @@ def uses_of(function: Expr) -> dict[Expr, list[Any]]:
 
 def substitute(expr: Expr, mapping: dict[Expr, Expr]) -> Expr:
     """Replace the variables of an expression."""
-    if isinstance(expr, relax.Var):
+    kind = _kind(type(expr))
+    if kind is relax.Var:
         return mapping.get(expr, expr)
-    if isinstance(expr, relax.Call):
-        args = [substitute(arg, mapping) for arg in expr.args]
+    if kind is relax.Call:
+        args = [substitute(arg, mapping) for arg in expr.args[:]]
         return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
-    if isinstance(expr, relax.Tuple):
-        return relax.Tuple([substitute(field, mapping) for field in expr.fields])
-    if isinstance(expr, relax.TupleGetItem):
+    if kind is relax.Tuple:
+        return relax.Tuple([substitute(field, mapping) for field in expr.fields[:]])
+    if kind is relax.TupleGetItem:
         return relax.TupleGetItem(substitute(expr.tuple_value, mapping), expr.index)
     return expr

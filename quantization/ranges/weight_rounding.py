@@ -202,7 +202,8 @@ def _descend(
         e_k' = e_k - (e H)_k / H_kk,    code = round((w_k + e_k') / step)
 
     so that no step makes the error larger. Products wait for a whole block of columns, as in
-    `_Feedback`.
+    `_Feedback`, and only columns that are still to come in a sweep need them: each sweep begins
+    with ``e H`` anew.
 
     Args:
         codes: (R, K) float64, to start from.
@@ -226,9 +227,8 @@ def _descend(
                 error = now[start + k] * scale - wanted[start + k]
                 best = wanted[start + k] + error - slope[k] / own[k, k]
                 code = np.minimum(np.maximum(np.rint(best / scale), low), high)
-                slope += own[k, :, None] * ((code - now[start + k]) * scale)
+                slope[k + 1 :] += own[k, k + 1 :, None] * ((code - now[start + k]) * scale)
                 now[start + k] = code
-            change = (settled[block] - before) * scales
-            gradient[block] -= hessian[block, block] @ change
-            gradient += hessian[:, block] @ change
+            later = slice(block.stop, None)
+            gradient[later] += hessian[later, block] @ ((settled[block] - before) * scales)
     return settled.T
