@@ -20,13 +20,18 @@ Expr = Any
 
 
 @cache
-def _kind(given: type) -> type | None:
+def _kind_of(given: Any) -> Any:
     """Which of four a class of expressions is; TVM's own `isinstance` takes longer than the rest.
 
     All of an array at once (``[:]``) is read faster than one by one, likewise.
     """
     kinds = (relax.Var, relax.Call, relax.Tuple, relax.TupleGetItem)
     return next((kind for kind in kinds if issubclass(given, kind)), None)
+
+
+def _kind(expr: Expr) -> Any:
+    given: Any = type(expr)  # mypy takes no class for hashable
+    return _kind_of(given)
 
 
 def shape_of(expr: Expr) -> tuple[int, ...]:
@@ -62,7 +67,7 @@ def constant(value: IntArray | FloatArray, dtype: str | None = None) -> Expr:
 
 def op_name(expr: Expr) -> str:
     """``relax.add``, ``vitq.linear`` (the function of a ``call_pure_packed``), or nothing."""
-    if _kind(type(expr)) is not relax.Call:
+    if _kind(expr) is not relax.Call:
         return ""
     op = expr.op
     if not isinstance(op, Op):
@@ -108,7 +113,7 @@ def bindings_of(function: Expr) -> list[Any]:
 
 def operands_of(value: Expr) -> list[Expr]:
     """Variables and constants that a binding's value reads."""
-    kind = _kind(type(value))
+    kind = _kind(value)
     if kind is relax.Call:
         return [leaf for arg in value.args[:] for leaf in operands_of(arg)]
     if kind is relax.Tuple:
@@ -130,7 +135,7 @@ def uses_of(function: Expr) -> dict[Expr, list[Any]]:
 
 def substitute(expr: Expr, mapping: dict[Expr, Expr]) -> Expr:
     """Replace the variables of an expression."""
-    kind = _kind(type(expr))
+    kind = _kind(expr)
     if kind is relax.Var:
         return mapping.get(expr, expr)
     if kind is relax.Call:
