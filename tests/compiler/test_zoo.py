@@ -26,7 +26,7 @@ from vitq.compiler.target.choice import get_target
 from vitq.numerics.errors import VitqError
 
 ROOT = Path(__file__).resolve().parents[2]
-REFUSED = "tests.compiler.factories:unsupported"
+REFUSED = "tests.compiler.zoo_jobs:refused"
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 
 def square(number: int) -> int:
@@ -30,3 +31,13 @@ def slow(place: str) -> int:
         file.write(f"{os.getppid()}\n")
     time.sleep(3)
     return os.getppid()
+
+
+def refused() -> Any:
+    """`tests.compiler.factories.unsupported`, with the same weights at each call."""
+    import torch
+
+    from tests.compiler.factories import unsupported
+
+    torch.manual_seed(0)
+    return unsupported()
