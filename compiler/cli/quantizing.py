@@ -43,6 +43,8 @@ def _shared() -> dict[str, inspect.Parameter]:
             continue
         kind = TEXTS[name][0] if name in TEXTS else hint.__origin__
         default = read[name].default if name in read else getattr(QuantizeOptions, name)
+        if name in TEXTS and default == ():
+            default = None  # as a text it would be "()"
         kinds[name] = (Annotated[kind, typer.Option(help=option.help)], default)
     kinds |= {name: (kind, None) for name, kind in BUDGET.items()}
     return {

@@ -70,3 +70,13 @@ def test_options_are_values_behind_names() -> None:
 def test_options_of_weights_that_do_not_go_together(given: dict[str, Any], said: str) -> None:
     with pytest.raises(VitqError, match=said):
         QuantizeOptions(model="vit_tiny_patch16_224", **given)
+
+
+def test_a_command_without_options_asks_for_the_default() -> None:
+    """What the command line gives where the user says nothing, read as it reads it."""
+    from vitq.compiler.cli.quantizing import SHARED, quantize_options
+
+    asked = {name: parameter.default for name, parameter in SHARED.items()}
+    assert quantize_options(**asked) == QuantizeOptions()
+    texts = [name for name, default in asked.items() if default == ()]
+    assert not texts, "typer would make the text '()' of it"
