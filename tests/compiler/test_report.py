@@ -29,8 +29,9 @@ ROWS = [
 
 METADATA = {
     "target": "cpu", "batch": 1, "inputs": [{"shape": [1, 3, 8, 8]}], "sha256": {}, "mean": None,
-    "outputs": [{"name": "logits", "zero_point": 0, "scale": 0.5, "dtype": "int16", "shape": [1, 2]}],
-    "std": None,
+    "outputs": [
+        {"name": "logits", "zero_point": 0, "scale": 0.5, "dtype": "int16", "shape": [1, 2]}
+    ], "std": None,
     "metadata_props": {}, "nonlinear": "vitq",
 }  # fmt: skip
 
