@@ -14,7 +14,8 @@ from onnx import TensorProto, numpy_helper
 
 from tests.quantization.vits import VARIANTS, pixels, quantized
 from vitq.export.parity import compare, cosine, onnx_runner, run_onnx
-from vitq.export.qdq import INPUT_NAME, OPSET, save_onnx, to_onnx
+from vitq.export.qdq import OPSET, save_onnx, to_onnx
+from vitq.export.quantizers import INPUT_NAME
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph, Node, OpKind
