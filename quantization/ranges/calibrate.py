@@ -34,7 +34,6 @@ from vitq.quantization.plan.methods import Method, Search
 from vitq.quantization.plan.nonlinear import mark_family
 from vitq.quantization.plan.placement import Placement, Role, place_quantizers
 from vitq.quantization.plan.recipe import Recipe
-from vitq.quantization.plan.rotations import is_rotation
 from vitq.quantization.plan.widths import PRODUCTS, LayerBits, layer_widths
 from vitq.quantization.ranges.evidence import Ranges, widen_quiet
 from vitq.quantization.ranges.gates import reparameterize_gates
@@ -44,13 +43,13 @@ from vitq.quantization.ranges.importance import measure_importance
 from vitq.quantization.ranges.layers import (
     activation_scheme,
     quantize_constant,
-    quantized_source,
     round_layer,
 )
 from vitq.quantization.ranges.observers import Observer, activation_qparams
 from vitq.quantization.ranges.prediction_walk import PredictionWalk
 from vitq.quantization.ranges.reparameterize import reparameterize_layernorm
 from vitq.quantization.ranges.sequential import Progress, Walk
+from vitq.quantization.ranges.steps import settle_dead_branches, settle_steps
 from vitq.quantization.run.fake_quantize import GraphModule
 
 logger = logging.getLogger(__name__)
@@ -111,6 +110,7 @@ def quantize_graph(
     placement = place_quantizers(graph, recipe)
     observers = observe(graph, placement, pixels, progress, method)
     _assign_activations(graph, placement, observers, method)
+    settle_steps(graph, placement, observers)
     widths = layer_widths(graph, recipe)
     if method.search is not Search.NONE:
         names = set(placement.roles) | {node.name for node in graph if node.op in PRODUCTS}
@@ -119,7 +119,7 @@ def quantize_graph(
         walk(graph, placement, pixels, widths, method, importance).run(progress)
     else:
         _quantize_parameters(graph, widths, method)
-    _settle_dead_branches(graph, observers)
+    settle_dead_branches(graph, placement, observers)
     graph.remove_dead()
     return graph
 
@@ -221,20 +221,6 @@ def _assign_activations(
             node.out = _activation(graph, node, observers[name], bits, method)
     for name in placement.ties:
         _share(graph, placement, observers, name)
-
-
-def _settle_dead_branches(graph: Graph, observers: dict[str, Observer]) -> None:
-    """Give a branch that is always 0 the scale of its sum.
-
-    Zero is exact at any scale; 1 would overflow the addition's factors.
-    """
-    for node in graph:
-        if node.op is not OpKind.ADD or is_rotation(graph, node):
-            continue
-        for index in range(len(node.inputs)):
-            source, _ = quantized_source(graph, node, index)
-            if source.name in observers and observers[source.name].reach == 0:
-                source.out = node.out
 
 
 def _share(graph: Graph, placement: Placement, observers: dict[str, Observer], name: str) -> None:

@@ -44,6 +44,7 @@ from vitq.quantization.ranges.observers import channel_extent
 from vitq.quantization.ranges.reparameterize import reparameterize_layernorm
 from vitq.quantization.ranges.samples import Sampler, extend_selection, extendable
 from vitq.quantization.ranges.search import FULL, search_channels, search_range, search_twin
+from vitq.quantization.ranges.steps import settle_searched_step
 from vitq.quantization.ranges.weight_rounding import round_weight
 from vitq.quantization.run.fake_quantize import compute_node, simulate_node
 
@@ -111,6 +112,7 @@ class Walk:
             return self._layernorm(node, value)
         elif role is Role.ACTIVATION and node.out is None:
             self._activation(node, value)
+            settle_searched_step(self.graph, self.placement, node)
         return value
 
     def _compute(self, node: Node, values: dict[str, torch.Tensor]) -> torch.Tensor:
