@@ -56,6 +56,36 @@ def distilled() -> torch.nn.Module:
     return model
 
 
+class Maxima(torch.nn.Module):
+    """Tokens pooled by maxima as Hiera does: of a layer's results and of a sum."""
+
+    default_cfg = {  # noqa: RUF012 - timm's own form
+        "input_size": (3, SIZE, SIZE),
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 24, 8, 8)
+        self.norm = torch.nn.LayerNorm(24)
+        self.query = torch.nn.Linear(24, 24)
+        self.head = torch.nn.Linear(24, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        y = self.query(self.norm(x))
+        pooled = y.unflatten(1, (4, 4)).amax(2) + (x + y).unflatten(1, (4, 4)).amax(1)
+        logits: torch.Tensor = self.head(self.norm(pooled).mean(1))
+        return logits
+
+
+def maxima() -> torch.nn.Module:
+    """Maxima over tokens."""
+    return Maxima()
+
+
 class Unsupported(torch.nn.Module):
     """Operators that nothing here can make integer."""
 
