@@ -1,5 +1,7 @@
 """LowerAdd: a residual addition becomes an integer addition."""
 
+from tvm import relax
+
 from vitq.numerics.add import add_params
 from vitq.relay_passes.dialect import calls as dialect
 from vitq.relay_passes.expressions import Expr, shape_of
@@ -16,9 +18,10 @@ class LowerAdd(BindingPass):
         quantize(add(dequantize(a), dequantize(b)), s, z)  ->  vitq.add(a, b, AddParams)
 
     a and b of any scales and zero points, one of them possibly constant or broadcast (the
-    position embedding). Error: one rounding, multipliers of 15 bits. Refuses an addend without a
-    quantizer, codes over 16 bits, per-channel scales, and addends that broadcast against each
-    other.
+    position embedding). Kernels repeat whole trailing axes; what broadcasts along inner ones (SAM's
+    positions of rows and columns) is repeated before. Error: one rounding, multipliers of 15 bits.
+    Refuses an addend without a quantizer, codes over 16 bits, per-channel scales, and addends that
+    broadcast against each other.
     """
 
     requires = (Property.PATCHES_LOWERED, Property.LAYERS_LOWERED)
@@ -46,4 +49,14 @@ class LowerAdd(BindingPass):
         params = add_params(
             float(a.scale), int(a.zero_point), float(b.scale), int(b.zero_point), out.qparams
         )
-        return dialect.add(a.codes, b.codes, params, out.dtype)
+        other = b.codes
+        if not _is_trailing(shape_of(other), shape):
+            other = ctx.emit(relax.op.broadcast_to(other, shape), "repeated")
+        return dialect.add(a.codes, other, params, out.dtype)
+
+
+def _is_trailing(shape: tuple[int, ...], total: tuple[int, ...]) -> bool:
+    """Whether a tensor of a shape is repeated over leading axes only."""
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    return shape == total[len(total) - len(shape) :]

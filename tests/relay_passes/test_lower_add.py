@@ -40,6 +40,16 @@ def test_integers_and_structure(inputs, swap):
     np.testing.assert_array_equal(interpret(after, [a, b])[0], want(a, b))
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 1), (2, 1, 8), (1, 5, 1), (5, 1)])
+@pytest.mark.parametrize("swap", [False, True])
+def test_what_broadcasts_along_inner_axes_is_repeated_before(shape, swap):
+    before = total({**FULL, "b": (shape, "int8")}, swap=swap)
+    after = LowerAdd()(before)
+    assert ops(after) == ["broadcast_to", names.ADD]
+    a, b = random_inputs(before)
+    np.testing.assert_array_equal(interpret(after, [a, b])[0], want(a, b))
+
+
 def test_a_constant_addend_keeps_its_codes():
     position = np.random.default_rng(0).integers(-100, 100, (1, 5, 8)).astype(np.int16)
     mod = module(
