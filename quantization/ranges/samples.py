@@ -93,21 +93,34 @@ class Sampler:
 
 
 def extendable(graph: Graph, select: Node) -> bool:
-    """Whether all that follows a selection of a token works row by row up to the output."""
-    source = graph.operand(select)
-    if len(source.shape) != 3 or select.attrs["axis"] != 1 or source.batch_axis != 0:
-        return False
+    """Whether all that follows a selection of a token works row by row up to the output.
+
+    What it is added to must have as many rows: a constant, or other selections like this one.
+    """
+    tokens = graph.operand(select).shape[1:2]
     pending, seen = [select], {select.name}
     while pending:
         node = pending.pop()
-        for reader in graph.consumers(node.name):
-            fine = reader.op in _PER_ROW or reader.op is OpKind.REQUANTIZE
-            if not fine or any(len(graph.nodes[name].shape) != 2 for name in reader.inputs):
+        readers = graph.consumers(node.name)
+        if any(len(graph.nodes[name].shape) != 2 for r in readers for name in r.inputs):
+            return False
+        if node.op is OpKind.SELECT:
+            if not _selects_token(graph, node) or graph.operand(node).shape[1:2] != tokens:
                 return False
-            if reader.name not in seen:
-                seen.add(reader.name)
-                pending.append(reader)
+            near = readers
+        elif node.op in _PER_ROW or node.op is OpKind.REQUANTIZE:
+            near = readers + [graph.nodes[name] for name in node.inputs]
+        else:
+            return False
+        new = [n for n in near if n.name not in seen and n.op is not OpKind.CONSTANT]
+        seen.update(n.name for n in new)
+        pending.extend(new)
     return True
+
+
+def _selects_token(graph: Graph, select: Node) -> bool:
+    source = graph.operand(select)
+    return len(source.shape) == 3 and select.attrs["axis"] == 1 and source.batch_axis == 0
 
 
 def extend_selection(select: Node, value: torch.Tensor) -> torch.Tensor:

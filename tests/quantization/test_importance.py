@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.quantization.vits import MEAN, STD, pixels, traced
 from vitq.quantization.graph.graph import OpKind
@@ -11,6 +12,7 @@ from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     select_tokens_early,
 )
+from vitq.quantization.graph.tracing import trace
 from vitq.quantization.ranges.importance import EVEN_SHARE, measure_importance
 from vitq.quantization.ranges.samples import EXTRA_TOKENS, Sampler, extend_selection, extendable
 
@@ -92,3 +94,32 @@ def test_a_selection_that_layout_follows_stays() -> None:
     graph = traced("mean")
     selects = [node for node in graph if node.op is OpKind.SELECT]
     assert selects and not any(extendable(graph, node) for node in selects)
+
+
+class Apart(nn.Module):
+    """The difference of two tokens: its second one is multiplied by -1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 4, 4)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(x).flatten(2).transpose(1, 2)
+        return self.head(tokens[:, 1] - tokens[:, 0])
+
+
+class Joined(Apart):
+    """The sum of two tokens, as of two heads."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(x).flatten(2).transpose(1, 2)
+        return self.head(tokens[:, 1]) + self.head(tokens[:, 0])
+
+
+@pytest.mark.parametrize(("model", "extended"), [(Apart(), False), (Joined(), True)])
+def test_selections_that_meet_have_as_many_rows(model: nn.Module, extended: bool) -> None:
+    graph = trace(model.eval(), (3, 16, 16))
+    selects = [node for node in graph if node.op is OpKind.SELECT]
+    assert len(selects) == 2
+    assert [extendable(graph, node) for node in selects] == [extended] * 2
