@@ -93,7 +93,8 @@ class Compiled:
     def layout(self) -> OutputLayout:
         """Where each result is in a row of what the library returns."""
         shapes = {k: tuple(v["shape"][1:]) for k, v in self.outputs.items()}
-        if self.is_foreign and len(shapes) == 1:  # whatever it is called there
+        is_ours = "vitq.model" in self.metadata["metadata_props"]
+        if not is_ours and len(shapes) == 1:  # whatever it is called there
             return OutputLayout(shapes, next(iter(shapes)))
         return OutputLayout(shapes)
 

@@ -101,8 +101,8 @@ class QuantizeOptions:
     model: Annotated[
         str,
         Option(
-            "digits_vit, digits_swin (embedded), a timm name, local-dir:FOLDER, hf-hub:ORG/NAME "
-            "(from the local cache), or package.module:factory"
+            "digits_vit, digits_swin (embedded), a timm name, hf:FOLDER (Transformers), "
+            "local-dir:FOLDER, hf-hub:ORG/NAME (from the local cache), or package.module:factory"
         ),
     ] = EMBEDDED_MODEL
     weights: Annotated[

@@ -90,6 +90,8 @@ class ZooOptions:
             raise VitqError("no targets: give some of vitq targets, with commas")
         for batch in self.batches:
             check_number("batch", batch, 1, LARGEST_BATCH)
+        if self.count is not None and self.count < 1:
+            raise VitqError(f"the number of pictures is {self.count}: give at least 1")
         if isinstance(self.pictures, str):
             from vitq.quantization.pictures.pictures import check_source
 
@@ -147,7 +149,12 @@ def with_weights(options: QuantizeOptions, folder: Path | None) -> tuple[Quantiz
 
     Returns:
         The options, and whose weights these are.
+
+    Raises:
+        VitqError: the folder does not exist.
     """
+    if folder is not None and not folder.is_dir():
+        raise VitqError(f"--weights {folder} is no folder: give one with <model>.safetensors")
     embedded = options.model in EMBEDDED_MODELS
     if options.calib is None and not embedded:
         options = replace(options, calib=NOISE)

@@ -24,6 +24,8 @@ from vitq.quantization.graph.origins import label_of
 
 HIDES = -16.0
 """A constant this low is a mask: what it hides must weigh nothing, whatever the codes are."""
+HIDES_ALL = -1e4
+"""A row of these leaves nothing: what it gives depends on how the model spells its mask."""
 
 
 class Fixed(NamedTuple):
@@ -42,11 +44,10 @@ def fold_offsets(graph: Graph) -> None:
     """Turn additions of constants to attention scores into offsets.
 
     Args:
-        graph: float; edited in place. Its function stays the same but for rows that are masked as
-            a whole.
+        graph: float; edited in place. Its function stays the same.
 
     Raises:
-        VitqError: if a constant holds NaN or +Inf.
+        VitqError: if a constant holds NaN or +Inf, or hides every key from a query.
     """
     for node in graph:
         if node.op is OpKind.SOFTMAX:
@@ -78,6 +79,11 @@ def _offset(graph: Graph, add: Node) -> Node | None:
             fixed = Fixed(masked(fixed.value), fixed.batch_axis)
         except VitqError as error:
             raise VitqError(f"{label_of(add)}: {error}") from error
+        if (fixed.value <= HIDES_ALL).all(axis=-1).any():
+            raise VitqError(
+                f"{label_of(add)}: the mask hides every key from a query, for which PyTorch gives "
+                "0, NaN or a plain mean: let each query see one key at least"
+            )
         if fixed.batch_axis is None:
             add.op, add.inputs = OpKind.OFFSET, (x.name,)
             graph.set_param(add, "value", fixed.value)

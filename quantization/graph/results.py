@@ -130,6 +130,11 @@ def with_outputs(
                 f"the model's result {name} {why}: return tensors whose first dimension is the "
                 "number of pictures, or choose others with --output-features"
             )
+        if len(shape) == 1:
+            raise VitqError(
+                f"the model's result {name} is one number for each picture, without an axis: "
+                "return it as (N, 1)"
+            )
     return graph
 
 

@@ -160,6 +160,6 @@ def unknown(model: str, names: Iterable[str], embedded: str) -> VitqError:
         hub = f"; of a Hugging Face repository in the local cache {HUB}{model}"
     model = model if len(model) <= LONGEST_NAME else f"{model[:LONGEST_NAME]}..."
     return VitqError(
-        f"model {model!r} is unknown: give {embedded}, a timm name{such}, or "
+        f"model {model!r} is unknown: give {embedded}, a timm name{such}, hf:FOLDER, or "
         f"package.module:factory{hub}{near}"
     )

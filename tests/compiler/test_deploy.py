@@ -275,7 +275,7 @@ def test_npy_versions(bundles: dict[str, Bundle], tmp_path: Path, version: int) 
         (("dance",), "command"),
         (("infer",), "needs a file"),
         (("infer", "nowhere.npy"), "missing"),
-        (("infer", "a.npy", "--raw", "--json"), "not both"),
+        (("infer", "a.npy", "--raw", "--json"), "not several"),
         (("bench", "a.npy"), "unexpected"),
         (("bench", "--rounds"), "needs a value"),
         (("bench", "--rounds", "0"), "from 1"),

@@ -195,6 +195,11 @@ def test_a_killed_cell_says_so(artifacts: Path, monkeypatch: pytest.MonkeyPatch)
         (lambda: vitq.zoo(["digits_vit"], parallel=0), "--parallel"),
         (lambda: Spread(2, "localhost:8786"), "--parallel or --dask, not both"),
         (lambda: vitq.zoo(["digits_vit"], pixels="nowhere"), "no such folder"),
+        (lambda: vitq.zoo(["digits_vit"], evaluate_count=0), "number of pictures is 0: give"),
+        (
+            lambda: with_weights(QuantizeOptions(model="vit_tiny_patch16_224"), Path("nowhere")),
+            "--weights nowhere is no folder: give one with <model>.safetensors",
+        ),
     ],
 )
 def test_mistakes_are_one_line(make: object, message: str) -> None:

@@ -43,7 +43,11 @@ void read_npy(const std::string& content) {
 
 void read_manifest(const std::string& content) {
   const vitq::Manifest manifest = vitq::parse_manifest(content, "input");
-  if (manifest.picture_bytes() < 1 || manifest.batch < 1 || manifest.classes < 1) std::abort();
+  if (manifest.picture_bytes() < 1 || manifest.batch < 1 || manifest.integers < 1) std::abort();
+  for (const vitq::Result& result : manifest.results) {
+    if (result.first < 0 || result.count < 1) std::abort();
+    if (result.first + result.count > manifest.integers) std::abort();
+  }
 }
 
 void read(char kind, const std::string& content) {

@@ -94,6 +94,18 @@ def test_nan_is_refused_and_named() -> None:
         quantize(trace(model, SHAPE))
 
 
+@pytest.mark.parametrize("hidden", [-torch.inf, torch.finfo(torch.float32).min, -1e4])
+def test_a_query_that_sees_nothing_is_refused_and_named(hidden: float) -> None:
+    model = Attention()
+    with torch.no_grad():
+        model.bias[0, 3] = hidden
+    with pytest.raises(VitqError, match=r"hides every key from a query.*let each query see one"):
+        quantize(trace(model, SHAPE))
+    with torch.no_grad():
+        model.bias[0, 3, 2] = 0.0
+    quantize(trace(model, SHAPE))
+
+
 @pytest.mark.parametrize("nonlinear", list(Nonlinear))
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_integer_is_the_references(kind: str, nonlinear: Nonlinear) -> None:

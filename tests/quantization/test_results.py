@@ -194,3 +194,12 @@ def test_a_result_that_is_no_row_for_each_picture_is_refused() -> None:
 
     with pytest.raises(VitqError, match=r"the model's result features is \(8, 1\) for one pict"):
         trace(prepared(Turned(True)), SHAPE)
+
+
+def test_one_number_for_each_picture_needs_an_axis() -> None:
+    class Score(Toy):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)[:, 0]
+
+    with pytest.raises(VitqError, match=r"is one number for each picture.*return it as \(N, 1\)"):
+        trace(prepared(Score()), SHAPE)

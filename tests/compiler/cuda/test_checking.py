@@ -51,7 +51,9 @@ def test_a_race_is_an_error(cuda_folder: Path, monkeypatch: pytest.MonkeyPatch) 
         raise EmulationError("two threads write one byte")
 
     monkeypatch.setattr(checking, "run_kernel", race)
-    with pytest.raises(VitqError, match=r"kernel patch_embed_0, .* write one byte; please report"):
+    with pytest.raises(
+        VitqError, match=r"kernel patch_embed_0 with .* write one byte; please report"
+    ):
         verify_emulated(cuda_folder)
 
 

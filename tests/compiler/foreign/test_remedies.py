@@ -303,11 +303,16 @@ def test_a_reshape_for_batch_1_behind_a_symbolic_batch(tmp_path: Path) -> None:
         import_model(path, Meaning(2, MEAN, STD))
 
 
-def test_two_outputs(tmp_path: Path) -> None:
+def test_two_outputs_are_taken_and_two_inputs_refused(tmp_path: Path) -> None:
     body = Body()
     x = start(body)
-    path = body.save(tmp_path / "m.onnx", body.quantize(x), results=[x])
-    with pytest.raises(VitqError, match=r"it has 1 \(x\) and 2 \(t\d+, t\d+\): export a model"):
+    path = body.save(tmp_path / "m.onnx", body.quantize(x), results=[body.quantize(x)])
+    assert len(import_model(path, MEANING).integer.report.outputs) == 2
+    model = onnx.load(path)
+    model.graph.input.add().CopyFrom(model.graph.input[0])
+    model.graph.input[1].name = "y"
+    onnx.save(model, path)
+    with pytest.raises(VitqError, match=r"it has 2 \(x, y\) and 2 \(t\d+, t\d+\): export a mod"):
         import_model(path, MEANING)
 
 
