@@ -65,19 +65,22 @@ def whole_s(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> flo
 def test_an_interrupted_compile_ends_in_one_line_and_leaves_nothing(
     moment: float, artifact: Artifact, whole_s: float, tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copytree(artifact.folder, tmp_path / "copy"))
-    for path in copy.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-    before = sorted(path for path in copy.rglob("*") if path.is_file())
-    temporary = tmp_path / "temporary"
+    copy, temporary = tmp_path / "copy", tmp_path / "temporary"
     temporary.mkdir()
-    process = start(["compile", str(copy)], temporary)
-    while process.poll() is None and cpu_s(process.pid) < moment * whole_s:
-        time.sleep(0.005)
-    assert process.poll() is None, "it was done before the moment came"
-    os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=120)
+    for share in (moment, moment * 0.8, moment * 0.6):  # a processor's clock may have risen
+        shutil.copytree(artifact.folder, copy, dirs_exist_ok=True)
+        for path in copy.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+        before = sorted(path for path in copy.rglob("*") if path.is_file())
+        process = start(["compile", str(copy)], temporary)
+        while process.poll() is None and cpu_s(process.pid) < share * whole_s:
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=120)
+        if "compile: " not in error:  # else it was done before the moment came
+            break
     assert process.returncode == ending.INTERRUPTED, error
     lines = [line for line in error.splitlines() if line.startswith("vitq:")]
     assert lines == ["vitq: interrupted; nothing half-written is left"]
