@@ -16,7 +16,8 @@ def moved(node: Node, x: Any, batch: int = 1) -> Any:
         batch: how many pictures.
 
     Returns:
-        The array that it makes; zeros where it pads. None for another operator.
+        The array that it makes, a view where it can be; zeros where it pads. None for another
+        operator.
     """
     attrs = node.attrs
     if node.op is OpKind.RESHAPE:
@@ -26,9 +27,9 @@ def moved(node: Node, x: Any, batch: int = 1) -> Any:
     if node.op is OpKind.EXPAND:
         return np.broadcast_to(x, node.shape_at(batch))
     if node.op is OpKind.SELECT:
-        return x.take(attrs["index"], attrs["axis"])
+        return x[(slice(None),) * attrs["axis"] + (attrs["index"],)]
     if node.op is OpKind.SLICE:
-        return x.take(range(attrs["start"], attrs["stop"]), attrs["axis"])
+        return x[(slice(None),) * attrs["axis"] + (slice(attrs["start"], attrs["stop"]),)]
     if node.op is OpKind.TAKE:
         return x.take(attrs["indices"], attrs["axis"])
     if node.op is OpKind.PAD:

@@ -28,6 +28,7 @@ from vitq.numerics.qparams import QuantParams
 from vitq.numerics.requantize import int_requantize, requantize_params
 from vitq.numerics.shiftmax import normalized_matmul, normalized_matmul_params, shiftmax_codes
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.moving import moved
 from vitq.quantization.graph.origins import label_of
 from vitq.quantization.graph.outputs import join
 from vitq.quantization.plan.attention_codes import exp_params
@@ -195,29 +196,15 @@ def _layout(node: Node, inputs: list[IntTensor], batch: int) -> IntTensor:
         codes = np.concatenate([i.codes for i in inputs], axis=node.attrs["axis"])
         return IntTensor(codes, x.scale, x.zero_point)
 
-    def move(array: IntArray | FloatArray) -> IntArray | FloatArray:
-        attrs = node.attrs
-        if node.op is OpKind.RESHAPE:
-            return array.reshape(node.shape_at(batch))
-        if node.op is OpKind.PERMUTE:
-            return array.transpose(attrs["axes"])
-        if node.op is OpKind.SELECT:
-            return array[(slice(None),) * attrs["axis"] + (attrs["index"],)]
-        if node.op is OpKind.SLICE:
-            index = [slice(None)] * array.ndim
-            index[attrs["axis"]] = slice(attrs["start"], attrs["stop"])
-            return array[tuple(index)]
-        if node.op is OpKind.TAKE:
-            return array.take(attrs["indices"], attrs["axis"])
-        return np.broadcast_to(array, node.shape_at(batch))
-
     if node.op is OpKind.PAD:  # real zeros
         codes = np.pad(x.codes, node.attrs["pads"], constant_values=x.zero_point)
         return IntTensor(codes, np.asarray(x.one_scale), x.zero_point)
     if node.op is OpKind.MAX:  # the largest code is that of the largest value
         return IntTensor(x.codes.max(node.attrs["axis"]), np.asarray(x.one_scale), x.zero_point)
-    scale = x.scale if x.scale.ndim == 0 else move(np.broadcast_to(x.scale, x.codes.shape))
-    return IntTensor(move(x.codes), scale, x.zero_point)
+    scale = x.scale
+    if scale.ndim:
+        scale = moved(node, np.broadcast_to(scale, x.codes.shape), batch)
+    return IntTensor(moved(node, x.codes, batch), scale, x.zero_point)
 
 
 def _affine(graph: Graph, node: Node, x: IntTensor, rows: IntArray) -> IntTensor:
