@@ -7,6 +7,8 @@ import torch
 from vitq.models.timm_compat import import_timm
 
 SIZE = 32
+CENTRED = {"input_size": (3, SIZE, SIZE), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+"""What timm says of a model whose pictures are -1 to 1."""
 
 
 def _vit(**options: Any) -> torch.nn.Module:
@@ -59,11 +61,7 @@ def distilled() -> torch.nn.Module:
 class Maxima(torch.nn.Module):
     """Tokens pooled by maxima as Hiera does: of a layer's results and of a sum."""
 
-    default_cfg = {  # noqa: RUF012 - timm's own form
-        "input_size": (3, SIZE, SIZE),
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-    }
+    default_cfg = CENTRED
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,11 +87,7 @@ def maxima() -> torch.nn.Module:
 class Unsupported(torch.nn.Module):
     """Operators that nothing here can make integer."""
 
-    default_cfg = {  # noqa: RUF012 - timm's own form
-        "input_size": (3, SIZE, SIZE),
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-    }
+    default_cfg = CENTRED
 
     def __init__(self) -> None:
         super().__init__()
