@@ -24,8 +24,9 @@ from vitq.quantization.graph.origins import label_of
 
 HIDES = -16.0
 """A constant this low is a mask: what it hides must weigh nothing, whatever the codes are."""
-HIDES_ALL = -1e4
-"""A row of these leaves nothing: what it gives depends on how the model spells its mask."""
+HIDDEN = -1e4
+"""What is added to a score that must not be seen: float32's exp(-10000) is 0, as of -inf. A row of
+these leaves nothing: what it gives depends on how the model spells its mask."""
 
 
 class Fixed(NamedTuple):
@@ -79,7 +80,7 @@ def _offset(graph: Graph, add: Node) -> Node | None:
             fixed = Fixed(masked(fixed.value), fixed.batch_axis)
         except VitqError as error:
             raise VitqError(f"{label_of(add)}: {error}") from error
-        if (fixed.value <= HIDES_ALL).all(axis=-1).any():
+        if (fixed.value <= HIDDEN).all(axis=-1).any():
             raise VitqError(
                 f"{label_of(add)}: the mask hides every key from a query, for which PyTorch gives "
                 "0, NaN or a plain mean: let each query see one key at least"

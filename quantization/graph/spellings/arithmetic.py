@@ -8,11 +8,9 @@ import torch
 from vitq.quantization.graph.builder import Operand, Refusal
 from vitq.quantization.graph.exporting import shape_at_one
 from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.graph.offsets import HIDDEN
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
 from vitq.quantization.graph.spellings.registry import arguments, spelling
-
-HIDDEN = -1e4
-"""What is added to a score that must not be seen: float32's exp(-10000) is 0, as of -inf."""
 
 
 def is_tensor(arg: Any) -> bool:

@@ -10,8 +10,8 @@ import torch
 from vitq.quantization.graph.builder import Operand, Refusal
 from vitq.quantization.graph.exporting import shape_at_one
 from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.graph.offsets import HIDDEN
 from vitq.quantization.graph.operands import FxNode, Walk
-from vitq.quantization.graph.spellings.arithmetic import HIDDEN
 from vitq.quantization.graph.spellings.registry import arguments, spelling
 
 
