@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitq.compiler.support.artifacts import (
-    begin_stage,
     file_hash,
     fingerprint,
     is_current,
     source_hash,
     versions,
+    whole_or_nothing,
     write_json,
 )
 from vitq.compiler.support.embedded import GENERATED
@@ -103,11 +103,11 @@ def _made(
         return read_pixels(array, prep.input_shape)
     started = time.perf_counter()
     pixels = _generate(source, options, graph, prep)
-    begin_stage(facts)
     buffer = BytesIO()
     np.save(buffer, pixels, allow_pickle=False)
-    write_atomically(array, buffer.getvalue())
-    write_json(facts, {"fingerprint": wanted, "sha256": file_hash(array), **made_from})
+    with whole_or_nothing(facts, array):
+        write_atomically(array, buffer.getvalue())
+        write_json(facts, {"fingerprint": wanted, "sha256": file_hash(array), **made_from})
     logger.info("calibration: %s (%.1f s)", array, time.perf_counter() - started)
     return pixels
 

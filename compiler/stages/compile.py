@@ -33,7 +33,6 @@ from vitq.compiler.support.artifacts import (
     QUANTIZE_NAME,
     TENSORS_NAME,
     Artifact,
-    begin_stage,
     file_hash,
     fingerprint,
     is_current,
@@ -41,6 +40,7 @@ from vitq.compiler.support.artifacts import (
     read_json,
     source_hash,
     versions,
+    whole_or_nothing,
     write_json,
 )
 from vitq.compiler.support.limits import LARGEST_BATCH, check_number
@@ -162,29 +162,30 @@ def _compile(
     prep = input_of_file(model, options.pictures, called or artifact.onnx, artifact.is_foreign)
     folder = artifact.target_folder(options.target.name, options.batch, options.tuned)
     library, golden = folder / LIBRARY_NAME, folder / GOLDEN_NAME
-    begin_stage(folder / METADATA_NAME)
-    calls = build_library(model.integer.mod, target, library, schedules)
-    logger.info("%s", schedules.summary())
-    pixels, codes = _golden(artifact, model)
-    buffer = BytesIO()
-    np.savez_compressed(buffer, pixels=pixels, codes=codes)
-    write_atomically(golden, buffer.getvalue())
-    content = {
-        "fingerprint": wanted,
-        "target": target.name,
-        "entry": target.entry,
-        "target_config": target.tvm_config(),
-        "architectures": list(target.gpu.architectures) if target.gpu else None,
-        **_describe(model),
-        "preprocessing": prep.to_json(),
-        "kernel_calls": len(calls),
-        "schedules": schedules.to_json(),
-        "sha256": {path.name: file_hash(path) for path in _recorded(artifact, library, golden)},
-        "size_bytes": library.stat().st_size,
-        "versions": versions(("apache-tvm", "apache-tvm-ffi", "numpy", "onnx")),
-        "command": " ".join(sys.argv),
-    }
-    write_json(folder / METADATA_NAME, content)
+    metadata = folder / METADATA_NAME
+    with whole_or_nothing(metadata, library, golden):
+        calls = build_library(model.integer.mod, target, library, schedules)
+        logger.info("%s", schedules.summary())
+        pixels, codes = _golden(artifact, model)
+        buffer = BytesIO()
+        np.savez_compressed(buffer, pixels=pixels, codes=codes)
+        write_atomically(golden, buffer.getvalue())
+        content = {
+            "fingerprint": wanted,
+            "target": target.name,
+            "entry": target.entry,
+            "target_config": target.tvm_config(),
+            "architectures": list(target.gpu.architectures) if target.gpu else None,
+            **_describe(model),
+            "preprocessing": prep.to_json(),
+            "kernel_calls": len(calls),
+            "schedules": schedules.to_json(),
+            "sha256": {path.name: file_hash(path) for path in _recorded(artifact, library, golden)},
+            "size_bytes": library.stat().st_size,
+            "versions": versions(("apache-tvm", "apache-tvm-ffi", "numpy", "onnx")),
+            "command": " ".join(sys.argv),
+        }
+        write_json(metadata, content)
 
 
 def _recorded(artifact: Artifact, *files: Path) -> list[Path]:

@@ -7,13 +7,13 @@ from typing import Any
 
 from vitq.compiler.support.artifacts import (
     Artifact,
-    begin_stage,
     file_hash,
     fingerprint,
     is_current,
     read_json,
     source_hash,
     versions,
+    whole_or_nothing,
     write_json,
 )
 from vitq.compiler.support.locks import alone
@@ -59,11 +59,11 @@ def export(artifact: Artifact) -> dict[str, Any]:
         return read_json(artifact.export_json)
     started = time.perf_counter()
     require_file(artifact.onnx)
-    begin_stage(artifact.export_json)
-    content = {"fingerprint": wanted, "parity": _export(artifact), "versions": packages}
-    content["sha256"] = file_hash(artifact.onnx)
-    content["quantized"] = file_hash(tensors)
-    write_json(artifact.export_json, content)
+    with whole_or_nothing(artifact.export_json, artifact.onnx):
+        content = {"fingerprint": wanted, "parity": _export(artifact), "versions": packages}
+        content["sha256"] = file_hash(artifact.onnx)
+        content["quantized"] = file_hash(tensors)
+        write_json(artifact.export_json, content)
     logger.info("export: %s (%.1f s)", artifact.onnx, time.perf_counter() - started)
     return content
 

@@ -26,10 +26,10 @@ from vitq.compiler.stages.identity import (
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import (
     Artifact,
-    begin_stage,
     is_current,
     read_json,
     versions,
+    whole_or_nothing,
 )
 from vitq.compiler.support.embedded import GENERATED
 from vitq.compiler.support.locks import alone
@@ -88,8 +88,8 @@ def quantize(options: QuantizeOptions, meet: "Meet | None" = None) -> Artifact:
     started = time.perf_counter()
     require_writable(json_path)
     model = quantized_model(options, loaded, meet)
-    begin_stage(json_path)
-    storage.save(artifact.folder, model)
+    with whole_or_nothing(json_path, tensors):
+        storage.save(artifact.folder, model)
     logger.info("quantize: %s (%.1f s)", json_path, time.perf_counter() - started)
     return artifact
 

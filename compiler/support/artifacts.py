@@ -14,7 +14,8 @@ hash of everything that went in (contents of files, options, versions, the proje
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -157,13 +158,23 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
-def begin_stage(json_path: Path) -> None:
-    """Take back the sign of completeness before a stage writes its files.
+@contextmanager
+def whole_or_nothing(json_path: Path, *files: Path) -> Iterator[None]:
+    """Write a stage's files and last its JSON; an error or Ctrl-C leaves none of them.
 
-    Otherwise a stage that is killed between two files would leave a mixture of two runs that
-    looks complete.
+    Args:
+        json_path: the sign of completeness. It is taken back first: a stage that is killed
+            between two files would else leave a mixture of two runs that looks complete.
+        files: what the stage writes before it.
     """
     json_path.unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not json_path.exists():
+            for path in files:
+                path.unlink(missing_ok=True)
+        raise
 
 
 def is_current(path: Path, wanted: str, *files: Path) -> bool:

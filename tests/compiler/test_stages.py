@@ -211,14 +211,14 @@ def test_a_stage_killed_between_its_files_is_not_taken_for_complete(
 
     def killed_before_the_json(path: Path, content: bytes | str) -> None:
         if path.name == "quantize.json":
+            assert not path.exists() and (folder / "quantized.safetensors").is_file()
             raise KeyboardInterrupt
         write(path, content)
 
     monkeypatch.setattr(artifact_storage, "write_atomically", killed_before_the_json)
     with pytest.raises(KeyboardInterrupt):
         quantize(replace(options, calib_count=3))
-    assert not (folder / "quantize.json").exists()
+    assert not [*folder.iterdir()]
     monkeypatch.undo()
-    before = (folder / "quantized.safetensors").read_bytes()
     quantize(options)
-    assert (folder / "quantized.safetensors").read_bytes() != before
+    assert (folder / "quantized.safetensors").is_file()
