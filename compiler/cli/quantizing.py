@@ -21,7 +21,7 @@ TEXTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "image_size": (str | None, opt.image_size),
     "mean": (str | None, functools.partial(opt.numbers, name="mean")),
     "std": (str | None, functools.partial(opt.numbers, name="std")),
-    "output_features": (str | None, lambda text: tuple(text.split(",")) if text else ()),
+    "output_features": (str | None, lambda text: () if text is None else tuple(text.split(","))),
     "model_kwargs": (list[str] | None, lambda texts: parse_kwargs(texts or ())),
 }
 """What is text on the command line and something else in the options: its type, what reads it."""

@@ -84,6 +84,8 @@ def zoo(
     if result.differing:
         names = ", ".join(f"{cell.model} {cell.recipe} {cell.target}" for cell in result.differing)
         raise VitqError(f"integers differ in {len(result.differing)} cells: {names}")
+    if result.is_all_refused:
+        raise VitqError(f"all cells ({len(result.cells)}) are refused: the table says why")
 
 
 def zoo_rows(cells: Sequence[Any]) -> tuple[list[list[str]], list[str]]:

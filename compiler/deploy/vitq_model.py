@@ -138,6 +138,7 @@ class Model:
         Raises:
             ModelError: another shape or dtype.
         """
+        pixels = _array(pixels)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != self.input_shape or not len(pixels):
             want = " x ".join(map(str, ("N", *self.input_shape)))
             raise ModelError(f"{pixels.dtype} {pixels.shape}: the model takes uint8 {want}")
@@ -165,6 +166,7 @@ class Model:
         Raises:
             ModelError: nothing of this.
         """
+        picture = _array(picture)
         gray = picture.ndim == 2
         if picture.dtype != np.uint8 or not (gray or picture.shape[2:] in ((1,), (3,), (4,))):
             raise ModelError(
@@ -182,12 +184,13 @@ class Model:
 
     def logits(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
         """Real values of integers (N, classes) of a classifier."""
+        codes = self._integers(codes)
         real = self.scale * (codes.astype(np.int64) - self.zero_point)
         return real.astype(np.float32)
 
     def results(self, codes: NDArray[np.int32]) -> dict[str, NDArray[np.float32]]:
         """Real values of each result, (N, ...) by name, of what a call returned."""
-        found = {}
+        found, codes = {}, self._integers(codes)
         for name, (shape, first, count, scale, zero_point) in self.outputs.items():
             part = codes[:, first : first + count].astype(np.int64)
             real = (scale * (part - zero_point)).astype(np.float32)
@@ -216,6 +219,7 @@ class Model:
         if self._ranking is None:
             known = ", ".join(self.outputs)
             raise ModelError(f"the model ranks no classes, it returns {known}: take results()")
+        (codes,) = self._integers(_array(codes)[None])
         _, first, count, scale, zero_point = self._ranking
         logits = scale * (codes[first : first + count].astype(np.float64) - zero_point)
         weights = np.exp(logits - logits.max())
@@ -247,9 +251,25 @@ class Model:
             self._library.vitq_free(self._context)
             self._context = ctypes.c_void_p()
 
+    def _integers(self, codes: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Refuse what no call returned."""
+        codes = _array(codes)
+        if codes.dtype.kind not in "iu" or codes.shape[1:] != (self.classes,):
+            raise ModelError(
+                f"{codes.dtype} {codes.shape}: integers of a call are int32 N x {self.classes}"
+            )
+        return codes
+
     def _require(self, code: int, what: str) -> None:
         if code != OK:
             raise ModelError(f"{what}: {self._library.vitq_strerror(code).decode()}")
+
+
+def _array(value: object) -> NDArray[Any]:
+    """Return an array as it is: a list's numbers have no type that could be checked."""
+    if isinstance(value, np.ndarray):
+        return value
+    raise ModelError(f"{type(value).__name__} is no array: give NumPy's, of uint8")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -300,6 +320,8 @@ def _outputs(library: ctypes.CDLL) -> dict[str, Result]:
 
 def _answers(path: Path, model: Model) -> list[tuple[str, list[Guess]]]:
     """Classify what is in a file; a row of an array has its number behind the file's name."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder: name its pictures, such as {path}/*.png")
     if path.suffix == ".npy":
         rows = model(np.load(path, allow_pickle=False))
         return [(f"{path}[{row}]", model.best(codes)) for row, codes in enumerate(rows)]

@@ -106,6 +106,7 @@ def prepare(
     """Load the float graph, its input's meaning, and calibration pictures (saved if asked for)."""
     from vitq.compiler.stages.calibration import calibration_pictures, save_images
     from vitq.quantization.graph.tracing import trace
+    from vitq.quantization.run.traced import check_traced
 
     if options.save_images is not None:
         require_writable(options.save_images / "x")
@@ -115,6 +116,7 @@ def prepare(
     if meet is not None:
         meet(graph.layout.classes, prep)
     pictures = calibration_pictures(options, graph, prep)
+    check_traced(graph, loaded.module, pictures.pixels, prep.mean, prep.std)
     _say_strange_labels(pictures, graph.layout.classes)
     if options.save_images is not None:
         save_images(pictures.pixels, options.save_images)

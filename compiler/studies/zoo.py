@@ -28,7 +28,7 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
-from vitq.compiler.support.embedded import EMBEDDED_MODELS
+from vitq.compiler.support.embedded import EMBEDDED_MODELS, GENERATED
 from vitq.compiler.support.limits import LARGEST_BATCH, check_number
 from vitq.compiler.support.progress import progress_bar
 from vitq.compiler.target.host import host_cpu
@@ -36,6 +36,7 @@ from vitq.compiler.target.table import Target
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import require_writable
 from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.pictures.pictures import check_source, picture_files
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,11 @@ class Zoo:
     def to_json(self) -> dict[str, Any]:
         """All fields."""
         return asdict(self)
+
+    @property
+    def is_all_refused(self) -> bool:
+        """Whether no cell at all was built and proven."""
+        return all(cell.refused is not None for cell in self.cells)
 
     @property
     def differing(self) -> list[ZooCell]:
@@ -93,8 +99,6 @@ class ZooOptions:
         if self.count is not None and self.count < 1:
             raise VitqError(f"the number of pictures is {self.count}: give at least 1")
         if isinstance(self.pictures, str):
-            from vitq.quantization.pictures.pictures import check_source
-
             check_source(self.pictures)
 
 
@@ -109,11 +113,14 @@ def zoo(variants: Sequence[tuple[QuantizeOptions, str]], options: ZooOptions) ->
         The table; what is refused, fails or differs is told in its cell.
 
     Raises:
-        VitqError: no models, or no workers.
+        VitqError: no models, no calibration pictures where they should be, or no workers.
         OSError: the artifacts' folder cannot be written to.
     """
     if not variants:
         raise VitqError("no models: give names, as --model of quantize takes them")
+    for source in dict.fromkeys(variant.calib for variant, _ in variants):
+        if isinstance(source, str) and source not in GENERATED:
+            check_source(source)
     plans = [
         Plan(
             options=replace(variant, artifacts=variant.artifacts.resolve()), weights=weights,
@@ -191,8 +198,6 @@ def _common_content(pictures: str | GivenPictures | None) -> dict[str, Any]:
 
 
 def _file_content(source: str) -> list[str]:
-    from vitq.quantization.pictures.pictures import picture_files
-
     return list(file_hashes(picture_files(source, None)).values())
 
 

@@ -30,6 +30,8 @@ from vitq.compiler.target.host import host_cpu
 from vitq.compiler.target.table import Target
 from vitq.numerics.errors import VitqError, reason
 from vitq.quantization.pictures.given import GivenPictures
+from vitq.quantization.pictures.pictures import EVALUATION, open_pictures
+from vitq.quantization.pictures.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +173,7 @@ class _Work:
 
     def run(self) -> None:
         plan = self._plan
-        artifact = quantize(plan.options)
+        artifact = quantize(plan.options, self._meet)
         self.stage = "export"
         export(artifact)
         self.stage = "compile"
@@ -191,6 +193,12 @@ class _Work:
         self.stage = "evaluate"
         if plan.pictures is not None or compiled.own_pictures is not None:
             self._evaluate(compiled, "library" if runs_here else "reference")
+
+    def _meet(self, classes: int | None, prep: Preprocessing) -> None:
+        """Refuse pictures that are not for this model before it is quantized."""
+        pictures, count = self._plan.pictures, self._plan.count
+        if pictures is not None:
+            open_pictures(pictures, prep, count, EVALUATION, 0, None, classes, is_said=False)
 
     def _evaluate(self, compiled: Compiled, backend: str) -> None:
         plan = self._plan

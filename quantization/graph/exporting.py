@@ -36,7 +36,7 @@ def export_program(
     example = torch.zeros(TRACE_BATCH, *input_shape)
     batch = torch.export.Dim("batch")
     try:
-        with _quiet():
+        with quiet():
             program = torch.export.export(
                 model.eval(), (example,), dynamic_shapes=({0: batch},), strict=False
             )
@@ -71,7 +71,7 @@ def _refuse_size(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> N
 def _runs(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> bool:
     """Whether the model computes anything of a picture of that shape."""
     try:
-        with torch.inference_mode(), _quiet():
+        with torch.inference_mode(), quiet():
             model.eval()(torch.zeros(1, *input_shape))
     except Exception:  # whatever a user's code raises
         return False
@@ -79,8 +79,8 @@ def _runs(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch from logging what its exception says, too; not with ``-v``."""
+def quiet() -> Iterator[None]:
+    """Keep libraries from logging what their exception or report says, too; not with ``-v``."""
     before = logging.root.manager.disable
     if not logger.isEnabledFor(logging.DEBUG):
         logging.disable(logging.CRITICAL)

@@ -32,8 +32,8 @@ def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, 
         std: likewise.
 
     Raises:
-        VitqError: if something else than layers read the input, or mean and std are no
-            normalization.
+        VitqError: if something else than layers read the input, it is a result, or mean and std
+            are no normalization.
     """
     channels = graph.input.shape[1]
     if len(mean) != channels or len(std) != channels:
@@ -52,10 +52,17 @@ def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, 
 def _paths(graph: Graph) -> list[tuple[Node, list[Node]]]:
     """All layers that read the picture, with what stands between, from the picture on."""
     found: list[tuple[Node, list[Node]]] = []
+    names = {node: name for name, node in graph.outputs.items()}
     pending: list[tuple[Node, list[Node]]] = [(graph.input, [])]
     wrong: list[str] = []
     while pending:
         node, path = pending.pop(0)
+        if node.name in names:
+            raise VitqError(
+                f"the model's result {names[node.name]} is the picture itself, moved at most: "
+                "there is nothing to quantize in it; return other tensors, or choose them with "
+                "--output-features"
+            )
         for reader in graph.consumers(node.name):
             if reader.op in _LAYERS:
                 found.append((reader, path))
@@ -66,7 +73,7 @@ def _paths(graph: Graph) -> list[tuple[Node, list[Node]]]:
     if wrong or not found:
         raise VitqError(
             "the picture must go into one patch convolution, or convolutions and linear layers "
-            f"through layout, not into: {', '.join(wrong) or 'a result'}"
+            f"through layout, not into: {', '.join(wrong)}"
         )
     return found
 

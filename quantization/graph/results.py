@@ -50,11 +50,28 @@ def tensors_of(value: Any, kind: type, path: str = "") -> Iterator[tuple[str, An
     if isinstance(value, kind):
         yield path, value
         return
-    for key, inner in _members(value):
+    for key, inner in members(value):
         yield from tensors_of(inner, kind, f"{path}.{key}" if path else str(key))
 
 
-def _members(value: Any) -> Iterator[tuple[Any, Any]]:
+def named_tensors(value: Any, kind: type) -> dict[str, Any]:
+    """Return what `tensors_of` finds, by name.
+
+    Raises:
+        VitqError: two of them have one name: a key with a dot, and the way to an inner one.
+    """
+    found: dict[str, Any] = {}
+    for name, tensor in tensors_of(value, kind):
+        if name in found:
+            raise VitqError(
+                f"the model returns two results that are called {name}: give keys without dots"
+            )
+        found[name] = tensor
+    return found
+
+
+def members(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield key and value of what a packing holds itself; nothing of anything else."""
     if isinstance(value, Mapping):
         yield from value.items()
     elif hasattr(value, "_fields") and isinstance(value, tuple):

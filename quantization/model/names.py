@@ -54,6 +54,10 @@ def model_folder(model: str) -> Path | None:
     Raises:
         VitqError: there is no such folder, or the cache has no such repository.
     """
+    kind, _, place = model.partition(":")
+    if is_folder_name(model) and not place.strip():
+        what = "ORG/NAME of the local cache" if model.startswith(HUB_SPELLINGS) else "FOLDER"
+        raise VitqError(f"model {model!r} names nothing: give {kind}:{what}")
     if model.startswith(FOLDERS):
         folder = Path(model.partition(":")[2]).expanduser()
         if not (folder / CONFIG_NAME).is_file():

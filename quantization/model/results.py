@@ -22,7 +22,7 @@ import torch
 
 from vitq.numerics.errors import VitqError, nearest
 from vitq.quantization.graph.outputs import FEATURES, LOGITS
-from vitq.quantization.graph.results import KEEPS_NAMES, LEFT, tensors_of
+from vitq.quantization.graph.results import KEEPS_NAMES, LEFT, members, named_tensors, tensors_of
 
 LISTED = 8
 _HOOKED = "_vitq_returns_tensors"
@@ -68,18 +68,16 @@ def taken_tensors(result: Any, name: str = "the model") -> Tensors:
         Name -> tensor; the name of a bare tensor is empty.
 
     Raises:
-        VitqError: no tensor in it.
+        VitqError: no tensor in it, or two of one name.
     """
-    found = dict(tensors_of(result, torch.Tensor))
+    found = named_tensors(result, torch.Tensor)
     if not found:
         kind = type(result).__name__
         raise VitqError(
             f"{name} returns {kind} without a tensor: return the logits (N, classes) or features"
         )
-    flat = {key: value for key, value in found.items() if "." not in key}
-    if not flat or len(flat) == len(found):
-        return found
-    return flat
+    own = {str(key) for key, value in members(result) if isinstance(value, torch.Tensor)}
+    return {key: value for key, value in found.items() if key in own} or found
 
 
 def with_features(module: torch.nn.Module, names: Sequence[str]) -> torch.nn.Module:

@@ -30,6 +30,8 @@ TOWERS = {
 """Kind of a model of several inputs -> class of the part that sees the picture."""
 ARGUMENTS = {"num_classes": "num_labels", "img_size": "image_size"}
 """timm's argument -> the configuration's entry."""
+PIXELS = "pixel_values"
+"""Argument of the forward of models that see a picture."""
 RESAMPLES = "interpolate_pos_encoding"
 """Argument of a model's forward that lets it take pictures of another size."""
 
@@ -60,6 +62,7 @@ def build_transformers(name: str, folder: Path, arguments: Mapping[str, Any]) ->
         ) from error
     whole = config
     kind, config = _tower(name, transformers, config)
+    _check_input(name, kind)
     part = config is not whole
     for key, value in arguments.items():
         entry = ARGUMENTS.get(key, key)
@@ -106,6 +109,17 @@ def _tower(name: str, transformers: Any, config: Any) -> tuple[Any, Any]:
             f"model {name!r}: {why}: write a factory, package.module:factory, that returns yours"
         )
     return found, config
+
+
+def _check_input(name: str, kind: Any) -> None:
+    """Refuse a class that sees no picture; what it builds from a configuration may be another."""
+    forward = inspect.signature(kind.forward).parameters if hasattr(kind, "forward") else {}
+    if forward and PIXELS not in forward:
+        takes = next(iter(key for key in forward if key != "self"), "nothing")
+        raise VitqError(
+            f"model {name!r}: {kind.__name__} takes {takes} and no pictures ({PIXELS}): only "
+            "models of pictures can be quantized"
+        )
 
 
 def _resampling(module: torch.nn.Module, size: Any) -> torch.nn.Module:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.exporting import quiet
 from vitq.quantization.model.checkpoints import read_checkpoint
 from vitq.quantization.model.fitting import Fit, describe, fit, listed, remedy
 from vitq.quantization.model.layouts import to_timm
@@ -146,9 +147,10 @@ def _by_transformers(module: torch.nn.Module, state: State) -> State | None:
     load = getattr(type(module), "from_pretrained", None)
     if load is None:
         return None
-    loaded, report = load(
-        None, config=module.config, state_dict=dict(state), output_loading_info=True
-    )
+    with quiet():
+        loaded, report = load(
+            None, config=module.config, state_dict=dict(state), output_loading_info=True
+        )
     if any(report[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys")):
         return None
     return dict(loaded.state_dict())

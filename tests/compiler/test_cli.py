@@ -90,6 +90,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
         "no calib": (tiny, ["no calibration pictures"]),
         "no such folder": ([*tiny, "--calib", "nowhere"], ["nowhere", "no such"]),
         "zero count": ([*quantize, "--calib-count", "0"], ["calibration pictures is 0"]),
+        "no features": ([*quantize, "--output-features", ""], ["name each module once"]),
         "zero steps": ([*quantize, "--calib", "psaq", "--calib-steps", "0"], ["steps is 0"]),
         "no attention": (
             [*quantize, "--model", "tests.compiler.factories:attentionless",

@@ -103,6 +103,10 @@ def test_as_a_program(
     assert json.loads(said("--json")[1])["different"] == 0
     code, out, error = said(str(tmp_path / "nowhere.png"))
     assert (code, out) == (2, "") and error.count("\n") == 1 and "nowhere.png" in error
+    code, out, error = said(str(tmp_path))
+    assert (code, out) == (2, "") and error.endswith(
+        f"{tmp_path} is a folder: name its pictures, such as {tmp_path}/*.png\n"
+    )
 
 
 def test_mistakes_are_one_line(bundle: Path, bundles: dict[str, Bundle], tmp_path: Path) -> None:
@@ -115,6 +119,15 @@ def test_mistakes_are_one_line(bundle: Path, bundles: dict[str, Bundle], tmp_pat
     for picture in (np.zeros((5, 5, 2), np.uint8), np.zeros((5, 5), np.float32)):
         with pytest.raises(module.ModelError, match="a picture is uint8"):
             model.prepare(picture)
+    for call in (model, model.prepare, model.results, model.best):
+        with pytest.raises(module.ModelError, match="list is no array: give NumPy's, of uint8"):
+            call([[1, 2], [3, 4]])
+    for codes in (np.zeros((2, 9), np.int32), np.zeros((2, 10)), np.zeros(10, np.int32)):
+        for call in (model.results, model.logits):
+            with pytest.raises(module.ModelError, match="of a call are int32 N x 10"):
+                call(codes)
+    with pytest.raises(module.ModelError, match="of a call are int32 N x 10"):
+        model.best(np.zeros((1, 10), np.int32))
     with pytest.raises(module.ModelError, match="no bundle"):
         module.Model(tmp_path)
     with pytest.raises(module.ModelError, match="flavour vm"):

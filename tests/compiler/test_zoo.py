@@ -114,6 +114,33 @@ def test_integers_that_differ_are_told_and_end_the_command(
     assert "DIFFER [1]" in said.out and "[1] 3 of 80 integers differ" in said.out
 
 
+def test_pictures_of_other_classes_are_refused_before_the_work(
+    artifacts: Path, result: Zoo, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 32, 32), np.uint8))
+    np.save(tmp_path / "x-labels.npy", np.array([3, 99]))
+    cell = run_cell(replace(plan(artifacts), pictures=str(tmp_path / "x.npy"), count=None))
+    assert cell.stage == "quantize" and cell.refused is not None
+    assert "the label of picture 1 is 99, but the model has 10 outputs" in cell.refused
+
+
+def test_a_command_whose_cells_are_all_refused_fails(
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = replace(zoo_cell.blank(plan(artifacts)), stage="quantize", refused="roll (x2)")
+    good = replace(refused, stage=None, refused=None, compared=9)
+    from vitq.compiler.cli.main import main
+
+    for cells, code in (([refused, refused], 2), ([refused, good], 0)):
+        monkeypatch.setattr(stage, "zoo", lambda *_, cells=cells: Zoo(cells))
+        monkeypatch.setattr(sys, "argv", ["vitq", "zoo", "digits_vit"])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        assert (stop.value.code or 0) == code and "[1] roll (x2)" in said.out
+        assert ("all cells (2) are refused" in said.err) == (code == 2)
+
+
 def test_a_mistake_of_the_program_is_a_cell_with_its_place(
     artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +222,7 @@ def test_a_killed_cell_says_so(artifacts: Path, monkeypatch: pytest.MonkeyPatch)
         (lambda: vitq.zoo(["digits_vit"], parallel=0), "--parallel"),
         (lambda: Spread(2, "localhost:8786"), "--parallel or --dask, not both"),
         (lambda: vitq.zoo(["digits_vit"], pixels="nowhere"), "no such folder"),
+        (lambda: vitq.zoo(["digits_vit"], "nodir"), "nodir: no such folder"),
         (lambda: vitq.zoo(["digits_vit"], evaluate_count=0), "number of pictures is 0: give"),
         (
             lambda: with_weights(QuantizeOptions(model="vit_tiny_patch16_224"), Path("nowhere")),

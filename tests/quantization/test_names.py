@@ -95,6 +95,9 @@ def test_a_repository_is_taken_from_the_cache_alone(
 REFUSED = {
     "x" * 5000: "model 'xxx",
     "local-dir:none": "none is no folder: give the folder that save_pretrained",
+    "hf:": "model 'hf:' names nothing: give hf:FOLDER",
+    "local-dir: ": "model 'local-dir: ' names nothing: give local-dir:FOLDER",
+    "hf-hub:": "model 'hf-hub:' names nothing: give hf-hub:ORG/NAME of the local cache",
     "vit_tiny_patch16_224.nosuchtag": "no tag 'nosuchtag' of vit_tiny_patch16_224: give one of aug",
     "timm/vit_tinny_patch16_224": "did you mean vit_tiny_patch16_224",
     "google/vit-base-patch16-224": "local cache hf-hub:google/vit-base-patch16-224",

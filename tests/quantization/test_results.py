@@ -203,3 +203,21 @@ def test_one_number_for_each_picture_needs_an_axis() -> None:
 
     with pytest.raises(VitqError, match=r"is one number for each picture.*return it as \(N, 1\)"):
         trace(prepared(Score()), SHAPE)
+
+
+def test_a_key_with_a_dot_is_the_models_own() -> None:
+    """It is no way to an inner result, which would be left out beside others."""
+    result = {"logits": torch.ones(1, 2), "stage.3": torch.ones(1, 3), "inner": (torch.ones(1),)}
+    assert list(taken_tensors(result)) == ["logits", "stage.3"]
+
+    class Dotted(Toy):
+        def forward(self, x: torch.Tensor) -> Any:
+            """Logits, and tokens under a name with a dot."""
+            tokens = self.tokens(x)
+            return {"logits": self.head(tokens), "stage.3": tokens}
+
+    assert list(trace(prepared(Dotted()), SHAPE).outputs) == ["logits", "stage.3"]
+    with pytest.raises(
+        VitqError, match=r"two results that are called a\.b: give keys without dots"
+    ):
+        taken_tensors({"a.b": torch.ones(1), "a": {"b": torch.ones(1)}})

@@ -1,6 +1,7 @@
 """Rewrites before calibration: the same float function, and near misses that stay."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,17 @@ def test_fold_normalization_refuses_other_readers() -> None:
     model = toy(tokens=lambda self, x: (self.conv(x) + self.conv(x.relu())).flatten(2).mT)
     with pytest.raises(VitqError, match=r"one patch convolution, or .*, not into: pointwise"):
         fold_normalization(trace(model, SHAPE), MEAN, STD)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_fold_normalization_refuses_the_picture_as_a_result(moved: bool) -> None:
+    """Beside a result that is one, too: its scale would be that of pixels, not of the input."""
+
+    def forward(self: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.head(self.tokens(x)), "seen": x.flatten(2) if moved else x}
+
+    with pytest.raises(VitqError, match=r"result seen is the picture itself, .* return other tens"):
+        fold_normalization(trace(toy(forward=forward), SHAPE), MEAN, STD)
 
 
 def test_fold_normalization_refuses_mixed_channels() -> None:

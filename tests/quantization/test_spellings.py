@@ -293,6 +293,9 @@ REFUSED: dict[str, Head] = {
     "rand": lambda self, x: end(self, x + torch.rand(16)),
     "div by a tensor": lambda self, x: end(self, x / (self.norm(x) + 9)),
     "pow with exponent 3": lambda self, x: end(self, x**3),
+    "attention with scale 0": lambda self, x: end(
+        self, F.scaled_dot_product_attention(x, x, x, scale=0.0)
+    ),
     "roll over all axes": lambda self, x: end(self, x.roll(1)),
 }
 

@@ -1,6 +1,7 @@
 """Folders of Transformers' models, ``hf:FOLDER``: the same function, or a line."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,41 @@ def test_what_transformers_does_not_know_is_a_line(tmp_path: Path) -> None:
         load_model(f"hf:{tmp_path}", seed=0, arguments={"depth": 2})
     with pytest.raises(VitqError, match="ViTModel refused it"):
         load_model(f"hf:{tmp_path}", seed=0, arguments={"hidden_size": 7})
+
+
+def test_weights_that_do_not_fit_are_said_once(tmp_path: Path) -> None:
+    """In the project's line, and not in the library's own about what is newly initialized."""
+    saved("vit", tmp_path)
+    said = Said()
+    logging.getLogger("transformers").addHandler(said)
+    try:
+        with pytest.raises(VitqError, match="classifier has 2 classes: pass --num-classes 2"):
+            load_model(
+                f"hf:{tmp_path}", None, None, preprocessing(16), arguments={"num_classes": 5}
+            )
+    finally:
+        logging.getLogger("transformers").removeHandler(said)
+    assert not said.texts
+
+
+class Said(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        self.texts.append(record.getMessage())
+
+
+def test_a_model_of_text_is_refused_as_one(tmp_path: Path) -> None:
+    installed()
+    config = {"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 9}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(VitqError, match="BertModel takes input_ids and no pictures"):
+        load_model(f"hf:{tmp_path}", seed=0)
 
 
 def test_without_transformers_the_extra_is_named(

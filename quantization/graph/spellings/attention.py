@@ -29,7 +29,9 @@ def attention(w: Walk, node: FxNode) -> Operand:
         k, v = (_repeated(w, x, q.shape[-3]) for x in (k, v))
     axes = [*range(k.rank - 2), k.rank - 1, k.rank - 2]
     scores = w.build.matmul(q, w.build.permute(k, axes, "key_t"), "scores")
-    number = float(torch.tensor(factor or float(q.shape[-1]) ** -0.5))
+    number = float(torch.tensor(float(q.shape[-1]) ** -0.5 if factor is None else factor))
+    if number <= 0:
+        raise Refusal(f"attention with scale {number:g}")
     attrs = {"factor": number}
     scores = w.build.rowwise(OpKind.SCALE, scores, attrs, suffix="scaled")
     bias = _bias(w, mask, (q.shape[-2], k.shape[-2]) if causal else None)
