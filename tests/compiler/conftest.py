@@ -46,6 +46,24 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 @pytest.fixture(scope="session")
+def deit(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Real DeiT-Tiny, quantized and exported; a worker's own copy."""
+
+    def options(folder: Path) -> QuantizeOptions:
+        return QuantizeOptions(
+            model="deit_tiny_patch16_224",
+            weights=real_data / "deit_tiny_patch16_224.safetensors",
+            calib=str(real_data / "imagenet300" / "calib"),
+            artifacts=folder,
+        )
+
+    made = made_once(
+        session_folder(tmp_path_factory) / "deit", lambda folder: export(quantize(options(folder)))
+    )
+    return options(shutil.copytree(made, tmp_path_factory.mktemp("deit") / "artifacts")).artifact
+
+
+@pytest.fixture(scope="session")
 def compiled(artifact: Artifact) -> Path:
     """Compiled for this machine at batch 1."""
     return compile_model(artifact.folder, CompileOptions())

@@ -11,9 +11,6 @@ from vitq.compiler.codegen.compiled import open_compiled
 from vitq.compiler.deploy.bundle import FLAVOURS, DeployOptions
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.deploy import deploy
-from vitq.compiler.stages.export import export
-from vitq.compiler.stages.quantize import quantize
-from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.target.choice import get_target
 
@@ -21,30 +18,20 @@ MOST_BYTES = {"vm": 13.5e6, "static": 8e6}
 PLANNED_BYTES = 2 << 20
 """What an inference of the static flavour may take beside the weights."""
 INSTRUCTIONS = {"rpi5": 140e6, "graviton3": 105e6, "rpi4": 440e6}
-
-
-@pytest.fixture(scope="module")
-def deit(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    options = QuantizeOptions(
-        model="deit_tiny_patch16_224",
-        weights=real_data / "deit_tiny_patch16_224.safetensors",
-        calib=str(real_data / "imagenet300" / "calib"),
-        artifacts=tmp_path_factory.mktemp("deit"),
-    )
-    artifact = quantize(options)
-    export(artifact)
-    return artifact
+BOTH = "rpi5"
+"""Where both flavours run: they hold the same kernels, and an emulator takes its time."""
 
 
 @pytest.mark.parametrize("target", INSTRUCTIONS)
 def test_real_deit_tiny(deit: Artifact, tmp_path: Path, target: str) -> None:
-    need_emulation(target, "vm")
+    flavours = FLAVOURS if target == BOTH else ("static",)
+    need_emulation(target, flavours[-1])
     folder = compile_model(deit.folder, CompileOptions(target=get_target(target)))
     pixels = np.random.default_rng(3).integers(0, 256, (2, 3, 224, 224), np.uint8)
     np.save(tmp_path / "x.npy", pixels)
     wanted = open_compiled(folder).reference()(pixels)
     before = emulator(get_target(target).emulation.cpu)  # type: ignore[union-attr]
-    for flavour in FLAVOURS:
+    for flavour in flavours:
         made = deploy(folder, DeployOptions(out=tmp_path / flavour, flavour=flavour))
         assert made.measured.verified == "emulated"
         assert made.size_bytes < MOST_BYTES[flavour]
