@@ -221,6 +221,11 @@ class _Network(QdqWriter):
         axes = self._constant(f"{node.name}.axes", np.array([node.attrs["axis"]], np.int64))
         return self._emit("ReduceMax", [inputs[0], axes], node.name, keepdims=0)
 
+    def _op_argmax(self, node: Node, inputs: list[str]) -> str:
+        axis = node.attrs["axis"]
+        found = self._emit("ArgMax", inputs, f"{node.name}.class", axis=axis, keepdims=0)
+        return self._emit("Cast", [found], node.name, to=TensorProto.FLOAT)
+
     def _op_requantize(self, node: Node, inputs: list[str]) -> str:
         return inputs[0]
 

@@ -8,8 +8,14 @@ torch.
 import importlib
 from types import ModuleType
 
-EMBEDDED_MODELS = ("digits_vit", "digits_swin")
+EMBEDDED_MODELS = ("digits_vit", "digits_swin", "scenes_swin")
 """The first is the default of all commands."""
+DIGITS, SCENES = "digits", "scenes"
+
+
+def own_pictures(name: str) -> str:
+    """Return what calibrates and evaluates one of `EMBEDDED_MODELS`."""
+    return SCENES if name.startswith(SCENES) else DIGITS
 
 
 def embedded(name: str) -> ModuleType:

@@ -38,6 +38,7 @@ from vitq.relay_passes.fuse_epilogue import FuseEpilogue
 from vitq.relay_passes.fuse_gather import FuseGather
 from vitq.relay_passes.hoist_quantize import HoistQuantize
 from vitq.relay_passes.lower_add import LowerAdd
+from vitq.relay_passes.lower_argmax import LowerArgmax
 from vitq.relay_passes.lower_layernorm import LowerLayernorm
 from vitq.relay_passes.lower_linear import LowerLinear
 from vitq.relay_passes.lower_matmul import LowerMatmul
@@ -196,6 +197,7 @@ def _lower(options: PassOptions) -> list[BindingPass]:
         LowerMultiply(),  # after all whose spelling has a product of two activations
         LowerAdd(),  # after the GEMMs, whose biases are additions too
         LowerPooling(),
+        LowerArgmax(),  # before its quantizer is taken for a requantization
         LowerRequantize(),  # last: what is now left between dequantize and quantize is nothing
         StripOutputDequantize(),
     ]

@@ -145,6 +145,7 @@ MAKERS: dict[str, Callable[[], Sample]] = {
         scalars(REQUANTIZE.scalars()),
     )),
     names.ADD: lambda: Sample((codes(2, 5, 16), codes(2, 5, 16), ADD)),
+    names.ARGMAX: lambda: Sample((codes(2, 5, 19) // 64,), "uint8"),  # with ties
     names.MEAN: lambda: Sample((codes(2, 5, 16), scalars(mean_params(0.05, 3, 5, OUT)))),
     names.MULTIPLY: lambda: Sample((
         codes(2, 1, 5, 16, dtype="int16"),

@@ -20,7 +20,7 @@ from vitq.compiler.support.artifacts import (
     read_json,
     require_folder,
 )
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODELS
+from vitq.compiler.support.embedded import EMBEDDED_MODELS, own_pictures
 from vitq.compiler.target.table import TARGETS, Target
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError
@@ -63,7 +63,7 @@ class Compiled:
     def own_pictures(self) -> str | None:
         """Source of the pictures that come with the model: the embedded one has some."""
         name = self.metadata["metadata_props"].get("vitq.model")
-        return EMBEDDED_CALIBRATION if name in EMBEDDED_MODELS else None
+        return own_pictures(name) if name in EMBEDDED_MODELS else None
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:

@@ -9,8 +9,8 @@ from vitq.compiler.foreign.refusal import Left, refusal
 from vitq.numerics.errors import VitqError, reason
 
 SUPPORTED_ONNX_OPS = frozenset(
-    "Abs Add Cast Clip Concat Constant ConstantOfShape Conv DequantizeLinear Div Elu Equal Erf Exp "
-    "Expand Flatten Floor Gather Gelu Gemm Greater HardSigmoid HardSwish Identity "
+    "Abs Add ArgMax Cast Clip Concat Constant ConstantOfShape Conv DequantizeLinear Div Elu Equal "
+    "Erf Exp Expand Flatten Floor Gather Gelu Gemm Greater HardSigmoid HardSwish Identity "
     "LayerNormalization LeakyRelu MatMul Mish Mul Pad Pow QuantizeLinear ReduceMax ReduceMean "
     "ReduceSum Relu Reshape Shape Sigmoid Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub "
     "Tanh Transpose Unsqueeze Where".split()

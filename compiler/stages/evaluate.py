@@ -29,6 +29,7 @@ from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_j
 from vitq.compiler.support.progress import counted_bar, progress_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError, nearest
+from vitq.quantization.graph.class_maps import Output, class_map
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import freeze
 from vitq.quantization.pictures.given import GivenPictures
@@ -289,18 +290,19 @@ def _float_backend(
             "backends"
         )
     facts = storage.load(folder).provenance
+    output = Output(facts.get("output", Output.CODES))
     if module is None:
-        return float_runner(float_model(folder)[0], facts["mean"], facts["std"])
+        return float_runner(float_model(folder)[0], facts["mean"], facts["std"], output)
     if facts.get(IN_MEMORY) != module.digest:
         raise VitqError(f"{folder} was not quantized from this model: its weights are others")
     chosen = with_features(module.module, facts.get("output_features", ()))
-    return float_runner(chosen, facts["mean"], facts["std"])
+    return float_runner(chosen, facts["mean"], facts["std"], output)
 
 
 def float_runner(
-    module: Any, mean: Sequence[float], std: Sequence[float]
+    module: Any, mean: Sequence[float], std: Sequence[float], output: Output = Output.CODES
 ) -> Callable[[UInt8Array], FloatArray]:
-    """Wrap a ``torch.nn.Module`` with its input normalization, as a function of pixels."""
+    """Wrap a ``torch.nn.Module`` with its normalization and output, as a function of pixels."""
     import torch
 
     from vitq.quantization.graph.outputs import join
@@ -312,6 +314,8 @@ def float_runner(
         with torch.inference_mode():
             x = (torch.from_numpy(pixels.copy()) / 255 - means) / stds
             results = [value.numpy() for value in taken_tensors(module(x)).values()]
+        if output is Output.ARGMAX:
+            results = [class_map(value) for value in results]
         return join(results, len(pixels))
 
     return run

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, GENERATED
+from vitq.compiler.support.embedded import EMBEDDED_PICTURES, GENERATED
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import RangeError, VitqError
 from vitq.quantization.pictures.given import GivenPictures
@@ -230,7 +230,7 @@ def _others(
     source = options.calibration_source
     if not isinstance(source, GivenPictures) and source in GENERATED:
         return taken[:0]
-    limit = options.calib_count + max(count, MOST) if source == EMBEDDED_CALIBRATION else None
+    limit = options.calib_count + max(count, MOST) if source in EMBEDDED_PICTURES else None
     try:
         opened = open_pictures(source, prep, limit, CALIBRATION, is_said=False)
     except VitqError as error:

@@ -18,7 +18,7 @@ from vitq.compiler.support.artifacts import (
     source_hash,
     versions,
 )
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODELS, GENERATED
+from vitq.compiler.support.embedded import EMBEDDED_MODELS, EMBEDDED_PICTURES, GENERATED
 from vitq.quantization.model.factories import factory_files, loaded_files
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import CONFIG_NAME, is_factory, model_folder
@@ -101,7 +101,7 @@ def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
     source = options.calibration_source
     if isinstance(source, GivenPictures):
         return source.digest
-    if source == EMBEDDED_CALIBRATION or source in GENERATED:
+    if source in EMBEDDED_PICTURES or source in GENERATED:
         return source
     files = picture_files(source, options.calib_count, options.calib_seed)
     if options.max_drop is not None and Path(source).is_dir():
@@ -112,7 +112,7 @@ def _calibration_content(options: QuantizeOptions) -> list[str] | str | None:
 def described_calibration(options: QuantizeOptions) -> dict[str, Any]:
     """Record the calibration pictures, to tell later whether they changed; empty without files."""
     source = options.calibration_source
-    if isinstance(source, GivenPictures) or source == EMBEDDED_CALIBRATION or source in GENERATED:
+    if isinstance(source, GivenPictures) or source in EMBEDDED_PICTURES or source in GENERATED:
         return {}
     return {"record": calibration_record(source, options.calib_count, options.calib_seed)}
 

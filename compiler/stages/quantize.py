@@ -159,6 +159,7 @@ def quantized_model(
     """
     from vitq.compiler.stages.held_out import check_held_out, hold_out
     from vitq.quantization.graph.artifact import QuantizedModel
+    from vitq.quantization.graph.class_maps import Output, append_argmax, check_maps
     from vitq.quantization.graph.identity import graph_hash, module_hash
 
     # Hashes of what goes in come before the long work, amid which a file may be edited.
@@ -170,6 +171,8 @@ def quantized_model(
     hashes = {GRAPH: graph_hash(graph), STATE: module_hash(model.module), FILES: files}
     sources = loaded_hashes(options.model, loaded)
     held = hold_out(options, graph, prep, pictures)
+    if options.output is Output.ARGMAX:
+        check_maps(graph)
     graph, recipe, judged, bound = _quantized(options, graph, prep, pictures, held)
     provenance = {
         "fingerprint": wanted,
@@ -179,6 +182,7 @@ def quantized_model(
         "num_classes": options.num_classes,
         "model_kwargs": dict(options.model_kwargs),
         "output_features": list(options.output_features),
+        "output": options.output.value,
         "random_weights": options.random_weights,
         "calibration": {
             "source": pictures.source,
@@ -200,6 +204,8 @@ def quantized_model(
         **sources,
         **given_hash(options.module),
     }
+    if options.output is Output.ARGMAX:
+        append_argmax(graph)
     return QuantizedModel(graph, pictures.pixels[:SAMPLE_PICTURES], provenance)
 
 

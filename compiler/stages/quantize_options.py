@@ -7,10 +7,10 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from vitq.compiler.support.artifacts import Artifact
 from vitq.compiler.support.embedded import (
-    EMBEDDED_CALIBRATION,
     EMBEDDED_MODEL,
     EMBEDDED_MODELS,
     GENERATED,
+    own_pictures,
 )
 from vitq.compiler.support.limits import (
     LARGEST_COUNT,
@@ -21,6 +21,7 @@ from vitq.compiler.support.limits import (
 )
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
+from vitq.quantization.graph.class_maps import Output
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import folder_name
 from vitq.quantization.pictures.described import Described
@@ -72,6 +73,8 @@ class QuantizeOptions:
         model_kwargs: further arguments of ``timm.create_model``.
         output_features: names of inner modules whose results the network returns, and of results
             of the model's own (`quantization.model.results`); none for all of its own.
+        output: whether maps of scores become maps of classes
+            (`quantization.graph.class_maps`).
         calib: folder, ``.npy``, ``digits``, one of `compiler.support.embedded.GENERATED`, or
             pictures in hand; None for the embedded model's own.
         calib_count: how many calibration pictures.
@@ -101,8 +104,9 @@ class QuantizeOptions:
     model: Annotated[
         str,
         Option(
-            "digits_vit, digits_swin (embedded), a timm name, hf:FOLDER (Transformers), "
-            "local-dir:FOLDER, hf-hub:ORG/NAME (from the local cache), or package.module:factory"
+            "digits_vit, digits_swin, scenes_swin (embedded), a timm name, hf:FOLDER "
+            "(Transformers), local-dir:FOLDER, hf-hub:ORG/NAME (from the local cache), or "
+            "package.module:factory"
         ),
     ] = EMBEDDED_MODEL
     weights: Annotated[
@@ -127,6 +131,13 @@ class QuantizeOptions:
             "blocks.3,norm; the model's own by name, too: logits"
         ),
     ] = ()
+    output: Annotated[
+        Output,
+        Option(
+            "of maps (N, classes, H, W): codes (scores as integers), or argmax (uint8, the class "
+            "of each pixel)"
+        ),
+    ] = Output.CODES
     calib: Annotated[
         str | GivenPictures | None,
         Option(
@@ -324,7 +335,7 @@ class QuantizeOptions:
         if self.calib is not None:
             return self.calib
         if self.model in EMBEDDED_MODELS:
-            return EMBEDDED_CALIBRATION
+            return own_pictures(self.model)
         raise VitqError(
             f"{self.model}: no calibration pictures: pass --calib FOLDER or FILE.npy, or psaq to "
             "make some from the model"

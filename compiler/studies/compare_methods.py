@@ -37,7 +37,7 @@ from vitq.compiler.support.artifacts import (
     versions,
     write_json,
 )
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODELS
+from vitq.compiler.support.embedded import EMBEDDED_MODELS, own_pictures
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.errors import VitqError, nearest
@@ -105,7 +105,7 @@ def compare_methods(
         hint = nearest(backend, BACKENDS)
         raise VitqError(f"--backend {backend!r}{hint}: choose {', '.join(BACKENDS)}")
     first = variants[0]
-    source = pictures or (EMBEDDED_CALIBRATION if first.model in EMBEDDED_MODELS else None)
+    source = pictures or (own_pictures(first.model) if first.model in EMBEDDED_MODELS else None)
     if source is None:
         raise VitqError("no pictures to evaluate on: pass --pictures FOLDER (with labels.csv)")
     for options in variants:

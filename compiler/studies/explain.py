@@ -31,7 +31,7 @@ from vitq.compiler.studies.explanation import (
 )
 from vitq.compiler.studies.findings import findings
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, Artifact, open_artifact
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODELS
+from vitq.compiler.support.embedded import EMBEDDED_MODELS, own_pictures
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError
@@ -95,7 +95,9 @@ def explain(
         )
     quantized = storage.load(artifact.folder)
     facts = quantized.provenance
-    source = pictures or (EMBEDDED_CALIBRATION if facts["model"] in EMBEDDED_MODELS else None)
+    source = pictures or (
+        own_pictures(facts["model"]) if facts["model"] in EMBEDDED_MODELS else None
+    )
     if source is None:
         raise VitqError("no pictures to explain with: pass --pictures FOLDER (with labels.csv)")
     prep = Preprocessing.from_json(facts["preprocessing"], artifact.folder / QUANTIZE_NAME)

@@ -49,27 +49,38 @@ def split_indices(labels: Int64Array) -> tuple[Int64Array, Int64Array]:
     return rng.permutation(train), rng.permutation(test)
 
 
-def _bilinear_weights() -> Int64Array:
-    """Return the (IMAGE_SIZE, SOURCE_SIZE) interpolation matrix, times 2 * IMAGE_SIZE."""
-    # Half-pixel centres, edges clamped. Output i reads source (i + 0.5) * SOURCE / IMAGE - 0.5;
-    # times 2 * IMAGE that position is an integer, so the weights are exact.
-    unit = 2 * IMAGE_SIZE
-    position = (2 * np.arange(IMAGE_SIZE) + 1) * SOURCE_SIZE - IMAGE_SIZE
-    position = np.clip(position, 0, (SOURCE_SIZE - 1) * unit)
-    distance = np.abs(position[:, None] - unit * np.arange(SOURCE_SIZE)[None, :])
+def bilinear_weights(size: int, source: int = SOURCE_SIZE) -> Int64Array:
+    """Return the (size, source) interpolation matrix, times 2 * size."""
+    # Half-pixel centres, edges clamped. Output i reads source (i + 0.5) * source / size - 0.5;
+    # times 2 * size that position is an integer, so the weights are exact.
+    unit = 2 * size
+    position = (2 * np.arange(size) + 1) * source - size
+    position = np.clip(position, 0, (source - 1) * unit)
+    distance = np.abs(position[:, None] - unit * np.arange(source)[None, :])
     return np.maximum(unit - distance, 0).astype(np.int64)
 
 
-def upscale(scans: npt.NDArray[np.integer]) -> UInt8Array:
-    """Turn scans (N, 8, 8) of 0..16 into gray images (N, 3, H, W) of 0..255.
+def upscale(scans: npt.NDArray[np.integer], size: int = IMAGE_SIZE) -> UInt8Array:
+    """Turn scans (N, 8, 8) of 0..16 into gray images (N, 3, size, size) of 0..255.
 
     Bilinear in integers, rounded half up once at the end.
     """
-    weights = _bilinear_weights()
+    weights = bilinear_weights(size)
     acc = weights @ scans.astype(np.int64) @ weights.T
-    divisor = (2 * IMAGE_SIZE) ** 2 * SOURCE_MAX
+    divisor = (2 * size) ** 2 * SOURCE_MAX
     gray = (2 * 255 * acc + divisor) // (2 * divisor)
     return np.repeat(gray.astype(np.uint8)[:, None], 3, axis=1)
+
+
+@cache
+def load_scans() -> LabelledImages:
+    """Return all 1797 scans (N, 8, 8) of 0..16 in scikit-learn's order, with their labels."""
+    from sklearn.datasets import load_digits
+
+    scans, labels = load_digits(return_X_y=True)
+    # The file holds whole numbers that scikit-learn hands out as float64.
+    whole = scans.reshape(-1, SOURCE_SIZE, SOURCE_SIZE).astype(np.uint8)
+    return LabelledImages(whole, labels.astype(np.int64))
 
 
 @cache
@@ -78,12 +89,8 @@ def load_digits_split() -> DigitsSplit:
 
     The arrays are shared between callers and therefore read-only.
     """
-    from sklearn.datasets import load_digits
-
-    scans, labels = load_digits(return_X_y=True)
-    # The file holds whole numbers that scikit-learn hands out as float64.
-    images = upscale(scans.reshape(-1, SOURCE_SIZE, SOURCE_SIZE).astype(np.int64))
-    labels = labels.astype(np.int64)
+    scans, labels = load_scans()
+    images = upscale(scans)
     parts = [LabelledImages(images[i], labels[i]) for i in split_indices(labels)]
     for part in parts:
         part.images.setflags(write=False)

@@ -82,20 +82,19 @@ def _batches(
         yield augment(images[indices], config, generator), labels[indices]
 
 
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return AdamW that decays the weights of linear and conv layers only."""
+def decayed_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Group an optimizer's parameters: decay the weights of linear and conv layers only."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     decayed = [layer.weight for layer in layers]
     taken = {id(weight) for weight in decayed}
     others = [p for p in model.parameters() if id(p) not in taken]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
-def _learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
+def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
     """Rise linearly during the warm-up, then fall to 0 along half a cosine."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -117,10 +116,11 @@ def train(
     generator = torch.Generator().manual_seed(config.seed)
     model = build()
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-    optimizer = _optimizer(model, config)
+    groups = decayed_groups(model, config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
     steps_per_epoch = -(-len(data.labels) // config.batch_size)
     warmup, total = (n * steps_per_epoch for n in (config.warmup_epochs, config.epochs))
-    scheduler = LambdaLR(optimizer, lambda step: _learning_rate_factor(step, warmup, total))
+    scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, total))
     progress = tqdm(range(config.epochs), desc="train", unit="epoch")
     for _ in progress:
         losses = []

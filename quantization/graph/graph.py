@@ -26,6 +26,7 @@ Operators (`OpKind`), with x the first input:
     | gelu | attrs approximate: none or tanh; attrs for twin ranges: [2] |
     | mean | over attrs.axis (dropped) |
     | max | over attrs.axis (dropped) |
+    | argmax | class of the largest along attrs.axis (dropped), the lowest of equals; results only |
     | multiply | a * b (broadcastable to each other; either may be a constant) |
     | pointwise | attrs.function of each element; attrs.parameter where it has one [3] |
     | rms_norm | x / sqrt(mean(x^2) + eps) * gamma over the last axis; params gamma; attrs eps |
@@ -78,6 +79,7 @@ class OpKind(StrEnum):
     CONCAT = "concat"
     REQUANTIZE = "requantize"
     MAX = "max"
+    ARGMAX = "argmax"
     MULTIPLY = "multiply"
     POINTWISE = "pointwise"
     RMS_NORM = "rms_norm"

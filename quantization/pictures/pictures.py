@@ -1,7 +1,8 @@
 """Pictures for calibration and evaluation: raw uint8 pixels (N, C, H, W), labels where known.
 
 Sources: a folder (`quantization.pictures.listing`), an ``.npy`` of uint8 pixels
-(`quantization.pictures.raw_pixels`), pictures in hand, or the embedded digits. Which are taken
+(`quantization.pictures.raw_pixels`), pictures in hand, or an embedded set
+(`quantization.pictures.embedded`). Which are taken
 where fewer than all are wanted says `quantization.pictures.draws`; how one becomes pixels,
 `quantization.pictures.pixels`.
 
@@ -20,6 +21,7 @@ from vitq.numerics.errors import VitqError
 from vitq.quantization.pictures.decoding import OpenPictures, Pictures
 from vitq.quantization.pictures.described import say_assumed, standard
 from vitq.quantization.pictures.draws import drawn, drawn_in_order, drawn_round
+from vitq.quantization.pictures.embedded import CALIBRATION, EMBEDDED, open_embedded
 from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.pictures.listing import Listing, Origin, list_pictures, matched
 from vitq.quantization.pictures.pixels import fit_picture, load_picture
@@ -34,8 +36,6 @@ from vitq.quantization.pictures.tables import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED = "digits"
-CALIBRATION = "calibration"
 EVALUATION = "evaluation"
 
 
@@ -66,10 +66,10 @@ def open_pictures(
     """Find pictures of any source.
 
     Args:
-        source: a folder, an ``.npy`` file, ``digits``, or pictures in hand.
+        source: a folder, an ``.npy`` file, ``digits`` or ``scenes``, or pictures in hand.
         prep: what the model's input means; a shape (C, H, W) alone stands for what is usual.
         limit: how many, None for all.
-        embedded_split: ``calibration`` or ``evaluation``, for ``digits``.
+        embedded_split: ``calibration`` or ``evaluation``, for embedded ones.
         seed: which ones, see `quantization.pictures.draws`.
         classes: file with the model's classes (`quantization.pictures.class_names`), for a folder.
         outputs: how many classes the model has; None to leave the labels unchecked.
@@ -80,7 +80,7 @@ def open_pictures(
 
     Raises:
         VitqError: if the source is missing, empty or unreadable, its labels do not fit the model,
-            or the digits are fewer than `limit` (a folder that holds fewer is only warned about).
+            or embedded ones are fewer than `limit` (a folder that holds fewer is only warned of).
     """
     if limit is not None and limit < 1:
         raise VitqError(f"the number of pictures is {limit}: give at least 1")
@@ -88,8 +88,8 @@ def open_pictures(
         prep = standard(prep, (0.5,) * prep[0], (0.5,) * prep[0])
     if isinstance(source, GivenPictures):
         found = _from_hand(source, prep, limit, seed)
-    elif source == EMBEDDED:
-        found = _digits(limit, embedded_split, prep.input_shape, seed)
+    elif source in EMBEDDED:
+        found = open_embedded(source, limit, embedded_split, prep.input_shape, seed)
     elif Path(source).suffix == ".npy":
         found = _from_npy(Path(source), prep.input_shape, limit, seed)
     else:
@@ -105,14 +105,14 @@ def check_source(source: str, classes: Path | None = None) -> None:
     """Refuse a source that cannot be opened, before long work begins.
 
     Args:
-        source: a folder, an ``.npy`` file, or ``digits``.
+        source: a folder, an ``.npy`` file, ``digits`` or ``scenes``.
         classes: file with the model's classes.
 
     Raises:
         VitqError: it is missing or empty, or its labels cannot be read.
     """
     path = Path(source)
-    if source == EMBEDDED:
+    if source in EMBEDDED:
         return
     if not path.is_dir():
         picture_files(source, None)
@@ -145,29 +145,6 @@ def _warn_of_one_class(pictures: Pictures) -> None:
             "may fail on every other one; give pictures of several classes, or more of them",
             *(pictures.source, len(pictures), pictures.labels[0]),
         )
-
-
-def _digits(
-    limit: int | None, split: str, input_shape: tuple[int, int, int], seed: int
-) -> OpenPictures:
-    from vitq.models.digits_vit import IMAGE_SIZE
-    from vitq.models.digits_vit.data import calibration_images, eval_images, load_digits_split
-
-    if input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
-        raise VitqError(f"the embedded digits do not fit an input of {input_shape}: give pictures")
-    labels, name = None, EMBEDDED
-    try:
-        if split == CALIBRATION and seed == 0:
-            pixels = np.asarray(calibration_images(limit or 32))
-        elif split == CALIBRATION:
-            pool = load_digits_split().train.images
-            pixels = pool[drawn(len(pool), limit or 32, seed, EMBEDDED)]
-            name = _described(EMBEDDED, seed)
-        else:
-            pixels, labels = map(np.asarray, eval_images(limit))
-    except ValueError as error:
-        raise VitqError(f"the embedded digits: {error}") from error
-    return OpenPictures(len(pixels), labels, name, pixels.__getitem__, input_shape)
 
 
 def _described(source: str, seed: int) -> str:

@@ -268,6 +268,7 @@ _KERNELS: dict[OpKind, Kernel] = {
     OpKind.MEAN: lambda n, i, p: i[0].mean(n.attrs["axis"]),
     OpKind.REQUANTIZE: lambda n, i, p: i[0],
     OpKind.MAX: lambda n, i, p: i[0].amax(n.attrs["axis"]),
+    OpKind.ARGMAX: lambda n, i, p: i[0].argmax(n.attrs["axis"]).to(i[0].dtype),
     OpKind.MULTIPLY: lambda n, i, p: i[0] * i[1],
     OpKind.POINTWISE: lambda n, i, p: apply(n.attrs["function"], i[0], n.attrs.get("parameter")),
     OpKind.RMS_NORM: lambda n, i, p: (

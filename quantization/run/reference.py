@@ -16,6 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from vitq.numerics.add import add_params, int_add
+from vitq.numerics.argmax import int_argmax
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import RangeError, VitqError
 from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
@@ -286,6 +287,11 @@ def _mean(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -
     return int_mean(x.codes, params, axis)
 
 
+def _argmax(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
+    _ = inputs[0].one_scale  # refuses codes that could not be compared
+    return int_argmax(inputs[0].codes, node.attrs["axis"])
+
+
 _QUANTIZED: dict[OpKind, Callable[[Graph, Node, list[IntTensor], QuantParams], IntArray]] = {
     OpKind.ADD: _add,
     OpKind.LAYER_NORM: _layer_norm,
@@ -294,6 +300,7 @@ _QUANTIZED: dict[OpKind, Callable[[Graph, Node, list[IntTensor], QuantParams], I
     OpKind.NORMALIZED_MATMUL: _normalized_matmul,
     OpKind.GELU: _gelu,
     OpKind.MEAN: _mean,
+    OpKind.ARGMAX: _argmax,
     OpKind.POINTWISE: elementwise.pointwise,
     OpKind.RMS_NORM: elementwise.rms_norm,
 }

@@ -32,6 +32,7 @@ add                a; b, broadcastable to a; params AddParams                   
 multiply           a; b, broadcastable to each other; params MultiplyParams             broadcast
 multiply_add       a; b; c; d, broadcastable to each other; params MultiplyAddParams    broadcast
 mean               x (B, L, C); params MeanParams                                       (B, C)
+argmax             x of 16 bits at most (B, C, M)                                       u8 (B, M)
 lut                x; table (C, n) or (1, n); params TableParams                        as x
 gather_rows        x (B, R, C); rows i32 (M,); params (fill,)                           (B, M, C)
 gather_linear      x (B, R, K); rows i32 (M,); then as linear                           (B, M, N)
@@ -272,6 +273,11 @@ def add(a: Expr, b: Expr, params: AddParams, dtype: str) -> Expr:
 def mean(x: Expr, params: MeanParams, dtype: str) -> Expr:
     """Mean over axis 1 of (B, L, C)."""
     return make(names.MEAN, [x], params, dtype)
+
+
+def argmax(x: Expr) -> Expr:
+    """Class of the largest code along axis 1 of (B, C, M)."""
+    return make(names.ARGMAX, [x])
 
 
 def multiply(a: Expr, b: Expr, params: MultiplyParams, dtype: str) -> Expr:

@@ -10,9 +10,10 @@ import numpy as np
 
 from vitq.api.workspace import Workspace
 from vitq.compiler.stages.quantize_options import QuantizeOptions
-from vitq.compiler.support.embedded import EMBEDDED_CALIBRATION, EMBEDDED_MODELS, GENERATED
+from vitq.compiler.support.embedded import EMBEDDED_MODELS, EMBEDDED_PICTURES, GENERATED
 from vitq.numerics.arrays import UInt8Array
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, nearest
+from vitq.quantization.graph.class_maps import Output
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import freeze
 from vitq.quantization.pictures.described import Described
@@ -49,6 +50,7 @@ def model_options(
     model_kwargs: Mapping[str, Any] | None = None,
     random_weights: int | None = None,
     output_features: Sequence[str] = (),
+    output: str = "codes",
     preprocessing: "Preprocessor | None" = None,
     image_size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
@@ -82,6 +84,7 @@ def model_options(
         model_kwargs=freeze(model_kwargs),
         random_weights=random_weights,
         output_features=tuple(output_features),
+        output=_output(output),
         calib=pictures,
         calib_count=_calibration_count(pictures, count),
         calib_seed=seed,
@@ -96,6 +99,17 @@ def model_options(
         std=numbers(std),
         artifacts=workspace.folder,
     )
+
+
+def _output(name: str) -> Output:
+    """Read what becomes of maps of scores.
+
+    Raises:
+        VitqError: it is unknown.
+    """
+    if name not in tuple(Output):
+        raise VitqError(f"output {name!r}{nearest(name, tuple(Output))}: choose codes or argmax")
+    return Output(name)
 
 
 def preprocessor_of(given: "Preprocessor | None") -> Path | Described | None:
@@ -187,7 +201,7 @@ def given_pictures(
 def _source(path: str | Path | None) -> str | None:
     """Keep a path from being taken for the name of a source."""
     name = None if path is None else str(path)
-    if isinstance(path, Path) and name in (*GENERATED, EMBEDDED_CALIBRATION):
+    if isinstance(path, Path) and name in (*GENERATED, *EMBEDDED_PICTURES):
         return f"./{name}"
     return name
 

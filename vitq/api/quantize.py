@@ -95,6 +95,7 @@ def quantize(
     model_kwargs: Mapping[str, Any] | None = None,
     random_weights: int | None = None,
     output_features: Sequence[str] = (),
+    output: str = "codes",
     preprocessing: "Preprocessor | None" = None,
     image_size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
@@ -131,6 +132,8 @@ def quantize(
         random_weights: seed of random ones instead: structure and speed, no accuracy.
         output_features: results of inner modules to return instead of the model's own, such as
             ``["blocks.3", "norm"]``; its own by name, too.
+        output: of maps of scores (N, classes, H, W): ``codes``, or ``argmax``: the class of each
+            pixel, uint8.
         preprocessing: how a picture becomes the input, before what the model says itself: a Hugging
             Face image processor, its JSON file or a folder with it, torchvision's
             ``weights.transforms()``, timm's data config, or a mapping with any of
@@ -176,6 +179,7 @@ def quantize(
         model_kwargs=model_kwargs,
         random_weights=random_weights,
         output_features=output_features,
+        output=output,
         preprocessing=preprocessing,
         image_size=image_size,
         mean=mean,

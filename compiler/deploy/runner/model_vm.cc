@@ -15,6 +15,10 @@ constexpr const char* kMain = "main";
 constexpr int kPooledAllocator = 2;
 constexpr size_t kAlignment = 64;
 
+bool is_integer(const DLDataType& type) {
+  return type.code == kDLInt || (type.code == kDLUInt && type.bits == 8);  // a class is unsigned
+}
+
 class VmModel : public Model {
  public:
   VmModel(const Manifest& manifest, int threads)
@@ -97,7 +101,7 @@ class VmModel : public Model {
     const DLTensor& tensor = *tensor_of(result);
     int64_t size = 1;
     for (int i = 0; i < tensor.ndim; ++i) size *= tensor.shape[i];
-    if (size != batch_ * meant.count || tensor.dtype.code != kDLInt) {
+    if (size != batch_ * meant.count || !is_integer(tensor.dtype)) {
       throw Failure("the model's output is not what the manifest says");
     }
     raw_.resize(static_cast<size_t>(size * (tensor.dtype.bits / 8)));
@@ -106,7 +110,8 @@ class VmModel : public Model {
     const void* data = raw_.data();
     for (int64_t i = 0; i < size; ++i) {
       int32_t& code = codes[i / meant.count * picture_codes_ + meant.first + i % meant.count];
-      if (tensor.dtype.bits == 8) code = static_cast<const int8_t*>(data)[i];
+      if (tensor.dtype.code == kDLUInt) code = static_cast<const uint8_t*>(data)[i];
+      else if (tensor.dtype.bits == 8) code = static_cast<const int8_t*>(data)[i];
       else if (tensor.dtype.bits == 16) code = static_cast<const int16_t*>(data)[i];
       else code = static_cast<const int32_t*>(data)[i];
     }

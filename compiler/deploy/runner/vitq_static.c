@@ -192,7 +192,9 @@ static int vitq_run_step(vitq_context *context, const vitq_step *step) {
   return step->kernel(NULL, args, (int32_t)step->count, &nothing);
 }
 
-static int32_t vitq_integer(const void *data, size_t i, int bits) {
+static int32_t vitq_integer(const void *data, size_t i, vitq_type type) {
+  const int bits = type.bits;
+  if (bits == 8 && type.code == 1) return ((const uint8_t *)data)[i]; /* a class */
   if (bits == 8) return ((const int8_t *)data)[i];
   return bits == 16 ? ((const int16_t *)data)[i] : ((const int32_t *)data)[i];
 }
@@ -205,7 +207,7 @@ static void vitq_copy_result(const vitq_context *context, size_t index, int32_t 
   for (size_t picture = 0; picture < (size_t)vitq_about.batch; ++picture) {
     int32_t *to = codes + picture * (size_t)vitq_about.classes + result->first;
     for (size_t i = 0; i < count; ++i) {
-      to[i] = vitq_integer(tensor->data, picture * count + i, tensor->dtype.bits);
+      to[i] = vitq_integer(tensor->data, picture * count + i, tensor->dtype);
     }
   }
 }

@@ -8,6 +8,7 @@ a kernel.
 from collections.abc import Callable, Mapping, Sequence
 
 from vitq.compiler.kernels.cpu import pointwise
+from vitq.compiler.kernels.cpu.argmax import lower_argmax
 from vitq.compiler.kernels.cpu.attention import lower_attention, lower_offset_attention
 from vitq.compiler.kernels.cpu.elementwise import lower_add, lower_requantize
 from vitq.compiler.kernels.cpu.gemm import (
@@ -44,6 +45,7 @@ Lowering = Callable[
 _LOWERINGS: dict[str, Lowering] = {
     **{name: pointwise.lowering_of(found) for name, found in pointwise_operators().items()},
     names.ADD: lower_add,
+    names.ARGMAX: lower_argmax,
     names.ATTENTION: lower_attention,
     names.GATHER_LINEAR: lower_gather_linear,
     names.GATHER_LINEAR_ADD: lower_gather_linear_add,

@@ -33,6 +33,7 @@ from vitq.compiler.kernels.kernel import Kernel, KernelCall, Schedule, Template
 from vitq.compiler.kernels.table import by_pattern
 from vitq.compiler.kernels.tensor import TensorType
 from vitq.compiler.target.features import GpuFeatures
+from vitq.numerics.argmax import MOST_CLASSES
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.table import TableParams
 from vitq.relay_passes.dialect import names
@@ -253,7 +254,35 @@ def _mean_body(kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, ou
         put(flat(out), at, clamp(rescaled(centred, m, half, s) + zero, low, high))
 
 
+def lower_argmax(
+    operands: Sequence[TensorType],
+    constants: Mapping[int, IntArray],
+    out: TensorType,
+    features: GpuFeatures,
+) -> KernelCall:
+    """``vitq.argmax``: x (B, C, M) -> (B, M)."""
+    # As data: TVM takes a kernel of one input for a reshape, and fails.
+    return call_of(ARGMAX, operands, (0, np.array([MOST_CLASSES - 1], np.int64)), out, features)
+
+
+def _argmax_body(
+    kernel: Kernel, schedule: Schedule, x: Buffer, params: Buffer, out: Buffer
+) -> None:
+    """One maximum of keys (`numerics.argmax`)."""
+    _, classes, places = kernel.inputs[0].shape
+    with each_element(kernel.out.size) as at:
+        last = keep(as_word(get(params, 0)))
+        base = index(at // places * (classes * places) + at % places)
+        best = registers(1)
+        put(best, 0, const(-(2**31)))
+        with serial(classes) as c:
+            key = _as_word(x, base + c * places) * const(MOST_CLASSES) + (last - c)
+            put(best, 0, tirx.max(best[0], key))
+        put(flat(out), at, last - (best[0] & last))
+
+
 ADD = Template("add", _add_body)
+ARGMAX = Template("argmax", _argmax_body)
 MULTIPLY = Template("multiply", _multiply_body)
 MULTIPLY_ADD = Template("multiply_add", _multiply_body)
 OFFSET = Template("offset", _offset_body)

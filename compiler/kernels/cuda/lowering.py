@@ -10,6 +10,7 @@ from vitq.compiler.kernels.cuda import pointwise
 from vitq.compiler.kernels.cuda.attention import lower_attention, lower_offset_attention
 from vitq.compiler.kernels.cuda.elementwise import (
     lower_add,
+    lower_argmax,
     lower_gather_rows,
     lower_lut,
     lower_mean,
@@ -51,6 +52,7 @@ Lowering = Callable[
 _LOWERINGS: dict[str, Lowering] = {
     **{name: pointwise.lowering_of(found) for name, found in pointwise_operators().items()},
     names.ADD: lower_add,
+    names.ARGMAX: lower_argmax,
     names.ATTENTION: lower_attention,
     names.GATHER_LINEAR: lower_gather_linear,
     names.GATHER_LINEAR_ADD: lower_gather_linear_add,

@@ -1,10 +1,11 @@
-"""Records: addition, product, requantization, mean over tokens, table look-up."""
+"""Records: addition, product, requantization, mean over tokens, argmax, table look-up."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from vitq.numerics.add import AddParams, int_add
+from vitq.numerics.argmax import MOST_CLASSES, int_argmax
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import ACC_LIMIT, Dyadic
 from vitq.numerics.multiply import (
@@ -90,6 +91,15 @@ def _mean(o: Operands, p: MeanParams) -> list[Intermediate]:
     return [Intermediate("sum", -bound, bound, ACC_LIMIT)]
 
 
+def _argmax(o: Operands, _: None) -> list[Intermediate]:
+    low, high = o["x"].codes
+    last = MOST_CLASSES - 1
+    return [
+        Intermediate("class", 0, o["x"].shape[1] - 1, last),
+        Intermediate("key", MOST_CLASSES * low, MOST_CLASSES * high + last, ACC_LIMIT),
+    ]
+
+
 def _averaged(x: IntArray, p: MeanParams) -> IntArray:
     return int_mean(x, p, axis=1)
 
@@ -133,6 +143,15 @@ MEAN = Operator(
     evaluate=_averaged,
     prove=_mean,
 )
+ARGMAX = Operator(
+    name=names.ARGMAX,
+    operands=("x",),
+    shape=lambda x: (x[0], x[2]),
+    dtype="uint8",
+    evaluate=int_argmax,
+    prove=_argmax,
+    codes=lambda o, p: (0, o["x"].shape[1] - 1),
+)
 MULTIPLY = Operator(
     name=names.MULTIPLY,
     operands=("a", "b", PARAMS),
@@ -170,4 +189,4 @@ GATHER_ROWS = Operator(
     codes=_moved,
 )
 
-OPERATORS = (ADD, MULTIPLY, MULTIPLY_ADD, REQUANTIZE, MEAN, LUT, GATHER_ROWS)
+OPERATORS = (ADD, MULTIPLY, MULTIPLY_ADD, REQUANTIZE, MEAN, ARGMAX, LUT, GATHER_ROWS)
