@@ -5,44 +5,37 @@ has its name, those before it a suffix.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray
 from vitq.quantization.graph.graph import Node, OpKind
+from vitq.quantization.graph.shapes import (
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
+    Operand,
+    Refusal,
+    broadcast,
+    keep_pictures,
+    without,
+)
 
-
-class Operand(NamedTuple):
-    """A tensor of the graph.
-
-    Attributes:
-        name: of its node.
-        shape: at batch 1.
-        batch_axis: that grows with the batch.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    batch_axis: int | None
-
-    @property
-    def rank(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-
-class Refusal(Exception):  # noqa: N818 - no error: it is listed
-    """An operator or a form of one that the graph cannot express."""
+__all__ = ["Builder", "Operand", "Refusal", "keep_pictures"]
 
 
 class Builder:
-    """Nodes and tensors so far; each method adds one node, or none where it changes nothing."""
+    """Nodes and tensors so far; each method adds one node, or none where it changes nothing.
+
+    A map (N, C, H, W) that is made of (N, H, W, C) stays so: what reads it element by element, or
+    moves whole pixels, reads the latter, and only who asks for channels first gets them.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
         self.tensors: dict[str, Any] = {}
         self.base = ""
+        self._last: dict[str, Operand] = {}
 
     def unique(self, name: str) -> str:
         """Return a name that no node has yet."""
@@ -74,6 +67,8 @@ class Builder:
         node = self.nodes.pop(x.name)
         node.name = self.unique(name)
         self.nodes[node.name] = node
+        if x.name in self._last:
+            self._last[node.name] = self._last.pop(x.name)
         return x._replace(name=node.name)
 
     def tensor(self, values: Any, role: str) -> str:
@@ -113,9 +108,40 @@ class Builder:
         order = [axis % x.rank for axis in axes]
         if order == list(range(x.rank)):
             return x
+        if x.name in self._last:
+            return self.permute(self._last[x.name], [CHANNELS_FIRST[axis] for axis in order])
+        found = self._permute(x, order, suffix)
+        if order == CHANNELS_FIRST:
+            self._last[found.name] = x
+        return found
+
+    def _permute(self, x: Operand, order: list[int], suffix: str) -> Operand:
         shape = [x.shape[axis] for axis in order]
         batch = None if x.batch_axis is None else order.index(x.batch_axis)
         return self.node(OpKind.PERMUTE, (x,), shape, batch, {"axes": order}, suffix=suffix)
+
+    def channels_last(self, x: Operand) -> Operand:
+        """Return (N, C, H, W) as (N, H, W, C)."""
+        return self._known_last(x) or self.permute(x, CHANNELS_LAST)
+
+    def channels_first(self, x: Operand) -> Operand:
+        """Return (N, H, W, C) as (N, C, H, W)."""
+        return self.permute(x, CHANNELS_FIRST)
+
+    def _known_last(self, x: Operand) -> Operand | None:
+        """Return what a map is made of with the channels last, if it is."""
+        node = self.nodes.get(x.name)
+        if x.name in self._last or node is None or node.op is not OpKind.RESHAPE or x.rank != 4:
+            return self._last.get(x.name)
+        source = self.nodes[node.inputs[0]]
+        is_tokens = source.op is OpKind.PERMUTE and source.attrs["axes"] == [0, 2, 1]
+        if not is_tokens or source.shape[:2] != x.shape[:2]:
+            return None
+        tokens = self.nodes[source.inputs[0]]
+        inner = Operand(tokens.name, tokens.shape, tokens.batch_axis)
+        moved = [x.shape[axis] for axis in CHANNELS_LAST]
+        self._last[x.name] = self.reshape(inner, moved, x.batch_axis)
+        return self._last[x.name]
 
     def select(self, x: Operand, axis: int, index: int) -> Operand:
         """Take one index of an axis, which goes."""
@@ -131,6 +157,9 @@ class Builder:
         if (start, stop) == (0, x.shape[axis]):
             return x
         keep_pictures(x, axis)
+        if x.name in self._last:
+            moved = self.slice(self._last[x.name], CHANNELS_LAST.index(axis), start, stop)
+            return self.channels_first(moved)
         shape = (*x.shape[:axis], stop - start, *x.shape[axis + 1 :])
         attrs = {"axis": axis, "start": start, "stop": stop}
         return self.node(OpKind.SLICE, (x,), shape, x.batch_axis, attrs)
@@ -143,6 +172,9 @@ class Builder:
         keep_pictures(x, axis)
         if found == list(range(found[0], found[0] + len(found))):
             return self.slice(x, axis, found[0], found[0] + len(found))
+        if x.name in self._last:
+            inner = self.take(self._last[x.name], CHANNELS_LAST.index(axis), found)
+            return self.channels_first(inner)
         shape = (*x.shape[:axis], len(found), *x.shape[axis + 1 :])
         attrs = {"axis": axis, "indices": found}
         return self.node(OpKind.TAKE, (x,), shape, x.batch_axis, attrs)
@@ -154,6 +186,11 @@ class Builder:
         pairs = [[max(0, before), max(0, after)] for before, after in pads]
         if not np.any(pairs):
             return x
+        if x.name in self._last:
+            inner = self.pad(
+                self._last[x.name], [(pairs[axis][0], pairs[axis][1]) for axis in CHANNELS_LAST]
+            )
+            return self.channels_first(inner)
         for axis, pair in enumerate(pairs):
             if any(pair):
                 keep_pictures(x, axis)
@@ -178,6 +215,9 @@ class Builder:
         for part in parts:
             keep_pictures(part, axis)
         batch = next((p.batch_axis for p in parts if p.batch_axis is not None), None)
+        if all(part.name in self._last for part in parts):
+            inner = [self._last[part.name] for part in parts]
+            return self.channels_first(self.concat(inner, CHANNELS_LAST.index(axis)))
         whole = [self._as_many(part, batch) for part in parts]
         shape = list(whole[0].shape)
         shape[axis] = sum(part.shape[axis] for part in whole)
@@ -191,6 +231,9 @@ class Builder:
 
     def elementwise(self, op: OpKind, a: Operand, b: Operand) -> Operand:
         """Add or multiply; the operand that has the result's shape comes first."""
+        moved = self._both_last(a, b)
+        if moved is not None:
+            return self.channels_first(self.elementwise(op, *moved))
         shape, batch = broadcast(a, b)
         if a.shape != shape or (a.batch_axis is None and batch is not None):
             a, b = b, a
@@ -199,6 +242,23 @@ class Builder:
         if a.shape != shape or a.batch_axis != batch:
             a = self.expand(a, shape, batch)
         return self.node(op, (a, b), shape, batch)
+
+    def _both_last(self, a: Operand, b: Operand) -> list[Operand] | None:
+        """Return two operands with the channels last, where one of them is made so."""
+        known = [self._known_last(x) for x in (a, b)]
+        if known == [None, None]:
+            return None
+        values = [self.value_of(x) for x in (a, b)]
+        if any(x.rank != 4 and value is None for x, value in zip((a, b), values, strict=True)):
+            return None
+        found = []
+        for x, last, value in zip((a, b), known, values, strict=True):
+            if value is not None and max(value.shape) > 1:
+                wide = value.reshape((1,) * (4 - value.ndim) + value.shape)
+                found.append(self.constant(wide.transpose(CHANNELS_LAST)))
+            else:
+                found.append(x if value is not None else last or self.permute(x, CHANNELS_LAST))
+        return found
 
     def add(self, a: Operand, b: Operand) -> Operand:
         """Add two tensors."""
@@ -211,6 +271,8 @@ class Builder:
     def times(self, x: Operand, factor: float) -> Operand:
         """Multiply by a number."""
         factor = float(np.float32(factor))
+        if x.name in self._last:
+            return self.channels_first(self.times(self._last[x.name], factor))
         if factor > 0:
             return self.node(OpKind.SCALE, (x,), x.shape, x.batch_axis, {"factor": factor})
         return self.multiply(x, self.constant(factor, "factor"))
@@ -239,6 +301,9 @@ class Builder:
         suffix: str = "",
     ) -> Operand:
         """Add an operator that keeps the shape: of each element, or over the last axis."""
+        if op in (OpKind.POINTWISE, OpKind.GELU) and x.name in self._last:
+            inner = self.rowwise(op, self._last[x.name], attrs, params, suffix)
+            return self.channels_first(inner)
         return self.node(op, (x,), x.shape, x.batch_axis, attrs, params, suffix)
 
     def pointwise(self, x: Operand, function: str, parameter: float | None = None) -> Operand:
@@ -252,29 +317,3 @@ class Builder:
         keep_pictures(x, axis)
         shape = (*x.shape[:axis], *x.shape[axis + 1 :])
         return self.node(op, (x,), shape, without(x.batch_axis, axis), {"axis": axis})
-
-
-def keep_pictures(x: Operand, axis: int) -> None:
-    """Refuse what would mix or drop the pictures of a batch."""
-    if axis == x.batch_axis:
-        raise Refusal("an operator along the pictures of a batch")
-
-
-def without(batch_axis: int | None, axis: int) -> int | None:
-    """Return where the batch is after an axis went."""
-    return batch_axis if batch_axis is None or batch_axis < axis else batch_axis - 1
-
-
-def broadcast(a: Operand, b: Operand) -> tuple[tuple[int, ...], int | None]:
-    """Return shape and batch axis of what two tensors make, element by element."""
-    shape = tuple(np.broadcast_shapes(a.shape, b.shape))
-    places = {x.batch_axis + len(shape) - x.rank for x in (a, b) if x.batch_axis is not None}
-    if len(places) > 1:
-        raise Refusal("an operator that mixes the pictures of a batch")
-    place = next(iter(places), None)
-    if place is not None:
-        for x in (a, b):
-            at = place - len(shape) + x.rank
-            if x.batch_axis is None and at >= 0 and x.shape[at] != 1:
-                raise Refusal("an operator that mixes the pictures of a batch")
-    return shape, place

@@ -10,6 +10,7 @@ from vitq.quantization.graph.exporting import shape_at_one
 from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.graph.offsets import HIDDEN
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
+from vitq.quantization.graph.spellings.folding import affine_channels, layer_behind
 from vitq.quantization.graph.spellings.registry import arguments, spelling
 
 
@@ -137,6 +138,10 @@ def _by_constant(w: Walk, x: FxNode, other: Any, value: torch.Tensor) -> Operand
         if w.build.tensors[key].ndim != 1:
             key = w.build.tensor(value.detach().float().reshape(-1).numpy(), "value")
         return w.build.rowwise(OpKind.CHANNEL_SCALE, a, None, {"value": key})
+    axis = next((i for i, size in enumerate(value.shape) if size > 1), 0) - value.ndim
+    if value.shape[axis] == value.numel() == a.shape[axis] and value.ndim <= a.rank:
+        if a.rank + axis != a.batch_axis and layer_behind(w, x, a.rank + axis):
+            return affine_channels(w, x, axis, value.detach().double().reshape(-1).numpy())
     return w.build.multiply(a, w.alike(other))
 
 

@@ -1,9 +1,13 @@
-"""Convolutions: patches, and others as a linear layer over the windows that they read.
+"""Convolutions: patches of the picture, and others as a linear layer over the windows they read.
 
-patches (stride = kernel)   conv2d
-kernel 1                    permute, linear, permute
-others                      pad, take (rows and columns of all windows), reshape, permute,
-                            linear, permute
+    the picture's patches (stride = kernel)   conv2d
+    kernel 1                                  linear over the pixels of (N, H, W, C)
+    others                                    pad, take (rows and columns of all windows), reshape,
+                                              permute, linear
+
+Inside, a map is (N, H, W, C): a window's rows are whole pixels, so that its address pattern is a
+table of rows (`relay_passes.lower_row_moves`), and no transposition is left between two layers
+(`quantization.graph.builder.Builder.channels_last`). The arithmetic is `numerics.convolution`'s.
 """
 
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vitq.quantization.graph.builder import Operand, Refusal
-from vitq.quantization.graph.graph import OpKind
+from vitq.quantization.graph.graph import LAYOUT_OPS, OpKind
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
 from vitq.quantization.graph.spellings.products import affine
 from vitq.quantization.graph.spellings.registry import arguments, spelling
@@ -19,29 +23,43 @@ from vitq.quantization.graph.spellings.registry import arguments, spelling
 
 @spelling("conv2d")
 def conv2d(w: Walk, node: FxNode) -> Operand:
-    """Return a convolution of one group."""
+    """Return a convolution of any kernel, stride, padding and dilation."""
     x, weight, bias, stride, padding, dilation, groups = arguments(node, x=0, weight=0, bias=None,
         stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1)[:7]  # fmt: skip
     params = affine(w, weight, bias)
-    a = w.x(x)
-    kernel = list(w.build.tensors[params["weight"]].shape[2:])
+    value = w.build.tensors[params["weight"]]
+    a, kernel = w.x(x), list(value.shape[2:])
+    stride, padding, dilation = (_pair(v) for v in (stride, padding, dilation))
+    if groups == 1 and dilation == [1, 1] and kernel == stride and padding == [0, 0]:
+        if kernel[0] == kernel[1] > 1 and _is_picture(w, a):
+            return _patches(w, a, params)
     if groups != 1:
         raise Refusal(f"conv2d of {groups} groups with kernel {kernel}")
-    stride, padding, dilation = (_pair(v) for v in (stride, padding, dilation))
-    size = a.shape[2:]
-    if dilation == [1, 1] and kernel == stride and padding == [0, 0] and kernel[0] == kernel[1]:
-        if kernel != [1, 1]:
-            whole = [n // kernel[0] * kernel[0] for n in size]
-            for axis in (0, 1):
-                a = w.build.slice(a, 2 + axis, 0, whole[axis])
-            outer = (a.shape[0], w.build.tensors[params["weight"]].shape[0])
-            shape = (*outer, *(n // kernel[0] for n in whole))
-            return w.build.node(OpKind.CONV2D, (a,), shape, a.batch_axis, None, params)
-    pads = _pads(padding, kernel, dilation)
-    rows = _windows(w, w.build.pad(a, [(0, 0), (0, 0), *pads]), kernel, stride, dilation)
+    pads = [(0, 0), *_pads(padding, kernel, dilation), (0, 0)]
+    moved = w.build.pad(w.build.channels_last(a), pads)
+    rows = _windows(w, moved, kernel, stride, dilation)
+    flat = value.transpose(0, 2, 3, 1).reshape(len(value), -1)
+    params["weight"] = w.build.tensor(flat, "weight")
+    return w.build.channels_first(w.build.linear(rows, params))
+
+
+def _is_picture(w: Walk, x: Operand) -> bool:
+    """Whether a tensor is the picture, moved at most."""
+    node = w.build.nodes[x.name]
+    while node.op in LAYOUT_OPS and node.inputs:
+        node = w.build.nodes[node.inputs[0]]
+    return node.op is OpKind.INPUT
+
+
+def _patches(w: Walk, a: Operand, params: dict[str, str]) -> Operand:
+    """Cut into patches without overlap, a linear layer of each."""
     value = w.build.tensors[params["weight"]]
-    flat = params | {"weight": w.build.tensor(value.reshape(value.shape[0], -1), "weight")}
-    return w.build.permute(w.build.linear(rows, flat), [0, 3, 1, 2])
+    edge = value.shape[2]
+    whole = [n // edge * edge for n in a.shape[2:]]
+    for axis in (0, 1):
+        a = w.build.slice(a, 2 + axis, 0, whole[axis])
+    shape = (a.shape[0], value.shape[0], *(n // edge for n in whole))
+    return w.build.node(OpKind.CONV2D, (a,), shape, a.batch_axis, None, params)
 
 
 def _pair(value: Any) -> Any:
@@ -64,18 +82,22 @@ def _pads(padding: Any, kernel: list[int], dilation: list[int]) -> list[tuple[in
 def _windows(
     w: Walk, x: Operand, kernel: list[int], stride: list[int], dilation: list[int]
 ) -> Operand:
-    """Return what each output position reads: (N, H', W', C * kernel)."""
+    """Return what each output position reads of (N, H, W, C): (N, H', W', kernel * C)."""
+    if kernel == stride == [1, 1]:
+        return x
     counts = []
     for axis in (0, 1):
+        place = 1 + 2 * axis
         reach = dilation[axis] * (kernel[axis] - 1) + 1
-        starts = range(0, x.shape[2 + 2 * axis] - reach + 1, stride[axis])
+        starts = range(0, x.shape[place] - reach + 1, stride[axis])
+        if not starts:
+            raise Refusal(f"a kernel of {kernel} beyond a map of {list(x.shape[1:3])}")
         taps = [start + dilation[axis] * i for start in starts for i in range(kernel[axis])]
-        x = w.build.take(x, 2 + 2 * axis, taps)
+        x = w.build.take(x, place, taps)
         counts.append(len(starts))
-        place = 2 + 2 * axis
         shape = (*x.shape[:place], len(starts), kernel[axis], *x.shape[place + 1 :])
         x = w.build.reshape(x, shape, x.batch_axis)
-    x = w.build.permute(x, [0, 2, 4, 1, 3, 5])
+    x = w.build.permute(x, [0, 1, 3, 2, 4, 5])
     size = int(np.prod(x.shape[3:]))
     return w.build.reshape(x, (x.shape[0], *counts, size), x.batch_axis)
 
@@ -86,10 +108,14 @@ def im2col(w: Walk, node: FxNode) -> Operand:
     x, kernel, dilation, padding, stride = (
         arg if i == 0 else _pair(arg) for i, arg in enumerate(node.args)
     )
-    a = w.build.pad(w.x(x), [(0, 0), (0, 0), *_pads(padding, kernel, dilation)])
+    a = w.build.channels_last(w.x(x))
+    a = w.build.pad(a, [(0, 0), *_pads(padding, kernel, dilation), (0, 0)])
     rows = _windows(w, a, kernel, stride, dilation)
-    flat = (rows.shape[0], rows.shape[1] * rows.shape[2], rows.shape[3])
-    return w.build.permute(w.build.reshape(rows, flat, rows.batch_axis), [0, 2, 1])
+    length, taps, channels = rows.shape[1] * rows.shape[2], int(np.prod(kernel)), a.shape[3]
+    split = w.build.reshape(rows, (rows.shape[0], length, taps, channels), rows.batch_axis)
+    columns = w.build.permute(split, [0, 3, 2, 1])
+    flat = (rows.shape[0], channels * taps, length)
+    return w.build.reshape(columns, flat, columns.batch_axis)
 
 
 @spelling("conv1d", "conv3d", "conv_transpose2d")

@@ -7,6 +7,7 @@ import numpy as np
 from vitq.quantization.graph.builder import Operand, Refusal
 from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
+from vitq.quantization.graph.spellings.folding import affine_channels
 from vitq.quantization.graph.spellings.registry import arguments, spelling
 
 
@@ -48,25 +49,23 @@ def group_norm(w: Walk, node: FxNode) -> Operand:
     if groups != 1:
         raise Refusal(f"group_norm of {groups} groups")
     a = w.x(x)
-    size = int(np.prod(a.shape[1:]))
-    flat = w.build.reshape(a, (a.shape[0], size), a.batch_axis)
-    each = int(np.prod(a.shape[2:]))
-    scale, shift = w.tensor(gamma), w.tensor(beta)
-    params = {
-        "gamma": w.build.tensor(
-            np.ones(size) if scale is None else np.repeat(scale.detach().numpy(), each), "gamma"
-        ),
-        "beta": w.build.tensor(
-            np.zeros(size) if shift is None else np.repeat(shift.detach().numpy(), each), "beta"
-        ),
-    }
-    found = w.build.rowwise(OpKind.LAYER_NORM, flat, {"eps": float(eps)}, params)
-    return w.build.reshape(found, a.shape, a.batch_axis)
+    size, each = int(np.prod(a.shape[1:])), int(np.prod(a.shape[2:]))
+    last = w.build.channels_last(a) if a.rank == 4 else a
+    flat = w.build.reshape(last, (a.shape[0], size), a.batch_axis)
+    params = {}
+    for role, arg, otherwise in (("gamma", gamma, 1.0), ("beta", beta, 0.0)):
+        found = w.tensor(arg)
+        value = np.full(a.shape[1], otherwise) if found is None else found.detach().numpy()
+        whole = np.tile(value, each) if a.rank == 4 else np.repeat(value, each)
+        params[role] = w.build.tensor(whole, role)
+    normed = w.build.rowwise(OpKind.LAYER_NORM, flat, {"eps": float(eps)}, params)
+    normed = w.build.reshape(normed, last.shape, last.batch_axis)
+    return w.build.channels_first(normed) if a.rank == 4 else normed
 
 
 @spelling("batch_norm")
 def batch_norm(w: Walk, node: FxNode) -> Operand:
-    """Scale and shift: x * a + b for each channel, with the running mean and variance."""
+    """Scale and shift each channel by constants, in the layer before it where one is."""
     x, gamma, beta, mean, variance, training, _, eps = arguments(node, x=0, weight=None, bias=None,
         mean=None, var=None, training=False, momentum=0.1, eps=1e-5)[:8]  # fmt: skip
     if training:
@@ -75,12 +74,8 @@ def batch_norm(w: Walk, node: FxNode) -> Operand:
     centre, spread = found[2], found[3]
     if centre is None or spread is None:
         raise Refusal("batch_norm in training mode")
-    a = w.x(x)
     scale = (spread.detach().double() + eps).rsqrt()
     scale = scale if found[0] is None else scale * found[0].detach().double()
     shift = -centre.detach().double() * scale
     shift = shift if found[1] is None else shift + found[1].detach().double()
-    wide = (-1, *(1,) * (a.rank - 2))
-    product = w.build.constant(scale.float().reshape(wide).numpy(), "bn_scale")
-    addend = w.build.constant(shift.float().reshape(wide).numpy(), "bn_shift")
-    return w.build.add(w.build.multiply(a, product), addend)
+    return affine_channels(w, x, 1, scale.numpy(), shift.numpy())

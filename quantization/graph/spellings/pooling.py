@@ -91,13 +91,17 @@ def adaptive(w: Walk, node: FxNode) -> Operand:
 
 
 def windows(w: Walk, op: OpKind, x: Operand, kernel: list[int]) -> Operand:
-    """Reduce windows of the last axes that touch and do not overlap."""
-    lead = x.rank - len(kernel)
-    split: list[int] = list(x.shape[:lead])
-    for n, k in zip(x.shape[lead:], kernel, strict=True):
+    """Reduce windows of the last axes that touch and do not overlap; inside, channels are last."""
+    is_map = x.rank == 4 and len(kernel) == 2
+    a = w.build.channels_last(x) if is_map else x
+    lead = 1 if is_map else x.rank - len(kernel)
+    split: list[int] = list(a.shape[:lead])
+    for n, k in zip(a.shape[lead : lead + len(kernel)], kernel, strict=True):
         split += [n // k, k]
+    split += a.shape[lead + len(kernel) :]
     axes = [lead + 1 + 2 * i for i in range(len(kernel))]
-    return over(w, op, w.build.reshape(x, split, x.batch_axis), axes, False)
+    found = over(w, op, w.build.reshape(a, split, a.batch_axis), axes, False)
+    return w.build.channels_first(found) if is_map else found
 
 
 @spelling("avg_pool2d", "max_pool2d", "avg_pool1d", "max_pool1d")

@@ -1,0 +1,59 @@
+"""Small convolutional networks, hand-written; BatchNorm with statistics that are not 0 and 1."""
+
+import torch
+from torch import nn
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """Give every BatchNorm statistics, and every other parameter the same values each time."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            nn.init.uniform_(module.running_mean, -0.3, 0.3)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+        elif isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
+            nn.init.uniform_(module.weight, -0.4, 0.4)
+    return model.eval()
+
+
+class Residual(nn.Module):
+    """A convolution, BatchNorm, a function, 1x1, LayerScale of (C, 1, 1), and x."""
+
+    def __init__(self, channels: int, groups: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.linspace(0.2, 1.0, channels).reshape(channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.norm(self.first(x)))
+        return x + self.second(y) * self.gamma
+
+
+class SqueezeExcite(nn.Module):
+    """Mean of each channel, two 1x1, sigmoid, and a product with x."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, 4, 1)
+        self.second = nn.Conv2d(4, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.first(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.second(y))
+
+
+def head(channels: int) -> list[nn.Module]:
+    """Mean of the map, and a linear layer."""
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5)]
+
+
+def dense() -> nn.Module:
+    """Convolutions of one group: strided, padded, dilated, pointwise."""
+    stem = [nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), Residual(8)]
+    middle = [nn.Conv2d(8, 12, 3, padding=2, dilation=2), nn.SiLU(), SqueezeExcite(12)]
+    last = [nn.Conv2d(12, 8, (1, 3), (2, 1)), nn.BatchNorm2d(8), nn.GELU()]
+    return settled(nn.Sequential(*stem, *middle, *last, *head(8)))
