@@ -36,6 +36,7 @@ from vitq.numerics.errors import VitqError
 from vitq.numerics.files import write_atomically
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.twin_codes import ONE_RANGE
+from vitq.quantization.graph.geometry import geometry_of
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.plan.attention_codes import LogCodes, log_codes_of, twin_codes_of
 from vitq.quantization.plan.twin_ranges import twin_of
@@ -142,6 +143,29 @@ class _Network(QdqWriter):
         kernel = list(self.graph.tensor(node, "weight").shape[2:])
         operands = [inputs[0], self._parameter(node, "weight"), self._parameter(node, "bias")]
         return self._emit("Conv", operands, node.name, kernel_shape=kernel, strides=kernel)
+
+    def _op_depthwise(self, node: Node, inputs: list[str]) -> str:
+        place, channels = geometry_of(node), node.shape[-1]
+        first = self._emit("Transpose", inputs, f"{node.name}.first", perm=[0, 3, 1, 2])
+        carried = self.quantized.get(node.inputs[0])
+        if carried is not None:  # as behind layout operators: see `_carried`
+            first = self._quantize(first, f"{node.name}.first", carried)
+        shape = np.array([channels, 1, *place.kernel], np.int64)
+        wide = self._constant(f"{node.name}.weight_shape", shape)
+        weight = self._emit(
+            "Reshape", [self._parameter(node, "weight"), wide], f"{node.name}.weight_wide"
+        )
+        product = self._emit(
+            "Conv",
+            [first, weight, self._parameter(node, "bias")],
+            f"{node.name}.conv",
+            kernel_shape=place.kernel,
+            strides=place.stride,
+            pads=[*place.before, *place.after],
+            dilations=place.dilation,
+            group=channels,
+        )
+        return self._emit("Transpose", [product], node.name, perm=[0, 2, 3, 1])
 
     def _op_linear(self, node: Node, inputs: list[str]) -> str:
         weight = self._parameter(node, "weight")

@@ -18,12 +18,17 @@ A depthwise convolution has one group for each channel, and no sum over channels
 
     acc[y, x, c] = sum_ij (code[y s - p + i d, x s - p + j d, c] - x_zero_point) * w[c, i, j]
 
-It is an operator of its own (`int_depthwise`): the zero point is subtracted from each code, not
-folded, so that taps outside are skipped.
+It is an operator of its own (`int_depthwise`), over rows of C codes and a table that names, for
+each output position, the row of each tap; `MISSING` where it lies outside. The zero point is
+subtracted from each code, not folded, so that taps outside are skipped. The table holds any address
+pattern, and its shape alone says how large the result is.
 
 Ranges, depthwise: a difference is within +-255 and a weight within +-128, so that a product is
-within +-32640 (16 bits), and |acc + bias| <= max|code - x_zero_point| * sum_ij |w[c, i, j]| +
-|bias[c]| < 2**31, at any border, for any order of the taps and any part of the sum
+within +-32640 (`PRODUCT_LIMIT`), and
+
+    |acc + bias| <= max|code - x_zero_point| * sum_ij |w[c, i, j]| + |bias[c]| < 2**31
+
+at any border, for any order of the taps and any part of the sum
 (`relay_passes.check_accumulators` proves it from the weights at hand).
 """
 
@@ -35,84 +40,108 @@ from vitq.numerics.arrays import IntArray
 from vitq.numerics.dyadic import rescale
 from vitq.numerics.errors import RangeError
 from vitq.numerics.linear import LinearParams
+from vitq.numerics.rows import MISSING
+
+PRODUCT_LIMIT = 2**15 - 1
+"""Of one tap: 16-bit lanes hold it."""
 
 
 class Geometry(NamedTuple):
-    """Where a depthwise convolution's taps lie; vertical before horizontal.
+    """Where a convolution's taps lie, (vertical, horizontal).
 
     Attributes:
-        stride_y: between two windows.
-        stride_x: likewise.
-        top: rows of zeros above the picture.
-        left: columns of zeros.
-        bottom: rows of zeros below.
-        right: columns of zeros.
-        dilation_y: between two taps.
-        dilation_x: likewise.
+        kernel: how many taps.
+        stride: between two windows.
+        before: zeros above and on the left.
+        after: zeros below and on the right.
+        dilation: between two taps.
     """
 
-    stride_y: int
-    stride_x: int
-    top: int
-    left: int
-    bottom: int
-    right: int
-    dilation_y: int
-    dilation_x: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    before: tuple[int, int] = (0, 0)
+    after: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
 
-    def size(self, height: int, width: int, kernel: tuple[int, int]) -> tuple[int, int]:
-        """Return how many windows there are.
+    def windows(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return how many windows a map has.
+
+        Args:
+            size: (H, W).
+
+        Returns:
+            (H', W').
 
         Raises:
-            RangeError: if the kernel reaches beyond the padded picture.
+            RangeError: if the kernel reaches beyond the padded map.
         """
-        down = height + self.top + self.bottom - self.dilation_y * (kernel[0] - 1) - 1
-        across = width + self.left + self.right - self.dilation_x * (kernel[1] - 1) - 1
-        if down < 0 or across < 0:
+        down, across = (self._along(axis, size[axis]) for axis in (0, 1))
+        if min(down, across) < 1:
             raise RangeError(
-                f"a kernel of {kernel[0]} x {kernel[1]} reaches beyond a map of {height} x {width}"
+                f"a kernel of {self.kernel[0]} x {self.kernel[1]} reaches beyond a map of "
+                f"{size[0]} x {size[1]}"
             )
-        return down // self.stride_y + 1, across // self.stride_x + 1
+        return down, across
+
+    def _along(self, axis: int, length: int) -> int:
+        reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        padded = length + self.before[axis] + self.after[axis]
+        return (padded - reach) // self.stride[axis] + 1
 
 
-def int_depthwise(x: IntArray, p: LinearParams, x_zero_point: int, place: Geometry) -> IntArray:
+def tap_rows(size: tuple[int, int], place: Geometry) -> IntArray:
+    """Return which row of a map each tap reads.
+
+    Args:
+        size: (H, W) of the map, whose pixels are the rows 0 to H * W - 1.
+        place: the taps.
+
+    Returns:
+        (H' * W', taps) int32, `MISSING` outside of the map.
+    """
+    counts = place.windows(size)
+    at = []
+    for axis in (0, 1):
+        starts = np.arange(counts[axis]) * place.stride[axis] - place.before[axis]
+        at.append(starts[:, None] + np.arange(place.kernel[axis]) * place.dilation[axis])
+    y, x = at[0][:, None, :, None], at[1][None, :, None, :]
+    inside = (y >= 0) & (y < size[0]) & (x >= 0) & (x < size[1])
+    rows = np.where(inside, y * size[1] + x, MISSING)
+    return rows.reshape(counts[0] * counts[1], -1).astype(np.int32)
+
+
+def int_depthwise(x: IntArray, taps: IntArray, p: LinearParams, x_zero_point: int) -> IntArray:
     """Convolve each channel with a kernel of its own (module docstring's formula).
 
     Args:
-        x: (B, H, W, C) 8-bit codes.
-        p: weights (C, i, j) and biases without the zero point's part, from
+        x: (B, R, C) 8-bit codes.
+        taps: (M, K) rows of `x`, from `tap_rows`.
+        p: weights (C, K) and biases without the zero point's part, from
             `numerics.linear.linear_sum` with zero point 0.
         x_zero_point: of the input.
-        place: the taps.
 
     Returns:
-        (B, H', W', C) int64 in [qmin, qmax].
+        (B, M, C) int64 in [qmin, qmax].
     """
-    acc = depthwise_sum(x, p.weight, x_zero_point, place) + p.bias
+    acc = depthwise_sum(x, taps, p.weight, x_zero_point) + p.bias
     return np.clip(rescale(acc, p.dyadic) + p.zero_point, p.qmin, p.qmax)
 
 
-def depthwise_sum(x: IntArray, weight: IntArray, x_zero_point: int, place: Geometry) -> IntArray:
+def depthwise_sum(x: IntArray, taps: IntArray, weight: IntArray, x_zero_point: int) -> IntArray:
     """Sum the taps of each channel, without biases.
 
     Args:
-        x: (B, H, W, C) codes.
-        weight: (C, i, j) codes.
+        x: (B, R, C) codes.
+        taps: (M, K) rows of `x`.
+        weight: (C, K) codes.
         x_zero_point: of the input.
-        place: the taps.
 
     Returns:
-        (B, H', W', C) int64.
+        (B, M, C) int64.
     """
-    batch, height, width, channels = x.shape
-    down, across = place.size(height, width, weight.shape[1:])
-    sides = ((0, 0), (place.top, place.bottom), (place.left, place.right), (0, 0))
-    centred = np.pad(np.subtract(x, x_zero_point, dtype=np.int64), sides)
-    acc = np.zeros((batch, down, across, channels), np.int64)
-    for i in range(weight.shape[1]):
-        for j in range(weight.shape[2]):
-            y, left = i * place.dilation_y, j * place.dilation_x
-            rows = slice(y, y + (down - 1) * place.stride_y + 1, place.stride_y)
-            columns = slice(left, left + (across - 1) * place.stride_x + 1, place.stride_x)
-            acc += centred[:, rows, columns] * weight[:, i, j].astype(np.int64)
+    centred = np.subtract(x, x_zero_point, dtype=np.int64)
+    acc = np.zeros((len(x), len(taps), x.shape[2]), np.int64)
+    for k, rows in enumerate(taps.T):
+        found = centred[:, np.maximum(rows, 0)] * (rows != MISSING)[:, None]
+        acc += found * weight[:, k].astype(np.int64)
     return acc

@@ -39,6 +39,7 @@ from vitq.relay_passes.fuse_gather import FuseGather
 from vitq.relay_passes.hoist_quantize import HoistQuantize
 from vitq.relay_passes.lower_add import LowerAdd
 from vitq.relay_passes.lower_argmax import LowerArgmax
+from vitq.relay_passes.lower_depthwise import LowerDepthwise
 from vitq.relay_passes.lower_layernorm import LowerLayernorm
 from vitq.relay_passes.lower_linear import LowerLinear
 from vitq.relay_passes.lower_matmul import LowerMatmul
@@ -181,6 +182,7 @@ def _hoist() -> list[BindingPass]:
 def _lower(options: PassOptions) -> list[BindingPass]:
     """Float operators between dequantize and quantize become integer operators."""
     return [
+        LowerDepthwise(),  # before the next, which refuses groups
         LowerPatchEmbed(),
         LowerLinear(),
         LowerMatmul(),  # scores become an accumulator with a scale,

@@ -88,6 +88,12 @@ MAKERS: dict[str, Callable[[], Sample]] = {
         ),
         "int16",
     ),
+    names.DEPTHWISE: lambda: Sample((
+        codes(2, 5, 21),
+        np.array([[0, -1, 4], [2, 3, 3]], np.int32),
+        *layer(21, 3)[:-1],
+        scalars((7, -128, 127)),
+    )),
     names.GATHER_LINEAR: lambda: Sample((codes(2, 5, 32), ROWS, *layer(16, 32))),
     names.GATHER_LINEAR_ADD: lambda: Sample((
         codes(2, 5, 32),

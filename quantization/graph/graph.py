@@ -14,6 +14,7 @@ Operators (`OpKind`), with x the first input:
     | constant | params value |
     | expand | constant, repeated along the batch axis |
     | conv2d | x (N, C, H, W), params weight (O, C, P, P), bias (O,); stride = kernel, unpadded |
+    | depthwise | x (N, H, W, C), params weight (C, i, j), bias (C,); attrs of a `Geometry` [4] |
     | linear | x (..., K), params weight (O, K), bias (O,) |
     | matmul | a (..., M, K), b (..., K, N) |
     | add | a, b (broadcastable to a) |
@@ -39,6 +40,7 @@ Operators (`OpKind`), with x the first input:
     [1] log_steps, log_levels, log_zero (`quantization.plan.attention_codes`)
     [2] twin_shift, twin_split (`quantization.plan.twin_ranges`)
     [3] a name of `quantization.graph.functions`
+    [4] `numerics.convolution.Geometry`: kernel, stride, before, after, dilation
 """
 
 from collections.abc import Iterator
@@ -61,6 +63,7 @@ class OpKind(StrEnum):
     CONSTANT = "constant"
     EXPAND = "expand"
     CONV2D = "conv2d"
+    DEPTHWISE = "depthwise"
     LINEAR = "linear"
     MATMUL = "matmul"
     ADD = "add"
@@ -100,7 +103,10 @@ LAYOUT_OPS = frozenset({
 })
 """Operators that move elements of one tensor and change none; a pad's zeros are real zeros."""
 
-ACCUMULATOR_OPS = frozenset({OpKind.CONV2D, OpKind.LINEAR, OpKind.MATMUL})
+LAYER_OPS = frozenset({OpKind.CONV2D, OpKind.DEPTHWISE, OpKind.LINEAR})
+"""Operators with weights, one row for each output channel."""
+
+ACCUMULATOR_OPS = frozenset({*LAYER_OPS, OpKind.MATMUL})
 """Operators whose integer result is an int32 accumulator until a quantizer follows."""
 
 

@@ -19,9 +19,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.graph import LAYER_OPS, Graph, Node, OpKind
 
-OWN_MODULE = frozenset({OpKind.LINEAR, OpKind.CONV2D, OpKind.LAYER_NORM, OpKind.GELU})
+OWN_MODULE = frozenset({*LAYER_OPS, OpKind.LAYER_NORM, OpKind.GELU})
 """Operators that a module usually holds alone, so that its name says enough."""
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in ')
 _PACKAGES = ("site-packages", "dist-packages")

@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass
 
 from vitq.numerics.twin_codes import ONE_RANGE
-from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.graph.graph import LAYER_OPS, LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.plan.attention_codes import log_codes_of, twin_codes_of
 from vitq.quantization.plan.widths import PRODUCTS
 
 BYTE = 8
 PACKED_BITS = 4
 """Weights of up to so many bits are packed in the library; wider ones take a byte each."""
-WEIGHTED = (OpKind.CONV2D, OpKind.LINEAR)
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def _cost(graph: Graph, node: Node) -> ProductCost:
     results = math.prod(node.shape)
     sources = [operand_source(graph, node, index) for index in range(len(node.inputs))]
     fixed_bits = BYTE if any(has_fixed_width(source) for source in sources) else None
-    if node.op not in WEIGHTED:
+    if node.op not in LAYER_OPS:
         inner = graph.operand(node).shape[-1]
         return ProductCost(node.name, results * inner, 0, fixed_bits)
     weights = graph.tensor(node, "weight").size

@@ -3,17 +3,16 @@
 from collections import Counter
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
+from vitq.quantization.graph.graph import LAYER_OPS, LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.origins import label_of
 from vitq.quantization.graph.outputs import LOGITS
 from vitq.quantization.plan.recipe import LayerBits, Recipe
 
-PRODUCTS = (OpKind.CONV2D, OpKind.LINEAR, OpKind.MATMUL, OpKind.NORMALIZED_MATMUL)
+PRODUCTS = (*sorted(LAYER_OPS), OpKind.MATMUL, OpKind.NORMALIZED_MATMUL)
 WEIGHT, ACTIVATION = "weight", "activation"
 PARTS = (WEIGHT, ACTIVATION)
 """Of a product: its weights, and what it reads."""
 FULL_BITS = 8
-_LAYERS = (OpKind.CONV2D, OpKind.LINEAR)
 _AFTER = (*LAYOUT_OPS, OpKind.SCALE, OpKind.REQUANTIZE)
 _BETWEEN = (*LAYOUT_OPS, OpKind.SCALE, OpKind.ADD, OpKind.MEAN, OpKind.CONCAT, OpKind.REQUANTIZE)
 
@@ -68,7 +67,7 @@ def first_layers(graph: Graph) -> list[str]:
     return [
         node.name
         for node in graph
-        if node.op in _LAYERS and _root(graph, graph.operand(node)).op is OpKind.INPUT
+        if node.op in LAYER_OPS and _root(graph, graph.operand(node)).op is OpKind.INPUT
     ]
 
 
@@ -90,7 +89,7 @@ def last_layers(graph: Graph) -> list[str]:
         pending = [last]
         while pending:
             node = graph.nodes[pending.pop()]
-            if node.op in _LAYERS:
+            if node.op in LAYER_OPS:
                 found.append(node.name)
             elif node.op in between:
                 pending += node.inputs

@@ -18,7 +18,7 @@ from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.numerics.ivit import CODE_SCALE as IVIT_CODE_SCALE
 from vitq.numerics.qparams import QScheme, QuantParams
-from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.graph import LAYER_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.normalization import fold_normalization
 from vitq.quantization.graph.offsets import fold_offsets
 from vitq.quantization.graph.rewrites import (
@@ -262,7 +262,7 @@ def _activation(
 def _quantize_parameters(graph: Graph, widths: dict[str, LayerBits], method: Method) -> None:
     """Round weights, biases and constants."""
     for node in graph:
-        if node.op in (OpKind.LINEAR, OpKind.CONV2D):
+        if node.op in LAYER_OPS:
             round_layer(graph, node, widths[node.name].weight_bits, method)
         elif node.op is OpKind.CONSTANT and node.out is not None:
             quantize_constant(graph, node)

@@ -21,7 +21,7 @@ import torch
 
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.qparams import dequantize
-from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.graph import LAYER_OPS, Graph, Node, OpKind
 from vitq.quantization.plan.methods import AttentionForm, GeluRanges, Method, WeightRounding
 from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.placement import Placement, Role
@@ -103,7 +103,7 @@ class Walk:
         """Settle a node's parameters and compute its result before its quantizer."""
         if node.op is OpKind.CONSTANT and node.out is not None:
             quantize_constant(self.graph, node)
-        layer = node.op in (OpKind.LINEAR, OpKind.CONV2D)
+        layer = node.op in LAYER_OPS
         value = self._layer(node) if layer else self._compute(node, self.values)
         role = self.placement.roles.get(node.name)
         if node.op is OpKind.EXP and self.method.attention is AttentionForm.ADAPTIVE:
@@ -173,6 +173,8 @@ class Walk:
     def _layer(self, node: Node) -> torch.Tensor:
         """Round a layer's weights for the inputs at hand, and compute its result."""
         source, scales = self.values[node.inputs[0]], None
+        if node.op is OpKind.DEPTHWISE:
+            return self._depthwise(node)
         rows = input_rows(self.graph, node, source)
         if node.op is OpKind.CONV2D:
             weights = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
@@ -185,6 +187,12 @@ class Walk:
         means = self._means(node, rows, weights) if self.method.correct_bias else None
         floating = None if self.method.sequential else self._compute(node, self.values)
         round_layer(self.graph, node, bits, self.method, Inputs(rows, weights, means), scales)
+        return self._compute(node, self.values) if floating is None else floating
+
+    def _depthwise(self, node: Node) -> torch.Tensor:
+        """Round each channel's few weights without regard to what they read."""
+        floating = None if self.method.sequential else self._compute(node, self.values)
+        round_layer(self.graph, node, self.widths[node.name].weight_bits, self.method)
         return self._compute(node, self.values) if floating is None else floating
 
     def _means(self, node: Node, rows: torch.Tensor, weights: torch.Tensor) -> Means:

@@ -19,6 +19,7 @@ from vitq.numerics.shiftmax import CODE_MAX
 from vitq.numerics.twin import coarse_range, fine_range, threshold
 from vitq.numerics.twin_codes import ONE_RANGE, TwinCodes, twin_weights
 from vitq.quantization.graph.functions import apply
+from vitq.quantization.graph.geometry import geometry_of
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.plan.attention_codes import LogCodes, log_codes_of, twin_codes_of
 from vitq.quantization.plan.twin_ranges import twin_of
@@ -250,9 +251,22 @@ def _exp(node: Node, inputs: list[torch.Tensor], _: dict[str, torch.Tensor]) -> 
     return torch.exp(x - x.amax(-1, keepdim=True))
 
 
+def _depthwise(
+    node: Node, inputs: list[torch.Tensor], params: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    place, weight = geometry_of(node), params["weight"]
+    (top, left), (bottom, right) = place.before, place.after
+    padded = F.pad(inputs[0].permute(0, 3, 1, 2), (left, right, top, bottom))
+    found = F.conv2d(
+        padded, weight[:, None], params["bias"], place.stride, 0, place.dilation, len(weight)
+    )
+    return found.permute(0, 2, 3, 1)
+
+
 _KERNELS: dict[OpKind, Kernel] = {
     OpKind.CONSTANT: lambda n, i, p: p["value"],
     OpKind.CONV2D: lambda n, i, p: F.conv2d(i[0], p["weight"], p["bias"], p["weight"].shape[2:]),
+    OpKind.DEPTHWISE: _depthwise,
     OpKind.LINEAR: lambda n, i, p: F.linear(i[0], p["weight"], p["bias"]),
     OpKind.MATMUL: lambda n, i, p: i[0] @ i[1],
     OpKind.ADD: lambda n, i, p: i[0] + i[1],

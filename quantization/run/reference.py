@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from vitq.numerics.add import add_params, int_add
 from vitq.numerics.argmax import int_argmax
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
+from vitq.numerics.convolution import depthwise_sum, tap_rows
 from vitq.numerics.errors import RangeError, VitqError
 from vitq.numerics.int_layernorm import int_layernorm, layernorm_params
 from vitq.numerics.linear import accumulate, linear_sum, patch_rows
@@ -28,6 +29,7 @@ from vitq.numerics.pooling import int_mean, mean_params
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.requantize import int_requantize, requantize_params
 from vitq.numerics.shiftmax import normalized_matmul, normalized_matmul_params, shiftmax_codes
+from vitq.quantization.graph.geometry import geometry_of
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.graph.moving import moved
 from vitq.quantization.graph.origins import label_of
@@ -229,6 +231,18 @@ def _conv2d(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
     return IntTensor(grid.transpose(0, 3, 1, 2), acc.scale.reshape(1, -1, 1, 1))
 
 
+def _depthwise(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
+    """Accumulators of a depthwise convolution, (N, H', W', C)."""
+    x, weight, place = inputs[0], graph.tensor(node, "weight"), geometry_of(node)
+    scale = graph.qparams[node.params["weight"]].scale
+    flat = weight.reshape(len(weight), -1)
+    layer = linear_sum(flat, scale, graph.tensor(node, "bias"), x.one_scale, 0)
+    batch, height, width, channels = x.codes.shape
+    rows = x.codes.reshape(batch, height * width, channels)
+    acc = depthwise_sum(rows, tap_rows((height, width), place), flat, x.zero_point)
+    return IntTensor((acc + layer.bias).reshape(batch, *node.shape[1:]), layer.scale)
+
+
 def _matmul(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
     a, b = inputs
     acc = centred_matmul(a.codes, b.codes, a.zero_point, b.zero_point)
@@ -238,6 +252,7 @@ def _matmul(graph: Graph, node: Node, inputs: list[IntTensor]) -> IntTensor:
 _ACCUMULATORS: dict[OpKind, Callable[[Graph, Node, list[IntTensor]], IntTensor]] = {
     OpKind.LINEAR: _linear,
     OpKind.CONV2D: _conv2d,
+    OpKind.DEPTHWISE: _depthwise,
     OpKind.MATMUL: _matmul,
     OpKind.MULTIPLY: elementwise.multiply,
     OpKind.REQUANTIZE: lambda graph, node, inputs: inputs[0],

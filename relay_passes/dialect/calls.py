@@ -12,6 +12,8 @@ patch_embed        pixels u8 (B, Cin, H, W); weight i8 (N, Cin, P, P); bias,    
                    multiplier, shift, zero_point i32 (N,); params (qmin, qmax)
 linear             x i8/u8 (..., K); weight i8 (N, K); bias, multiplier, shift,         (..., N)
                    zero_point i32 (N,); params (qmin, qmax)
+depthwise          x i8/u8 (B, R, C); taps i32 (M, K); weight i8 (C, K); bias,          (B, M, C)
+                   multiplier, shift, zero_point i32 (C,); params (x_zp, qmin, qmax)
 linear_add         the operands of linear; residual (..., N); params AddParams, where  (..., N)
                    a is the linear layer's result and b the residual
 linear_gelu        the operands of linear; params GeluParams                            (..., N)
@@ -164,6 +166,13 @@ def _layer(name: str, x: Expr, layer: LinearParams, dtype: str) -> Expr:
 def patch_embed(pixels: Expr, layer: LinearParams, dtype: str) -> Expr:
     """Non-overlapping convolution as one matrix product: (B, Cin, H, W) to (B, L, N)."""
     return _layer(names.PATCH_EMBED, pixels, layer, dtype)
+
+
+def depthwise(x: Expr, taps: IntArray, layer: LinearParams, x_zero_point: int, dtype: str) -> Expr:
+    """Convolve each channel of (B, R, C); `layer` has weights (C, K)."""
+    *arrays, bounds = layer.operands()
+    constants = [constant(taps, "int32"), *(constant(array) for array in arrays)]
+    return make(names.DEPTHWISE, [x, *constants], (x_zero_point, *bounds), dtype)
 
 
 def linear(x: Expr, layer: LinearParams, dtype: str) -> Expr:

@@ -3,6 +3,7 @@
 PREFIX = "vitq."
 
 PATCH_EMBED = PREFIX + "patch_embed"
+DEPTHWISE = PREFIX + "depthwise"
 LINEAR = PREFIX + "linear"
 LINEAR_ADD = PREFIX + "linear_add"
 LINEAR_GELU = PREFIX + "linear_gelu"

@@ -8,50 +8,59 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.convolution import Geometry, depthwise_sum, int_depthwise
+from vitq.numerics.convolution import Geometry, depthwise_sum, int_depthwise, tap_rows
 from vitq.numerics.errors import RangeError
 from vitq.numerics.linear import linear_params, linear_sum
 from vitq.numerics.qparams import QScheme
 from vitq.quantization.ranges.observers import activation_qparams
 
+Shape = tuple[int, int, int, int]
+
 
 def tap_by_tap(x: IntArray, weight: IntArray, zero: int, place: Geometry) -> IntArray:
-    """Read codes one by one; the zero point's code stands outside of the picture."""
+    """Read codes (B, H, W, C) one by one; the zero point's code stands outside of the map."""
     batch, height, width, channels = x.shape
-    _, rows, columns = weight.shape
-    down, across = place.size(height, width, (rows, columns))
+    down, across = place.windows((height, width))
     acc = np.zeros((batch, down, across, channels), np.int64)
-    for b, y, z, i, j in product(*map(range, (batch, down, across, rows, columns))):
-        at = y * place.stride_y - place.top + i * place.dilation_y
-        beside = z * place.stride_x - place.left + j * place.dilation_x
+    taps = product(*map(range, (batch, down, across, *place.kernel)))
+    for b, y, z, i, j in taps:
+        at = y * place.stride[0] - place.before[0] + i * place.dilation[0]
+        beside = z * place.stride[1] - place.before[1] + j * place.dilation[1]
         inside = 0 <= at < height and 0 <= beside < width
         code = x[b, at, beside] if inside else np.full(channels, zero)
         acc[b, y, z] += (code.astype(np.int64) - zero) * weight[:, i, j]
     return acc
 
 
+def by_table(x: IntArray, weight: IntArray, zero: int, place: Geometry) -> IntArray:
+    """Sum by the table of taps."""
+    batch, height, width, channels = x.shape
+    taps = tap_rows((height, width), place)
+    flat = weight.reshape(channels, -1)
+    acc = depthwise_sum(x.reshape(batch, -1, channels), taps, flat, zero)
+    return acc.reshape(batch, *place.windows((height, width)), channels)
+
+
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[tuple[int, int, int, int], tuple[int, int], Geometry]:
-    small = st.integers(0, 2)
-    kernel = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    place = Geometry(*(1 + draw(small) for _ in range(2)), *(draw(small) for _ in range(4)),
-                     *(1 + draw(small) for _ in range(2)))  # fmt: skip
-    least = [1 + d * (k - 1) for k, d in zip(kernel, place[6:], strict=True)]
-    shape = (draw(st.integers(1, 2)), *(n + draw(small) for n in least), draw(st.integers(1, 5)))
-    return shape, kernel, place
+def cases(draw: st.DrawFn) -> tuple[Shape, Geometry]:
+    """A map that the kernel fits into, or nearly."""
+    near, some = st.tuples(*[st.integers(0, 2)] * 2), st.tuples(*[st.integers(1, 3)] * 2)
+    place = Geometry(draw(some), draw(some), draw(near), draw(near), draw(some))
+    least = [1 + d * (k - 1) for k, d in zip(place.kernel, place.dilation, strict=True)]
+    height, width = (n + more for n, more in zip(least, draw(near), strict=True))
+    return (draw(st.integers(1, 2)), height, width, draw(st.integers(1, 5))), place
 
 
 @settings(max_examples=40, deadline=None)
 @given(cases(), st.integers(0, 255), st.integers(0, 2**32 - 1), st.sampled_from(["random", 0, 255]))
 def test_sums_are_those_of_the_taps(
-    case: tuple[tuple[int, int, int, int], tuple[int, int], Geometry],
-    zero: int, seed: int, fill: str | int,
-) -> None:  # fmt: skip
-    shape, kernel, place = case
+    case: tuple[Shape, Geometry], zero: int, seed: int, fill: str | int
+) -> None:
+    shape, place = case
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 256, shape) if fill == "random" else np.full(shape, fill)
-    weight = rng.integers(-128, 128, (shape[3], *kernel))
-    found = depthwise_sum(x, weight, zero, place)
+    weight = rng.integers(-128, 128, (shape[3], *place.kernel))
+    found = by_table(x, weight, zero, place)
     np.testing.assert_array_equal(found, tap_by_tap(x, weight, zero, place))
     bound = np.abs(x - zero).max() * np.abs(weight).sum((1, 2))
     assert (np.abs(found) <= bound).all()
@@ -60,18 +69,20 @@ def test_sums_are_those_of_the_taps(
 def test_the_result_is_requantized_once() -> None:
     rng = np.random.default_rng(0)
     x, weight = rng.integers(0, 256, (1, 5, 4, 3)), rng.integers(-127, 128, (3, 3, 3))
-    place = Geometry(2, 1, 1, 1, 1, 1, 1, 1)
-    layer = linear_sum(weight, np.array([0.01, 0.02, 0.005]), np.array([7, -900, 0]), 0.03, 0)
-    out = activation_qparams(-3.0, 9.0, 8, QScheme.AFFINE)
-    found = int_depthwise(x, linear_params(layer, out), 77, place)
-    exact = (
-        (tap_by_tap(x, weight, 77, place) + np.array([7, -900, 0])) * layer.scale / float(out.scale)
+    place = Geometry((3, 3), (2, 1), (1, 1), (1, 1))
+    layer = linear_sum(
+        weight.reshape(3, -1), np.array([0.01, 0.02, 0.005]), np.array([7, -900, 0]), 0.03, 0
     )
-    expected = np.clip(np.floor(exact + 0.5) + int(out.zero_point), out.qmin, out.qmax)
+    out = activation_qparams(-3.0, 9.0, 8, QScheme.AFFINE)
+    rows, taps = x.reshape(1, -1, 3), tap_rows((5, 4), place)
+    found = int_depthwise(rows, taps, linear_params(layer, out), 77).reshape(1, 3, 4, 3)
+    exact = (tap_by_tap(x, weight, 77, place) + np.array([7, -900, 0])) * layer.scale
+    rounded = np.floor(exact / float(out.scale) + 0.5) + int(out.zero_point)
+    expected = np.clip(rounded, out.qmin, out.qmax)
     assert np.abs(found - expected).max() <= 1  # the dyadic factor may move a tie
     assert (found != expected).mean() < 0.01
 
 
 def test_a_kernel_beyond_the_map_is_refused() -> None:
     with pytest.raises(RangeError, match="a kernel of 3 x 3 reaches beyond a map of 2 x 5"):
-        Geometry(1, 1, 0, 0, 0, 0, 1, 1).size(2, 5, (3, 3))
+        Geometry((3, 3)).windows((2, 5))

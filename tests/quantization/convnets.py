@@ -51,6 +51,14 @@ def head(channels: int) -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5)]
 
 
+def depthwise() -> nn.Module:
+    """One kernel for each channel, two for each, and groups between the extremes."""
+    stem = [nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), Residual(8, 8)]
+    middle = [nn.Conv2d(8, 16, 3, 2, 1, groups=8), nn.BatchNorm2d(16), nn.Hardswish()]
+    last = [nn.Conv2d(16, 16, 5, padding=2, groups=16), nn.Conv2d(16, 8, 1, groups=2)]
+    return settled(nn.Sequential(*stem, *middle, *last, *head(8)))
+
+
 def dense() -> nn.Module:
     """Convolutions of one group: strided, padded, dilated, pointwise."""
     stem = [nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), Residual(8)]

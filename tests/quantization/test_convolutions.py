@@ -9,13 +9,13 @@ from torch import nn
 
 from tests.quantization import convnets
 from vitq.numerics.arrays import IntArray
-from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.graph import LAYER_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.calibrate import quantize_graph
 from vitq.quantization.run.fake_quantize import GraphModule
-from vitq.quantization.run.reference import IntegerReference
+from vitq.quantization.run.reference import IntegerReference, pixel_codes
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 
@@ -43,6 +43,12 @@ def _moves(node: Node) -> bool:
     """Whether a permutation changes the order of elements."""
     axes = [axis for axis, n in zip(node.attrs["axes"], node.shape, strict=True) if n > 1]
     return axes != sorted(axes)
+
+
+def test_each_channel_alone_is_one_operator() -> None:
+    graph = traced(convnets.depthwise())
+    assert [node.op for node in graph].count(OpKind.DEPTHWISE) == 3
+    assert not any(node.op in (OpKind.MULTIPLY, OpKind.CHANNEL_SCALE) for node in graph)
 
 
 def test_batch_norm_and_layer_scale_are_in_the_layer_before() -> None:
@@ -119,34 +125,41 @@ def direct(x: IntArray, zero: int, weight: IntArray, stride: int, pad: int) -> I
     return acc
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_the_reference_sums_what_a_direct_convolution_does(stride: int) -> None:
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (2, 4)])
+def test_the_reference_sums_what_a_direct_convolution_does(stride: int, groups: int) -> None:
     """Inside of the network, where the zero point is none of the type's ends."""
-    inner = nn.Conv2d(4, 6, 3, stride, 1)
+    inner = nn.Conv2d(4, 4, 3, stride, 1, groups=groups)
     model = convnets.settled(nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU(), inner, nn.Flatten()))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 7, 8), dtype=np.uint8)
     graph = quantized(model, pixels)
-    _, layer = (node for node in graph if node.op is OpKind.LINEAR)
+    layer = [node for node in graph if node.op in LAYER_OPS][-1]
     source = layer
     while source.op is not OpKind.GELU:
         source = graph.operand(source)
     assert source.out is not None
+    codes, acc = codes_of(graph, source, pixels), codes_of(graph, layer, pixels)
+    weight = graph.tensor(layer, "weight").astype(np.int64)
+    if groups == 1:
+        weight = weight.reshape(4, 3, 3, 4)
+    else:  # zeros for the other channels
+        weight = weight.reshape(4, 3, 3, 1) * np.eye(4, dtype=np.int64)[:, None, None]
+    expected = direct(codes, int(source.out.zero_point), weight, stride, 1)
+    np.testing.assert_array_equal(acc, expected + graph.tensor(layer, "bias"))
+
+
+def codes_of(graph: Graph, node: Node, pixels: np.ndarray) -> IntArray:
+    """A node's codes; of a layer its accumulators."""
     run = IntegerReference(graph)
-    seen: dict[str, IntArray] = {}
-    execute = run.execute
-
-    def keep(node: Node, inputs: list, batch: int):  # type: ignore[no-untyped-def, type-arg]
-        found = execute(node, inputs, batch)
-        seen[node.name] = found.codes
-        return found
-
-    run.execute = keep  # type: ignore[method-assign]
-    out, layer.out = layer.out, None  # its accumulators
-    run.graph.outputs = {"acc": layer.name}
-    run._run(pixels)
-    layer.out = out
-    weight = graph.tensor(layer, "weight").reshape(6, 3, 3, 4).astype(np.int64)
-    bias = graph.tensor(layer, "bias")
-    zero = int(source.out.zero_point)
-    expected = direct(seen[source.name], zero, weight, stride, 1) + bias
-    np.testing.assert_array_equal(seen[layer.name], expected)
+    values = {}
+    for found in graph:
+        inputs = [values[name] for name in found.inputs]
+        if found.op is OpKind.INPUT:
+            values[found.name] = pixel_codes(found, pixels)
+            continue
+        out = found.out
+        found.out = None if found is node and node.op in LAYER_OPS else out
+        values[found.name] = run.execute(found, inputs, len(pixels))
+        found.out = out
+        if found is node:
+            break
+    return values[node.name].codes

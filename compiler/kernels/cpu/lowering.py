@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from vitq.compiler.kernels.cpu import pointwise
 from vitq.compiler.kernels.cpu.argmax import lower_argmax
 from vitq.compiler.kernels.cpu.attention import lower_attention, lower_offset_attention
+from vitq.compiler.kernels.cpu.depthwise import lower_depthwise
 from vitq.compiler.kernels.cpu.elementwise import lower_add, lower_requantize
 from vitq.compiler.kernels.cpu.gemm import (
     lower_gather_linear,
@@ -47,6 +48,7 @@ _LOWERINGS: dict[str, Lowering] = {
     names.ADD: lower_add,
     names.ARGMAX: lower_argmax,
     names.ATTENTION: lower_attention,
+    names.DEPTHWISE: lower_depthwise,
     names.GATHER_LINEAR: lower_gather_linear,
     names.GATHER_LINEAR_ADD: lower_gather_linear_add,
     names.GATHER_ROWS: lower_gather_rows,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from vitq.compiler.kernels.cuda import pointwise
 from vitq.compiler.kernels.cuda.attention import lower_attention, lower_offset_attention
+from vitq.compiler.kernels.cuda.depthwise import lower_depthwise
 from vitq.compiler.kernels.cuda.elementwise import (
     lower_add,
     lower_argmax,
@@ -54,6 +55,7 @@ _LOWERINGS: dict[str, Lowering] = {
     names.ADD: lower_add,
     names.ARGMAX: lower_argmax,
     names.ATTENTION: lower_attention,
+    names.DEPTHWISE: lower_depthwise,
     names.GATHER_LINEAR: lower_gather_linear,
     names.GATHER_LINEAR_ADD: lower_gather_linear_add,
     names.GATHER_ROWS: lower_gather_rows,

@@ -2,6 +2,7 @@
 
     the picture's patches (stride = kernel)   conv2d
     kernel 1                                  linear over the pixels of (N, H, W, C)
+    one group for each channel                depthwise
     others                                    pad, take (rows and columns of all windows), reshape,
                                               permute, linear
 
@@ -10,15 +11,21 @@ table of rows (`relay_passes.lower_row_moves`), and no transposition is left bet
 (`quantization.graph.builder.Builder.channels_last`). The arithmetic is `numerics.convolution`'s.
 """
 
+import logging
 from typing import Any
 
 import numpy as np
 
+from vitq.numerics.arrays import FloatArray
+from vitq.numerics.convolution import Geometry
 from vitq.quantization.graph.builder import Operand, Refusal
+from vitq.quantization.graph.geometry import geometry_attrs
 from vitq.quantization.graph.graph import LAYOUT_OPS, OpKind
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
 from vitq.quantization.graph.spellings.products import affine
 from vitq.quantization.graph.spellings.registry import arguments, spelling
+
+logger = logging.getLogger(__name__)
 
 
 @spelling("conv2d")
@@ -33,14 +40,40 @@ def conv2d(w: Walk, node: FxNode) -> Operand:
     if groups == 1 and dilation == [1, 1] and kernel == stride and padding == [0, 0]:
         if kernel[0] == kernel[1] > 1 and _is_picture(w, a):
             return _patches(w, a, params)
-    if groups != 1:
-        raise Refusal(f"conv2d of {groups} groups with kernel {kernel}")
-    pads = [(0, 0), *_pads(padding, kernel, dilation), (0, 0)]
-    moved = w.build.pad(w.build.channels_last(a), pads)
-    rows = _windows(w, moved, kernel, stride, dilation)
-    flat = value.transpose(0, 2, 3, 1).reshape(len(value), -1)
+    sides = _pads(padding, kernel, dilation)
+    last = w.build.channels_last(a)
+    if groups == a.shape[1] > 1:
+        before, after = zip(*sides, strict=True)
+        place = Geometry(*(tuple(v) for v in (kernel, stride, before, after, dilation)))
+        return w.build.channels_first(depthwise(w, last, value[:, 0], params["bias"], place))
+    rows = _windows(w, w.build.pad(last, [(0, 0), *sides, (0, 0)]), kernel, stride, dilation)
+    flat = _whole(value, groups).transpose(0, 2, 3, 1).reshape(len(value), -1)
     params["weight"] = w.build.tensor(flat, "weight")
     return w.build.channels_first(w.build.linear(rows, params))
+
+
+def _whole(weight: FloatArray, groups: int) -> FloatArray:
+    """Return the weights of all groups as those of one, with zeros between the groups."""
+    if groups == 1:
+        return weight
+    logger.info("a convolution of %d groups is computed as one, with zeros between them", groups)
+    out, own, *kernel = weight.shape
+    found = np.zeros((groups, out // groups, groups, own, *kernel), weight.dtype)
+    for group, part in enumerate(weight.reshape(groups, out // groups, own, *kernel)):
+        found[group, :, group] = part
+    return found.reshape(out, groups * own, *kernel)
+
+
+def depthwise(w: Walk, x: Operand, weight: FloatArray, bias: str, place: Geometry) -> Operand:
+    """Convolve each channel of (N, H, W, C) with one kernel or several, (O, i, j)."""
+    batch, *size, channels = x.shape
+    if len(weight) > channels:
+        each = len(weight) // channels
+        x = w.build.take(x, 3, [i // each for i in range(len(weight))])
+    shape = (batch, *place.windows((size[0], size[1])), len(weight))
+    params = {"weight": w.build.tensor(weight, "weight"), "bias": bias}
+    attrs = geometry_attrs(place)
+    return w.build.node(OpKind.DEPTHWISE, (x,), shape, x.batch_axis, attrs, params)
 
 
 def _is_picture(w: Walk, x: Operand) -> bool:

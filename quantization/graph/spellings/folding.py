@@ -74,7 +74,7 @@ def layer_behind(w: Walk, x: FxNode, axis: int) -> Node | None:
             return None
         node, axis = inner, found
     is_channel = axis == len(node.shape) - 1
-    return node if node.op is OpKind.LINEAR and is_channel else None
+    return node if node.op in (OpKind.LINEAR, OpKind.DEPTHWISE) and is_channel else None
 
 
 def _axis_before(node: Node, inner: Node, axis: int) -> int | None:
