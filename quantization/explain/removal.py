@@ -26,8 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray, UInt8Array
-from vitq.quantization.graph.graph import Graph, Node, OpKind
-from vitq.quantization.mixed.costs import WEIGHTED
+from vitq.quantization.graph.graph import LAYER_OPS, Graph, Node, OpKind
 from vitq.quantization.mixed.sensitivity import Front, free_inputs
 from vitq.quantization.plan.widths import ACTIVATION, PRODUCTS, WEIGHT
 
@@ -75,7 +74,7 @@ def parts_of(graph: Graph) -> list[Part]:
     """All parts of a quantized graph, in execution order."""
     found = []
     for node in graph:
-        if node.op in WEIGHTED:
+        if node.op in LAYER_OPS:
             found.append(Part(node.name, WEIGHT))
         if node.op in PRODUCTS and free_inputs(graph, node):
             found.append(Part(node.name, ACTIVATION))
@@ -135,7 +134,7 @@ def _swap_quantizers(changed: Graph, other: Graph, names: Iterable[str]) -> None
 def without_kind(exact: Graph, quantized: Graph, kind: Kind) -> Graph:
     """Return the quantized graph without all roundings of a kind."""
     if kind is Kind.WEIGHTS:
-        parts = [Part(node.name, WEIGHT) for node in quantized if node.op in WEIGHTED]
+        parts = [Part(node.name, WEIGHT) for node in quantized if node.op in LAYER_OPS]
         return swap(quantized, exact, parts, quantized)
     changed = swap(quantized, exact, [], quantized)
     names = [

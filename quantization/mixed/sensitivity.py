@@ -29,9 +29,9 @@ import torch
 
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.qparams import QScheme
-from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.graph.graph import LAYER_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.outputs import LOGITS, OutputLayout
-from vitq.quantization.mixed.costs import WEIGHTED, has_fixed_width, operand_source
+from vitq.quantization.mixed.costs import has_fixed_width, operand_source
 from vitq.quantization.plan.attention_codes import narrow_codes
 from vitq.quantization.plan.methods import Method, RangeRule, WeightRounding
 from vitq.quantization.plan.widths import ACTIVATION, FULL_BITS, PARTS, PRODUCTS, WEIGHT
@@ -96,7 +96,7 @@ def sensitivity_cases(
     for node in graph:
         if node.op not in PRODUCTS:
             continue
-        own = {WEIGHT: node.op in WEIGHTED, ACTIVATION: bool(free_inputs(graph, node))}
+        own = {WEIGHT: node.op in LAYER_OPS, ACTIVATION: bool(free_inputs(graph, node))}
         found += [Case(node.name, p, bits) for p in parts if own[p] for bits in sorted(widths)]
     return found
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from vitq.quantization.graph.graph import Graph
-from vitq.quantization.mixed.costs import WEIGHTED, product_costs
+from vitq.quantization.graph.graph import LAYER_OPS, Graph
+from vitq.quantization.mixed.costs import product_costs
 from vitq.quantization.mixed.sensitivity import Case, Sensitivity, free_inputs
 from vitq.quantization.plan.recipe import LayerBits, Recipe
 from vitq.quantization.plan.widths import (
@@ -63,7 +63,7 @@ def narrow_parts(graph: Graph, recipe: Recipe) -> list[NarrowPart]:
     weights = [
         NarrowPart((node.name,), WEIGHT, widths[node.name].weight_bits)
         for node in products
-        if node.op in WEIGHTED
+        if node.op in LAYER_OPS
     ]
     readers: dict[tuple[str, ...], list[str]] = {}
     for node in products:

@@ -5,6 +5,7 @@ from math import erf
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from vitq.numerics.errors import VitqError
 from vitq.relay_passes.expressions import Expr, ints, shape_of
@@ -33,14 +34,17 @@ def quantize(call: Expr, args: list[Array]) -> Array:
 
 
 def _conv2d(call: Expr, args: list[Array]) -> Array:
-    weight, patch = args[1], args[1].shape[-1]
-    if ints(call.attrs.strides) != (patch, patch) or any(ints(call.attrs.padding)):
-        raise VitqError("the interpreter runs only convolutions whose stride is their kernel")
-    batch, channels, height, width = args[0].shape
-    rows, cols = height // patch, width // patch
-    x = args[0][:, :, : rows * patch, : cols * patch]
-    tiles = x.reshape(batch, channels, rows, patch, cols, patch)
-    return np.einsum("bcipjq,ncpq->bnij", tiles, weight)
+    """Any convolution of (B, C, H, W)."""
+    attrs, (x, weight) = call.attrs, args
+    groups, kernel = int(attrs.groups), weight.shape[2:]
+    top, left, bottom, right = ints(attrs.padding)
+    (down, across), (y, z) = ints(attrs.strides), ints(attrs.dilation)
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    reach = (y * (kernel[0] - 1) + 1, z * (kernel[1] - 1) + 1)
+    windows = sliding_window_view(padded, reach, axis=(2, 3))[:, :, ::down, ::across, ::y, ::z]
+    parts = windows.reshape(len(x), groups, -1, *windows.shape[2:])
+    found = np.einsum("bgcijpq,gncpq->bgnij", parts, weight.reshape(groups, -1, *weight.shape[1:]))
+    return found.reshape(len(x), len(weight), *found.shape[3:])
 
 
 def _layer_norm(call: Expr, args: list[Array]) -> Array:

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from tvm import relax
 
 from tests.relay_passes.modules import module
@@ -49,7 +50,12 @@ def test_an_unknown_operator_is_an_error():
         interpret(mod, [np.zeros(5, np.int8)])
 
 
-def test_only_patch_convolutions_are_run():
-    call = SimpleNamespace(attrs=SimpleNamespace(strides=[1, 1], padding=[0, 0, 0, 0]))
-    with pytest.raises(VitqError, match="only convolutions whose stride is their kernel"):
-        FLOAT["relax.nn.conv2d"](call, [np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 2, 2))])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_convolution_is_torchs(groups):
+    rng = np.random.default_rng(groups)
+    x, weight = rng.normal(size=(2, 4, 7, 9)), rng.normal(size=(8, 4 // groups, 3, 2))
+    attrs = {"strides": [2, 1], "padding": [1, 0, 1, 0], "dilation": [1, 3], "groups": groups}
+    found = FLOAT["relax.nn.conv2d"](SimpleNamespace(attrs=SimpleNamespace(**attrs)), [x, weight])
+    tensors = (torch.from_numpy(value) for value in (x, weight))
+    expected = torch.nn.functional.conv2d(*tensors, None, (2, 1), (1, 0), (1, 3), groups)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-12)
