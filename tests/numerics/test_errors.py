@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitq.numerics.errors import LONGEST_REASON, RangeError, VitqError, nearest, plain, reason
+from vitq.numerics.errors import RangeError, VitqError, nearest, plain, reason
 
 
 def test_exit_code() -> None:
@@ -23,7 +23,11 @@ def test_exit_code() -> None:
         (KeyError("scale"), "scale is missing"),
         (ValueError(), "ValueError"),
         (OSError(2, "No such file or directory", "a"), "No such file or directory"),
-        (ValueError("x" * 999), "x" * LONGEST_REASON + "..."),
+        (ValueError("x" * 300), "x" * 300),
+        (ValueError("x" * 301), "x" * 300 + "..."),
+        (ValueError("no room,\nno time"), "no room, no time"),
+        (ValueError("a", "b"), "('a', 'b')"),
+        (KeyError("scale", "zero point"), "scale is missing"),
     ],
 )
 def test_the_useful_sentence_of_an_error(error: Exception, said: str) -> None:

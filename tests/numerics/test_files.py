@@ -188,3 +188,47 @@ def test_what_does_not_fit_is_said_of_the_folder(error: Exception, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(VitqError, match="another"), replaced_folder(out):
         raise VitqError("another")
+
+
+def of_length(folder: Path, size: int) -> Path:
+    """A path of so many bytes."""
+    missing = size - len(os.fsencode(folder))
+    parts = ["f" * 199] * (missing // 200)
+    return folder.joinpath(*parts, "x" * (missing % 200 - 1))
+
+
+@pytest.mark.parametrize(("size", "fits"), [(255, True), (256, False)])
+def test_a_name_may_have_so_many_bytes(tmp_path: Path, size: int, fits: bool) -> None:
+    path = tmp_path / ("\u00e8" * (size // 2) + "x" * (size % 2))
+    if fits:
+        require_writable(path)
+        return write_atomically(path, b"")
+    with pytest.raises(OSError, match="name too long"):
+        require_writable(path)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(4095, True), (4096, False)])
+def test_a_path_may_have_so_many_bytes(tmp_path: Path, size: int, fits: bool) -> None:
+    path = of_length(tmp_path, size)
+    assert len(os.fsencode(path)) == size
+    if fits:
+        return require_writable(path)
+    with pytest.raises(OSError, match="name too long"):
+        require_writable(path)
+
+
+def test_an_interruption_before_the_file_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a", b"")
+
+
+def test_a_folder_below_others_that_are_missing(tmp_path: Path) -> None:
+    with replaced_folder(tmp_path / "a" / "b" / "c") as folder:
+        (folder / "x").touch()
+    assert (tmp_path / "a" / "b" / "c" / "x").is_file()
