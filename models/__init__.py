@@ -8,7 +8,7 @@ torch.
 import importlib
 from types import ModuleType
 
-EMBEDDED_MODELS = ("digits_vit", "digits_swin", "scenes_swin")
+EMBEDDED_MODELS = ("digits_vit", "digits_swin", "scenes_swin", "scenes_yolos")
 """The first is the default of all commands."""
 DIGITS, SCENES = "digits", "scenes"
 

@@ -59,7 +59,7 @@ SMALL = ("-Os", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 """A download for a device should not grow by its tools."""
 RUNNER_SOURCES = (
     *("vitq_run.cc", "infer.cc", "pictures.cc", "npy.cc", "decode.cc", "jpeg.cc", "png.cc"),
-    *("exif.cc", "segments.cc"),
+    *("exif.cc", "segments.cc", "dense.cc", "write_png.cc"),
 )
 SERVER_SOURCES = (
     *("vitq_serve.cc", "greeting.cc", "session.cc", "timing.cc", "tracker.cc", "net.cc"),

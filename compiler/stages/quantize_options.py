@@ -104,7 +104,7 @@ class QuantizeOptions:
     model: Annotated[
         str,
         Option(
-            "digits_vit, digits_swin, scenes_swin (embedded), a timm name, hf:FOLDER "
+            "digits_vit, digits_swin, scenes_swin, scenes_yolos (embedded), a timm name, hf:FOLDER "
             "(Transformers), local-dir:FOLDER, hf-hub:ORG/NAME (from the local cache), or "
             "package.module:factory"
         ),

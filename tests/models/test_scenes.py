@@ -1,4 +1,4 @@
-"""Scenes of digits, and the committed segmenter on a few of them."""
+"""Scenes of digits, and the committed models on them."""
 
 import hashlib
 import subprocess
@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from vitq.models import scenes_yolos
 from vitq.models.digits_vit.data import load_scans, normalize, split_indices
 from vitq.models.scenes import CLASS_NAMES, IGNORE, IMAGE_SIZE
 from vitq.models.scenes.data import (
@@ -22,6 +23,7 @@ from vitq.models.scenes.data import (
 )
 from vitq.models.scenes_swin import CHECKPOINT, scenes_swin
 from vitq.models.scenes_swin.train import mean_iou
+from vitq.models.scenes_yolos.train import generalized_iou, measure
 
 REPOSITORY = Path(__file__).parents[2]
 MAX_CHECKPOINT_BYTES = 3_000_000
@@ -73,6 +75,21 @@ def test_the_segmenter_is_as_good_as_its_checkpoint_says() -> None:
     assert mean_iou(maps, scenes.masks[:FEW]) == pytest.approx(recorded, abs=0.12), "of few"
 
 
+def test_the_detector_finds_what_its_checkpoint_says() -> None:
+    assert scenes_yolos.CHECKPOINT.stat().st_size < MAX_CHECKPOINT_BYTES
+    model = scenes_yolos.scenes_yolos().eval()
+    model.load_state_dict(load_file(scenes_yolos.CHECKPOINT), strict=True)
+    with safe_open(scenes_yolos.CHECKPOINT, framework="pt") as file:
+        recorded = float(file.metadata()["recall50"])
+    assert measure(model)["recall50"] == pytest.approx(recorded, rel=0, abs=0.01)
+
+
+def test_generalized_iou() -> None:
+    a = torch.tensor([[0.0, 0, 2, 2], [0, 0, 1, 1]])
+    b = torch.tensor([[1.0, 0, 3, 2], [2, 0, 3, 1]])
+    torch.testing.assert_close(generalized_iou(a, b), torch.tensor([1 / 3, -1 / 3]))
+
+
 def test_mean_iou_leaves_rims_out() -> None:
     masks = np.arange(11, dtype=np.uint8).repeat(2).reshape(1, 2, 11)
     maps = masks.copy()
@@ -85,7 +102,7 @@ def test_mean_iou_leaves_rims_out() -> None:
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, vitq.models.scenes_swin, vitq.models.scenes;"
+        "import sys, vitq.models.scenes_swin, vitq.models.scenes_yolos;"
         "sys.exit(bool({'torch', 'timm', 'sklearn'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "cpu.h"
+#include "dense.h"
 #include "description.h"
 #include "failure.h"
 #include "infer.h"
@@ -17,13 +18,16 @@ namespace vitq {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: vitq-run verify | infer FILE... | bench | info   [options]\n"
+    "usage: vitq-run verify | infer FILE... | segment FILE | depth FILE | detect FILE | bench | info\n"
     "  verify   check every file, run the golden pictures, compare each integer\n"
     "  infer    classes of pictures: JPEG, PNG, PPM; folders; .npy or raw uint8 (N, C, H, W)\n"
     "             --top N (5)   --labels FILE (one name a line)   --json\n"
     "             --raw (all integers)\n"
     "             --features FILE.npy (real numbers instead; of several results FILE.<name>.npy\n"
     "             each, or one of them with --result NAME)\n"
+    "  segment  classes of a picture's pixels;  depth: a map of values;  detect: boxes (DETR, YOLOS)\n"
+    "             --overlay FILE.png (drawn over what the model saw)   --json\n"
+    "             --score P (0.5; of boxes, those that overlap a better one are left out)\n"
     "  bench    time the model:  --rounds N (50)   --warmup N (5)   --json\n"
     "  info     what the bundle holds\n"
     "  --threads N (1) for all; --bundle FOLDER: the runner's own folder if absent\n"
@@ -35,6 +39,7 @@ constexpr long kMost = 1000000;  // of what is counted in options
 struct Options {
   std::string command, bundle;
   InferOptions infer;
+  DenseOptions dense;
   int rounds = 50, warmup = 5, threads = 1;
   bool json = false;
 };
@@ -47,6 +52,19 @@ int number_of(const std::string& name, const std::string& text, int least) {
                   std::to_string(kMost));
   }
   return static_cast<int>(value);
+}
+
+double share_of(const std::string& name, const std::string& text) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0' || !(value >= 0 && value <= 1)) {
+    throw Failure(name + " " + text + ": give a number from 0 to 1");
+  }
+  return value;
+}
+
+bool answers_with_pictures(const std::string& command) {
+  return command == "segment" || command == "depth" || command == "detect";
 }
 
 Options parse(int argc, char** argv) {
@@ -63,13 +81,18 @@ Options parse(int argc, char** argv) {
     else if (word == "--threads") options.threads = number_of(word, value(), 1);
     else if (word == "--labels") options.infer.labels = value();
     else if (word == "--bundle") options.bundle = value();
-    else if (word == "--json") options.json = options.infer.json = true;
+    else if (word == "--overlay") options.dense.overlay = value();
+    else if (word == "--score") options.dense.score = share_of(word, value());
+    else if (word == "--json") options.json = options.infer.json = options.dense.json = true;
     else if (word == "--raw") options.infer.raw = true;
     else if (word == "--features") options.infer.features = value();
     else if (word == "--result") options.infer.result = value();
     else if (word[0] == '-') throw Failure("unknown option " + word + "; see vitq-run --help");
     else if (options.command.empty()) options.command = word;
     else if (options.command == "infer") options.infer.sources.push_back(word);
+    else if (answers_with_pictures(options.command) && options.dense.source.empty()) {
+      options.dense.source = word;
+    }
     else throw Failure("unexpected " + word + "; see vitq-run --help");
   }
   return options;
@@ -164,8 +187,15 @@ int info(const Manifest& manifest) {
 int run(int argc, char** argv) {
   const Options options = parse(argc, argv);
   const std::string& command = options.command;
-  if (command != "verify" && command != "infer" && command != "bench" && command != "info") {
-    throw Failure("give a command: verify, infer, bench or info; see vitq-run --help");
+  const bool is_dense = answers_with_pictures(command);
+  if (command != "verify" && command != "infer" && command != "bench" && command != "info" &&
+      !is_dense) {
+    throw Failure("give a command: verify, infer, segment, depth, detect, bench or info; see "
+                  "vitq-run --help");
+  }
+  if (is_dense && options.dense.source.empty()) throw Failure(command + " needs a picture");
+  if (!is_dense && !options.dense.overlay.empty()) {
+    throw Failure("--overlay is for segment, depth and detect");
   }
   if (command == "infer" && options.infer.sources.empty()) throw Failure("infer needs a file");
   const bool has_features = !options.infer.features.empty();
@@ -186,7 +216,10 @@ int run(int argc, char** argv) {
   const std::unique_ptr<Model> model = load_model(manifest, options.threads);
   if (command == "verify") return verify(*model, manifest);
   if (command == "bench") return bench(*model, manifest, options);
-  infer(*model, manifest, options.infer);
+  if (command == "segment") segment(*model, manifest, options.dense);
+  else if (command == "depth") depth(*model, manifest, options.dense);
+  else if (command == "detect") detect(*model, manifest, options.dense);
+  else infer(*model, manifest, options.infer);
   return kFine;
 }
 
