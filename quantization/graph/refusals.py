@@ -3,7 +3,7 @@
 from vitq.numerics.errors import VitqError
 
 REMEDIES = {
-    "conv2d": "convolutions that are no patches need groups of 1",
+    "conv_transpose2d": "a transposed convolution needs groups of 1",
     "batch_norm": "fold the batch norm into the layer before it",
     "grid_sample": "deformable parts cannot be integer here: quantize the backbone alone",
     "dropout": "call eval()",

@@ -59,6 +59,16 @@ def depthwise() -> nn.Module:
     return settled(nn.Sequential(*stem, *middle, *last, *head(8)))
 
 
+def pooled() -> nn.Module:
+    """Windows that overlap and reach outside; a map that grows."""
+    maxima = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 1)]
+    means = [nn.GELU(), nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.Conv2d(8, 8, 1),
+             nn.AvgPool2d(3, 1, 1)]  # fmt: skip
+    wider = [nn.ConvTranspose2d(8, 8, 2, 2), nn.GELU(), nn.ConvTranspose2d(8, 4, 3, 2, 1)]
+    last = [nn.BatchNorm2d(4), nn.UpsamplingNearest2d(scale_factor=2), nn.PixelUnshuffle(2)]
+    return settled(nn.Sequential(*maxima, *means, *wider, *last, *head(16)))
+
+
 def dense() -> nn.Module:
     """Convolutions of one group: strided, padded, dilated, pointwise."""
     stem = [nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), Residual(8)]

@@ -51,6 +51,26 @@ def test_each_channel_alone_is_one_operator() -> None:
     assert not any(node.op in (OpKind.MULTIPLY, OpKind.CHANNEL_SCALE) for node in graph)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d((2, 3), (1, 2), (1, 1), dilation=2),
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+        nn.AvgPool2d((3, 2), 2, (1, 0)),
+        nn.AvgPool2d(4),
+        nn.ConvTranspose2d(4, 4, 2, 2),
+        nn.ConvTranspose2d(4, 3, (3, 4), 2, 1, output_padding=1),
+        nn.ConvTranspose2d(4, 4, 3, 1, 1, dilation=2),
+    ],
+    ids=str,
+)
+def test_windows_of_any_kind_trace(layer: nn.Module) -> None:
+    first = nn.Conv2d(3, 4, 1)
+    traced(convnets.settled(nn.Sequential(first, nn.GELU(), layer, nn.Flatten())))
+
+
 def test_batch_norm_and_layer_scale_are_in_the_layer_before() -> None:
     graph = traced(convnets.dense())
     assert not any(node.op is OpKind.CHANNEL_SCALE for node in graph)

@@ -206,16 +206,18 @@ def test_convolutions_that_are_no_patches(options: dict[str, Any]) -> None:
         assert_same_function(model)
 
 
-def test_grouped_convolutions_are_refused_with_their_place() -> None:
-    model = toy()
-    model.conv = nn.Conv2d(3, 18, 4, 4, groups=3)
-    model.norm = nn.LayerNorm(18)
-    model.fc, model.last = nn.Linear(18, 18), nn.Linear(18, 5)
-    message = (
-        r"conv2d of 3 groups with kernel \[4, 4\] \(x1, in conv\); convolutions .* groups of 1"
-    )
+def test_grouped_transposed_convolutions_are_refused_with_their_place() -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(3, 6, 2, 2, groups=3), nn.Flatten())
+    message = r"conv_transpose2d of 3 groups \(x1, in 0\); a transposed convolution needs groups"
     with pytest.raises(VitqError, match=message):
-        trace(model, SHAPE)
+        trace(model.eval(), SHAPE)
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_grouped_convolutions(groups: int) -> None:
+    model = toy()
+    model.conv = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 16, 1, groups=groups))
+    assert_same_function(model)
 
 
 def test_convolution_without_bias() -> None:

@@ -151,7 +151,55 @@ def im2col(w: Walk, node: FxNode) -> Operand:
     return w.build.reshape(columns, flat, columns.batch_axis)
 
 
-@spelling("conv1d", "conv3d", "conv_transpose2d")
+@spelling("conv_transpose2d")
+def transposed(w: Walk, node: FxNode) -> Operand:
+    """Spread the map by zeros between its pixels, and convolve it by the kernel backwards.
+
+    Where windows touch (stride = kernel) each pixel becomes one: a linear layer and layout.
+    """
+    x, weight, bias, stride, padding, more, groups, dilation = arguments(node, x=0, weight=0,
+        bias=None, stride=[1], padding=[0], output_padding=[0], groups=1, dilation=[1])  # fmt: skip
+    stride, padding, more, dilation = (_pair(v) for v in (stride, padding, more, dilation))
+    value = w.build.tensors[w.key(weight)]
+    out, kernel = value.shape[1], list(value.shape[2:])
+    if groups != 1:
+        raise Refusal(f"conv_transpose2d of {groups} groups")
+    offset = np.zeros(out) if bias is None else w.build.tensors[w.key(bias)]
+    last = w.build.channels_last(w.x(x))
+    if stride == kernel and padding == more == [0, 0] and dilation == [1, 1]:
+        flat = value.transpose(2, 3, 1, 0).reshape(-1, value.shape[0])
+        params = _params(w, flat, np.tile(offset, kernel[0] * kernel[1]))
+        wide = w.build.linear(last, params)
+        height, width = last.shape[1:3]
+        split = w.build.reshape(wide, (wide.shape[0], height, width, *kernel, out), wide.batch_axis)
+        split = w.build.permute(split, [0, 1, 3, 2, 4, 5])
+        grid = (wide.shape[0], height * kernel[0], width * kernel[1], out)
+        return w.build.channels_first(w.build.reshape(split, grid, wide.batch_axis))
+    spread = _spread(w, last, stride)
+    sides = [(0, 0)]
+    for axis in (0, 1):
+        side = dilation[axis] * (kernel[axis] - 1) - padding[axis]
+        sides.append((side, side + more[axis] + 1 - stride[axis]))
+    rows = _windows(w, w.build.pad(spread, [*sides, (0, 0)]), kernel, [1, 1], dilation)
+    flat = value[:, :, ::-1, ::-1].transpose(1, 2, 3, 0).reshape(out, -1)
+    return w.build.channels_first(w.build.linear(rows, _params(w, flat, offset)))
+
+
+def _params(w: Walk, weight: FloatArray, bias: FloatArray) -> dict[str, str]:
+    return {"weight": w.build.tensor(weight, "weight"), "bias": w.build.tensor(bias, "bias")}
+
+
+def _spread(w: Walk, x: Operand, stride: list[int]) -> Operand:
+    """Put zeros behind each pixel of (N, H, W, C), so that they lie `stride` apart."""
+    batch, height, width, channels = x.shape
+    split = w.build.reshape(x, (batch, height, 1, width, 1, channels), x.batch_axis)
+    sides = [(0, 0), (0, 0), (0, stride[0] - 1), (0, 0), (0, stride[1] - 1), (0, 0)]
+    wide = w.build.pad(split, sides)
+    grid = (batch, height * stride[0], width * stride[1], channels)
+    return w.build.reshape(wide, grid, wide.batch_axis)
+
+
+@spelling("conv1d", "conv3d")
 def other(w: Walk, node: FxNode) -> Operand:
     """Refuse with its kernel; one of one tap is a linear layer."""
     x, weight, bias, stride, padding, _, groups = arguments(node, x=0, weight=0, bias=None,

@@ -5,10 +5,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitq.numerics.convolution import Geometry, tap_rows
+from vitq.numerics.rows import MISSING
 from vitq.quantization.graph.builder import Operand, Refusal, keep_pictures
 from vitq.quantization.graph.exporting import shape_at_one
 from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
+from vitq.quantization.graph.spellings.convolution import depthwise
 from vitq.quantization.graph.spellings.registry import arguments, spelling
 
 
@@ -104,21 +107,79 @@ def windows(w: Walk, op: OpKind, x: Operand, kernel: list[int]) -> Operand:
     return w.build.channels_first(found) if is_map else found
 
 
-@spelling("avg_pool2d", "max_pool2d", "avg_pool1d", "max_pool1d")
-def pool(w: Walk, node: FxNode) -> Operand:
+@spelling("avg_pool1d", "max_pool1d")
+def pool_tokens(w: Walk, node: FxNode) -> Operand:
     """Mean or maximum of windows; only of those that do not overlap."""
-    name = name_of(node)
     x, kernel, stride, padding = arguments(node, x=0, kernel=1, stride=None, padding=0)[:4]
-    rank = int(name[-2])
-    kernel, stride, padding = (
-        [v] * rank if isinstance(v, int) else list(v or []) for v in (kernel, stride, padding)
-    )
-    kernel = kernel * rank if len(kernel) == 1 else kernel
+    kernel, stride, padding = ([v] if isinstance(v, int) else list(v or []) for v in
+                               (kernel, stride, padding))  # fmt: skip
     stride, a = (stride or kernel), w.x(x)
-    uneven = any(n % k for n, k in zip(a.shape[-rank:], kernel, strict=True))
-    if stride != kernel or any(padding) or uneven:
+    if stride != kernel or any(padding) or a.shape[-1] % kernel[0]:
+        name = name_of(node)
         raise Refusal(f"{name} with kernel {kernel}, stride {stride}, padding {padding}")
-    return windows(w, OpKind.MEAN if name.startswith("avg") else OpKind.MAX, a, kernel)
+    return windows(w, OpKind.MEAN if name_of(node) == "avg_pool1d" else OpKind.MAX, a, kernel)
+
+
+@spelling("avg_pool2d")
+def average(w: Walk, node: FxNode) -> Operand:
+    """Mean of windows: of those that overlap or reach outside, a depthwise convolution.
+
+    Its weights are all equal, so that their codes are exact. Where padding is not counted, a
+    constant that is 1 inside of the map makes up for it.
+    """
+    x, kernel, stride, padding, _, counts_all, divisor = arguments(node, x=0, kernel=1, stride=None,
+        padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None)  # fmt: skip
+    a, place = w.x(x), _place(kernel, stride, padding, 1)
+    if _covers(a, place) and divisor is None:
+        return windows(w, OpKind.MEAN, a, list(place.kernel))
+    if divisor is not None:
+        raise Refusal("avg_pool2d with a divisor of its own")
+    channels = a.shape[1]
+    weight = np.full((channels, *place.kernel), 1 / np.prod(place.kernel))
+    bias = w.build.tensor(np.zeros(channels), "bias")
+    found = w.build.channels_first(depthwise(w, w.build.channels_last(a), weight, bias, place))
+    if counts_all or not any(place.before):
+        return found
+    taps = tap_rows((a.shape[2], a.shape[3]), place)
+    share = taps.shape[1] / (taps != MISSING).sum(1)
+    return w.build.multiply(found, w.build.constant(share.reshape(found.shape[2:]), "share"))
+
+
+@spelling("max_pool2d")
+def maximum(w: Walk, node: FxNode) -> Operand:
+    """Maximum of windows, along one axis after the other; a tap outside repeats one inside."""
+    x, kernel, stride, padding, dilation = arguments(node, x=0, kernel=1, stride=None, padding=0,
+        dilation=1)[:5]  # fmt: skip
+    a, place = w.x(x), _place(kernel, stride, padding, dilation)
+    if _covers(a, place):
+        return windows(w, OpKind.MAX, a, list(place.kernel))
+    last = w.build.channels_last(a)
+    counts = place.windows((a.shape[2], a.shape[3]))
+    for axis in (0, 1):
+        size, taps = last.shape[1 + axis], np.arange(place.kernel[axis]) * place.dilation[axis]
+        starts = np.arange(counts[axis]) * place.stride[axis] - place.before[axis]
+        rows = starts[:, None] + taps
+        inside = (rows >= 0) & (rows < size)
+        first = np.take_along_axis(rows, inside.argmax(1)[:, None], 1)
+        last = w.build.take(last, 1 + axis, np.where(inside, rows, first).ravel().tolist())
+        split = (*last.shape[: 1 + axis], *rows.shape, *last.shape[2 + axis :])
+        last = w.build.reshape(last, split, last.batch_axis)
+        last = w.build.reduce(OpKind.MAX, last, 2 + axis)
+    return w.build.channels_first(last)
+
+
+def _place(kernel: Any, stride: Any, padding: Any, dilation: Any) -> Geometry:
+    """Return a pooling's windows."""
+    pairs = ([v] * 2 if isinstance(v, int) else list(v) * (2 // len(v)) for v in
+             (kernel, stride or kernel, padding, padding, dilation))  # fmt: skip
+    return Geometry(*((first, second) for first, second in pairs))
+
+
+def _covers(x: Operand, place: Geometry) -> bool:
+    """Whether windows touch, do not overlap, and cover the map."""
+    uneven = any(n % k for n, k in zip(x.shape[-2:], place.kernel, strict=True))
+    plain = place.dilation == (1, 1) and place.before == (0, 0)
+    return plain and place.stride == place.kernel and not uneven
 
 
 @spelling(
