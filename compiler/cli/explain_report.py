@@ -3,6 +3,7 @@
 import sys
 import textwrap
 
+from vitq.compiler.stages.output_scores import OUTPUT_HEAD, table_cells
 from vitq.compiler.studies.explanation import Changed, Explanation, LayerCost, NodeFigures
 from vitq.compiler.support.tables import WIDTH, print_table
 
@@ -13,20 +14,25 @@ ROWS = 10
 def print_explanation(found: Explanation) -> None:
     """Print what `compiler.studies.explain.explain` found."""
     facts = found.settings
+    agreed = found.agreement
+    answers = "" if agreed is None else f"{100 * agreed:.1f} % of the answers as in float, "
     head = (
         f"{found.model}, {facts['recipe']}, {facts['method']}: {found.pictures} pictures, "
-        f"{100 * found.agreement:.1f} % of the answers as in float, SQNR {found.sqnr_db:.1f} dB "
-        "(signal over quantization error, of the logits)"
+        f"{answers}SQNR {found.sqnr_db:.1f} dB "
+        f"(signal over quantization error, of the {found.results})"
     )
     lines = [head, *(f"- {line}" for line in found.findings)]
     for line in lines:
         sys.stdout.write(textwrap.fill(line, WIDTH, subsequent_indent="  ") + "\n")
+    if found.outputs:
+        cells = [row[1:] for row in table_cells("", tuple(found.outputs))]
+        print_table(OUTPUT_HEAD[1:], cells, "results beside the float model's")
     if found.layers:
         print_table(
             ["module", "rounded", "bits", "share", "alone dB", "gone without", "answers regained"],
             [layer_row(cost) for cost in found.layers[:ROWS]],
-            f"dearest of {len(found.layers)} roundings: the logits' error with each alone, and "
-            "what goes without it",
+            f"dearest of {len(found.layers)} roundings: the {found.results}' error with each "
+            "alone, and what goes without it",
         )
     print_table(
         ["module", "node", "bits", "own dB", "dB", "seen", "holds", "clipped"],
@@ -74,7 +80,7 @@ def layer_row(cost: LayerCost) -> list[str]:
         f"{100 * cost.share:.1f} %",
         f"{cost.alone_db:.1f}",
         f"{100 * cost.gone:.1f} %",
-        f"{cost.regained:+d}",
+        "-" if cost.regained is None else f"{cost.regained:+d}",
     ]
 
 

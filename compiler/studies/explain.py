@@ -1,11 +1,12 @@
 """Study ``explain``: where a quantized model's accuracy goes.
 
     float model (traced, rewritten) --align--> the same nodes as the quantized graph
-    both, node by node, over pictures ----walk---> figures of each node, logits, changed answers
+    both, node by node, over pictures ----walk---> figures of each node, results, changed answers
     roundings taken out, on a few pictures ------> what each costs, alone and among the others
     all of it ---------------------------------> findings: cause and remedy in a sentence each
 
-Pictures pass in batches; of each node only sums are kept (`quantization.explain.walk`).
+Pictures pass in batches; of each node only sums are kept (`quantization.explain.walk`). A model
+that ranks classes is judged by its logits and answers alone, any other by all of its results.
 """
 
 import logging
@@ -21,7 +22,7 @@ import numpy as np
 from vitq.compiler.stages.evaluate import float_model, float_runner
 from vitq.compiler.stages.identity import IN_MEMORY, STATE
 from vitq.compiler.stages.run import best_classes
-from vitq.compiler.stages.scores import sqnr_db
+from vitq.compiler.stages.scores import row_of, sqnr_db
 from vitq.compiler.studies.explanation import (
     Changed,
     Explanation,
@@ -36,7 +37,7 @@ from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
-from vitq.quantization.graph.outputs import LOGITS
+from vitq.quantization.graph.outputs import LOGITS, OutputLayout
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.pictures.preprocessing import Preprocessing
@@ -101,7 +102,7 @@ def explain(
     if source is None:
         raise VitqError("no pictures to explain with: pass --pictures FOLDER (with labels.csv)")
     prep = Preprocessing.from_json(facts["preprocessing"], artifact.folder / QUANTIZE_NAME)
-    outputs = _only_logits(quantized.graph)
+    outputs = _keep_logits(quantized.graph)
     data = open_pictures(source, prep, count, EVALUATION, outputs=outputs)
     first = np.stack([data.read(place) for place in range(min(BATCH, len(data)))])
     exact = _aligned(artifact, quantized, prep, module, first)
@@ -110,20 +111,12 @@ def explain(
     return found
 
 
-def _only_logits(graph: "Graph") -> int:
-    """Leave nothing but the logits of a graph; returns how many classes they rank.
-
-    Raises:
-        VitqError: the model ranks no classes.
-    """
+def _keep_logits(graph: "Graph") -> int | None:
+    """Leave nothing but the logits where there are some; returns how many classes they rank."""
     classes = graph.layout.classes
-    if classes is None:
-        raise VitqError(
-            f"explain counts changed answers, and the model ranks no classes, it returns "
-            f"{', '.join(graph.outputs)}: vitq evaluate has the cosine and SQNR of each"
-        )
-    graph.outputs = {LOGITS: graph.outputs[LOGITS]}
-    graph.remove_dead()
+    if classes is not None:
+        graph.outputs = {LOGITS: graph.outputs[LOGITS]}
+        graph.remove_dead()
     return classes
 
 
@@ -134,7 +127,7 @@ def _aligned(
     given: GivenModel | None,
     pixels: UInt8Array,
 ) -> "Graph":
-    """Return the float model in the quantized model's terms, after a check of its logits."""
+    """Return the float model in the quantized model's terms, after a check of its results."""
     import torch
 
     from vitq.quantization.explain.alignment import align
@@ -147,9 +140,11 @@ def _aligned(
     layout = graph.layout
     rewrite(graph, Nonlinear.parse(quantized.provenance["nonlinear"]), prep.mean, prep.std)
     exact = align(graph, quantized.graph)
-    wanted = layout.split(float_runner(module, prep.mean, prep.std)(pixels))[LOGITS]
-    logits = GraphModule(exact)(torch.from_numpy(pixels)).numpy()
-    if sqnr_db(wanted, logits) < SAME_DB:
+    wanted = float_runner(module, prep.mean, prep.std)(pixels)
+    if quantized.graph.layout.classes is not None:
+        wanted = layout.split(wanted)[LOGITS]
+    found = GraphModule(exact)(torch.from_numpy(pixels)).numpy()
+    if sqnr_db(wanted, found) < SAME_DB:
         raise VitqError(
             f"{artifact.folder}: the float model cannot be brought to the quantized one's scales: "
             "one of them has changed: quantize again"
@@ -190,19 +185,19 @@ def _explained(
     """Walk, take roundings out, and say what is found."""
     from vitq.quantization.explain.walk import Walk
 
-    walk = Walk(exact, quantized.graph)
+    walk, layout = Walk(exact, quantized.graph), quantized.graph.layout
     few, shown, pairs = min(removals, len(data)), [], []
     kept: list[UInt8Array] = []
     for pixels in progress_bar(data.batches(BATCH), "compare", -(-len(data) // BATCH)):
         kept.extend(pixels[: max(few - len(kept), 0)])
         pairs.append(walk.run(pixels))
-        shown.extend(pixels[_differ(*pairs[-1])])
+        shown.extend(pixels[_differ(layout, *pairs[-1])])
         del shown[SHOWN:]
-    floats, integers = (np.concatenate(logits) for logits in zip(*pairs, strict=True))
+    floats, integers = (_rows(np.concatenate(part)) for part in zip(*pairs, strict=True))
     variants, layers = _removals(exact, quantized.graph, kept, floats[:few], integers[:few])
-    differing = np.flatnonzero(_differ(floats, integers)).tolist()
+    differing = np.flatnonzero(_differ(layout, floats, integers)).tolist()
     changed = [_change(i, floats, integers, data) for i in differing]
-    labels = data.labels
+    labels = None if layout.classes is None else data.labels
     right = [
         None if labels is None else int((y.argmax(1) == labels).sum()) for y in (floats, integers)
     ]
@@ -220,7 +215,7 @@ def _explained(
         source=data.source,
         float_top1=right[0],
         integer_top1=right[1],
-        agreement=1 - len(changed) / len(data),
+        agreement=None if layout.classes is None else 1 - len(changed) / len(data),
         sqnr_db=sqnr_db(floats, integers),
         findings=[],
         variants=variants,
@@ -228,13 +223,21 @@ def _explained(
         layers=sorted(layers, key=lambda cost: -cost.share),
         changed=changed,
         class_names=data.class_names,
+        outputs=list(row_of("", integers, floats, None, 0.0, layout).outputs),
         shown=shown,
     )
     result.findings.extend(findings(result))
     return result
 
 
-def _differ(floats: FloatArray, integers: FloatArray) -> Any:
+def _rows(results: FloatArray) -> FloatArray:
+    return results.reshape(len(results), -1)
+
+
+def _differ(layout: OutputLayout, floats: FloatArray, integers: FloatArray) -> Any:
+    """Which pictures got another answer; none where there are no answers."""
+    if layout.classes is None:
+        return np.zeros(len(floats), bool)
     return floats.argmax(1) != integers.argmax(1)
 
 
@@ -254,16 +257,17 @@ def _removals(
 
     if not pictures:
         return [], []
-    pixels = np.stack(pictures)
+    pixels, layout = np.stack(pictures), quantized.layout
+    ranks = layout.classes is not None
 
-    def variant(name: str, logits: FloatArray) -> Variant:
-        agreement = 1 - float(_differ(floats, logits).mean())
-        return Variant(name, -10 * math.log10(noise(floats, logits)), agreement)
+    def variant(name: str, found: FloatArray) -> Variant:
+        agreement = 1 - float(_differ(layout, floats, found).mean()) if ranks else None
+        return Variant(name, -10 * math.log10(noise(floats, found)), agreement)
 
     def simulated(graph: "Graph") -> FloatArray:
         module = GraphModule(graph, simulate=True)
         batches = torch.split(torch.from_numpy(pixels), BATCH)
-        return np.concatenate([module(batch).numpy() for batch in batches])
+        return _rows(np.concatenate([module(batch).numpy() for batch in batches]))
 
     variants = [variant("nothing", integers), variant("integer operators", simulated(quantized))]
     variants += [
@@ -282,7 +286,7 @@ def _removals(
             share=cost.alone / total,
             alone_db=-10 * math.log10(cost.alone),
             gone=cost.gone,
-            regained=cost.regained,
+            regained=cost.regained if ranks else None,
         )
         for cost, label in found
     ]

@@ -77,12 +77,17 @@ def _parts(found: Explanation) -> Iterator[str]:
 
 
 def _figures(found: Explanation) -> Iterator[tuple[str, str]]:
-    yield f"{100 * found.agreement:.1f} %", "of the answers are the float model's"
-    yield f"{found.sqnr_db:.1f} dB", "SQNR of the logits"
+    if found.agreement is not None:
+        yield f"{100 * found.agreement:.1f} %", "of the answers are the float model's"
+    yield f"{found.sqnr_db:.1f} dB", f"SQNR of the {found.results}"
+    for score in found.outputs:
+        yield f"{score.mean_cosine:.4f}", f"mean cosine of {score.name}"
+        yield f"{score.least_cosine:.4f}", f"least cosine of {score.name}"
     if found.float_top1 is not None:
         yield f"{found.float_top1} of {found.pictures}", "right in float"
         yield f"{found.integer_top1} of {found.pictures}", "right in integers"
-    yield str(len(found.changed)), "answers changed"
+    if found.agreement is not None:
+        yield str(len(found.changed)), "answers changed"
 
 
 def _roundings(found: Explanation) -> Iterator[str]:
@@ -95,14 +100,16 @@ def _roundings(found: Explanation) -> Iterator[str]:
         (
             names.get(v.name, f"... and unrounded {v.name}"),
             (v.sqnr_db - low) / (top - low),
-            f"{v.sqnr_db:.1f} dB, {100 * v.agreement:.0f} % agree",
+            f"{v.sqnr_db:.1f} dB"
+            + ("" if v.agreement is None else f", {100 * v.agreement:.0f} % agree"),
         )
         for v in found.variants
     ]
     yield section(
         "What kind of rounding it is",
-        "SQNR of the logits (mean over a few pictures) with the integer operators replaced by "
-        "float ones, and then with one kind of rounding taken out. The longest bar is the cause.",
+        f"SQNR of the {found.results} (mean over a few pictures) with the integer operators "
+        "replaced by float ones, and then with one kind of rounding taken out. The longest bar is "
+        "the cause.",
         bars(items),
     )
     dear = found.layers[:BARS]
@@ -118,7 +125,7 @@ def _roundings(found: Explanation) -> Iterator[str]:
             Cell(f"{100 * c.share:.1f}", c.share),
             Cell(f"{c.alone_db:.1f}", c.alone_db),
             Cell(f"{100 * c.gone:.1f}", c.gone),
-            Cell(f"{c.regained:+d}", c.regained),
+            Cell("-" if c.regained is None else f"{c.regained:+d}", c.regained),
         ]
         for c in found.layers
     )
@@ -134,8 +141,8 @@ def _roundings(found: Explanation) -> Iterator[str]:
     yield section(
         "What widening each would give",
         "Share: of the errors that single roundings make in the float model; alone: SQNR of its "
-        "logits then. Gone without: what goes of the quantized model's error when this rounding "
-        "alone is taken out, which is little where many are bad.",
+        f"{found.results} then. Gone without: what goes of the quantized model's error when "
+        "this rounding alone is taken out, which is little where many are bad.",
         shares,
         f"<details><summary>all {len(found.layers)}</summary>"
         f"{table('layers', head, rows, search='')}</details>",

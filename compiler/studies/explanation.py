@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from vitq.compiler.stages.output_scores import OutputScore
 from vitq.numerics.arrays import UInt8Array
 
 
@@ -52,9 +53,10 @@ class LayerCost:
         part: ``weight`` or ``activation`` (what it reads).
         bits: width.
         share: of the sum of all errors that single roundings make alone.
-        alone_db: SQNR of the logits with only this rounding.
-        gone: share of the logits' error that goes when this one alone is taken out.
-        regained: answers that become the float model's then, less those that are lost.
+        alone_db: SQNR of the results with only this rounding.
+        gone: share of the results' error that goes when this one alone is taken out.
+        regained: answers that become the float model's then, less those that are lost; None of a
+            model that ranks no classes.
     """
 
     layer: str
@@ -64,22 +66,22 @@ class LayerCost:
     share: float
     alone_db: float
     gone: float
-    regained: int
+    regained: int | None
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The logits of the model with something taken out.
+    """The results of the model with something taken out.
 
     Attributes:
         name: what is taken out.
-        sqnr_db: of the logits, the mean over pictures.
-        agreement: fraction of pictures with the float model's answer.
+        sqnr_db: of the results, the mean over pictures.
+        agreement: fraction of pictures with the float model's answer; None without classes.
     """
 
     name: str
     sqnr_db: float
-    agreement: float
+    agreement: float | None
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,15 @@ class Explanation:
         source: where they come from.
         float_top1: right answers of the float model, None without labels.
         integer_top1: of the integers.
-        agreement: fraction of pictures with the same answer.
-        sqnr_db: of the logits.
+        agreement: fraction of pictures with the same answer; None of a model that ranks no classes.
+        sqnr_db: of the logits; of such a model, of all results together.
         findings: causes, with remedies, the most important one first.
         variants: what taking out whole kinds of roundings gives.
         nodes: in execution order.
         layers: what each rounding costs; the dearest first.
         changed: pictures whose answer changed.
         class_names: of classes, by number, as far as the pictures' source names them.
+        outputs: how close each result is, of a model that ranks no classes.
         shown: their pixels (C, H, W) uint8, for a report; not in the JSON.
     """
 
@@ -135,7 +138,7 @@ class Explanation:
     source: str
     float_top1: int | None
     integer_top1: int | None
-    agreement: float
+    agreement: float | None
     sqnr_db: float
     findings: list[str]
     variants: list[Variant]
@@ -143,7 +146,13 @@ class Explanation:
     layers: list[LayerCost]
     changed: list[Changed]
     class_names: dict[int, str] = field(default_factory=dict)
+    outputs: list[OutputScore] = field(default_factory=list)
     shown: list[UInt8Array] = field(default_factory=list, repr=False)
+
+    @property
+    def results(self) -> str:
+        """What the figures are of."""
+        return "logits" if self.agreement is not None else "results"
 
     def called(self, number: int) -> str:
         """Return a class's number, with its name where that is known."""

@@ -33,11 +33,9 @@ PARTS = {"weights": "weight", "activations": "activation"}
 def findings(found: Explanation) -> list[str]:
     """Sentences for a person, the most important first."""
     lines, ranges = list(_accuracy(found)), list(_ranges(found))
-    if found.agreement >= GOOD and found.sqnr_db >= GOOD_DB and not ranges:
-        lines.append(
-            f"Quantization costs little here: {found.sqnr_db:.1f} dB, "
-            f"{100 * found.agreement:.1f} % of the answers are the float model's."
-        )
+    agrees = found.agreement is None or found.agreement >= GOOD
+    if agrees and found.sqnr_db >= GOOD_DB and not ranges:
+        lines.append(f"Quantization costs little here: {', '.join(_closeness(found))}.")
     shares = sorted(_shares(found.variants), key=lambda entry: -entry[1])
     causes = [_cause(found, name, share, bool(ranges)) for name, share in shares if share >= MAIN]
     return lines + ranges + causes
@@ -58,6 +56,15 @@ def _accuracy(found: Explanation) -> Iterator[str]:
             "not at quantization."
         )
     yield line
+
+
+def _closeness(found: Explanation) -> Iterator[str]:
+    """Say how near the results are: answers, or the angle of each result."""
+    yield f"{found.sqnr_db:.1f} dB"
+    if found.agreement is not None:
+        yield f"{100 * found.agreement:.1f} % of the answers are the float model's"
+    for score in found.outputs:
+        yield f"cosine of {score.name} {score.mean_cosine:.4f}"
 
 
 def _ranges(found: Explanation) -> Iterator[str]:
@@ -99,7 +106,8 @@ def _cause(found: Explanation, name: str, share: float, is_clipping: bool) -> st
         return _operators(found, share)
     dear = [cost for cost in found.layers if cost.part == PARTS.get(name)]
     bits = min((cost.bits for cost in dear[:NAMED]), default=2 * WIDEST)
-    line = f"{name.capitalize()} of {bits} bits: {100 * min(share, 1):.0f} % of the logits' error"
+    lost = f"{100 * min(share, 1):.0f} % of the {found.results}' error"
+    line = f"{name.capitalize()} of {bits} bits: {lost}"
     if dear:
         line += f", first at {', '.join(_dear(cost) for cost in dear[:NAMED])}"
     return f"{line}. {_remedy(found, bits, is_clipping)}"
@@ -127,8 +135,8 @@ def _operators(found: Explanation, share: float) -> str:
     )[:NAMED]
     named = ", ".join(f"{node.module} ({node.own_sqnr_db:.1f} dB)" for node in worst)
     line = (
-        f"Integer Softmax, GELU or LayerNorm: {100 * share:.0f} % of the logits' error, worst "
-        f"{named}."
+        f"Integer Softmax, GELU or LayerNorm: {100 * share:.0f} % of the {found.results}' error, "
+        f"worst {named}."
     )
     if found.settings["nonlinear"] != Nonlinear.VITQ:
         line += " Remedy: --nonlinear vitq, which is accurate for models that were not trained so."

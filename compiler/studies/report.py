@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from vitq.compiler.codegen.compiled import open_compiled
+from vitq.compiler.stages.output_scores import OutputScore
 from vitq.compiler.stages.records import BENCHMARK, EVALUATION, read_record
 from vitq.compiler.support.artifacts import (
     GOLDEN_NAME,
@@ -54,7 +55,9 @@ class Entry:
         top1: right answers of the library (or what was evaluated last), None without labels.
         float_top1: of the float model.
         agreement: fraction of pictures with the float model's answer.
-        sqnr_db: of the logits.
+        mean_cosine: of the logits.
+        sqnr_db: likewise.
+        outputs: figures of each result, where there are others than logits.
         times_ms: ``batch x threads`` -> median time of a run, from the last benchmark.
         machine: that it ran on.
     """
@@ -74,7 +77,9 @@ class Entry:
     top1: int | None
     float_top1: int | None
     agreement: float | None
+    mean_cosine: float | None
     sqnr_db: float | None
+    outputs: tuple[OutputScore, ...]
     times_ms: dict[str, float]
     machine: str | None
 
@@ -179,8 +184,9 @@ def integers_hash(golden: Path) -> str | None:
 
 
 def _accuracy(library: Path | None) -> dict[str, Any]:
-    fields = ("pictures", "source", "content", "top1", "float_top1", "agreement", "sqnr_db")
-    found: dict[str, Any] = dict.fromkeys(fields)
+    figures = ("top1", "agreement", "mean_cosine", "sqnr_db")
+    fields = ("pictures", "source", "content", "float_top1", *figures)
+    found: dict[str, Any] = {**dict.fromkeys(fields), "outputs": ()}
     kept = None
     if library is not None:
         kept = read_record(library / EVALUATION, library / LIBRARY_NAME)
@@ -188,7 +194,8 @@ def _accuracy(library: Path | None) -> dict[str, Any]:
         return found
     rows = {row["name"]: row for row in kept["rows"]}
     row = rows.get(LIBRARY) or kept["rows"][-1]
-    found.update({key: row[key] for key in ("top1", "agreement", "sqnr_db")})
+    found.update({key: row.get(key) for key in figures})
+    found["outputs"] = tuple(OutputScore(**score) for score in row.get("outputs", ()))
     found.update(pictures=row["images"], source=kept["source"], content=kept.get("content"))
     found["float_top1"] = rows.get(FLOAT, {}).get("top1")
     return found

@@ -7,7 +7,7 @@ from vitq.compiler.studies.report import Entry
 from vitq.compiler.support.page import Cell, bars, escape, section, table, write_page
 
 HEAD = (
-    "artifact", "target", "weights", "top-1", "agreement", "SQNR dB", "library MiB", "ms",
+    "artifact", "target", "weights", "top-1", "agreement", "cosine", "SQNR dB", "library MiB", "ms",
     "integers",
 )  # fmt: skip
 HASH_DIGITS = 8
@@ -24,7 +24,7 @@ def report_rows(entries: Sequence[Entry]) -> list[list[Cell]]:
 def _row(entry: Entry) -> list[Cell]:
     right = None if entry.top1 is None else entry.top1 / (entry.pictures or 1)
     of_float = "" if entry.float_top1 is None else f" (float {entry.float_top1})"
-    agreement, sqnr = entry.agreement, entry.sqnr_db
+    agreement = entry.agreement
     size = None if entry.size_bytes is None else entry.size_bytes / MIB
     first = next(iter(entry.times_ms.values()), None)
     times = "\n".join(f"{name}: {ms:.3g}" for name, ms in entry.times_ms.items())
@@ -34,11 +34,23 @@ def _row(entry: Entry) -> list[Cell]:
         Cell(", ".join(f"{n} x {bits} bit" for bits, n in entry.widths.items()) or "-"),
         Cell("-" if right is None else f"{entry.top1}/{entry.pictures}{of_float}", right),
         Cell("-" if agreement is None else f"{100 * agreement:.1f} %", agreement),
-        Cell("-" if sqnr is None else f"{sqnr:.1f}", sqnr),
+        _figure(entry, "mean_cosine", ".4f"),
+        _figure(entry, "sqnr_db", ".1f"),
         Cell("-" if size is None else f"{size:.2f}", size),
         Cell(times or "-", first),
         Cell("-" if entry.integers is None else entry.integers[:HASH_DIGITS]),
     ]
+
+
+def _figure(entry: Entry, name: str, digits: str) -> Cell:
+    """Return a figure of the logits, or one line for each result where there are others."""
+    own = getattr(entry, name)
+    values = {score.name: getattr(score, name) for score in entry.outputs}
+    lines = [f"{key}: {value:{digits}}" for key, value in values.items() if value is not None]
+    if not lines and own is not None:
+        lines = [f"{own:{digits}}"]
+    first = next((value for value in values.values() if value is not None), own)
+    return Cell("\n".join(lines) or "-", first)
 
 
 def _name(entry: Entry) -> str:
@@ -62,9 +74,9 @@ def _parts(entries: Sequence[Entry]) -> Iterator[str]:
     rows = [[cell._replace(text=_html(cell.text)) for cell in row] for row in report_rows(entries)]
     yield section(
         "Figures",
-        "Weights: layers of each width. Agreement and SQNR: with the float model. ms: median of a "
-        "run, batch x threads. Integers: equal where the same integers come out. A dash: not "
-        "evaluated or benchmarked since the library was made.",
+        "Weights: layers of each width. Agreement, cosine and SQNR: with the float model. "
+        "ms: median of a run, batch x threads. Integers: equal where the same integers come out. A "
+        "dash: not evaluated or benchmarked since the library was made.",
         table("artifacts", HEAD, rows, search="model, recipe, target" * (len(entries) > FEW)),
     )
     yield from _chart("Agreement with the float model", entries, lambda e: e.agreement, "%")

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitq.numerics.arrays import FloatArray, UInt8Array
+from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.quantization.graph.graph import LAYER_OPS, Graph, Node, OpKind
 from vitq.quantization.mixed.sensitivity import Front, free_inputs
 from vitq.quantization.plan.widths import ACTIVATION, PRODUCTS, WEIGHT
@@ -181,9 +181,9 @@ def measure_costs(
         return min(places[source.name] for source in sources)
 
     fronts = Front(quantized, pixels), Front(exact, pixels)
-    answers = float_logits.argmax(1)
+    answers = _answers(float_logits)
     whole = Front(quantized, pixels).logits(quantized)
-    error, right = noise(float_logits, whole), int((whole.argmax(1) == answers).sum())
+    error, right = noise(float_logits, whole), int((_answers(whole) == answers).sum())
     ordered = sorted(parts, key=begin)
     for part in track(ordered, "explain", len(ordered)):
         for front in fronts:
@@ -195,18 +195,23 @@ def measure_costs(
             bits_of(quantized, part),
             1 - noise(float_logits, without) / max(error, TINY),
             noise(float_logits, alone),
-            int((without.argmax(1) == answers).sum()) - right,
+            int((_answers(without) == answers).sum()) - right,
         )
+
+
+def _answers(rows: FloatArray) -> IntArray:
+    """Return first choices; of results that rank no classes they mean nothing."""
+    return rows.reshape(len(rows), -1).argmax(1)
 
 
 def noise(exact: FloatArray, logits: FloatArray) -> float:
     """Return the error's power over the signal's, the geometric mean over pictures.
 
     Args:
-        exact: (N, classes) of the float model.
-        logits: (N, classes).
+        exact: (N, ...) of the float model, logits or other results.
+        logits: (N, ...), as many for each picture.
     """
-    wide = exact.astype(np.float64)
-    error, power = (np.square(v).sum(1) for v in (wide - logits, wide))
+    wide = exact.astype(np.float64).reshape(len(exact), -1)
+    error, power = (np.square(v).sum(1) for v in (wide - logits.reshape(wide.shape), wide))
     ratios = np.maximum(error, TINY) / np.maximum(power, TINY)
     return float(np.exp(np.log(ratios).mean()))

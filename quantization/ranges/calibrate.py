@@ -48,6 +48,7 @@ from vitq.quantization.ranges.layers import (
 from vitq.quantization.ranges.observers import Observer, activation_qparams
 from vitq.quantization.ranges.prediction_walk import PredictionWalk
 from vitq.quantization.ranges.reparameterize import reparameterize_layernorm
+from vitq.quantization.ranges.samples import selected_importance
 from vitq.quantization.ranges.sequential import Progress, Walk
 from vitq.quantization.ranges.steps import settle_dead_branches, settle_steps
 from vitq.quantization.run.fake_quantize import GraphModule
@@ -114,7 +115,10 @@ def quantize_graph(
     widths = layer_widths(graph, recipe)
     if method.search is not Search.NONE:
         names = set(placement.roles) | {node.name for node in graph if node.op in PRODUCTS}
-        importance = measure_importance(graph, names, pixels) if method.weighted else {}
+        if method.weighted:
+            importance = measure_importance(graph, names, pixels)
+        else:
+            importance = selected_importance(graph)
         walk = _WALKS[method.search]
         walk(graph, placement, pixels, widths, method, importance).run(progress)
     else:

@@ -3,6 +3,10 @@
 A value holds all calibration pictures. Behind the selection of one token (`extend_selection`) it
 also holds rows of other tokens: 32 pictures are 32 class tokens, too few to say what a layer of 192
 inputs may do. The rows of the selected token and the others have `EVEN_SHARE` of the weight each.
+
+Where all tokens are results, too, nothing is selected early: the same layers then read every token,
+and the selected one is a row among hundreds, although it is a result of its own. In the layers
+behind the last attention it keeps its share (`selected_importance`), whatever else is asked for.
 """
 
 import torch
@@ -92,6 +96,63 @@ class Sampler:
         return flat[which, where]
 
 
+def selected_importance(graph: Graph) -> dict[str, torch.Tensor]:
+    """Return the importance of nodes of all tokens of which one is a result of its own.
+
+    Args:
+        graph: float, after `quantization.graph.rewrites`.
+
+    Returns:
+        Node name -> (1, T, C), mean 1: the selected tokens share `EVEN_SHARE`, all tokens the rest.
+        Of nodes that work row by row up to the results; there are none where the selection is read
+        alone, as it then stands above them all.
+    """
+    selected: dict[str, set[int]] = {}
+    for node in reversed(list(graph)):
+        if not _is_by_row(node):
+            continue
+        readers = graph.consumers(node.name)
+        if all(r.name in selected or _is_of_tokens(graph, r) for r in readers):
+            selected[node.name] = {
+                token
+                for reader in readers
+                for token in selected.get(reader.name, _selected_tokens(graph, reader))
+            }
+    return {
+        name: _share_of(sorted(tokens), graph.nodes[name].shape)
+        for name, tokens in selected.items()
+        if tokens
+    }
+
+
+def _is_of_tokens(graph: Graph, reader: Node) -> bool:
+    """Whether a node takes one token, or some of them as a result."""
+    if reader.op is OpKind.SLICE:
+        readers = graph.consumers(reader.name)
+        is_result = all(r.op is OpKind.REQUANTIZE and not graph.consumers(r.name) for r in readers)
+        return is_result and reader.attrs["axis"] == 1
+    return _selects_token(graph, reader)
+
+
+def _selected_tokens(graph: Graph, reader: Node) -> set[int]:
+    if reader.op is not OpKind.SELECT:
+        return set()
+    return {reader.attrs["index"] % graph.operand(reader).shape[1]}
+
+
+def _is_by_row(node: Node) -> bool:
+    """Whether a node computes each token's row from the same row, of all tokens."""
+    works = node.op in _PER_ROW or node.op is OpKind.REQUANTIZE
+    return works and len(node.shape) == 3 and node.batch_axis == 0
+
+
+def _share_of(tokens: list[int], shape: tuple[int, ...]) -> torch.Tensor:
+    """Return an importance of a node's shape, mean 1."""
+    found = torch.full(shape, 1 - EVEN_SHARE)
+    found[:, tokens] += EVEN_SHARE * shape[1] / len(tokens)
+    return found
+
+
 def extendable(graph: Graph, select: Node) -> bool:
     """Whether all that follows a selection of a token works row by row up to the output.
 
@@ -119,6 +180,8 @@ def extendable(graph: Graph, select: Node) -> bool:
 
 
 def _selects_token(graph: Graph, select: Node) -> bool:
+    if select.op is not OpKind.SELECT:
+        return False
     source = graph.operand(select)
     return len(source.shape) == 3 and select.attrs["axis"] == 1 and source.batch_axis == 0
 

@@ -15,6 +15,7 @@ import vitq
 from tests.quantization.test_outputs import NAMES, Backbone
 from tests.quantization.vits import pixels
 from vitq.api.deploy import deploy
+from vitq.compiler.cli.explain_report import print_explanation
 from vitq.compiler.cli.running import run as command
 from vitq.compiler.stages.output_scores import OutputSums
 from vitq.compiler.stages.run import classify, run
@@ -91,6 +92,29 @@ def test_an_embedding_has_no_first_choice(
         assert score.retrieval is not None and score.retrieval >= 0.7
     with pytest.raises(VitqError, match="the model ranks no classes: it returns features: call"):
         embedding.classify(pixels(1).numpy())
+
+
+def test_explain_judges_features_by_their_angle(
+    embedding: vitq.Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "features.html"
+    found = embedding.explain(pixels(6).numpy(), removals=2, html=page)
+    assert found.agreement is None and not found.changed and found.float_top1 is None
+    (score,) = found.outputs
+    (row,) = (r for r in embedding.evaluate(pixels(6).numpy()).values() if r.name == "library")
+    assert score.name == "features" and (score.mean_cosine, score.sqnr_db) == pytest.approx(
+        (row.outputs[0].mean_cosine, row.outputs[0].sqnr_db), abs=1e-3
+    )
+    assert (
+        {cost.regained for cost in found.layers}
+        == {None}
+        == {variant.agreement for variant in found.variants}
+    )
+    assert json.loads(json.dumps(found.to_json()))["outputs"][0]["name"] == "features"
+    assert "mean cosine of features" in page.read_text() and "answers" not in found.findings[0]
+    print_explanation(found)
+    said = capsys.readouterr().out
+    assert "of the results" in said and "same neighbour" in said and "answers as in" not in said
 
 
 def test_retrieval_counts_pictures_with_the_same_neighbour() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import vitq
 from vitq.compiler.cli import main as cli
+from vitq.compiler.stages.output_scores import OutputScore
 from vitq.compiler.stages.records import keep_benchmark, keep_evaluation
 from vitq.compiler.stages.scores import Row
 from vitq.compiler.studies.report import integers_hash, report
@@ -80,6 +81,18 @@ def test_records_count_while_their_files_are_the_same(tmp_path: Path) -> None:
     (folder / "cpu" / "golden.npz").write_bytes(b"PK")
     with pytest.raises(VitqError, match=r"golden.npz is damaged .*: compile again"):
         report([folder])
+
+
+def test_features_have_a_cosine_for_each_result(tmp_path: Path) -> None:
+    scores = (OutputScore("norm", 0.9985, 0.98, 25.2, None), OutputScore("cls", 0.998, 0.97, 24, 1))
+    row = Row("library", 8, None, None, None, 0.9985, 25.2, 0.1, None, scores)
+    folder = compiled(tmp_path / "a")
+    keep_evaluation(folder, [row], None)
+    (entry,) = report([folder])
+    assert entry.outputs == scores and entry.agreement is None
+    texts = [cell.text for cell in report_rows([entry])[0]]
+    assert texts[HEAD.index("cosine")] == "norm: 0.9985\ncls: 0.9980"
+    assert texts[HEAD.index("SQNR dB")] == "norm: 25.2\ncls: 24.0"
 
 
 def test_other_pictures_of_one_name_are_said(

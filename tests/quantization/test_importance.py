@@ -11,10 +11,17 @@ from vitq.quantization.graph.normalization import fold_normalization
 from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     select_tokens_early,
+    separate_outputs,
 )
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.ranges.importance import EVEN_SHARE, measure_importance
-from vitq.quantization.ranges.samples import EXTRA_TOKENS, Sampler, extend_selection, extendable
+from vitq.quantization.ranges.samples import (
+    EXTRA_TOKENS,
+    Sampler,
+    extend_selection,
+    extendable,
+    selected_importance,
+)
 
 
 def test_importance_of_logits_is_known() -> None:
@@ -123,3 +130,40 @@ def test_selections_that_meet_have_as_many_rows(model: nn.Module, extended: bool
     selects = [node for node in graph if node.op is OpKind.SELECT]
     assert len(selects) == 2
     assert [extendable(graph, node) for node in selects] == [extended] * 2
+
+
+class Embedding(nn.Module):
+    """All normalized tokens, the first of them alone, and the others."""
+
+    def __init__(self, mixes: bool = False) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 4, 4)
+        self.layer, self.norm, self.mixes = nn.Linear(8, 8), nn.LayerNorm(8), mixes
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        tokens = self.layer(self.embed(x).flatten(2).transpose(1, 2))
+        normed = self.norm(tokens)
+        if self.mixes:
+            normed = normed + normed.mean(1, keepdim=True)
+        return {"norm": normed, "class": normed[:, 0], "patches": normed[:, 1:]}
+
+
+def test_a_selected_token_keeps_its_share_among_all_of_them() -> None:
+    graph = trace(Embedding().eval(), (3, 16, 16))
+    separate_outputs(graph)
+    select_tokens_early(graph)
+    found = selected_importance(graph)
+    assert [graph.nodes[name].op for name in found] == [OpKind.LAYER_NORM, OpKind.LINEAR]
+    for weights in found.values():
+        assert weights.shape == (1, 16, 8) and float(weights.mean()) == pytest.approx(1)
+        assert float(weights[:, 0].sum() / weights.sum()) > EVEN_SHARE
+        assert torch.equal(weights[:, 1:], torch.full((1, 15, 8), 1 - EVEN_SHARE))
+
+
+def test_no_token_has_a_share_where_none_is_a_result_or_tokens_mix_behind() -> None:
+    mixing = trace(Embedding(mixes=True).eval(), (3, 16, 16))
+    found = selected_importance(mixing)
+    assert not any(mixing.nodes[name].op in (OpKind.LAYER_NORM, OpKind.LINEAR) for name in found)
+    alone = traced("class_token")
+    select_tokens_early(alone)
+    assert selected_importance(alone) == {}
