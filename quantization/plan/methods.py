@@ -13,7 +13,7 @@
 | weights | nearest, clipped, with feedback; bias corrected or not | `weight_rounding`, `layers` |
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from vitq.numerics.errors import VitqError, nearest
@@ -90,7 +90,7 @@ class Method:
         weighted: errors weigh as much as they matter for the predictions.
         gelu: ranges of post-GELU codes below 8 bits.
         migrate: only as much of the channels' differences goes into the weights as pays.
-        equalize: V's channels are shifted and scaled.
+        equalize: V's channels are shifted and scaled (`of_results`).
         rounding: how weights become codes.
         correct_bias: a layer's bias is such that its mean output is the float network's.
         damping: of rounding with feedback.
@@ -111,6 +111,18 @@ class Method:
     rounding: WeightRounding = WeightRounding.NEAREST
     correct_bias: bool = False
     damping: float = DAMPING
+
+    def of_results(self, are_features: bool) -> "Method":
+        """Return the method as it is for a model's results.
+
+        Features are compared by angle, which shows errors that no first choice does. For them every
+        method that moves scales into weights equalizes V, too, which is free at run time: DINOv2
+        ViT-S/14, W8/A8 by repq, class token on 68 held-out pictures: mean cosine 0.9983 without,
+        0.9986 with it, the worst 0.9926 and 0.9933.
+        """
+        if not are_features or not self.reparameterize:
+            return self
+        return replace(self, equalize=True)
 
 
 METHODS = {

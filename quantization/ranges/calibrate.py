@@ -102,6 +102,7 @@ def quantize_graph(
     fold_offsets(graph)  # first: a mask of -Inf is no error
     graph.check_finite()
     refuse_final_softmax(graph)
+    method = method.of_results(are_features=graph.layout.classes is None)
     rewrite(graph, recipe.nonlinear, mean, std)
     if method.reparameterize:
         reparameterize_gates(graph, torch.split(pixels, BATCH))

@@ -12,13 +12,17 @@ import torch
 from torch import nn
 
 import vitq
+from tests.compiler.cuda.emulated_model import emulator, lower, run_model
 from tests.quantization.test_outputs import NAMES, Backbone
 from tests.quantization.vits import pixels
 from vitq.api.deploy import deploy
 from vitq.compiler.cli.explain_report import print_explanation
 from vitq.compiler.cli.running import run as command
+from vitq.compiler.codegen.importing import Meaning, import_model
 from vitq.compiler.stages.output_scores import OutputSums
 from vitq.compiler.stages.run import classify, run
+from vitq.compiler.support.artifacts import open_artifact
+from vitq.compiler.target.table import TARGETS
 from vitq.numerics.errors import VitqError
 
 HOW: dict[str, Any] = {
@@ -66,6 +70,16 @@ def test_a_call_returns_every_result_by_name(library: vitq.Library) -> None:
     np.testing.assert_array_equal(found["patches"], found["normed"][:, 1:])
     assert sum(check.different for check in library.verify(pictures)) == 0
     assert len(library.classify(pictures)[0]) == 5
+
+
+def test_a_gpus_kernels_return_every_result(library: vitq.Library) -> None:
+    """The whole model with kernels for CUDA, thread by thread."""
+    onnx = open_artifact(library.folder).onnx
+    mod = import_model(onnx, Meaning(1, (0.5,) * 3, (0.25,) * 3, None)).integer.mod
+    lowered = lower(mod, TARGETS["cuda"])
+    golden = np.load(library.folder / "golden.npz")
+    found = run_model(lowered, golden["pixels"][:1], emulator(lowered))
+    np.testing.assert_array_equal(found, golden["codes"][:1])
 
 
 def test_evaluate_has_a_line_for_each_result(library: vitq.Library) -> None:

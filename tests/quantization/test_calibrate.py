@@ -29,6 +29,7 @@ from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.calibrate import quantize_graph
+from vitq.quantization.ranges.equalize import FACTOR
 from vitq.quantization.ranges.layers import Inputs, Means, round_layer
 from vitq.quantization.run.fake_quantize import GraphModule
 from vitq.quantization.run.reference import IntegerReference
@@ -269,3 +270,12 @@ def test_a_corrected_bias_that_leaves_int32_is_not_corrected(excess: float) -> N
     round_layer(graph, fc, 8, get_method("repq"), Inputs(rows, weights, means))
     wanted = bias if excess > 1 else np.ones(len(bias))
     np.testing.assert_allclose(graph.real(fc, "bias"), wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["logits", "features"])
+def test_features_have_equalized_values(name: str) -> None:
+    graph = traced("class_token")
+    graph.outputs = {name: graph.output}
+    found = quantize_graph(graph, pixels(4), Recipe(), get_method("repq"), MEAN, STD)
+    assert any(FACTOR in node.params for node in found) is (name == "features")
+    assert get_method("minmax").of_results(are_features=True) is get_method("minmax")

@@ -42,7 +42,7 @@ def emulator(lowered: Any) -> Run:
 
 
 def run_model(lowered: Any, pixels: UInt8Array, run: Run) -> IntArray:
-    """Integer logits of one batch.
+    """Integer results of one batch, as rows where there are several.
 
     Args:
         lowered: from `lower`.
@@ -69,4 +69,7 @@ def run_model(lowered: Any, pixels: UInt8Array, run: Run) -> IntArray:
             values[binding.var] = run(call.args[0].name_hint, inputs, out)
         else:
             values[binding.var] = evaluate(call, [value_of(arg) for arg in call.args])
-    return np.asarray(value_of(function.body.body))
+    results = value_of(function.body.body)
+    if isinstance(results, tuple):
+        return np.concatenate([part.reshape(len(pixels), -1) for part in results], axis=1)
+    return np.asarray(results)
