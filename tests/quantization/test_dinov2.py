@@ -9,6 +9,15 @@ import pytest
 import torch
 
 from tests.quantization.dinov2 import SIZE, VARIABLE, model
+from vitq.compiler.stages.evaluate import float_runner
+from vitq.compiler.stages.float_model import load_float_model
+from vitq.compiler.stages.output_scores import OutputSums
+from vitq.compiler.stages.quantize import quantized_model
+from vitq.compiler.stages.quantize_options import QuantizeOptions
+from vitq.quantization.pictures.pictures import load_pictures
+from vitq.quantization.run.fake_quantize import GraphModule
+
+BATCH = 8
 
 pytestmark = pytest.mark.skipif(
     not Path(os.environ.get(VARIABLE, "")).is_file(),
@@ -30,3 +39,39 @@ def test_the_float_model_is_the_files_own_backbone() -> None:
     with torch.inference_mode():
         found = model().forward_features(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+BARS = {"w8a8-repq": 0.998, "w6a6-best": 0.993, "w4a8-best": 0.98}
+"""Least mean cosine of the class token's embedding, with quantizers simulated."""
+PATCHES, WORST = 0.998, 0.98
+"""At W8/A8: of all tokens as one vector, and of the worst class token."""
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_embeddings_keep_their_angle(real_data: Path, name: str) -> None:
+    """All pictures of ``eval``, 32 of ``calib``; minutes for each recipe."""
+    recipe, method = name.split("-")
+    options = QuantizeOptions.parse(
+        recipe=recipe,
+        method=method,
+        model="tests.quantization.dinov2:model",
+        output_features=("features", "norm") if recipe == "w8a8" else (),
+        calib=str(real_data / "imagenet300" / "calib"),
+    )
+    loaded = load_float_model(options)
+    found = quantized_model(options).graph
+    prep = loaded.preprocessing
+    pixels = load_pictures(str(real_data / "imagenet300" / "eval"), prep, None, "evaluation").pixels
+    simulated = GraphModule(found, simulate=True)
+    exact = float_runner(loaded.module, prep.mean, prep.std)
+    sums = {name: OutputSums(name, keeps=False) for name in found.layout.names}
+    for start in range(0, len(pixels), BATCH):
+        batch = pixels[start : start + BATCH]
+        rows = simulated(torch.from_numpy(batch)).numpy(), exact(batch)
+        for one, two in zip(*(found.layout.split(r).items() for r in rows), strict=True):
+            sums[one[0]].add(one[1], two[1])
+    scores = {name: total.score(is_float=False) for name, total in sums.items()}
+    assert scores["features"].mean_cosine >= BARS[name]
+    if recipe == "w8a8":
+        assert scores["features"].least_cosine >= WORST
+        assert scores["norm"].mean_cosine >= PATCHES
