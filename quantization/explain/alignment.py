@@ -8,6 +8,8 @@ follow; its function stays the same:
         r = gamma / gamma',  o = r beta' - beta      behind it  W' = W r,  b' = b - W o
     V (`quantization.ranges.equalize`), from what that noted:
         W_v' = c W_v,  b_v' = c (b_v - m)            behind it  W_o' = W_o / c,  b_o' = b_o + W_o m
+    keys (`quantization.ranges.center_keys`), likewise:
+        b_k' = b_k - m
 
 The result has the quantized graph's nodes, requantizations included (they do nothing in float), and
 no quantizer.
@@ -20,6 +22,7 @@ import numpy as np
 
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph, Node, OpKind
+from vitq.quantization.ranges.center_keys import KEY_SHIFT
 from vitq.quantization.ranges.equalize import FACTOR, SHIFT, value_paths
 from vitq.quantization.ranges.gates import RATIO, find_gates
 from vitq.quantization.ranges.reparameterize import linear_readers
@@ -66,6 +69,9 @@ def align(exact: Graph, quantized: Graph) -> Graph:
             _follow_layernorm(aligned, quantized, node)
         elif FACTOR in node.params:
             _follow_value(aligned, quantized, node)
+        if KEY_SHIFT in node.params:
+            _, bias = _affine(aligned, node.name)
+            _set(aligned, node.name, bias=bias - quantized.real(node, KEY_SHIFT))
     _follow_gates(aligned, quantized)
     return aligned
 

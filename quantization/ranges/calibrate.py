@@ -21,6 +21,7 @@ from vitq.numerics.qparams import QScheme, QuantParams
 from vitq.quantization.graph.graph import LAYER_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.normalization import fold_normalization
 from vitq.quantization.graph.offsets import fold_offsets
+from vitq.quantization.graph.outputs import LOGITS
 from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     fold_channel_scales,
@@ -102,7 +103,7 @@ def quantize_graph(
     fold_offsets(graph)  # first: a mask of -Inf is no error
     graph.check_finite()
     refuse_final_softmax(graph)
-    method = method.of_results(are_features=graph.layout.classes is None)
+    method = method.of_results(are_features=LOGITS not in graph.outputs)
     rewrite(graph, recipe.nonlinear, mean, std)
     if method.reparameterize:
         reparameterize_gates(graph, torch.split(pixels, BATCH))

@@ -27,6 +27,7 @@ from vitq.quantization.plan.nonlinear import family_of
 from vitq.quantization.plan.placement import Placement, Role
 from vitq.quantization.plan.widths import LayerBits
 from vitq.quantization.ranges.attention_search import choose_codes
+from vitq.quantization.ranges.center_keys import center_keys
 from vitq.quantization.ranges.equalize import equalize_value, value_paths
 from vitq.quantization.ranges.evidence import Ranges, widen_quiet
 from vitq.quantization.ranges.gelu_reach import gelu_output_range
@@ -180,7 +181,7 @@ class Walk:
             weights = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
         else:
             weights = self.sampler.row_weights(node, source)  # as many rows go in as come out
-            if self.method.equalize:
+            if self.method.equalize or self.method.center:
                 self._equalize(node, self._compute(node, self.values), weights)
             scales = self._layer_scales(node, rows, weights)
         bits = self.widths[node.name].weight_bits
@@ -224,9 +225,11 @@ class Walk:
         return None
 
     def _equalize(self, node: Node, result: torch.Tensor, weights: torch.Tensor) -> None:
-        """Shift and scale V's channels by their mean and root mean square."""
-        for path in value_paths(self.graph, node):
-            rows = result.reshape(-1, result.shape[-1]).to(torch.float64)
-            mean = weights @ rows
+        """Shift and scale V's channels by their mean and root mean square, shift those of keys."""
+        rows = result.reshape(-1, result.shape[-1]).to(torch.float64)
+        mean = weights @ rows
+        if self.method.center:
+            center_keys(self.graph, node, mean.numpy())
+        for path in value_paths(self.graph, node) if self.method.equalize else ():
             size = (weights @ (rows - mean).square()).sqrt()
             equalize_value(self.graph, node, path, mean.numpy(), size.numpy())

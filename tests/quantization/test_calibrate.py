@@ -24,11 +24,14 @@ from tests.quantization.vits import (
     vit,
 )
 from vitq.numerics.errors import VitqError
+from vitq.numerics.families import Nonlinear
+from vitq.quantization.explain.alignment import align
 from vitq.quantization.graph.graph import Graph, OpKind
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
-from vitq.quantization.ranges.calibrate import quantize_graph
+from vitq.quantization.ranges.calibrate import quantize_graph, rewrite
+from vitq.quantization.ranges.center_keys import KEY_SHIFT
 from vitq.quantization.ranges.equalize import FACTOR
 from vitq.quantization.ranges.layers import Inputs, Means, round_layer
 from vitq.quantization.run.fake_quantize import GraphModule
@@ -277,5 +280,12 @@ def test_features_have_equalized_values(name: str) -> None:
     graph = traced("class_token")
     graph.outputs = {name: graph.output}
     found = quantize_graph(graph, pixels(4), Recipe(), get_method("repq"), MEAN, STD)
-    assert any(FACTOR in node.params for node in found) is (name == "features")
+    for role in (FACTOR, KEY_SHIFT):
+        assert any(role in node.params for node in found) is (name == "features")
+    exact = traced("class_token")
+    rewrite(exact, Nonlinear.VITQ, MEAN, STD)
+    exact.outputs = dict(found.outputs)
+    aligned = align(exact, found)
+    wanted, moved = (GraphModule(graph)(pixels(2)) for graph in (exact, aligned))
+    torch.testing.assert_close(moved, wanted, rtol=0, atol=2e-5)
     assert get_method("minmax").of_results(are_features=True) is get_method("minmax")
