@@ -77,6 +77,23 @@ def test_batch_norm_and_layer_scale_are_in_the_layer_before() -> None:
     assert sum(node.op is OpKind.MULTIPLY for node in graph) == 1  # squeeze and excite
 
 
+class Flattened(nn.Module):
+    """LeViT's linear layer: BatchNorm over the tokens of all pictures, then the shape before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear, self.norm = nn.Conv2d(3, 4, 3), nn.Linear(4, 5), nn.BatchNorm1d(5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear(self.conv(x).flatten(2).transpose(1, 2))
+        return nn.functional.dropout(self.norm(x.flatten(0, 1)).reshape_as(x), 0.1, False).mean(1)
+
+
+def test_batch_norm_over_all_tokens_folds() -> None:
+    graph = traced(convnets.settled(Flattened()))
+    assert not any(node.op in (OpKind.MULTIPLY, OpKind.ADD) for node in graph)
+
+
 class ReadTwice(nn.Module):
     """A convolution that BatchNorm and something else read."""
 

@@ -29,7 +29,14 @@ _MOVES = frozenset({
     "contiguous",
     "squeeze",
     "unsqueeze",
+    "reshape_as",
+    "view_as",
+    "dropout",
+    "clone",
 })
+"""Operators that keep every element; a dropout that is on was refused before."""
+_SHAPES = frozenset({"reshape_as", "view_as", "expand_as", "type_as"})
+"""Operators of whose last argument only the shape counts."""
 
 
 def affine_channels(
@@ -62,9 +69,9 @@ def affine_channels(
 def layer_behind(w: Walk, x: FxNode, axis: int) -> Node | None:
     """Return the layer whose output channels lie along an axis of x, if nothing else reads it."""
     source = x
-    while name_of(source) in _MOVES and len(source.users) == 1:
+    while name_of(source) in _MOVES and _readers(source) == 1:
         source = source.args[0]
-    if len(source.users) != 1 or name_of(source) not in _LAYERS | _BEHIND:
+    if _readers(source) != 1 or name_of(source) not in _LAYERS | _BEHIND:
         return None
     node = w.build.nodes[w.x(x).name]
     while node.op in (OpKind.RESHAPE, OpKind.PERMUTE):
@@ -75,6 +82,14 @@ def layer_behind(w: Walk, x: FxNode, axis: int) -> Node | None:
         node, axis = inner, found
     is_channel = axis == len(node.shape) - 1
     return node if node.op in (OpKind.LINEAR, OpKind.DEPTHWISE) and is_channel else None
+
+
+def _readers(x: FxNode) -> int:
+    """Count what reads a tensor's elements."""
+    return sum(
+        name_of(user) != "sym_size" and (name_of(user) not in _SHAPES or user.args[0] is x)
+        for user in x.users
+    )
 
 
 def _axis_before(node: Node, inner: Node, axis: int) -> int | None:
