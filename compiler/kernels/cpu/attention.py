@@ -22,6 +22,7 @@ from tvm import tirx
 
 from vitq.compiler.kernels.cpu.attention_rows import Block, PackedCodes, PlainCodes, RowCodes
 from vitq.compiler.kernels.cpu.attention_tiles import Operands, largest_columns
+from vitq.compiler.kernels.cpu.blocking import CACHE_LINE
 from vitq.compiler.kernels.cpu.builder import (
     Buffer,
     Expr,
@@ -72,6 +73,9 @@ from vitq.numerics.shiftmax import CODE_MAX, CodeParams
 
 PARTS = (3, 3 + len(CodeParams._fields))
 """Where AttentionParams' integers of the weights begin and end."""
+
+FEW_TOKENS = 64
+"""Of a head that is one block: with AVX-512 rows hide each other's latency; AVX2 gains nothing."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +155,12 @@ def _knobs(kernel: Kernel) -> dict[str, Knob]:
     dot = dot_for(kernel.features)
     batch, tokens, heads, width = QkvShape.of(kernel.inputs[0].shape)
     tall = tuple(r for r in (1, 2, 3, 4, 5, 6, 8) if r <= tokens and largest_columns(dot, r))
+    wide = dot.lanes * dot.depth == CACHE_LINE
     parts = tuple(p for p in (1, 2, 4, 8) if p == 1 or p * 16 <= tokens)
     return {
         "score_rows": Knob(tall, _best_rows(dot, tall, dot.groups(tokens))),
         "value_rows": Knob(tall, _best_rows(dot, tall, dot.groups(width))),
-        "value_tiles": Knob((1, 2, 4, 8), 1),
+        "value_tiles": Knob((1, 2, 4, 8), 8 if wide and tokens <= FEW_TOKENS else 1),
         "parts": Knob(parts, parts[batch * heads % 2 if len(parts) > 1 else 0]),
     }
 

@@ -3,7 +3,9 @@
 The plain form takes one int32 lane for each element. The 16-bit form (`Halves`) makes each
 product of the contract one ``mulhrs``, which needs shifts of 15 and operands of 16 bits:
 `_fits_halves`. The input's multiplier may enlarge (``si < 15``), so the distance is moved up by
-``15 - si`` first.
+``15 - si`` first; so may the tail's where inputs are fine (``st < 15``), and h, which is at most
+`TAIL_MAX`, is moved up by ``15 - st``. The one distance beyond int16, 2**15, is taken as 2**15 - 1:
+where it counts (``farthest``) and ``si`` is 15, ``mi`` is under 2**14, and both lead to mi.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,12 +56,14 @@ class GeluSpec:
         plain: whether the input has zero point 0 and ``up`` is 0.
         own: whether the bounds are those of the result's type.
         twin: whether there is a coarse range.
+        lifted: whether the tail's shift is under 15.
     """
 
     halves: bool
     plain: bool
     own: bool
     twin: bool = False
+    lifted: bool = False
 
 
 def lower_shiftgelu(
@@ -92,17 +96,20 @@ def gelu_spec(
     info = np.iinfo(out_dtype)
     halves = halves_for(features) is not None and info.bits == BYTE and _fits_halves(p, codes)
     own = (p.qmin, p.qmax) == (info.min, info.max)
-    return GeluSpec(halves, p.x_zero_point == 0 and p.up == 0, own, p.is_twin)
+    plain, lifted = p.x_zero_point == 0 and p.up == 0, p.tail_shift < WORD_SHIFT
+    return GeluSpec(halves, plain, own, p.is_twin, lifted)
 
 
 def _fits_halves(p: GeluParams, codes: tuple[int, int]) -> bool:
     """Whether `GeluHalves` computes the contract's bits."""
     low, high = codes[0] - p.x_zero_point, codes[1] - p.x_zero_point
+    far = min(max(high, -low), p.farthest, HALF_LIMIT - 1)
     return (
         low >= -HALF_LIMIT
         and high << p.up < HALF_LIMIT
-        and min(max(high, -low), p.farthest) << (WORD_SHIFT - p.in_shift) < HALF_LIMIT
-        and (p.tail_shift, p.out_shift) == (WORD_SHIFT, WORD_SHIFT)
+        and far << (WORD_SHIFT - p.in_shift) < HALF_LIMIT
+        and TAIL_MAX << (WORD_SHIFT - p.tail_shift) < HALF_LIMIT
+        and p.out_shift == WORD_SHIFT
         and 1 <= p.more <= WORD_SHIFT
         and (not p.is_twin or _coarse_fits_halves(p, codes))
     )
@@ -199,12 +206,14 @@ class GeluHalves:
         self.halves, self.spec = halves, spec
         p = _read(params)
         up, more = bind(WORD_SHIFT - p.in_shift), bind(1 << (WORD_SHIFT - p.more))
-        self.farthest = bind(tirx.min(p.farthest, const(HALF_LIMIT, "int32")))
+        self.farthest = bind(tirx.min(p.farthest, const(HALF_LIMIT - 1, "int32")))
         if spec.twin:
             down = 1 << (WORD_SHIFT - p.more - p.twin_shift)
             limit = (p.qmax - p.split) >> p.twin_shift
             self.coarse = [self._word(bind(v)) for v in (p.split_steps, down, limit)]
-        self.p = GeluParams(*(self._word(v) for v in p._replace(in_shift=up, more=more)))
+        lift = bind(WORD_SHIFT - p.tail_shift)
+        words = p._replace(in_shift=up, tail_shift=lift, more=more)
+        self.p = GeluParams(*(self._word(v) for v in words))
 
     def _word(self, scalar: Expr) -> Expr:
         return splat(bind(cast(scalar, "int16")), self.halves.lanes)
@@ -226,7 +235,10 @@ class GeluHalves:
             centred = bind(centred - p.x_zero_point)
         distance = q.unsigned_min(bind(tirx.abs(centred)), self.farthest)
         eighth = q.mulhrs(bind(distance << p.in_shift), p.in_multiplier)
-        tail = q.mulhrs(shiftgelu_tail(q, bind(eighth + eighth)), p.tail_multiplier)
+        height = shiftgelu_tail(q, bind(eighth + eighth))
+        if self.spec.lifted:
+            height = bind(height << p.tail_shift)
+        tail = q.mulhrs(height, p.tail_multiplier)
         positive = bind(tirx.max(centred, none))
         if not self.spec.plain:
             positive = bind(positive << p.up)

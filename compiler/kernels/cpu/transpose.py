@@ -2,6 +2,9 @@
 
 Sixteen rows of 64 bytes are sixteen rows of int32 words; a product's step wants one column of them.
 Four stages of shuffles: words of two rows, pairs of words, then twice blocks of 128 bits.
+
+Rows of 32 bytes more (head dimension 32 or 96) are read twice into a register: its first eight
+columns are those wanted, and LLVM drops the shuffles of the others.
 """
 
 from tvm import tirx
@@ -27,7 +30,7 @@ BLOCK = 4
 
 def can_transpose(dot: Dot, inner: int, dtype: str) -> bool:
     """Whether whole registers of bytes are packed as they are."""
-    whole = (dot.lanes, dot.depth) == (WORDS, BLOCK) and inner % (WORDS * BLOCK) == 0
+    whole = (dot.lanes, dot.depth) == (WORDS, BLOCK) and inner % (WORDS // 2 * BLOCK) == 0
     return whole and dtype == "int8"
 
 
@@ -46,14 +49,24 @@ def pack_transposed(read: Read, channels: int, inner: int, dot: Dot) -> Buffer:
     groups, steps = dot.groups(channels), dot.steps(inner)
     packed = alloc((groups, steps, WORDS * BLOCK), "int8")
     words = view(packed, TensorType((groups, steps, WORDS), "int32"))
-    with serial(groups) as group, serial(steps // WORDS) as part:
+
+    def transpose(group: Expr, first: Expr, count: int) -> None:
+        """Pack steps of one group; `count` is 16 or 8."""
         rows = []
         for r in range(WORDS):
             row = bind(tirx.min(group * WORDS + r, channels - 1))
-            value = read(row, part * (WORDS * BLOCK), WORDS * BLOCK)
-            rows.append(bind(reinterpret(value, f"int32x{WORDS}")))
-        for step, column in enumerate(_transpose(rows)):
-            store(words, column, group, part * WORDS + step, 0)
+            value = read(row, first * BLOCK, count * BLOCK)
+            own = bind(reinterpret(value, f"int32x{count}"))
+            rows.append(own if count == WORDS else bind(tirx.Shuffle([own, own], [*range(WORDS)])))
+        for step, column in enumerate(_transpose(rows)[:count]):
+            store(words, column, group, first + step, 0)
+
+    with serial(groups) as group:
+        if steps // WORDS:
+            with serial(steps // WORDS) as part:
+                transpose(group, part * WORDS, WORDS)
+        if steps % WORDS:
+            transpose(group, steps - steps % WORDS, steps % WORDS)
     return packed
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.compiler.kernels.util import FEATURES, GPU, random_codes, run_op
+from tests.compiler.kernels.util import FEATURES, GPU, VNNI, random_codes, run_op
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType
 from vitq.compiler.kernels.cpu.octaves import half_constants
 from vitq.compiler.target.features import Features
@@ -149,6 +149,11 @@ def check_attention(
 def test_attention(shape: tuple[int, ...], scale: float, features: CpuFeatures) -> None:
     """Octaves in 64 bits and in 16."""
     check_attention(shape, code_params(scale), features)
+
+
+def test_attention_of_heads_with_half_a_register_more() -> None:
+    """K is transposed by whole registers, then by half of one."""
+    check_attention((1, 21, 3, 2, 96), code_params(1e-3), VNNI)
 
 
 @FEATURE_IDS

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tests.compiler.kernels.util import FEATURES, VNNI, random_codes, run_op
+from vitq.compiler.kernels.cpu.halves import halves_for
 from vitq.compiler.kernels.cpu.lowering import CpuFeatures, TensorType, lower_op, supported_ops
+from vitq.compiler.kernels.cpu.shiftgelu import gelu_spec
 from vitq.numerics.add import add_params, int_add
 from vitq.numerics.dyadic import Dyadic, requantize, rescale, to_dyadic
 from vitq.numerics.errors import VitqError
@@ -17,7 +19,7 @@ from vitq.numerics.multiply import (
 from vitq.numerics.offset import int_offset
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.rows import GatherParams, gather_rows
-from vitq.numerics.shiftgelu import gelu_params, shiftgelu
+from vitq.numerics.shiftgelu import TAIL_LIMIT, gelu_params, shiftgelu
 from vitq.numerics.table import PIXELS, TableParams, int_lut
 from vitq.numerics.twin import Twin
 from vitq.relay_passes.dialect import names
@@ -178,6 +180,35 @@ def test_shiftgelu(dtype: str, scale: float, zero: int, features: CpuFeatures) -
         operands = [x, np.array(p, np.int64)]
         result = run_op(names.SHIFTGELU, operands, TensorType(x.shape, "int8"), features)
         np.testing.assert_array_equal(result, shiftgelu(x, p))
+
+
+FINE_GELUS = {6.2e-5: 14, 9e-6: 11}
+"""Input scales whose tail's shift is under 15, and that shift; the output's are 2**7 times it."""
+
+
+@FEATURE_IDS
+@pytest.mark.parametrize("scale", FINE_GELUS)
+def test_shiftgelu_of_a_fine_input(scale: float, features: CpuFeatures) -> None:
+    """Every code in 16-bit lanes, the one beyond their distances too."""
+    x = np.arange(-(2**15), 2**15, dtype=np.int64).astype(np.int16)
+    p = gelu_params(scale, 0, QuantParams(scale * 2**7, -90, -128, 127))
+    assert p.tail_shift == FINE_GELUS[scale] and p.farthest >= 2**15
+    if isinstance(features, CpuFeatures) and halves_for(features) is not None:
+        assert gelu_spec(np.array(p), (-(2**15), 2**15 - 1), "int8", features).halves
+    result = run_op(
+        names.SHIFTGELU, [x, np.array(p, np.int64)], TensorType(x.shape, "int8"), features
+    )
+    np.testing.assert_array_equal(result, shiftgelu(x, p))
+
+
+def test_the_lowest_code_of_a_gelu() -> None:
+    """Where the distance 2**15 counts it leads to what 2**15 - 1 does."""
+    multiplier = np.arange(1, 2**15, dtype=np.int64)
+    farthest = (((TAIL_LIMIT + 1) << 15) - (1 << 14) - 1) // multiplier
+    counts = multiplier[farthest >= 2**15]
+    ends = ((np.array([[2**15], [2**15 - 1]]) * counts) + (1 << 14)) >> 15
+    assert counts.max() == 2**14 - 1
+    np.testing.assert_array_equal(ends[0], ends[1])
 
 
 @FEATURE_IDS
