@@ -6,7 +6,8 @@ A key's shift adds the same number to all scores of a row, which softmax does no
 
 so that b_k' = b_k - m computes the same function for any m. Learned key biases may be anything for
 that reason: the keys of DINOv2 ViT-S/14's fourth block reach 38.5, and 7.3 without their channels'
-means; one scale for all of them then wastes two bits.
+means; one scale for all of them then wastes two bits. W6/A6 by `best`, class token of 200 pictures,
+quantizers simulated: mean cosine 0.9929 with them and 0.9939 without, the worst 0.940 and 0.971.
 """
 
 import numpy as np
