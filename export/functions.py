@@ -11,6 +11,7 @@ import numpy as np
 
 from vitq.numerics.errors import VitqError
 from vitq.numerics.pointwise import QUICK_GELU_FACTOR
+from vitq.quantization.graph.clamps import ends_of
 from vitq.quantization.graph.graph import Node
 
 Emit = Callable[..., str]
@@ -54,9 +55,16 @@ def write_function(node: Node, x: str, emit: Emit, constant: Constant) -> str:
             factor = constant("quick_gelu.factor", np.float32(QUICK_GELU_FACTOR))
             inner = emit("Mul", [x, factor], f"{name}.steeper")
         return emit("Mul", [x, emit("Sigmoid", [inner], f"{name}.gate")], name)
-    if function == "relu6":
-        ends = [constant(f"relu6.{end}", np.float32(end)) for end in (0, 6)]
-        return emit("Clip", [x, *ends], name)
+    ends = ends_of(node)
+    if ends is not None:
+        names = [
+            constant(f"{name}.{which}", np.float32(end)) if np.isfinite(end) else ""
+            for which, end in zip(("low", "high"), ends, strict=True)
+        ]
+        return emit("Clip", [x, *names] if names[1] else [x, names[0]], name)
+    if function == "log_sigmoid":
+        above = emit("Softplus", [emit("Neg", [x], f"{name}.negative")], f"{name}.below")
+        return emit("Neg", [above], name)
     if function == "square":
         return emit("Pow", [x, constant("square.exponent", np.float32(2))], name)
     if function == "hardsigmoid":

@@ -23,8 +23,10 @@ and the forms are those of ShiftGELU and Shiftmax with more bits, ``e = 2**-(|X|
     exp          2**(N - (N - X log2 e)), 2**N beyond the largest output
     hardsigmoid, hardswish   clip(X + 3, 0, 6) / 6, and X times that
     softsign, square, abs    X / (1 + |X|), X X, |X|
+    log_sigmoid  min(X, 0) - ln 2 log2(1 + e)
 
-ReLU and ReLU6 need no table: they are the bounds of the quantizer behind them (`clamp_bounds`).
+Clamps (ReLU, ReLU6, Hardtanh) need no table: they are the bounds of the quantizer behind them
+(`clamp_bounds`).
 
 so that an entry depends on its code, on both quantizers and on the input's type, and on nothing
 else: whoever makes a table, for whatever interval of codes, makes the same entries.
@@ -133,6 +135,11 @@ def _softplus(a: Argument, _: float) -> Fixed:
     return a.fixed(np.maximum(a.x, 0) + rest)
 
 
+def _log_sigmoid(a: Argument, _: float) -> Fixed:
+    rest = rescale(log2(ONE + a.decay()), to_dyadic(LN_2 * 2.0 ** (a.bits - EXPONENT_BITS)))
+    return a.fixed(np.minimum(a.x, 0) - rest)
+
+
 def _elu(a: Argument, alpha: float) -> Fixed:
     below = rescale(a.decay() - ONE, to_dyadic(alpha * 2.0 ** (a.bits - VALUE_BITS)))
     return a.fixed(np.where(a.x >= 0, a.x, below))
@@ -177,6 +184,7 @@ TABLES: dict[str, Callable[[Argument, float], Fixed]] = {
     "hardsigmoid": lambda a, _: Fixed(_ramp(a), 2.0**-RATIO_BITS),
     "hardswish": _hardswish,
     "leaky_relu": _leaky_relu,
+    "log_sigmoid": _log_sigmoid,
     "mish": _mish,
     "quick_gelu": _swish(QUICK_GELU_FACTOR),
     "sigmoid": lambda a, _: Fixed(_sigmoid(a), 2.0**-VALUE_BITS),
@@ -187,8 +195,10 @@ TABLES: dict[str, Callable[[Argument, float], Fixed]] = {
     "tanh": _tanh,
 }
 """By name; the number beside is `elu`'s alpha or `leaky_relu`'s slope, and 1 for all others."""
-CLAMPS: dict[str, tuple[float, float]] = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
-"""Functions that are bounds: no smaller and no larger than."""
+Ends = tuple[float, float]
+CLAMPS: dict[str, Ends] = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+"""Functions that are bounds: no smaller and no larger than. `CLAMP` has bounds of its own."""
+CLAMP = "clamp"
 
 
 class Source(NamedTuple):
@@ -270,15 +280,15 @@ def function_values(function: str, x: FloatArray, parameter: float | None = None
     return found.value * found.step
 
 
-def clamp_bounds(function: str, out: QuantParams) -> tuple[int, int]:
+def clamp_bounds(ends: Ends, out: QuantParams) -> tuple[int, int]:
     """Codes between which a clamp leaves its output: quantization is monotone and keeps 0.
 
     Args:
-        function: a name of `CLAMPS`.
+        ends: the smallest and the largest real value, perhaps infinite.
         out: the output's parameters, per tensor.
 
     Returns:
         The smallest and the largest code.
     """
-    low, high = (int(quantize(np.asarray(end, np.float32), out)) for end in CLAMPS[function])
+    low, high = (int(quantize(np.asarray(end, np.float32), out)) for end in ends)
     return low, high

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from vitq.numerics.pointwise import CLAMPS
 from vitq.numerics.qparams import quantize
 from vitq.relay_passes.expressions import Expr, op_name
 from vitq.relay_passes.properties import Property
@@ -36,7 +35,7 @@ class FoldClamp(BindingPass):
         if out is None or (clamp := read_clamp(out.data, ctx)) is None:
             return None
         function = read_function(out.data, ctx)
-        if function is not None and function.name not in CLAMPS:
+        if function is not None and function.ends is None:
             return None  # hardsigmoid is clip(x / 6 + 1 / 2, 0, 1), and a table
         if not out.is_per_tensor:
             raise DeclineError("a clamp before a scale for each channel")

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.pointwise import CLAMPS, Source, clamp_bounds, pointwise_table
+from vitq.numerics.pointwise import Source, clamp_bounds, pointwise_table
 from vitq.numerics.qparams import QuantParams, quantize
 from vitq.numerics.requantize import int_requantize, requantize_params
 from vitq.numerics.table import TableParams
@@ -64,10 +64,10 @@ class LowerPointwise(BindingPass):
 
 def _table(function: Function, source: Source, out: QuantParams, ctx: Context) -> IntArray:
     """Return the results for all codes of one channel."""
-    if function.name in CLAMPS:
+    if function.ends is not None:
         codes = np.arange(source.qmin, source.qmax + 1)
         params = requantize_params(source.scale, source.zero_point, out)
-        return np.clip(int_requantize(codes, params), *clamp_bounds(function.name, out))
+        return np.clip(int_requantize(codes, params), *clamp_bounds(function.ends, out))
     if function.name:
         return pointwise_table(function.name, source, out, function.parameter)
     codes = np.arange(source.qmin, source.qmax + 1) - source.zero_point

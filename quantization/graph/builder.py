@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray
+from vitq.quantization.graph.clamps import clamp_attrs
 from vitq.quantization.graph.graph import Node, OpKind
 from vitq.quantization.graph.shapes import (
     CHANNELS_FIRST,
@@ -310,6 +311,15 @@ class Builder:
         """Apply a function of one number."""
         attrs = {"function": function} | ({} if parameter is None else {"parameter": parameter})
         return self.rowwise(OpKind.POINTWISE, x, attrs)
+
+    def clamp(self, x: Operand, low: float | None, high: float | None) -> Operand:
+        """Keep values between two numbers; None for an end that is not there.
+
+        A zero point is a code between the bounds that a clamp becomes: 0 must lie in between.
+        """
+        if not (-np.inf if low is None else low) <= 0 <= (np.inf if high is None else high):
+            raise Refusal(f"clamp to {low}, {high}, which leaves out 0")
+        return self.rowwise(OpKind.POINTWISE, x, clamp_attrs(low, high))
 
     def reduce(self, op: OpKind, x: Operand, axis: int) -> Operand:
         """Take the mean or the maximum over one axis, which goes."""

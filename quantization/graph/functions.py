@@ -8,6 +8,9 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
 
+from vitq.quantization.graph.clamps import ends_of
+from vitq.quantization.graph.graph import Node
+
 Function = Callable[[torch.Tensor], torch.Tensor]
 
 QUICK_GELU_FACTOR = 1.702
@@ -18,10 +21,9 @@ FUNCTIONS: dict[str, Function] = {
     "exp": torch.exp,
     "hardsigmoid": F.hardsigmoid,
     "hardswish": F.hardswish,
+    "log_sigmoid": F.logsigmoid,
     "mish": F.mish,
     "quick_gelu": lambda x: x * torch.sigmoid(QUICK_GELU_FACTOR * x),
-    "relu": F.relu,
-    "relu6": F.relu6,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
     "softplus": F.softplus,
@@ -37,15 +39,18 @@ WITH_PARAMETER: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
 """Those that take a number beside; ELU also goes without (1)."""
 
 
-def apply(name: str, x: torch.Tensor, parameter: float | None = None) -> torch.Tensor:
+def apply(node: Node, x: torch.Tensor) -> torch.Tensor:
     """Compute a function.
 
     Args:
-        name: of `FUNCTIONS` or `WITH_PARAMETER`.
+        node: pointwise: a clamp, or of `FUNCTIONS` or `WITH_PARAMETER`.
         x: any shape.
-        parameter: of those that have one.
 
     Returns:
         The shape of `x`.
     """
+    ends = ends_of(node)
+    if ends is not None:
+        return x.clamp(*ends)
+    name, parameter = node.attrs["function"], node.attrs.get("parameter")
     return FUNCTIONS[name](x) if parameter is None else WITH_PARAMETER[name](x, parameter)

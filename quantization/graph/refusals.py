@@ -8,6 +8,7 @@ REMEDIES = {
     "grid_sample": "deformable parts cannot be integer here: quantize the backbone alone",
     "dropout": "call eval()",
     "a weight computed": "weights must not depend on the picture",
+    "std in this form": "write sqrt(var + eps): an eps behind the root is another function",
     "rand": "a model must not draw random numbers",
 }
 """Beginning of a refusal -> advice."""

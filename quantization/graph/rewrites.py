@@ -5,6 +5,8 @@ Each must happen before the weights are rounded: that is why they are not passes
 
 import logging
 
+import numpy as np
+
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.origins import label_of
@@ -105,6 +107,27 @@ def fold_channel_scales(graph: Graph) -> None:
             factor = gamma[:, None] if role == "weight" else gamma
             graph.set_param(source, role, value * factor)
         graph.bypass(node)
+    graph.remove_dead()
+
+
+_SHIFTED = {OpKind.LINEAR: "bias", OpKind.LAYER_NORM: "beta"}
+"""Parameters of the operators that an addend for each channel goes into."""
+
+
+def fold_channel_shifts(graph: Graph) -> None:
+    """Fold a vector that is added into what is before it: W x + (b + c), as of norms by hand."""
+    for node in graph:
+        if node.op is not OpKind.ADD:
+            continue
+        source, addend = (graph.operand(node, index) for index in (0, 1))
+        role = _SHIFTED.get(source.op)
+        is_vector = addend.op is OpKind.CONSTANT and addend.shape[-1:] == (np.prod(addend.shape),)
+        if role is None or not is_vector or addend.shape[-1] != source.shape[-1]:
+            continue
+        if len(graph.consumers(source.name)) == 1 and source.shape == node.shape:
+            shift = graph.real(addend, "value").reshape(-1)
+            graph.set_param(source, role, graph.real(source, role) + shift)
+            graph.bypass(node)
     graph.remove_dead()
 
 

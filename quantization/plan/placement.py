@@ -18,7 +18,8 @@ range: two products of 16-bit codes with such tables fit an int32 together (2 * 
 `FUNCTION_BITS` = 12: a table of 4096 entries stays in the first-level cache (65,536 of 16 bits do
 not), and with twice the observed range for headroom a step is a 16th of an 8-bit code's, below the
 rounding of its 8-bit results. A clamp (ReLU) reads whatever there is: it is bounds of the quantizer
-behind it. RMS and L2 normalizations read what LayerNorm does.
+behind it; only an accumulator that others read, too, is quantized before it. RMS and L2
+normalizations read what LayerNorm does.
 
 A requirement climbs from the reader through layout operators to the operator that computes the
 values, as long as all readers agree; q, k and v, slices of one linear layer, keep their own.
@@ -28,11 +29,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import numpy as np
-
-from vitq.numerics.pointwise import CLAMPS
+from vitq.quantization.graph.clamps import ends_of
 from vitq.quantization.graph.graph import ACCUMULATOR_OPS, LAYOUT_OPS, Graph, Node, OpKind
-from vitq.quantization.graph.moving import moved
+from vitq.quantization.plan.climbing import climb, origin, readers, sharing
 from vitq.quantization.plan.recipe import LayerBits, Recipe
 from vitq.quantization.plan.rotations import Rotation, rotations
 from vitq.quantization.plan.widths import PRODUCTS, layer_widths
@@ -43,7 +42,7 @@ class Role(StrEnum):
 
     PIXELS = "pixels"
     ACTIVATION = "activation"
-    POST_LAYERNORM = "post_layernorm"
+    POST_NORM = "post_norm"
     RESIDUAL = "residual"
     EXPONENTIAL = "exponential"
     FACTOR = "factor"
@@ -132,10 +131,10 @@ def _place_results(graph: Graph, placement: Placement, recipe: Recipe) -> None:
     bits = recipe.output_bits or recipe.residual_bits
     for name in graph.outputs.values():
         node = graph.nodes[name]
-        source = graph.nodes[_origin(graph, name)]
+        source = graph.nodes[origin(graph, name)]
         if node.op is OpKind.REQUANTIZE:
             _place(graph, placement, node, bits)
-            source = graph.nodes[_origin(graph, node.inputs[0])]
+            source = graph.nodes[origin(graph, node.inputs[0])]
             if bits < recipe.residual_bits or source.op in ACCUMULATOR_OPS:
                 continue
         _place(graph, placement, source, bits)
@@ -161,14 +160,16 @@ def _required_bits(
     if node.op is OpKind.GELU and not recipe.nonlinear.reads_residual_codes:
         return recipe.activation_bits
     if node.op is OpKind.POINTWISE:
-        is_clamp = node.attrs["function"] in CLAMPS
-        return None if is_clamp else min(FUNCTION_BITS, recipe.residual_bits)
+        if ends_of(node) is not None:
+            is_shared = sharing(graph, node.inputs[index]) is not None
+            return recipe.residual_bits if is_shared else None
+        return min(FUNCTION_BITS, recipe.residual_bits)
     if node.op is OpKind.MULTIPLY and _is_factor(graph, node, index):
         return min(FACTOR_BITS, recipe.residual_bits)
     if node.op in _READS_RESIDUAL:
         return recipe.residual_bits
     if node.op in _READS_SCORES:
-        source = graph.nodes[_origin(graph, node.inputs[0])]
+        source = graph.nodes[origin(graph, node.inputs[0])]
         if source.op is OpKind.OFFSET:
             return None
         if not recipe.nonlinear.reads_residual_codes:
@@ -179,8 +180,8 @@ def _required_bits(
 
 def _is_factor(graph: Graph, node: Node, index: int) -> bool:
     """Whether an operand of a product is a constant that nothing else reads."""
-    origin = graph.nodes[_origin(graph, node.inputs[index])]
-    return origin.op is OpKind.CONSTANT and _only_factor(graph, origin)
+    source = graph.nodes[origin(graph, node.inputs[index])]
+    return source.op is OpKind.CONSTANT and _only_factor(graph, source)
 
 
 def _only_factor(graph: Graph, node: Node) -> bool:
@@ -189,69 +190,6 @@ def _only_factor(graph: Graph, node: Node) -> bool:
         reader.op is OpKind.MULTIPLY or (reader.op in LAYOUT_OPS and _only_factor(graph, reader))
         for reader in graph.consumers(node.name)
     )
-
-
-def _origin(graph: Graph, name: str) -> str:
-    """Climb from a value through scale and layout to what computes it."""
-    node = graph.nodes[name]
-    while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
-        node = graph.operand(node)
-    return node.name
-
-
-def _climb(graph: Graph, name: str) -> str:
-    """Return the node whose result is quantized for a reader of `name`.
-
-    An accumulator may travel through layout, so it is quantized where it is read (onnxruntime
-    1.31 fails on a Transpose behind a DequantizeLinear of int8), or above, where others read the
-    same channels: a rotation's q goes into one product as it is and into another with its channels
-    exchanged, of all tokens or some, and a channel has one scale. All others are quantized where
-    they are computed, as long as one path leads there.
-    """
-    if graph.nodes[_origin(graph, name)].op in ACCUMULATOR_OPS:
-        return _above_codes(graph, name) or _shared(graph, name)
-    node = graph.nodes[name]
-    while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
-        above = graph.operand(node)
-        if len(graph.consumers(above.name)) != 1:
-            break
-        node = above
-    return node.name
-
-
-def _above_codes(graph: Graph, name: str) -> str:
-    """Return what is read by the uppermost pad, maximum or expand above a value; or nothing.
-
-    The first two compare or fill codes of one scale, which accumulators of a layer do not have;
-    what is repeated is quantized once.
-    """
-    found, node = "", graph.nodes[name]
-    while node.op in LAYOUT_OPS or node.op is OpKind.SCALE:
-        if node.op in (OpKind.PAD, OpKind.MAX, OpKind.EXPAND):
-            found = node.inputs[0]
-        node = graph.operand(node)
-    return found
-
-
-def _shared(graph: Graph, name: str) -> str:
-    """Return the uppermost value above whose readers share channels of an accumulator."""
-    path = [graph.nodes[name]]
-    while path[0].op in LAYOUT_OPS:
-        path.insert(0, graph.operand(path[0]))
-    if path[0].op not in ACCUMULATOR_OPS:
-        return name  # a factor is between
-    axis = 1 if path[0].op is OpKind.CONV2D else -1
-    channels = np.moveaxis(np.zeros(path[0].shape, np.int64), axis, -1)
-    ids = np.moveaxis(channels + np.arange(channels.shape[-1]), -1, axis)
-    for node in path:
-        ids = ids if node is path[0] else moved(node, ids)
-        readers = [
-            len(np.unique(moved(reader, ids))) if reader.op in LAYOUT_OPS else len(np.unique(ids))
-            for reader in graph.consumers(node.name)
-        ]
-        if sum(readers) > len(np.unique(ids)):
-            return node.name
-    return name
 
 
 def _quantized_bits(graph: Graph, placement: Placement, name: str) -> int | None:
@@ -270,10 +208,10 @@ def _require(
     name = reader.inputs[index]
     present = _quantized_bits(graph, placement, name)
     if present is None:
-        spot = graph.nodes[_climb(graph, name)]
-        if spot.op in LAYOUT_OPS and graph.nodes[_origin(graph, name)].op in _MUST_QUANTIZE:
-            spot = graph.nodes[_origin(graph, name)]
-        others = [r for r in graph.consumers(spot.name) if r.op in _READS_RESIDUAL]
+        spot = graph.nodes[climb(graph, name)]
+        if spot.op in LAYOUT_OPS and graph.nodes[origin(graph, name)].op in _MUST_QUANTIZE:
+            spot = graph.nodes[origin(graph, name)]
+        others = [r for r in readers(graph, spot) if r.op in _READS_RESIDUAL]
         wide = spot.op is OpKind.CONCAT or (others and reader not in others)
         bits_here = recipe.residual_bits if wide else bits
         _place(graph, placement, spot, bits_here)
@@ -302,8 +240,8 @@ def _place(graph: Graph, placement: Placement, node: Node, bits: int) -> None:
         role = Role.FACTOR
     elif bits > 8:
         role = Role.RESIDUAL
-    elif node.op is OpKind.LAYER_NORM:
-        role = Role.POST_LAYERNORM
+    elif node.op in (OpKind.LAYER_NORM, OpKind.RMS_NORM):
+        role = Role.POST_NORM
     else:
         role = Role.ACTIVATION
     placement.roles[node.name] = role

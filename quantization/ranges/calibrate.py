@@ -25,6 +25,7 @@ from vitq.quantization.graph.outputs import LOGITS
 from vitq.quantization.graph.rewrites import (
     defer_softmax_normalization,
     fold_channel_scales,
+    fold_channel_shifts,
     refuse_final_softmax,
     select_tokens_early,
     separate_outputs,
@@ -48,7 +49,7 @@ from vitq.quantization.ranges.layers import (
 )
 from vitq.quantization.ranges.observers import Observer, activation_qparams
 from vitq.quantization.ranges.prediction_walk import PredictionWalk
-from vitq.quantization.ranges.reparameterize import reparameterize_layernorm
+from vitq.quantization.ranges.reparameterize import reparameterize_norm
 from vitq.quantization.ranges.samples import selected_importance
 from vitq.quantization.ranges.sequential import Progress, Walk
 from vitq.quantization.ranges.steps import settle_dead_branches, settle_steps
@@ -62,7 +63,7 @@ RESIDUAL_HEADROOM = 2.0
 loses nothing, and one of sixteen bits is the price."""
 
 
-SEARCHED = (Role.ACTIVATION, Role.POST_LAYERNORM)
+SEARCHED = (Role.ACTIVATION, Role.POST_NORM)
 _WALKS: dict[Search, type[Walk]] = {
     Search.VALUES: Walk,
     Search.HESSIAN: HessianWalk,
@@ -145,6 +146,7 @@ def rewrite(
     fold_offsets(graph)
     fold_normalization(graph, mean, std)
     fold_channel_scales(graph)
+    fold_channel_shifts(graph)
     simplify_rotations(graph)
     select_tokens_early(graph)
     if nonlinear.defers_normalization:
@@ -177,11 +179,11 @@ def observe(
     observers = {
         name: Observer(
             name,
-            channels=role is Role.POST_LAYERNORM,
+            channels=role is Role.POST_NORM,
             sampling=not searching or _is_settled(graph, placement, name),
         )
         for name, role in placement.roles.items()
-        if role in (Role.ACTIVATION, Role.POST_LAYERNORM, Role.RESIDUAL, Role.FACTOR)
+        if role in (Role.ACTIVATION, Role.POST_NORM, Role.RESIDUAL, Role.FACTOR)
     }
     batches = list(torch.split(pixels, BATCH))
 
@@ -257,7 +259,7 @@ def _activation(
     """Parameters of one 8-bit (or narrower) activation."""
     if method.reparameterize and observer.channels:
         channels = widen_quiet(graph, node, Ranges(*observer.channel_range()))
-        qparams = reparameterize_layernorm(graph, node, *channels, bits)
+        qparams = reparameterize_norm(graph, node, *channels, bits)
         if qparams is not None:
             return qparams
     scheme = activation_scheme(graph, node)

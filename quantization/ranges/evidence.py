@@ -53,6 +53,7 @@ import numpy as np
 
 from vitq.numerics.arrays import FloatArray
 from vitq.quantization.graph.graph import Graph, Node
+from vitq.quantization.ranges.reparameterize import has_shift
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +78,11 @@ class Ranges(NamedTuple):
 
 
 def widen_quiet(graph: Graph, node: Node, seen: Ranges, chosen: Ranges | None = None) -> Ranges:
-    """Widen the ranges of a LayerNorm's channels that calibration left quiet.
+    """Widen the ranges of a norm's channels that calibration left quiet.
 
     Args:
-        graph: the float graph, whose LayerNorm has its own gamma and beta.
-        node: the LayerNorm.
+        graph: the float graph, whose norm has its own gamma and beta, if it has one.
+        node: the LayerNorm, or RMSNorm.
         seen: extremes on the calibration pictures: the evidence.
         chosen: what a search cut them to; the extremes themselves if None.
 
@@ -89,7 +90,8 @@ def widen_quiet(graph: Graph, node: Node, seen: Ranges, chosen: Ranges | None = 
         The ranges to represent, float32.
     """
     low, high = (end.astype(np.float64) for end in seen)
-    gamma, beta = (graph.real(node, role).astype(np.float64) for role in ("gamma", "beta"))
+    gamma = graph.real(node, "gamma").astype(np.float64)
+    beta = graph.real(node, "beta").astype(np.float64) if has_shift(node) else 0.0
     spread, middle = np.abs(gamma), (low + high) / 2
     live = spread > 0
     evidence = np.where(live, (high - low) / np.where(live, spread, 1.0), np.inf)

@@ -82,7 +82,7 @@ class HessianWalk(Walk):
         A value that several products read is searched for the first of them.
         """
         source, _ = quantized_source(self.graph, node, index)
-        if self.placement.roles.get(source.name) not in (Role.ACTIVATION, Role.POST_LAYERNORM):
+        if self.placement.roles.get(source.name) not in (Role.ACTIVATION, Role.POST_NORM):
             return None
         return source if self._first_product(source) == node.name else None
 

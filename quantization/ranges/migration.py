@@ -21,7 +21,12 @@ import numpy as np
 from vitq.numerics.arrays import FloatArray
 from vitq.numerics.qparams import QScheme, QuantParams, dequantize, quantize
 from vitq.quantization.graph.graph import Graph, Node
-from vitq.quantization.ranges.reparameterize import DEAD_RANGE, absorb, linear_readers
+from vitq.quantization.ranges.reparameterize import (
+    DEAD_RANGE,
+    absorb,
+    has_shift,
+    linear_readers,
+)
 from vitq.quantization.ranges.search import search_range
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -75,7 +80,9 @@ def migrate(
     if linears is None or not live.any():
         return None
     r1 = np.where(live, spans / spans[live].mean(), 1.0)
-    offset = np.where(live, -(low + high) / 2, -graph.real(node, "beta"))
+    offset = np.zeros_like(spans)
+    if has_shift(node):
+        offset = np.where(live, -(low + high) / 2, -graph.real(node, "beta"))
     weights = [(linear, graph.real(linear, "weight").astype(np.float64)) for linear in linears]
     tried = [
         _try_share(rows, extent, weights, r1**share, offset, bits, round_weight) for share in SHARES

@@ -40,7 +40,7 @@ FACTORS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 REGULARIZATION = 0.1
 CORRECTION = 1.0
 """lambda_c: half of the way to the float statistics."""
-_SEARCHED = (Role.ACTIVATION, Role.POST_LAYERNORM)
+_SEARCHED = (Role.ACTIVATION, Role.POST_NORM)
 
 
 class PredictionWalk(Walk):

@@ -42,7 +42,7 @@ from vitq.quantization.ranges.layers import (
 )
 from vitq.quantization.ranges.migration import migrate
 from vitq.quantization.ranges.observers import channel_extent
-from vitq.quantization.ranges.reparameterize import reparameterize_layernorm
+from vitq.quantization.ranges.reparameterize import reparameterize_norm
 from vitq.quantization.ranges.samples import Sampler, extend_selection, extendable
 from vitq.quantization.ranges.search import FULL, search_channels, search_range, search_twin
 from vitq.quantization.ranges.steps import settle_searched_step
@@ -109,7 +109,7 @@ class Walk:
         role = self.placement.roles.get(node.name)
         if node.op is OpKind.EXP and self.method.attention is AttentionForm.ADAPTIVE:
             choose_codes(self.graph, node, value, self.widths, self.sampler)
-        elif role is Role.POST_LAYERNORM and node.out is None:
+        elif role is Role.POST_NORM and node.out is None:
             return self._layernorm(node, value)
         elif role is Role.ACTIVATION and node.out is None:
             self._activation(node, value)
@@ -152,7 +152,7 @@ class Walk:
             if self.method.migrate:
                 qparams = migrate(self.graph, node, rows, extent, bits, self._rounded)
             else:
-                qparams = reparameterize_layernorm(self.graph, node, *extent, bits)
+                qparams = reparameterize_norm(self.graph, node, *extent, bits)
             if qparams is not None:
                 node.out = qparams
                 return self._compute(node, self.values)

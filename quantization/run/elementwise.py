@@ -8,10 +8,11 @@ from vitq.numerics.errors import VitqError
 from vitq.numerics.int_rmsnorm import int_rmsnorm, rmsnorm_params
 from vitq.numerics.matmul import product_scale
 from vitq.numerics.multiply import centred_product
-from vitq.numerics.pointwise import CLAMPS, Source, clamp_bounds, pointwise_table
+from vitq.numerics.pointwise import Source, clamp_bounds, pointwise_table
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.requantize import int_requantize, requantize_factor, requantize_params
 from vitq.numerics.table import TableParams, int_lut
+from vitq.quantization.graph.clamps import ends_of
 from vitq.quantization.graph.graph import LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.run.int_tensor import IntTensor
 
@@ -41,13 +42,13 @@ def rms_norm(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams
 
 def pointwise(graph: Graph, node: Node, inputs: list[IntTensor], out: QuantParams) -> IntArray:
     """Compute a function of each code (`numerics.pointwise`): a clamp or a table."""
-    x, function = inputs[0], node.attrs["function"]
-    if function in CLAMPS:
+    x, ends = inputs[0], ends_of(node)
+    if ends is not None:
         params = requantize_params(distinct(x.scale), x.zero_point, out)
-        return np.clip(int_requantize(x.codes, params), *clamp_bounds(function, out))
+        return np.clip(int_requantize(x.codes, params), *clamp_bounds(ends, out))
     read = _quantizer(graph, node)
     source = Source(x.one_scale, x.zero_point, read.qmin, read.qmax, 8 * read.dtype.itemsize)
-    table = pointwise_table(function, source, out, node.attrs.get("parameter"))
+    table = pointwise_table(node.attrs["function"], source, out, node.attrs.get("parameter"))
     return int_lut(x.codes, table[None], TableParams(0, read.qmin))
 
 

@@ -284,7 +284,7 @@ _KERNELS: dict[OpKind, Kernel] = {
     OpKind.MAX: lambda n, i, p: i[0].amax(n.attrs["axis"]),
     OpKind.ARGMAX: lambda n, i, p: i[0].argmax(n.attrs["axis"]).to(i[0].dtype),
     OpKind.MULTIPLY: lambda n, i, p: i[0] * i[1],
-    OpKind.POINTWISE: lambda n, i, p: apply(n.attrs["function"], i[0], n.attrs.get("parameter")),
+    OpKind.POINTWISE: lambda n, i, p: apply(n, i[0]),
     OpKind.RMS_NORM: lambda n, i, p: (
         i[0] * torch.rsqrt(i[0].square().mean(-1, keepdim=True) + n.attrs["eps"]) * p["gamma"]
     ),

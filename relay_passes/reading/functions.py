@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray
-from vitq.numerics.pointwise import CLAMPS, TABLES, function_values
+from vitq.numerics.pointwise import CLAMP, TABLES, Ends, function_values
 from vitq.relay_passes.expressions import Expr, is_constant, op_name
 from vitq.relay_passes.reading.clamps import number
 from vitq.relay_passes.reading.context import Context
@@ -19,8 +19,8 @@ from vitq.relay_passes.reading.relax_numpy import ELEMENTWISE
 
 GRID = np.linspace(-12.0, 12.0, 97)
 FAR = -1.0e4
-PROBES = np.array([FAR, -1.0])
-"""Where `elu` is -alpha, and `leaky_relu` -slope."""
+PROBES = np.array([FAR, -1.0, -FAR])
+"""Where `elu` is -alpha, `leaky_relu` -slope; a clamp is its ends at the first and the last."""
 TOLERANCE = 1e-5
 GELU_STEP = "relax.erf"
 """GELU is read by `relay_passes.lower_shiftgelu`."""
@@ -38,12 +38,14 @@ class Function(NamedTuple):
     Attributes:
         name: of `numerics.pointwise`; empty for one that is none of these.
         parameter: where it has one.
+        ends: of a clamp: the smallest and the largest value; None of others.
         codes: what it reads.
         expr: the expression.
     """
 
     name: str
     parameter: float | None
+    ends: Ends | None
     codes: Codes
     expr: Expr
 
@@ -72,14 +74,23 @@ def read_function(expr: Expr, ctx: Context) -> Function | None:
         return None
     if reader.codes is None or not reader.is_function or values.shape != reader.x.shape:
         return None
-    name, parameter = _named(values)
-    return Function(name, parameter, reader.codes, expr)
+    ends = _ends(values)
+    name, parameter = (CLAMP, None) if ends is not None else _named(values)
+    return Function(name, parameter, ends, reader.codes, expr)
+
+
+def _ends(values: FloatArray) -> Ends | None:
+    """Return the ends of a clamp that has these values on the probes and the grid."""
+    low, high = float(values[0]), float(values[len(PROBES) - 1])
+    if not (low < high and np.array_equal(values[len(PROBES) :], np.clip(GRID, low, high))):
+        return None
+    return -np.inf if low <= FAR else low, np.inf if high >= -FAR else high
 
 
 def _named(values: FloatArray) -> tuple[str, float | None]:
     """Return the function that has these values on the probes and the grid."""
     found = values[len(PROBES) :]
-    for name in (*TABLES, *CLAMPS):
+    for name in TABLES:
         parameter = None
         if name in ("elu", "leaky_relu"):
             parameter = float(np.float32(-values[0 if name == "elu" else 1]))

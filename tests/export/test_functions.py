@@ -23,6 +23,7 @@ from tests.relay_passes.modules import ops
 from vitq.export.parity import onnx_runner
 from vitq.export.qdq import save_onnx, to_onnx
 from vitq.numerics.pointwise import CLAMPS, TABLES
+from vitq.quantization.graph.clamps import clamp_attrs
 from vitq.quantization.graph.graph import Graph, OpKind
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.run.fake_quantize import GraphModule
@@ -68,10 +69,21 @@ def test_functions(function: str) -> None:
     assert (names.LUT in found) == (function in TABLES)
 
 
-def test_a_clamp_of_a_layer_is_its_bounds() -> None:
-    """No operator is left of a ReLU behind a linear layer."""
-    found = agree(with_node(OpKind.POINTWISE, function="relu"))
+@pytest.mark.parametrize("ends", [(0, None), (-1, 1), (None, 0.5), (-0.3, None)])
+def test_a_clamp_of_a_layer_is_its_bounds(ends: tuple[float | None, float | None]) -> None:
+    """No operator is left of a ReLU, or any other clamp, behind a linear layer."""
+    found = agree(with_node(OpKind.POINTWISE, **clamp_attrs(*ends)))
     assert names.LUT not in found and names.REQUANTIZE not in found
+
+
+def test_a_clamp_of_codes_is_a_requantization() -> None:
+    """Two clamps of one tensor, with a slope for each channel behind one: a PReLU."""
+
+    def body(self: Toy, x: torch.Tensor) -> torch.Tensor:
+        return x + self.fc(F.prelu(self.fc(self.norm(x)).mT, torch.linspace(-0.5, 1, 16)).mT)
+
+    found = agree(trace(toy(body=body), SHAPE))
+    assert names.LUT not in found and names.MULTIPLY in found
 
 
 GATE: dict[str, Callable[[Toy, torch.Tensor], torch.Tensor]] = {

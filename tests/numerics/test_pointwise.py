@@ -40,6 +40,7 @@ EXACT: dict[str, Callable[[float], float]] = {
     "hardsigmoid": lambda x: min(max(x + 3, 0), 6) / 6,
     "hardswish": lambda x: x * min(max(x + 3, 0), 6) / 6,
     "leaky_relu": lambda x: x if x >= 0 else SLOPE * x,
+    "log_sigmoid": lambda x: -softplus(-x),
     "mish": lambda x: x * math.tanh(softplus(x)),
     "quick_gelu": lambda x: x * sigmoid(QUICK_GELU_FACTOR * x),
     "sigmoid": sigmoid,
@@ -95,7 +96,16 @@ def test_any_scale_is_exact_to_a_step(name: str, scale: float) -> None:
     out = QuantParams.per_tensor(float(np.abs(exact).max()) / 127, 0, -128, 127)
     found = pointwise_table(name, source, out, parameter(name))
     np.testing.assert_allclose(found, exact / float(out.scale), atol=0.502 + 4e-8 / scale)
-    if name in ("sigmoid", "tanh", "elu", "leaky_relu", "softplus", "softsign", "hardsigmoid"):
+    if name in (
+        "sigmoid",
+        "tanh",
+        "elu",
+        "leaky_relu",
+        "softplus",
+        "softsign",
+        "hardsigmoid",
+        "log_sigmoid",
+    ):
         assert np.all(np.diff(found) >= 0)
 
 
@@ -106,7 +116,7 @@ def test_clamps_are_bounds_of_the_quantizer(name: str) -> None:
     for zero in (-128, -20, 127):
         out = QuantParams.per_tensor(0.07, zero, -128, 127)
         x = np.linspace(-20, 20, 4001, dtype=np.float32)
-        codes = np.clip(np.rint(x / out.scale) + zero, *clamp_bounds(name, out))
+        codes = np.clip(np.rint(x / out.scale) + zero, *clamp_bounds(CLAMPS[name], out))
         wanted = np.clip(np.rint(np.clip(x, low, high) / out.scale) + zero, -128, 127)
         np.testing.assert_array_equal(codes, wanted)
 

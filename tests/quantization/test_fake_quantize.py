@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from tests.quantization.vits import float_logits, normalized, pixels, quantized, traced, vit
+from vitq.numerics.pointwise import CLAMPS
 from vitq.numerics.qparams import PerAxis, QuantParams, dequantize, quantize
 from vitq.quantization.graph.functions import FUNCTIONS, WITH_PARAMETER
 from vitq.quantization.graph.graph import Graph, Node, OpKind
@@ -103,9 +104,9 @@ def test_operators_equal_torch(op: OpKind) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, *WITH_PARAMETER])
+@pytest.mark.parametrize("name", [*FUNCTIONS, *WITH_PARAMETER, *CLAMPS])
 def test_pointwise_functions_equal_torch(name: str) -> None:
-    own = getattr(functional, name, None) or getattr(torch, name, None)
+    own = getattr(functional, name.replace("log_s", "logs"), None) or getattr(torch, name, None)
     parameter = 0.3 if name in WITH_PARAMETER else None
     node = Node("y", OpKind.POINTWISE, ("x",), tuple(X.shape), 0)
     node.attrs = {"function": name} | ({} if parameter is None else {"parameter": parameter})

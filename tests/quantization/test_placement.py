@@ -1,6 +1,7 @@
 """Where quantizers are put, which share parameters, and where a second width is inserted."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.quantization.vits import (
     SHAPE,
     STD,
     VARIANTS,
+    Toy,
     float_logits,
     lowest_cosine,
     pixels,
@@ -124,7 +126,7 @@ def test_roles_of_the_operators() -> None:
     placement = place(graph)
     expected = {
         OpKind.INPUT: Role.PIXELS,
-        OpKind.LAYER_NORM: Role.POST_LAYERNORM,
+        OpKind.LAYER_NORM: Role.POST_NORM,
         OpKind.EXP: Role.EXPONENTIAL,
         OpKind.ADD: Role.RESIDUAL,
         OpKind.CONCAT: Role.RESIDUAL,
@@ -278,3 +280,27 @@ def test_a_function_reads_12_bits_and_a_clamp_what_there_is() -> None:
         (node,) = (node for node in graph if node.op is OpKind.POINTWISE)
         assert placement.bits.get(node.inputs[0]) == bits
         assert placement.bits[node.name] == 8
+
+
+@pytest.mark.parametrize("moved", [
+    lambda y: y[:, 1:], lambda y: y.roll(2, 1), lambda y: y.unflatten(1, (4, 4)).flatten(1, 2),
+])  # fmt: skip
+def test_a_sum_that_is_read_through_layout_alone_keeps_its_width(
+    moved: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    """A layer asks for 8 bits of it, and the next sum behind the same layout for 16."""
+
+    def body(self: Toy, x: torch.Tensor) -> torch.Tensor:
+        y = moved(x + self.fc(self.norm(x)))
+        return y + self.fc(y)
+
+    graph = trace(toy(body=body), SHAPE)
+    placement = place(graph)
+    sums = [node for node in graph if node.op is OpKind.ADD]
+    assert len(sums) == 2 and all(placement.bits[node.name] == 16 for node in sums)
+    layers = [node for node in graph if node.op is OpKind.LINEAR]
+    assert all(_bits_read(graph, placement, node) == 8 for node in layers)
+
+
+def _bits_read(graph: Graph, placement: Placement, layer: Node) -> int:
+    return placement.bits[quantizer(graph, placement, layer.inputs[0]).name]

@@ -19,7 +19,7 @@ from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
 from vitq.quantization.ranges.calibrate import quantize_graph
 from vitq.quantization.ranges.importance import measure_importance, spread
-from vitq.quantization.ranges.reparameterize import reparameterize_layernorm
+from vitq.quantization.ranges.reparameterize import reparameterize_norm
 from vitq.quantization.run.fake_quantize import GraphModule
 from vitq.quantization.run.reference import IntegerReference
 
@@ -165,7 +165,7 @@ def test_whole_rows_may_move(name: str) -> None:
     made, norm = between(*copy.deepcopy(MOVED[name]))
     x = torch.from_numpy(np.random.RandomState(0).randn(5, 4, 6).astype(np.float32))
     before = GraphModule(made)(x).numpy()
-    assert reparameterize_layernorm(made, norm, *ranges(made), 8) is not None
+    assert reparameterize_norm(made, norm, *ranges(made), 8) is not None
     np.testing.assert_allclose(GraphModule(made)(x).numpy(), before, rtol=0, atol=1e-3)
 
 
@@ -173,5 +173,5 @@ def test_whole_rows_may_move(name: str) -> None:
 def test_channels_that_move_and_zeros_decline(name: str) -> None:
     made, norm = between(*copy.deepcopy(MIXED[name]))
     before = copy.deepcopy(made.tensors)
-    assert reparameterize_layernorm(made, norm, *ranges(made), 8) is None
+    assert reparameterize_norm(made, norm, *ranges(made), 8) is None
     assert all(np.array_equal(made.tensors[key], value) for key, value in before.items())

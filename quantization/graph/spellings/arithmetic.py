@@ -10,6 +10,7 @@ from vitq.quantization.graph.exporting import shape_at_one
 from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.graph.offsets import HIDDEN
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
+from vitq.quantization.graph.spellings import moments
 from vitq.quantization.graph.spellings.folding import affine_channels, layer_behind
 from vitq.quantization.graph.spellings.registry import arguments, spelling
 
@@ -20,9 +21,11 @@ def is_tensor(arg: Any) -> bool:
 
 
 @spelling("add")
-def add(w: Walk, node: FxNode) -> Operand:
+def add(w: Walk, node: FxNode) -> Operand | None:
     """Add: a + alpha * b."""
     first, second = node.args[:2]
+    if moments.passes_on(w, node):
+        return None
     alpha = node.kwargs.get("alpha", 1)
     if alpha == 1 and is_tensor(first) and is_tensor(second):
         for x, other in ((first, second), (second, first)):
@@ -89,26 +92,22 @@ def neg(w: Walk, node: FxNode) -> Operand:
 
 
 @spelling("mul", "multiply")
-def mul(w: Walk, node: FxNode) -> Operand:
+def mul(w: Walk, node: FxNode) -> Operand | None:
     """Multiply: of x and its own sigmoid, a function; of a constant, a scale."""
     first, second = node.args[:2]
+    if moments.passes_on(w, node):
+        return None
     for x, other in ((first, second), (second, first)):
         found = w.tensor(other)
         if found is not None and w.tensor(x) is None:
             return _by_constant(w, x, other, found)
-        kind = w.pending.get(other, ("",))
-        if kind[0] == "inverse_rms" and kind[1] is x:
-            return w.build.rowwise(OpKind.RMS_NORM, w.x(x), {"eps": kind[2]}, ones(w, x))
+        norm = moments.normalized(w, x, other, divides=False)
+        if norm is not None:
+            return norm
         gate = gate_of(w, x, other)
         if gate:
             return w.build.pointwise(w.x(x), gate)
     return w.build.multiply(w.x(first), w.x(second))
-
-
-def ones(w: Walk, x: FxNode, value: float = 1.0) -> dict[str, str]:
-    """Return the parameters of a norm without weights."""
-    gamma = torch.full((int(x.meta["val"].shape[-1]),), value)
-    return {"gamma": w.build.tensor(gamma.numpy(), "gamma")}
 
 
 GATES = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
@@ -154,13 +153,26 @@ def div(w: Walk, node: FxNode) -> Operand:
     kind, *known = w.pending.get(second, ("",)) if is_tensor(second) else ("",)
     if kind == "norm":
         return _normalized(w, first, *known)
+    norm = moments.normalized(w, first, second, divides=True)
+    if norm is not None:
+        return norm
     found = w.tensor(second)
+    if found is None and _is_softsign(first, second):
+        return w.build.pointwise(w.x(first), "softsign")
     if found is None:
         raise Refusal("div by a tensor")
     x = w.x(first)
     if found.numel() == 1 and found.ndim <= x.rank:
         return w.build.times(x, 1.0 / float(found))
     return w.build.multiply(x, w.build.constant((1.0 / found.double()).float().numpy()))
+
+
+def _is_softsign(x: FxNode, below: FxNode) -> bool:
+    """Whether a quotient is x / (1 + |x|), as PyTorch computes `softsign`."""
+    if name_of(below) != "add" or below.kwargs.get("alpha", 1) != 1 or 1 not in below.args:
+        return False
+    inner = next((arg for arg in below.args if is_tensor(arg)), None)
+    return inner is not None and name_of(inner) == "abs" and inner.args[0] is x
 
 
 def _normalized(w: Walk, x: FxNode, source: FxNode, axis: int, eps: float) -> Operand:
@@ -186,47 +198,47 @@ def vector_norm(w: Walk, node: FxNode) -> None:
     w.pending[node] = ("norm", x, axes[0], 0.0)
 
 
-@spelling("clamp_min", "clamp", "clip", "maximum")
+@spelling("clamp_min", "clamp", "clip", "maximum", "hardtanh")
 def clamp(w: Walk, node: FxNode) -> Operand | None:
-    """max(x, number): of a norm part of it, else ReLU; between 0 and 6, ReLU6."""
-    source, low, high = arguments(node, x=None, min=None, max=None)[:3]
+    """max(x, number): of a norm part of it, else ReLU; between two numbers, a clamp."""
+    ends = (-1.0, 1.0) if name_of(node) == "hardtanh" else (None, None)
+    source, low, high = arguments(node, x=None, min=ends[0], max=ends[1])[:3]
     if source in w.pending and w.pending[source][0] == "norm" and high is None:
         w.pending[node] = (*w.pending[source][:3], float(low))
         return None
-    bounds = (w.plain(low), w.plain(high))
-    names = {(0, None): "relu", (0, 6): "relu6"}
-    if bounds not in names:
-        raise Refusal(f"clamp to {bounds[0]}, {bounds[1]}")
-    return w.build.pointwise(w.x(source), names[bounds])
+    if w.tensor(source) is not None and name_of(node) == "maximum":
+        source, low = low, source
+    return w.build.clamp(w.x(source), _end(w, low), _end(w, high))
+
+
+@spelling("clamp_max", "minimum")
+def clamp_max(w: Walk, node: FxNode) -> Operand:
+    """min(x, number)."""
+    source, high = node.args[:2]
+    if w.tensor(source) is not None:
+        source, high = high, source
+    return w.build.clamp(w.x(source), None, _end(w, high))
+
+
+def _end(w: Walk, value: Any) -> float | None:
+    """Return a clamp's end: a number, or a constant that holds one."""
+    if value is None:
+        return None
+    found = w.tensor(value)
+    if found is None or found.numel() != 1:
+        raise Refusal("clamp to a tensor")
+    return float(found)
 
 
 @spelling("pow", "square")
-def power(w: Walk, node: FxNode) -> Operand:
-    """Multiply x by itself."""
+def power(w: Walk, node: FxNode) -> Operand | None:
+    """Multiply x by itself; of a moment its root."""
+    if name_of(node) == "pow" and moments.power_of_moment(w, node):
+        return None
     if name_of(node) == "pow" and node.args[1] != 2:
         raise Refusal(f"pow with exponent {node.args[1]}")
     x = w.x(node.args[0])
     return w.build.multiply(x, x)
-
-
-@spelling("rsqrt")
-def rsqrt(w: Walk, node: FxNode) -> None:
-    """1 / sqrt(mean(x * x) + eps), which x is multiplied by."""
-    inner, eps = node.args[0], 0.0
-    if name_of(inner) == "add" and isinstance(inner.args[1], int | float):
-        inner, eps = inner.args[0], float(inner.args[1])
-    if name_of(inner) != "mean" or len(inner.args) < 3 or not inner.args[2]:
-        raise Refusal("rsqrt in this form")
-    squares, axes = inner.args[0], list(inner.args[1])
-    rank = len(squares.meta["val"].shape)
-    if [axis % rank for axis in axes] != [rank - 1]:
-        raise Refusal("rsqrt in this form")
-    is_square = (name_of(squares) == "pow" and squares.args[1] == 2) or (
-        name_of(squares) == "mul" and squares.args[0] is squares.args[1]
-    )
-    if not is_square:
-        raise Refusal("rsqrt in this form")
-    w.pending[node] = ("inverse_rms", squares.args[0], eps)
 
 
 @spelling("masked_fill")

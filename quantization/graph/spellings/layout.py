@@ -45,8 +45,11 @@ def reshape(w: Walk, node: FxNode) -> Operand:
     "float",
     "requires_grad_",
 )
-def identity(w: Walk, node: FxNode) -> Operand:
-    """Return what is the same tensor."""
+def identity(w: Walk, node: FxNode) -> Operand | None:
+    """Return what is the same tensor; of a norm's root, what is known of it."""
+    if node.args[0] in w.pending:
+        w.pending[node] = w.pending[node.args[0]]
+        return None
     kind = node.meta["val"].dtype
     if kind not in (torch.float32, torch.float64):
         raise Refusal(f"{name_of(node)} to {kind}")
