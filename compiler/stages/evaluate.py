@@ -29,11 +29,12 @@ from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_j
 from vitq.compiler.support.progress import counted_bar, progress_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError, nearest
-from vitq.quantization.graph.class_maps import Output, class_map
+from vitq.quantization.graph.class_maps import class_map
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import freeze
 from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.pictures.preprocessing import Preprocessing
+from vitq.quantization.plan.output import Output
 
 if TYPE_CHECKING:
     from vitq.quantization.pictures.decoding import OpenPictures

@@ -159,8 +159,9 @@ def quantized_model(
     """
     from vitq.compiler.stages.held_out import check_held_out, hold_out
     from vitq.quantization.graph.artifact import QuantizedModel
-    from vitq.quantization.graph.class_maps import Output, append_argmax, check_maps
+    from vitq.quantization.graph.class_maps import append_argmax, check_maps
     from vitq.quantization.graph.identity import graph_hash, module_hash
+    from vitq.quantization.plan.output import Output
 
     # Hashes of what goes in come before the long work, amid which a file may be edited.
     wanted, loaded = quantize_fingerprint(options), set(before or sys.modules)

@@ -21,7 +21,6 @@ from vitq.compiler.support.limits import (
 )
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
-from vitq.quantization.graph.class_maps import Output
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import folder_name
 from vitq.quantization.pictures.described import Described
@@ -35,6 +34,7 @@ from vitq.quantization.pictures.preprocessing import (
 )
 from vitq.quantization.pictures.processors import read_processor
 from vitq.quantization.plan.methods import METHODS, Method, get_method
+from vitq.quantization.plan.output import Output
 from vitq.quantization.plan.recipe import Recipe
 
 

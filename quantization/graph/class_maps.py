@@ -8,7 +8,6 @@ own is called `CLASSES`.
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 import numpy as np
 
@@ -21,13 +20,6 @@ from vitq.quantization.graph.outputs import FEATURES
 
 CLASSES = "classes"
 MAP_RANK = 4
-
-
-class Output(StrEnum):
-    """What the library returns of a map of scores."""
-
-    CODES = "codes"
-    ARGMAX = "argmax"
 
 
 def append_argmax(graph: Graph) -> Graph:

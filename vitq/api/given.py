@@ -13,12 +13,12 @@ from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.embedded import EMBEDDED_MODELS, EMBEDDED_PICTURES, GENERATED
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError, nearest
-from vitq.quantization.graph.class_maps import Output
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import freeze
 from vitq.quantization.pictures.described import Described
 from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.pictures.processors import described, read_processor
+from vitq.quantization.plan.output import Output
 
 if TYPE_CHECKING:
     import torch
