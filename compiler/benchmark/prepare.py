@@ -62,7 +62,7 @@ def compile_for(task: Task, tuned: bool) -> Path:
 
 def torch_float(task: Task) -> Path:
     """Nothing to build; refused where the float model is not known."""
-    from vitq.compiler.stages.evaluate import float_model
+    from vitq.compiler.stages.float_reference import float_model
 
     _require_own(task)
     float_model(task.artifact.folder)
@@ -81,7 +81,7 @@ def float_onnx(task: Task) -> Path:
     def build(folder: Path) -> None:
         import torch
 
-        from vitq.compiler.stages.evaluate import float_model
+        from vitq.compiler.stages.float_reference import float_model
 
         module, shape = float_model(task.artifact.folder)
         example = (torch.zeros(task.batch, *shape),)

@@ -84,7 +84,7 @@ def load_torch(spec: Spec) -> Runner:
     """Return the original module, eager."""
     import torch
 
-    from vitq.compiler.stages.evaluate import float_model
+    from vitq.compiler.stages.float_reference import float_model
 
     _, real = _inputs(spec)
     torch.set_num_threads(spec["threads"])

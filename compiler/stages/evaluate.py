@@ -4,24 +4,23 @@
 
 What is proven equal is not computed twice: the reference, in NumPy, takes longer than all others
 together, and `verify` has shown that the library computes its integers. Unless it is asked for, it
-runs on a few pictures, where it must have the library's integers again.
+runs on a few pictures, where it must have the library's integers again. The exported file is not
+what a device runs: where the float model is known, onnxruntime gets pictures spread over all.
 """
 
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
 from vitq.compiler.stages.changes import warn_of_changes
-from vitq.compiler.stages.float_model import load_float_model
-from vitq.compiler.stages.identity import IN_MEMORY, STATE, changed_files, describe_changed
+from vitq.compiler.stages.float_reference import float_backend, float_is_known
 from vitq.compiler.stages.proof import proven_integers
-from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.records import keep_evaluation
 from vitq.compiler.stages.scores import FAITHFUL, Row, Scores
 from vitq.compiler.stages.verify import IntegersDifferError
@@ -29,12 +28,8 @@ from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_j
 from vitq.compiler.support.progress import counted_bar, progress_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError, nearest
-from vitq.quantization.graph.class_maps import class_map
 from vitq.quantization.model.given import GivenModel
-from vitq.quantization.model.names import freeze
 from vitq.quantization.pictures.given import GivenPictures
-from vitq.quantization.pictures.preprocessing import Preprocessing
-from vitq.quantization.plan.output import Output
 
 if TYPE_CHECKING:
     from vitq.quantization.pictures.decoding import OpenPictures
@@ -45,11 +40,14 @@ BATCH = 8
 CHUNK = 64
 """Pictures that are decoded before the next backend's turn."""
 BACKENDS = ("float", "onnxruntime", "reference", "library")
+FILE = "onnxruntime"
 ORDER = ("float", "onnxruntime", "library", "reference")
 SAMPLE = 32
 """Pictures on which the reference runs where nobody has verified the library."""
 PROVEN_SAMPLE = 4
 """Likewise where verify has."""
+FILE_SAMPLE = 64
+"""Pictures on which onnxruntime runs the exported file."""
 
 
 def evaluate(
@@ -70,7 +68,8 @@ def evaluate(
         count: how many, None for all.
         backends: which of `BACKENDS`, each on every picture; ``float`` always runs where it is
             known, as all others are compared with it. None: all that are known, the reference on
-            a few pictures; if it has the library's integers there, it takes the others from it.
+            a few pictures; if it has the library's integers there, it takes the others from it;
+            and onnxruntime on `FILE_SAMPLE` pictures, which its row is about.
         threads: of the library.
         module: the float model, where it is in hand.
         classes: file with the model's classes (`quantization.pictures.class_names`).
@@ -136,13 +135,14 @@ class Evaluation:
     ) -> None:
         self._compiled = compiled
         self._seen = hashlib.sha256()
-        is_known = _float_is_known(compiled, module)
+        is_known = float_is_known(compiled, module)
         chosen = backends
         if chosen is None:
             chosen = BACKENDS[1:] if compiled.is_foreign else BACKENDS
         names = [name for name in BACKENDS if name in chosen or (name == "float" and is_known)]
         proven = proven_integers(compiled) if backends is None else 0
         self._sample = None if backends is not None else PROVEN_SAMPLE if proven else SAMPLE
+        self._file_sample = FILE_SAMPLE if is_known and backends is None else None
         self._runs = {name: _backend(compiled, name, threads, module) for name in names}
         self._scores = {name: Scores(name, compiled.layout) for name in names}
         if proven:
@@ -161,11 +161,16 @@ class Evaluation:
     def rows(self, data: "OpenPictures") -> list[Row]:
         """Run all pictures."""
         done, size = 0, max(CHUNK, self._compiled.batch)
+        if self._file_sample is not None and self._file_sample < len(data):
+            logger.info(
+                "evaluate: onnxruntime runs the exported file on %d of %d pictures (--all: on all)",
+                *(self._file_sample, len(data)),
+            )
         for pixels in counted_bar(data.batches(size), "evaluate", len(data), "picture"):
             labels = None if data.labels is None else data.labels[done : done + len(pixels)]
             self._seen.update(np.ascontiguousarray(pixels).data)
             self._seen.update(b"" if labels is None else labels.astype("<i8").tobytes())
-            self._take(pixels, labels, done)
+            self._take(pixels, labels, done, len(data))
             done += len(pixels)
         if self._sample is not None and self._sample < done:
             self._scores["reference"].computed = self._sample
@@ -176,19 +181,23 @@ class Evaluation:
         """Hash of the pixels and labels that were seen."""
         return self._seen.hexdigest()
 
-    def _take(self, pixels: UInt8Array, labels: IntArray | None, done: int) -> None:
-        """Run a batch; `done` pictures were before it."""
+    def _take(self, pixels: UInt8Array, labels: IntArray | None, done: int, total: int) -> None:
+        """Run a batch; `done` of `total` pictures were before it."""
         found: dict[str, FloatArray] = {}
-        for name in sorted(self._runs, key=ORDER.index):
+        chosen = {FILE: spread(done, len(pixels), self._file_sample or total, total)}
+        names = [name for name in self._runs if name != FILE or len(chosen[FILE])]
+        for name in sorted(names, key=ORDER.index):
             started = time.perf_counter()
             if name == "reference" and self._sample is not None:
                 found[name] = found["library"]
                 self._hold_against_library(pixels[: max(self._sample - done, 0)], found[name])
             else:
-                found[name] = self._runs[name](pixels)
+                found[name] = self._runs[name](pixels[chosen.get(name, ...)])
             self._scores[name].seconds += time.perf_counter() - started
         for name, logits in found.items():
-            self._scores[name].add(logits, found.get("float"), labels)
+            rows = chosen.get(name, ...)
+            exact, own = (None if x is None else x[rows] for x in (found.get("float"), labels))
+            self._scores[name].add(logits, exact, own)
 
     def _hold_against_library(self, pixels: UInt8Array, logits: FloatArray) -> None:
         """Compare the reference with the library on the first pictures of a batch.
@@ -229,6 +238,23 @@ class Evaluation:
         )
 
 
+def spread(done: int, size: int, sample: int, total: int) -> IntArray:
+    """Choose pictures of a batch, so that `sample` of `total` in all are taken, evenly.
+
+    Args:
+        done: pictures before the batch.
+        size: of the batch.
+        sample: how many of all; all of them if there are fewer.
+        total: of all.
+
+    Returns:
+        Indices within the batch, int64.
+    """
+    before = np.arange(done, done + size) * sample // total
+    after = np.arange(done + 1, done + size + 1) * sample // total
+    return np.flatnonzero((after > before) | (sample >= total))
+
+
 def with_progress(
     backend: Callable[[UInt8Array], FloatArray], pixels: UInt8Array, name: str
 ) -> FloatArray:
@@ -252,7 +278,7 @@ def _backend(
     compiled: Compiled, name: str, threads: int | None, module: GivenModel | None
 ) -> Callable[[UInt8Array], FloatArray]:
     if name == "float":
-        return _batched(_float_backend(compiled, module))
+        return _batched(float_backend(compiled, module))
     if name == "onnxruntime":
         from vitq.export.parity import onnx_runner
 
@@ -261,102 +287,9 @@ def _backend(
     return lambda pixels: compiled.logits(integers(pixels))
 
 
-def _float_is_known(compiled: Compiled, module: GivenModel | None) -> bool:
-    """Whether there is a float model to compare with: not behind a foreign file."""
-    if compiled.is_foreign:
-        return False
-    facts = read_json(open_artifact(compiled.folder).folder / QUANTIZE_NAME)["provenance"]
-    return module is not None or IN_MEMORY not in facts
-
-
 def _has_random_weights(compiled: Compiled) -> bool:
     """Whether the model never learned anything."""
     if compiled.is_foreign:
         return False
     facts = read_json(open_artifact(compiled.folder).folder / QUANTIZE_NAME)["provenance"]
     return facts.get("random_weights") is not None
-
-
-def _float_backend(
-    compiled: Compiled, module: GivenModel | None
-) -> Callable[[UInt8Array], FloatArray]:
-    """Return the original model with its normalization, as a function of pixels."""
-    from vitq.quantization.graph import artifact as storage
-    from vitq.quantization.model.results import with_features
-
-    folder = open_artifact(compiled.folder).folder
-    if compiled.is_foreign:
-        raise VitqError(
-            f"{folder}: the float model behind a foreign file is unknown: leave float out of the "
-            "backends"
-        )
-    facts = storage.load(folder).provenance
-    output = Output(facts.get("output", Output.CODES))
-    if module is None:
-        return float_runner(float_model(folder)[0], facts["mean"], facts["std"], output)
-    if facts.get(IN_MEMORY) != module.digest:
-        raise VitqError(f"{folder} was not quantized from this model: its weights are others")
-    chosen = with_features(module.module, facts.get("output_features", ()))
-    return float_runner(chosen, facts["mean"], facts["std"], output)
-
-
-def float_runner(
-    module: Any, mean: Sequence[float], std: Sequence[float], output: Output = Output.CODES
-) -> Callable[[UInt8Array], FloatArray]:
-    """Wrap a ``torch.nn.Module`` with its normalization and output, as a function of pixels."""
-    import torch
-
-    from vitq.quantization.graph.outputs import join
-    from vitq.quantization.model.results import taken_tensors
-
-    means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
-
-    def run(pixels: UInt8Array) -> FloatArray:
-        with torch.inference_mode():
-            x = (torch.from_numpy(pixels.copy()) / 255 - means) / stds
-            results = [value.numpy() for value in taken_tensors(module(x)).values()]
-        if output is Output.ARGMAX:
-            results = [class_map(value) for value in results]
-        return join(results, len(pixels))
-
-    return run
-
-
-def float_model(folder: Path) -> tuple[Any, tuple[int, int, int]]:
-    """Return the original model, loaded again from where the quantizer found it.
-
-    Args:
-        folder: of the artifact.
-
-    Returns:
-        The ``torch.nn.Module`` and its input shape (C, H, W).
-
-    Raises:
-        VitqError: if its weights or its code are not there any more, or make another model now.
-    """
-    from vitq.quantization.graph import artifact as storage
-    from vitq.quantization.graph.identity import module_hash
-
-    facts = storage.load(folder).provenance
-    if IN_MEMORY in facts:
-        raise VitqError(
-            f"{folder}: its float model was in memory and no file holds it: leave float out of "
-            "the backends, or give the model in Python: vitq.load(folder, model=model)"
-        )
-    weights = facts["weights"]
-    prep = Preprocessing.from_json(facts["preprocessing"], folder / QUANTIZE_NAME)
-    options = QuantizeOptions(
-        model=facts["model"],
-        weights=None if weights is None else Path(weights),
-        weights_key=facts.get("weights_key"),
-        num_classes=facts.get("num_classes"),
-        model_kwargs=freeze(facts.get("model_kwargs")),
-        output_features=tuple(facts.get("output_features", ())),
-        random_weights=facts["random_weights"],
-    )
-    module = load_float_model(options, prep).module
-    if facts.get(STATE, now := module_hash(module)) != now:
-        changed = changed_files(facts)
-        what = describe_changed(changed or [f"the weights of {facts['model']}"])
-        raise VitqError(f"{folder}: {what}")
-    return module, prep.input_shape

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from vitq.compiler.stages.evaluate import float_runner, with_progress
-from vitq.compiler.stages.float_model import load_float_model
+from vitq.compiler.stages.evaluate import with_progress
+from vitq.compiler.stages.float_reference import float_runner, load_float_model
 from vitq.compiler.stages.identity import model_content, quantize_fingerprint
 from vitq.compiler.stages.quantize import quantized_model
 from vitq.compiler.stages.quantize_options import QuantizeOptions

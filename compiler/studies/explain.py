@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitq.compiler.stages.evaluate import float_model, float_runner
+from vitq.compiler.stages.float_reference import float_model, float_runner
 from vitq.compiler.stages.identity import IN_MEMORY, STATE
 from vitq.compiler.stages.run import best_classes
 from vitq.compiler.stages.scores import row_of, sqnr_db

@@ -106,7 +106,7 @@ def embedded_mac(artifact: Artifact) -> int:
     """All products of the embedded model at batch 1, counted from its float module."""
     import torch
 
-    from vitq.compiler.stages.evaluate import float_model
+    from vitq.compiler.stages.float_reference import float_model
 
     module, shape = float_model(artifact.folder)
     counts: list[int] = []

@@ -11,9 +11,10 @@ import pytest
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
 from vitq.compiler.stages import build as building
 from vitq.compiler.stages import evaluate as stage
+from vitq.compiler.stages import float_reference as float_side
 from vitq.compiler.stages.changes import warn_of_changes
 from vitq.compiler.stages.compile import CompileOptions
-from vitq.compiler.stages.evaluate import PROVEN_SAMPLE, SAMPLE, evaluate
+from vitq.compiler.stages.evaluate import FILE_SAMPLE, PROVEN_SAMPLE, SAMPLE, evaluate, spread
 from vitq.compiler.stages.proof import PROOF_NAME, keep_proof, proven_integers
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
@@ -94,8 +95,10 @@ def test_what_verify_has_proven_is_not_computed_again(
     seen.clear()
     every = {row.name: row for row in evaluate(target, count=80, backends=stage.BACKENDS)}
     assert sum(seen) == 80 and every["reference"].computed is None
+    assert rows["onnxruntime"].images == again["onnxruntime"].images == FILE_SAMPLE
+    assert every["onnxruntime"].images == 80
     for name, row in every.items():
-        for other in (rows[name], again[name]):
+        for other in () if name == "onnxruntime" else (rows[name], again[name]):
             fields = ("top1", "top5", "agreement", "mean_cosine", "sqnr_db")
             assert [getattr(row, f) for f in fields] == [getattr(other, f) for f in fields]
     assert every["library"].top1 == every["reference"].top1
@@ -182,7 +185,9 @@ def test_a_model_that_says_one_class_is_not_blamed_on_the_labels(
     same = Scores("float")
     same.add(np.eye(10, dtype=np.float32)[[3] * 40], None, np.array([3] * 30 + [4] * 10))
     assert same.one_answer() is None, "as the labels are"
-    monkeypatch.setattr(stage, "float_runner", lambda *rest: lambda x: np.eye(10)[[3] * len(x)])
+    monkeypatch.setattr(
+        float_side, "float_runner", lambda *rest: lambda x: np.eye(10)[[3] * len(x)]
+    )
     with caplog.at_level(logging.WARNING, "vitq"):
         evaluate(target, count=40, backends=("float",))
     assert "40 of 40 answers are class 3, and the labels are several (float)" in caplog.text
@@ -281,3 +286,23 @@ def test_other_pictures_of_the_same_name_are_said(
     np.save(path, pixels)
     evaluate(target, str(path), 4, ("library",))
     assert json.loads((target / "evaluate.json").read_text()) == record, "kept only if asked for"
+
+
+@pytest.mark.parametrize(("sample", "total"), [(64, 80), (64, 64), (64, 20), (3, 1000), (1, 200)])
+def test_a_sample_is_spread_over_all_batches(sample: int, total: int) -> None:
+    found = [
+        start + spread(start, min(64, total - start), sample, total)
+        for start in range(0, total, 64)
+    ]
+    taken = np.concatenate(found)
+    assert len(taken) == len(set(taken)) == min(sample, total)
+    assert np.ptp(np.diff([-1, *taken])) <= 1
+
+
+def test_batches_without_a_picture_for_onnxruntime(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "CHUNK", 4)
+    monkeypatch.setattr(stage, "FILE_SAMPLE", 2)
+    rows = {row.name: row for row in evaluate(target, count=16)}
+    assert rows["onnxruntime"].images == 2 and rows["library"].images == 16

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitq.compiler.stages.evaluate import float_model
+from vitq.compiler.stages.float_reference import float_model
 from vitq.compiler.stages.identity import quantize_fingerprint
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions

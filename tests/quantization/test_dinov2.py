@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from tests.quantization.dinov2 import SIZE, VARIABLE, model
-from vitq.compiler.stages.evaluate import float_runner
-from vitq.compiler.stages.float_model import load_float_model
+from vitq.compiler.stages.float_reference import float_runner, load_float_model
 from vitq.compiler.stages.output_scores import OutputSums
 from vitq.compiler.stages.quantize import quantized_model
 from vitq.compiler.stages.quantize_options import QuantizeOptions

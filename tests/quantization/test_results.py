@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.quantization.vits import SHAPE, Toy
-from vitq.compiler.stages.evaluate import float_runner
+from vitq.compiler.stages.float_reference import float_runner
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.model.models import prepared
