@@ -1,7 +1,6 @@
 """Scenes of handwritten digits: an embedded task with masks and boxes, no download.
 
     models.scenes.data     the pictures, class per pixel, boxes
-    models.scenes.write    the same as files: PNG, masks, COCO JSON
 
 The models trained on them are `models.scenes_swin` (segments) and `models.scenes_yolos` (detects).
 """
