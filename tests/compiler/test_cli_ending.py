@@ -298,3 +298,23 @@ def test_a_stage_that_ends_early_leaves_none_of_its_files(
             sign.write_text("{}")
             raise ZeroDivisionError  # Ctrl-C after the last file
     assert sign.exists() == library.exists() == (error is None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "policy"),
+    [
+        (["--version"], None, "PASSIVE"),
+        (["--version"], "ACTIVE", "ACTIVE"),
+        (["benchmark", "--help"], None, None),
+    ],
+)
+def test_idle_threads_sleep(
+    arguments: list[str], given: str | None, policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(sys, "argv", ["vitq", *arguments])
+    with pytest.raises(SystemExit):
+        cli.program()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
