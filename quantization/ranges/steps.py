@@ -41,6 +41,7 @@ from vitq.numerics.qparams import QScheme
 from vitq.quantization.graph.graph import Graph, Node, OpKind
 from vitq.quantization.plan.placement import Placement
 from vitq.quantization.plan.rotations import is_rotation
+from vitq.quantization.ranges.layers import quantize_constant
 from vitq.quantization.ranges.observers import Observer, activation_qparams
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ def settle_dead_branches(
 ) -> None:
     """Give a branch that is always 0 the scale of its sum.
 
-    Zero is exact at any scale; 1 would overflow the addition's factors.
+    Zero is exact at any scale; 1 would overflow the addition's factors. A constant that has codes
+    already (an addend of 0, as BatchNorm's before training) gets those of its new scale.
 
     Args:
         graph: edited in place.
@@ -99,6 +101,8 @@ def settle_dead_branches(
             is_dead = source.name in observers and observers[source.name].reach == 0
             if is_dead and node.out is not None:
                 source.out = node.out
+                if source.op is OpKind.CONSTANT and source.params["value"] in graph.qparams:
+                    quantize_constant(graph, source)
 
 
 def least_step(
