@@ -63,8 +63,8 @@ def _refuse_size(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> N
     if taken is not None:
         raise VitqError(
             f"the model does not take pictures of {height} x {width}, and it takes {taken} x "
-            f"{taken}: give --image-size {taken} (pictures are resized), or build it for the other "
-            f"size (of timm: --model-kwargs img_size={height})"
+            f"{taken}: give --image-size {taken} (pictures are resized), or let your code build "
+            "it for the other size"
         )
 
 

@@ -71,6 +71,17 @@ def build(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     return _create(name, plain, arguments)
 
 
+def is_sized(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Tell whether a model can be asked for another size of pictures: timm's, if nobody gives one.
+
+    Args:
+        name: as of `build`.
+        arguments: as of `build`.
+    """
+    built_elsewhere = name in EMBEDDED_MODELS or is_factory(name) or name.startswith(TRANSFORMERS)
+    return not built_elsewhere and "img_size" not in arguments
+
+
 def _embedded(name: str) -> torch.nn.Module:
     module: torch.nn.Module = getattr(embedded(name), name)()
     return module

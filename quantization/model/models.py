@@ -13,14 +13,14 @@ import torch
 
 from vitq.models import EMBEDDED_MODELS, embedded
 from vitq.numerics.errors import VitqError
-from vitq.quantization.model.building import build
+from vitq.quantization.model.building import build, is_sized
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import CONFIG_NAME, folder_name, is_factory, model_folder
 from vitq.quantization.model.results import return_tensors
 from vitq.quantization.model.weight_files import weight_files
 from vitq.quantization.model.weights import load_weights, read_weights
 from vitq.quantization.pictures.described import Described
-from vitq.quantization.pictures.inputs import input_of
+from vitq.quantization.pictures.inputs import input_of, own_size, size_of
 from vitq.quantization.pictures.preprocessing import Preprocessing
 
 __all__ = [
@@ -67,7 +67,7 @@ def load_model(
             their own, and a factory may give some; others need `seed`.
         seed: use random weights from this seed (structure and speed, not accuracy).
         preprocessing: what its input means, or what is said of it, which comes before what the
-            model says itself.
+            model says itself. One of timm's is built for the size that it names, if it can be.
         weights_key: which state dict of the file; see `quantization.model.state_dicts`.
         arguments: for ``timm.create_model``.
 
@@ -77,8 +77,8 @@ def load_model(
     Raises:
         VitqError: unknown name, weights that do not fit, or no weights.
     """
-    torch.manual_seed(0 if seed is None else seed)
-    module = build(name, arguments or {})
+    wanted = size_of(preprocessing)
+    module = _built(name, arguments or {}, wanted, 0 if seed is None else seed)
     if weights is None and seed is None:
         weights = own_weights(name)
     found = input_of(name, module, preprocessing, _place(name, weights))
@@ -92,6 +92,25 @@ def load_model(
             "model of the right structure without accuracy"
         )
     return LoadedModel(folder_name(name), prepared(module), found)
+
+
+def _built(
+    name: str, arguments: Mapping[str, Any], size: tuple[int, int] | None, seed: int
+) -> torch.nn.Module:
+    """Build a model; one of timm's for another size of pictures, if its constructor takes one."""
+    torch.manual_seed(seed)
+    module = build(name, arguments)
+    own = own_size(name, module)
+    if size in (None, own) or own is None or not is_sized(name, arguments):
+        return module
+    torch.manual_seed(seed)
+    try:
+        other = build(name, {**arguments, "img_size": size})
+    except VitqError as error:  # a network without positions, which takes any size
+        logger.debug("model: not built for another size: %s", error)
+        return module
+    logger.info("model: built for %d x %d (its own size is %d x %d)", *(size or own), *own)
+    return other
 
 
 def _place(name: str, weights: Path | None) -> Path | None:

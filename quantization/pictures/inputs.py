@@ -49,8 +49,8 @@ def input_of(
     if given is not None and given.size not in (None, built) and built is not None:
         logger.warning(
             "WARNING: %s was built for %d x %d, and its input is to be %d x %d: if it refuses "
-            "that, build it so (of timm: --model-kwargs img_size=%d)",
-            *(name, *built, *given.size, given.size[0]),
+            "that, let your code build it for that size",
+            *(name, *built, *given.size),
         )
     found = resolve((given or Described()).over(own), name)
     parts = [source, _by_user(given or Described()), _assumption(found)]
@@ -85,6 +85,27 @@ def own_description(
     if file is not None:
         own, source = read_processor(file).over(own), f"from {file}"
     return _built(module).over(own), source
+
+
+def own_size(name: str, module: "torch.nn.Module") -> tuple[int, int] | None:
+    """Return (H, W) that a model was built for, or that its configuration says.
+
+    Args:
+        name: of the model.
+        module: the model.
+    """
+    return _built(module).over(_configured(name, module)[0]).size
+
+
+def size_of(said: Preprocessing | Described | None) -> tuple[int, int] | None:
+    """Return the (H, W) that is asked for, if any is.
+
+    Args:
+        said: of the input: the whole, or what the user says.
+    """
+    if isinstance(said, Preprocessing):
+        return said.input_shape[1:]
+    return None if said is None else said.size
 
 
 def _configured(name: str, module: "torch.nn.Module") -> tuple[Described, str]:

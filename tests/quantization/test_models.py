@@ -15,7 +15,7 @@ from tests.quantization.vits import Toy, lively
 from vitq.models.digits_vit import IMAGE_SIZE, MEAN, STD
 from vitq.numerics.errors import VitqError
 from vitq.quantization.model.models import load_model, load_weights, read_weights
-from vitq.quantization.pictures.described import standard
+from vitq.quantization.pictures.described import Described, standard
 
 PREPROCESSING = standard((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
 
@@ -56,6 +56,44 @@ def test_a_timm_model_brings_its_preprocessing() -> None:
     assert model.preprocessing.input_shape == (3, 224, 224)
     assert model.preprocessing.mean == (0.485, 0.456, 0.406)
     assert model.preprocessing.std == (0.229, 0.224, 0.225)
+
+
+SMALL = {"depth": 1, "embed_dim": 24, "num_heads": 3, "num_classes": 5}
+
+
+@pytest.mark.parametrize("said", [Described(size=(32, 48)), standard((3, 32, 48), MEAN, STD)])
+def test_a_timm_model_is_built_for_the_size_that_is_asked_for(
+    said: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = load_model("vit_tiny_patch16_224", seed=0, arguments=SMALL).module
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    with caplog.at_level("INFO"):
+        found = load_model(
+            "vit_tiny_patch16_224", tmp_path / "w.pth", preprocessing=said, arguments=SMALL
+        )
+    assert "model: built for 32 x 48 (its own size is 224 x 224)" in caplog.text
+    assert "pos_embed resampled from (1, 197, 24) to (1, 7, 24)" in caplog.text
+    assert found.preprocessing.input_shape == (3, 32, 48)
+    assert found.module(torch.zeros(1, 3, 32, 48)).shape == (1, 5)
+
+
+def test_a_size_in_the_models_arguments_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """And the random weights do not depend on whether it was built twice."""
+    said = Described(size=(32, 32))
+    given = load_model(
+        "vit_tiny_patch16_224", seed=0, preprocessing=said, arguments={**SMALL, "img_size": 32}
+    )
+    built = load_model("vit_tiny_patch16_224", seed=0, preprocessing=said, arguments=SMALL)
+    assert all(map(torch.equal, given.module.parameters(), built.module.parameters()))
+
+
+def test_a_network_without_positions_takes_any_size(caplog: pytest.LogCaptureFixture) -> None:
+    arguments = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8), "num_classes": 5}
+    found = load_model(
+        "convnext_atto", seed=0, preprocessing=Described(size=(32, 64)), arguments=arguments
+    )
+    assert found.preprocessing.input_shape == (3, 32, 64)
+    assert "built for" not in caplog.text
 
 
 def test_random_weights_depend_on_the_seed_alone(factories: ModuleType) -> None:
