@@ -26,6 +26,14 @@ def zoo(
         Path | None,
         typer.Option(help="folder with <model>.safetensors; others get random ones, seed 0"),
     ] = None,
+    random_weights: Annotated[
+        int | None,
+        typer.Option(help="their seed; with it factories and folders get random ones, too"),
+    ] = None,
+    model_kwargs: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value for timm.create_model, of all models; may be repeated"),
+    ] = None,
     calib: Annotated[
         str | None,
         typer.Option(help="calibration pictures, as of quantize; noise if absent"),
@@ -51,14 +59,16 @@ def zoo(
     from vitq.compiler.studies.zoo import zoo as stage
     from vitq.compiler.target.choice import get_target
     from vitq.compiler.target.host import host_cpu
+    from vitq.quantization.model.names import parse_kwargs
 
     variants = [
         with_weights(
             QuantizeOptions.parse(
                 model=model, recipe=recipe, method=method, calib=calib, calib_count=calib_count,
-                artifacts=artifacts,
+                artifacts=artifacts, model_kwargs=parse_kwargs(model_kwargs or ()),
             ),
             weights,
+            random_weights,
         )
         for model in models
         for recipe in recipes.split(",")
@@ -94,10 +104,13 @@ def zoo_rows(cells: Sequence[Any]) -> tuple[list[list[str]], list[str]]:
     Returns:
         The rows, and lines below: refusals by their number, and whose weights the models have.
     """
+    from vitq.compiler.studies.zoo_cell import titled
+
     reasons: dict[str, int] = {}
     rows = []
     for cell in cells:
-        first = [cell.model, cell.recipe, cell.target, str(cell.batch)]
+        name = titled(cell.model, cell.arguments)
+        first = [name, cell.recipe, cell.target, str(cell.batch)]
         size = "-" if cell.size_bytes is None else f"{cell.size_bytes / 1e6:.2f}"
         time = "-" if cell.latency_ms is None else f"{cell.latency_ms:.2f}"
         if cell.refused is None:

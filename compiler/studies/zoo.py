@@ -44,7 +44,7 @@ PACKAGES = ("numerics", "quantization", "export", "relay_passes", "compiler")
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 NOISE = "noise"
 SEED = 0
-"""Of random weights."""
+"""Of random weights, unless another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,15 @@ def zoo(variants: Sequence[tuple[QuantizeOptions, str]], options: ZooOptions) ->
     return Zoo([cells[place] for place in range(len(plans))])
 
 
-def with_weights(options: QuantizeOptions, folder: Path | None) -> tuple[QuantizeOptions, str]:
+def with_weights(
+    options: QuantizeOptions, folder: Path | None, seed: int | None = None
+) -> tuple[QuantizeOptions, str]:
     """Give a model weights and pictures to calibrate on, as far as it has none of its own.
 
     Args:
         options: of the model.
         folder: with ``<model>.safetensors`` (or .pth, .pt, .bin) of some models.
+        seed: of random weights, which factories and folders of a model get, too, unless it is None.
 
     Returns:
         The options, and whose weights these are.
@@ -165,13 +168,14 @@ def with_weights(options: QuantizeOptions, folder: Path | None) -> tuple[Quantiz
     embedded = options.model in EMBEDDED_MODELS
     if options.calib is None and not embedded:
         options = replace(options, calib=NOISE)
-    if embedded or ":" in options.model:
+    if embedded or (":" in options.model and seed is None):
         return options, "its own"
     names = [options.model + suffix for suffix in WEIGHT_SUFFIXES]
     found = [folder / name for name in names if folder is not None and (folder / name).is_file()]
     if found:
         return replace(options, weights=found[0].resolve()), found[0].name
-    return replace(options, random_weights=SEED), f"random, seed {SEED}"
+    seed = SEED if seed is None else seed
+    return replace(options, random_weights=seed), f"random, seed {seed}"
 
 
 def _spaced(places: list[int], plans: list[Plan]) -> list[int]:

@@ -10,7 +10,8 @@ a GPU run one by one (`verify --emulate`).
 import logging
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,14 @@ class Plan:
     def title(self) -> str:
         """What the cell is called in a message."""
         size = "" if self.batch == 1 else f", batch {self.batch}"
-        return f"{self.options.model} {self.options.recipe.name} {self.target.name}{size}"
+        name = titled(self.options.model, self.options.model_arguments)
+        return f"{name} {self.options.recipe.name} {self.target.name}{size}"
+
+
+def titled(model: str, arguments: Mapping[str, Any]) -> str:
+    """Return a model's name with the arguments that it was built with: ``NAME(depth=2)``."""
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    return f"{model}({given})" if given else model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +101,7 @@ class ZooCell:
         row: of the evaluation; None without pictures.
         float_top1: right answers of the float model, None without labels.
         machine: processor that it ran on.
+        arguments: that the model was built with, beside its name.
     """
 
     model: str
@@ -114,6 +123,7 @@ class ZooCell:
     row: Row | None = None
     float_top1: int | None = None
     machine: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -132,7 +142,7 @@ def blank(plan: Plan) -> ZooCell:
     return ZooCell(
         model=options.model, recipe=options.recipe.name, method=options.method.name,
         calibration=options.calibration_name, target=plan.target.name, batch=plan.batch,
-        weights=plan.weights,
+        weights=plan.weights, arguments=options.model_arguments,
     )  # fmt: skip
 
 

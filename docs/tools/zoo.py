@@ -14,33 +14,42 @@ def models() -> str:
     """Lay the file out: a line for each model, a column for each recipe and target."""
     cells: Cells = read(NAME)["cells"]
     columns = list(dict.fromkeys((cell["recipe"], cell["target"]) for cell in cells))
-    batches = sorted({cell["batch"] for cell in cells})
     reasons: dict[str, int] = {}
     rows = []
-    for model in dict.fromkeys(cell["model"] for cell in cells):
-        own = [cell for cell in cells if cell["model"] == model]
+    for name in dict.fromkeys(map(_name, cells)):
+        own = [cell for cell in cells if _name(cell) == name]
         found = [
             _proven([c for c in own if (c["recipe"], c["target"]) == column], reasons)
             for column in columns
         ]
-        name, comma, blocks = model.partition(",")
-        rows.append([f"`{name}`{comma}{blocks}", *found, _size(own)])
+        rows.append([name, *found, _size(own)])
     head = ["model", *(f"{recipe}, {target}" for recipe, target in columns), "MB"]
     notes = [f"{number}. {escaped(reason)}" for reason, number in reasons.items()]
     text = "\n".join([markdown(head, rows), "", *notes])
     note = (
         "Integers of the library that were compared with the reference, on golden, random and "
-        f"extreme pictures, at batch {' and '.join(map(str, batches))}; none differs, and no float "
-        "operator is left. Seeded random weights, but for the embedded models; the size is that of "
-        'the first library at batch 1. "2 blocks a stage": deeper ones repeat them'
+        "extreme pictures, at batch 1 or where it says so; none differs, and no float operator is "
+        "left. Seeded random weights, but for the embedded models; the size is that of the first "
+        "library at batch 1. What stands behind a name are timm's arguments (`--model-kwargs`): "
+        "two blocks a stage, which deeper models repeat. Classes of Transformers are from small "
+        "configurations"
     )
     return f"{text.rstrip()}\n\n{caption(NAME, note=note)}"
+
+
+def _name(cell: dict[str, Any]) -> str:
+    """Return a model's name with the arguments that it was built with."""
+    name, comma, more = cell["model"].partition(",")
+    given = [f"`{key}={value!r}`" for key, value in cell.get("arguments", {}).items()]
+    return ", ".join([f"`{name}`{comma}{more}", *given])
 
 
 def _proven(cells: Cells, reasons: dict[str, int]) -> str:
     """Return how many integers are equal, or the numbers of the refusals."""
     good = [cell for cell in cells if cell["refused"] is None]
-    parts = [f"{sum(c['compared'] for c in good):,} equal"] if good else []
+    batches = " and ".join(str(c["batch"]) for c in good)
+    where = "" if batches in {"", "1"} else f" (batch {batches})"
+    parts = [f"{sum(c['compared'] for c in good):,} equal{where}"] if good else []
     if any(cell["float_operators"] for cell in good):
         raise ValueError(f"{good[0]['model']}: float operators are left")
     for cell in cells:

@@ -15,6 +15,11 @@ logger = logging.getLogger(__name__)
 
 USUAL_SIDES = (224, 32, 28, 64, 96, 112, 128, 160, 192, 240, 256, 288, 320, 384, 448, 512, 518)
 """Sides of pictures that models are built for, the most usual first; tried where one fails."""
+PAIRS = {
+    torch.ops.aten.var_mean: torch.ops.aten.var,
+    torch.ops.aten.std_mean: torch.ops.aten.std,
+}
+"""Operator of a spread and a mean -> that of the spread."""
 TRACE_BATCH = 2  # torch.export specializes 0 and 1
 
 
@@ -46,7 +51,36 @@ def export_program(
         _refuse_size(model, input_shape)
         what = f"the model cannot be exported by torch.export at input {input_shape}"
         raise explained(what, error) from error
+    split_pairs(program.graph)
     return program
+
+
+def split_pairs(graph: torch.fx.Graph) -> None:
+    """Replace operators that return a spread and a mean by the two that return one each.
+
+        var_mean(x)[0], var_mean(x)[1]  ->  var(x), mean(x)
+
+    Args:
+        graph: of a program, changed in place; a pair over all of x stays, as ``var`` of all does.
+    """
+    for node in list(graph.nodes):
+        first = PAIRS.get(getattr(node.target, "overloadpacket", None))
+        if first is None or len(node.args) + ("dim" in node.kwargs) < 2:
+            continue
+        keeps = node.kwargs.get("keepdim", node.args[3] if len(node.args) > 3 else False)
+        axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        with graph.inserting_before(node):
+            spread = getattr(first, node.target._overloadname)
+            parts = (
+                graph.call_function(spread, node.args, dict(node.kwargs)),
+                graph.call_function(torch.ops.aten.mean.dim, (node.args[0], axes, keeps)),
+            )
+        for part, value in zip(parts, node.meta["val"], strict=True):
+            part.meta = {**node.meta, "val": value}
+        for reader in list(node.users):  # getitem
+            reader.replace_all_uses_with(parts[reader.args[1]])
+            graph.erase_node(reader)
+        graph.erase_node(node)
 
 
 def _refuse_size(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> None:

@@ -195,6 +195,38 @@ def test_weights_are_found_made_or_its_own(tmp_path: Path) -> None:
     assert found[REFUSED][1] == "its own" and found[REFUSED][0].calib == "noise"
 
 
+def test_a_seed_is_for_factories_too(tmp_path: Path) -> None:
+    for model in (REFUSED, "vit_tiny_patch16_224"):
+        options, said = with_weights(QuantizeOptions(model=model), None, 3)
+        assert (options.random_weights, said) == (3, "random, seed 3")
+    options, said = with_weights(QuantizeOptions(model="digits_vit"), None, 3)
+    assert (options.random_weights, said) == (None, "its own")
+
+
+def test_arguments_reach_the_model_and_stand_in_its_row(
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[QuantizeOptions] = []
+
+    def refuse(options: QuantizeOptions, _: object) -> None:
+        asked.append(options)
+        raise VitqError("enough")
+
+    monkeypatch.setattr(zoo_cell, "quantize", refuse)
+    monkeypatch.setattr(stage, "spread_out", lambda run, jobs, _: enumerate(map(run, jobs)))
+    monkeypatch.setattr(sys, "argv", [
+        "vitq", "zoo", "vit_tiny_patch16_224", "--model-kwargs", "depth=2", "--random-weights", "5",
+        "--artifacts", str(artifacts),
+    ])  # fmt: skip
+    from vitq.compiler.cli.main import main
+
+    with pytest.raises(SystemExit):
+        main()
+    assert [options.model_arguments for options in asked] == [{"depth": 2}]
+    assert asked[0].random_weights == 5
+    assert "vit_tiny_patch16_224(depth=2) " in capsys.readouterr().out
+
+
 def test_jobs_run_apart_at_the_same_time_and_die_alone(tmp_path: Path) -> None:
     jobs = [2, 13, 5]
     found = dict(spread_out(zoo_jobs.square, jobs, Spread(2)))

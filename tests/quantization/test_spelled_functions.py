@@ -56,6 +56,17 @@ def moment(x: torch.Tensor) -> torch.Tensor:
     return x.pow(2).mean(-1, keepdim=True) + EPS
 
 
+def by_pair(
+    both: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    x: torch.Tensor,
+    eps: float | None = None,
+    correction: int = 0,
+) -> torch.Tensor:
+    """LayerNorm by an operator that returns the spread and the mean."""
+    spread, mean = both(x, dim=(-1,), correction=correction, keepdim=True)
+    return (x - mean) / (spread if eps is None else torch.sqrt(spread + eps))
+
+
 BY_HAND: dict[str, tuple[Norm, str]] = {
     "sqrt": (lambda _, x: centred(x) / torch.sqrt(moment(centred(x))), "layer_norm"),
     "var": (
@@ -65,6 +76,11 @@ BY_HAND: dict[str, tuple[Norm, str]] = {
     "unbiased": (
         lambda _, x: centred(x) * torch.rsqrt(x.var(-1, keepdim=True) + EPS), "layer_norm",
     ),
+    "var_mean": (lambda _, x: by_pair(torch.var_mean, x, EPS), "layer_norm"),
+    "var_mean_unbiased": (
+        lambda _, x: by_pair(torch.var_mean, x, EPS, correction=1), "layer_norm",
+    ),
+    "std_mean": (lambda _, x: by_pair(torch.std_mean, x), "layer_norm"),
     "std": (lambda _, x: centred(x) / x.std(-1, keepdim=True, correction=0), "layer_norm"),
     "reciprocal": (lambda _, x: centred(x) * (1 / moment(centred(x)).sqrt()), "layer_norm"),
     "pow": (lambda _, x: centred(x) * moment(centred(x)) ** -0.5, "layer_norm"),
@@ -116,6 +132,7 @@ REFUSED: dict[str, Head] = {
         self, self.fc(x) * moment(x).rsqrt()
     ),
     "var in this form": lambda self, x: end(self, x + x.var(-1, keepdim=True)),
+    "var_mean": lambda self, x: end(self, x - torch.var_mean(x)[1]),
     "std in this form.*write sqrt": lambda self, x: end(
         self, centred(x) / (x.std(-1, keepdim=True) + EPS)
     ),

@@ -1,8 +1,8 @@
 """`zoo`: models x recipes x targets, each built and proven."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitq.api.given import given_pictures
 from vitq.api.workspace import Workspace
@@ -11,6 +11,7 @@ from vitq.compiler.studies.spreading import Spread
 from vitq.compiler.studies.zoo import Zoo, ZooOptions, with_weights
 from vitq.compiler.studies.zoo import zoo as stage
 from vitq.compiler.target.choice import get_target
+from vitq.quantization.model.names import freeze
 
 if TYPE_CHECKING:
     from vitq.api.given import Labels, Pixels
@@ -25,6 +26,8 @@ def zoo(
     batches: Sequence[int] = (1,),
     method: str = "repq",
     weights: str | Path | None = None,
+    random_weights: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
     pixels: "Pixels | None" = None,
     labels: "Labels | None" = None,
     count: int = 32,
@@ -45,6 +48,8 @@ def zoo(
         method: of quantization.
         weights: folder with ``<model>.safetensors``; models that have none there, and none of their
             own, get random ones.
+        random_weights: their seed, 0 if None; with it factories and folders get random ones, too.
+        model_kwargs: further arguments of ``timm.create_model``, of all models.
         pixels: to evaluate on: (N, C, H, W) uint8, PIL images, a folder or a ``.npy`` file.
         labels: (N,) class numbers of pictures in hand.
         count: how many calibration pictures.
@@ -72,9 +77,10 @@ def zoo(
         with_weights(
             QuantizeOptions.parse(
                 model=model, recipe=recipe, method=method, calib=given, calib_count=count,
-                artifacts=folder,
+                artifacts=folder, model_kwargs=freeze(model_kwargs),
             ),
             None if weights is None else Path(weights),
+            random_weights,
         )
         for model in models
         for recipe in recipes
