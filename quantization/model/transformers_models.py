@@ -26,6 +26,7 @@ TOWERS = {
     "sam": "SamVisionModel",
     "sam_hq": "SamHQVisionModel",
     "siglip": "SiglipVisionModel",
+    "siglip2": "Siglip2VisionModel",
 }
 """Kind of a model of several inputs -> class of the part that sees the picture."""
 ARGUMENTS = {"num_classes": "num_labels", "img_size": "image_size"}
@@ -34,6 +35,8 @@ PIXELS = "pixel_values"
 """Argument of the forward of models that see a picture."""
 RESAMPLES = "interpolate_pos_encoding"
 """Argument of a model's forward that lets it take pictures of another size."""
+GRID = "spatial_shapes"
+"""Argument of the forward of models that take patches instead of a picture: how many there are."""
 
 
 def build_transformers(name: str, folder: Path, arguments: Mapping[str, Any]) -> torch.nn.Module:
@@ -75,6 +78,8 @@ def build_transformers(name: str, folder: Path, arguments: Mapping[str, Any]) ->
     except Exception as error:  # likewise
         raise VitqError(f"model {name!r}: {kind.__name__} refused it: {reason(error)}") from error
     setattr(module, PART, part)
+    if GRID in inspect.signature(module.forward).parameters:
+        return _cutting(module, config.patch_size)
     return _resampling(module, getattr(config, "image_size", None))
 
 
@@ -120,6 +125,30 @@ def _check_input(name: str, kind: Any) -> None:
             f"model {name!r}: {kind.__name__} takes {takes} and no pictures ({PIXELS}): only "
             "models of pictures can be quantized"
         )
+
+
+def _cutting(module: torch.nn.Module, side: int) -> torch.nn.Module:
+    """Let a model of patches take a picture, cut as SigLIP2's image processor cuts it.
+
+    A patch is a row of (side, side, C); none is padding, and all pictures have one size.
+    """
+    kind: Any = type(module)
+
+    def forward(self: Any, pixel_values: torch.Tensor) -> Any:
+        channels, height, width = pixel_values.shape[1:]
+        if height % side or width % side:
+            raise VitqError(
+                f"pictures of {height} x {width} are not whole patches of {side}: give "
+                "--image-size with multiples of it"
+            )
+        rows, columns = height // side, width // side
+        apart = pixel_values.reshape(-1, channels, rows, side, columns, side)
+        patches = apart.permute(0, 2, 4, 3, 5, 1).reshape(-1, rows * columns, side**2 * channels)
+        grid = torch.tensor([[rows, columns]])
+        return kind.forward(self, patches, pixel_attention_mask=None, **{GRID: grid})
+
+    module.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    return module
 
 
 def _resampling(module: torch.nn.Module, size: Any) -> torch.nn.Module:

@@ -22,6 +22,7 @@ SMALL = {
     "image_size": 16, "patch_size": 4,
 }  # fmt: skip
 WITHOUT_MLP = {key: value for key, value in SMALL.items() if key != "intermediate_size"}
+WITHOUT_SIZE = {key: value for key, value in SMALL.items() if key != "image_size"}
 STAGES = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2],
           "window_size": 4}  # fmt: skip
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -98,6 +99,30 @@ def test_another_size_resamples_the_positions(kind: str, tmp_path: Path) -> None
         expected = first(model(x, **options)).flatten(1).numpy()
     found = GraphModule(trace(loaded.module, (3, 24, 24)))(x)[:, : expected.shape[1]]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_patches_of_a_picture_are_those_of_the_image_processor(tmp_path: Path) -> None:
+    """SigLIP2 takes rows of patches, whose positions are resampled to the picture's shape."""
+    transformers = installed()
+    options = {**WITHOUT_SIZE, "num_patches": 9, "patch_size": 4}
+    model = transformers.Siglip2VisionModel(transformers.Siglip2VisionConfig(**options)).eval()
+    torch.nn.init.normal_(model.embeddings.position_embedding.weight)
+    model.save_pretrained(tmp_path)
+    shape = (8, 20)
+    said = Described(size=shape, mean=(0.5,) * 3, std=(0.5,) * 3, channels=3)
+    loaded = load_model(f"hf:{tmp_path}", preprocessing=said)
+    processor = transformers.Siglip2ImageProcessor(
+        patch_size=4, max_num_patches=10, do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, *shape), dtype=np.uint8)
+    with torch.no_grad():
+        given = processor(list(torch.from_numpy(pictures)), return_tensors="pt")
+        expected = model(**given).last_hidden_state.flatten(1).numpy()
+    x = torch.from_numpy(pictures) / 127.5 - 1
+    found = GraphModule(trace(loaded.module, (3, *shape)))(x)[:, : expected.shape[1]]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    with pytest.raises(VitqError, match="pictures of 8 x 18 are not whole patches of 4: give --im"):
+        trace(loaded.module, (3, 8, 18))
 
 
 def test_of_two_towers_the_one_that_sees_is_taken(tmp_path: Path) -> None:
