@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 USUAL_SIDES = (224, 32, 28, 64, 96, 112, 128, 160, 192, 240, 256, 288, 320, 384, 448, 512, 518)
 """Sides of pictures that models are built for, the most usual first; tried where one fails."""
-PAIRS = {
+PAIRS: dict[Any, Any] = {
     torch.ops.aten.var_mean: torch.ops.aten.var,
     torch.ops.aten.std_mean: torch.ops.aten.std,
 }
