@@ -13,7 +13,9 @@ Cells = list[dict[str, Any]]
 def models() -> str:
     """Lay the file out: a line for each model, a column for each recipe and target."""
     cells: Cells = read(NAME)["cells"]
-    columns = list(dict.fromkeys((cell["recipe"], cell["target"]) for cell in cells))
+    recipes, targets = (list(dict.fromkeys(c[key] for c in cells)) for key in ("recipe", "target"))
+    known = {(cell["recipe"], cell["target"]) for cell in cells}
+    columns = [(r, t) for t in targets for r in recipes if (r, t) in known]
     reasons: dict[str, int] = {}
     rows = []
     for name in dict.fromkeys(map(_name, cells)):
