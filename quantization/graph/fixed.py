@@ -33,6 +33,11 @@ class FixedValues:
         """Give the value of any other node."""
         self._values[node] = value
 
+    def forget(self, node: Any) -> None:
+        """Let a node be none that is fixed: something of the picture was written into it."""
+        self._values.pop(node, None)
+        self._stored.pop(node, None)
+
     def visit(self, node: Any) -> bool:
         """Compute a node if it is fixed, and tell whether it is.
 
@@ -66,6 +71,10 @@ class FixedValues:
             return torch.empty([_at_batch(size) for size in val.shape], dtype=val.dtype)
 
         return read
+
+    def size(self, extent: Any) -> int:
+        """Return an extent of a tensor of the program, with `BATCH` pictures."""
+        return _at_batch(extent)
 
     def is_fixed(self, node: Any) -> bool:
         """Whether an argument is known: a stored tensor, a computed value, or no node at all."""

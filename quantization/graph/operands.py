@@ -17,19 +17,6 @@ from vitq.quantization.graph.graph import OpKind
 # A torch.fx.Node whose arguments are typed as a union of everything: each handler knows its own.
 FxNode = Any
 
-VIEWS = frozenset({
-    "slice",
-    "select",
-    "permute",
-    "transpose",
-    "view",
-    "reshape",
-    "expand",
-    "getitem",
-    "narrow",
-})
-"""Results that share their argument's memory, so that a write into them is one into it."""
-
 
 def name_of(node: FxNode) -> str:
     """Return an operator's name without overload: ``add`` of ``aten.add.Tensor``."""
@@ -54,24 +41,11 @@ class Walk:
         self._keys: dict[FxNode, str] = {}
         self._constants: dict[FxNode, Operand] = {}
 
-    def overwrite(self, node: FxNode, result: Operand) -> None:
-        """Let whoever reads a tensor that was changed in place read the result.
-
-        Raises:
-            Refusal: if it is a part of another tensor that is read later.
-        """
-        order = {other: place for place, other in enumerate(node.graph.nodes)}
-        written, target = node.args[0], node.args[0]
-        while name_of(target) in VIEWS:
-            target = target.args[0]
-        pending = [target]
-        while pending:
-            alias = pending.pop()
-            views = [user for user in alias.users if name_of(user) in VIEWS]
-            pending += [view for view in views if order[view] < order[node]]
-            if alias is not written and any(order[user] > order[node] for user in alias.users):
-                raise Refusal(f"{name_of(node)} on a part of a tensor")
-        self._operands[node.args[0]] = result
+    def replace(self, arg: FxNode, operand: Operand) -> None:
+        """Let an argument be another operand from here on; what was known of it is no more."""
+        self.fixed.forget(arg)
+        self._constants.pop(arg, None)
+        self._operands[arg] = operand
 
     def x(self, arg: Any) -> Operand:
         """Return the operand that an argument is; a fixed one becomes a constant.

@@ -290,7 +290,7 @@ REFUSED: dict[str, Head] = {
     "group_norm of 4 groups": lambda self, x: end(self, flat(F.group_norm(grid(x), 4))),
     "einsum bnc,bnd,bne->bcd": lambda self, x: end(self, torch.einsum("bnc,bnd,bne->bcd", x, x, x)),
     "max_pool1d with kernel": lambda self, x: end(self, F.max_pool1d(x.mT, 3, 1, 1).mT),
-    "add_ on a part of a tensor": lambda self, x: end(self, part(self.fc(x))),
+    "add_ on a part of a tensor .slice along axis 1": lambda self, x: end(self, odd(self.fc(x))),
     "rand": lambda self, x: end(self, x + torch.rand(16)),
     "div by a tensor": lambda self, x: end(self, x / (self.norm(x) + 9)),
     "pow with exponent 3": lambda self, x: end(self, x**3),
@@ -301,10 +301,59 @@ REFUSED: dict[str, Head] = {
 }
 
 
+def two_views(x: torch.Tensor) -> torch.Tensor:
+    """Write through one view, and read through others; a copy keeps what it was."""
+    seen, kept = x[:, 1:3].transpose(1, 2), x.transpose(1, 2).reshape(x.shape[0], -1, 16)
+    second = x[:, 8:]
+    changed = second.add_(1.0)
+    changed.mul_(3.0)
+    x[:, 1:].add_(1.0)
+    whole = x.flatten(1).unflatten(1, (16, 16)).unsqueeze(1).squeeze(1)
+    whole.mul_(torch.arange(16.0))
+    return x + seen.mean(2, keepdim=True).mT + kept + second.repeat(1, 2, 1)
+
+
+def odd(x: torch.Tensor) -> torch.Tensor:
+    """Write every second place."""
+    x[:, 1::2].add_(1.0)
+    return x
+
+
 def part(x: torch.Tensor) -> torch.Tensor:
     """Write into a part, and read the whole."""
     x[:, 1:].add_(1.0)
     return x
+
+
+def assigned(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Change parts of parts, in each way."""
+    x[:, 1:, 4:] += y[:, 1:, 4:]
+    x[:, 2] = y[:, 0]
+    x[..., 3:5] = 0.5
+    x.mT.narrow(1, 6, 3).mul_(2.0)
+    x.view(x.shape[0], 16, 4, 4)[:, :, 1, 2] = y[..., 0]
+    return x
+
+
+def filled(y: torch.Tensor) -> torch.Tensor:
+    """Write what the picture decides into what it does not."""
+    whole = torch.zeros(y.shape[0], 16, 20)
+    whole[:, :, 2:18] = y
+    return whole[..., :18]
+
+
+WRITTEN: dict[str, Head] = {
+    "part": lambda self, x: end(self, part(self.fc(x))),
+    "two_views": lambda self, x: end(self, two_views(self.fc(x))),
+    "assigned": lambda self, x: end(self, assigned(self.fc(x), self.norm(x))),
+    "filled": lambda self, x: end(self, filled(self.fc(x))[..., 2:]),
+    "last_only": lambda self, x: end(self, self.fc(x)[:, 1:].add_(x[:, :15])),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_parts_that_are_written(name: str) -> None:
+    assert_same_function(toy(head=WRITTEN[name]), tolerance=2e-5)
 
 
 @pytest.mark.parametrize("message", REFUSED)

@@ -153,6 +153,14 @@ def slice_(w: Walk, node: FxNode) -> Operand:
     return w.build.take(x, axis, found)
 
 
+@spelling("copy", "fill", "zero")
+def copy(w: Walk, node: FxNode) -> Operand:
+    """Return what is written over a tensor, repeated to its shape."""
+    shape, batch = shape_at_one(node.meta["val"])
+    written = node.args[1] if len(node.args) > 1 else 0.0
+    return w.build.expand(w.alike(written), shape, batch)
+
+
 @spelling("narrow")
 def narrow(w: Walk, node: FxNode) -> Operand:
     """Return a range of an axis."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from vitq.quantization.graph.builder import Operand, Refusal
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
+from vitq.quantization.graph.writes import overwrite
 
 Spelling = Callable[[Walk, FxNode], Operand | None]
 
@@ -44,7 +45,7 @@ def spell(walk: Walk, node: FxNode) -> Operand | None:
         raise Refusal(name)
     result = found(walk, node)
     if in_place and result is not None:
-        walk.overwrite(node, result)
+        overwrite(walk, node, result, spell)
     return result
 
 
