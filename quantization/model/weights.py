@@ -143,17 +143,23 @@ def _by_timm(module: torch.nn.Module, state: State) -> State | None:
 
 
 def _by_transformers(module: torch.nn.Module, state: State) -> State | None:
-    """Load through ``from_pretrained``, which knows the names of former versions."""
+    """Load through ``from_pretrained``, which knows the names of former versions.
+
+    Returns:
+        The model's names; of what does not fit, the file's shapes, to be described.
+    """
     load = getattr(type(module), "from_pretrained", None)
     if load is None:
         return None
     with quiet():
         loaded, report = load(
-            None, config=module.config, state_dict=dict(state), output_loading_info=True
-        )
-    if any(report[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys")):
-        return None
-    return dict(loaded.state_dict())
+            None, config=module.config, state_dict=dict(state), output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    missing = set(report["missing_keys"])
+    found = {name: v for name, v in loaded.state_dict().items() if name not in missing}
+    found |= {name: torch.empty(shape) for name, shape, *_ in report["mismatched_keys"]}
+    return found | {name: state.get(name, torch.empty(0)) for name in report["unexpected_keys"]}
 
 
 def _by_layout(module: torch.nn.Module, state: State) -> tuple[State, tuple[str, ...]] | None:
