@@ -59,10 +59,10 @@ def prepare(model: Any, batch: int, path: Path) -> Prepared:
     Raises:
         VitqError: several inputs, no output, sizes that are not fixed, shapes that contradict.
     """
-    _drop_initializers(model.graph)
+    drop_initializers(model.graph)
     facts = Facts(model)
-    pictures, results = _ends(facts, path)
-    _channels_first(facts, pictures)
+    pictures, results = ends_of(facts, path)
+    channels_first(facts, pictures)
     shape = _shape_of(pictures, path, batch)
     dims = pictures.type.tensor_type.shape.dim
     dims[0].Clear()
@@ -75,8 +75,12 @@ def prepare(model: Any, batch: int, path: Path) -> Prepared:
     return Prepared(model, *names, shape)
 
 
-def _drop_initializers(graph: Any) -> None:
-    """Constants that are listed as inputs, as older files have it, are no inputs."""
+def drop_initializers(graph: Any) -> None:
+    """Take constants that are listed as inputs, as older files have it, off the inputs.
+
+    Args:
+        graph: the ``onnx.GraphProto``; edited in place.
+    """
     known = {tensor.name for tensor in graph.initializer}
     kept = [value for value in graph.input if value.name not in known]
     if len(kept) < len(graph.input):
@@ -84,8 +88,16 @@ def _drop_initializers(graph: Any) -> None:
         graph.input.extend(kept)
 
 
-def _ends(facts: Facts, path: Path) -> tuple[Any, Any]:
-    """Return the one input and the outputs."""
+def ends_of(facts: Facts, path: Path) -> tuple[Any, Any]:
+    """Return the one input and the outputs.
+
+    Args:
+        facts: of the model; its inputs are no constants.
+        path: for messages.
+
+    Raises:
+        VitqError: several inputs, or an output that nothing computes.
+    """
     graph = facts.graph
     if len(graph.input) != 1 or not graph.output:
         inputs, outputs = (
@@ -109,8 +121,13 @@ def _sizes(value: Any) -> list[int]:
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
-def _channels_first(facts: Facts, pictures: Any) -> None:
-    """Take a Transpose away that only brings (N, H, W, C) into our order, perhaps behind a Cast."""
+def channels_first(facts: Facts, pictures: Any) -> None:
+    """Take a Transpose away that only brings (N, H, W, C) into our order, perhaps behind a Cast.
+
+    Args:
+        facts: of the model, which is edited in place.
+        pictures: its input.
+    """
     name, steps = pictures.name, []
     while True:
         readers = facts.readers.get(name, [])

@@ -46,7 +46,8 @@ def read_onnx(path: Path) -> Any:
     Raises:
         VitqError: not ONNX, damaged, or with operators that no pass understands (all listed).
     """
-    model = _loaded(path)
+    model = loaded(path)
+    checked(model, path)
     facts = Facts(model)
     unknown = [Left(label(node), op_of(node)) for node in facts.nodes if not _is_known(node)]
     if unknown:
@@ -58,11 +59,17 @@ def _is_known(node: Any) -> bool:
     return node.domain in OWN_DOMAINS and node.op_type in SUPPORTED_ONNX_OPS
 
 
-def _loaded(path: Path) -> Any:
-    """Parse and check.
+def parsed(path: Path) -> Any:
+    """Parse a file, without the tensors that lie beside it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The ``onnx.ModelProto``.
 
     Raises:
-        VitqError: naming what the file is instead, the missing tensors, or the first bad node.
+        VitqError: naming what the file is instead.
     """
     import onnx
 
@@ -78,6 +85,24 @@ def _loaded(path: Path) -> Any:
         raise VitqError(f"{path} is not a readable ONNX file: {_instead(head, error)}") from error
     if not model.graph.node:
         raise VitqError(f"{path} is not a readable ONNX file: {_instead(head, None)}")
+    return model
+
+
+def loaded(path: Path) -> Any:
+    """Parse a file, tensors that lie beside it included.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The ``onnx.ModelProto``.
+
+    Raises:
+        VitqError: naming what the file is instead, or the missing tensors.
+    """
+    import onnx
+
+    model = parsed(path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
@@ -85,6 +110,21 @@ def _loaded(path: Path) -> Any:
             f"{path}: tensors that lie outside of the file cannot be read: {reason(error)}: put "
             "the files that torch.onnx.export wrote beside it into the same folder"
         ) from error
+    return model
+
+
+def checked(model: Any, path: Path) -> None:
+    """Check a model by ONNX's own rules.
+
+    Args:
+        model: the ``onnx.ModelProto``, tensors included.
+        path: for messages.
+
+    Raises:
+        VitqError: naming the first bad node.
+    """
+    import onnx
+
     try:
         onnx.checker.check_model(model)
     except Exception as error:
@@ -92,7 +132,6 @@ def _loaded(path: Path) -> Any:
         raise VitqError(
             f"{path} is not a readable ONNX file: {said}: export or download it again"
         ) from error
-    return model
 
 
 def _context(text: str) -> str:

@@ -156,7 +156,7 @@ CAUSES = (
     Cause(
         _nothing,
         "nothing in it is quantized (it has no QuantizeLinear)",
-        f"quantize the PyTorch model (vitq quantize --model ...), or the file: {STATIC}",
+        f"quantize it: vitq quantize --model FILE.onnx --calib PICTURES; or with {STATIC}",
         alone=True,
     ),
     Cause(

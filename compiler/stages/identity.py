@@ -21,7 +21,7 @@ from vitq.compiler.support.artifacts import (
 from vitq.compiler.support.embedded import EMBEDDED_MODELS, EMBEDDED_PICTURES, GENERATED
 from vitq.quantization.model.factories import factory_files, loaded_files
 from vitq.quantization.model.given import GivenModel
-from vitq.quantization.model.names import CONFIG_NAME, is_factory, model_folder
+from vitq.quantization.model.names import CONFIG_NAME, is_factory, is_onnx, model_folder
 from vitq.quantization.model.weight_files import weight_files
 from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.pictures.processors import beside
@@ -73,6 +73,10 @@ def model_content(options: QuantizeOptions) -> dict[str, Any]:
 
 def used_weights(options: QuantizeOptions) -> list[Path]:
     """Return the files that decide a named model's structure and weights, beside its code."""
+    if options.module is None and is_onnx(options.model):
+        from vitq.compiler.foreign.network.reading import files_of
+
+        return files_of(Path(options.model).expanduser())
     folder = None if options.module is not None else model_folder(options.model)
     configuration = [] if folder is None else [folder / CONFIG_NAME]
     place = options.weights

@@ -34,7 +34,9 @@ from vitq.compiler.support.artifacts import (
 from vitq.compiler.support.embedded import GENERATED
 from vitq.compiler.support.locks import alone
 from vitq.compiler.support.progress import progress_bar
+from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.files import require_writable
+from vitq.quantization.model.names import is_factory, is_onnx
 from vitq.quantization.pictures.preprocessing import Preprocessing
 from vitq.quantization.plan.methods import DAMPING_MADE, Method
 
@@ -117,10 +119,20 @@ def prepare(
         meet(graph.layout.classes, prep)
     pictures = calibration_pictures(options, graph, prep)
     check_traced(graph, loaded.module, pictures.pixels, prep.mean, prep.std)
+    if options.module is None and is_onnx(options.model):
+        _check_file(Path(options.model).expanduser(), loaded.module, pictures.pixels, prep)
     _say_strange_labels(pictures, graph.layout.classes)
     if options.save_images is not None:
         save_images(pictures.pixels, options.save_images)
     return graph, prep, pictures
+
+
+def _check_file(path: Path, module: Any, pixels: UInt8Array, prep: "Preprocessing") -> None:
+    """Hold an ONNX file's module against the file in onnxruntime."""
+    from vitq.compiler.foreign.network.parity import check_network
+    from vitq.quantization.run.traced import COMPARED, normalized
+
+    check_network(module, path, normalized(pixels[:COMPARED], prep.mean, prep.std))
 
 
 def _say_strange_labels(pictures: "Pictures", outputs: int | None) -> None:
@@ -136,7 +148,6 @@ def _say_strange_labels(pictures: "Pictures", outputs: int | None) -> None:
 
 def _check_learned(options: QuantizeOptions, model: "LoadedModel") -> None:
     """Notice weights that are random without the user's wish, as far as no file was loaded."""
-    from vitq.quantization.model.names import is_factory
     from vitq.quantization.model.randomness import check_learned
 
     if options.random_weights is not None or options.weights is not None:

@@ -22,7 +22,7 @@ from vitq.compiler.support.limits import (
 from vitq.numerics.errors import VitqError
 from vitq.numerics.families import Nonlinear
 from vitq.quantization.model.given import GivenModel
-from vitq.quantization.model.names import folder_name
+from vitq.quantization.model.names import folder_name, is_onnx
 from vitq.quantization.pictures.described import Described
 from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.pictures.preprocessing import (
@@ -105,8 +105,8 @@ class QuantizeOptions:
         str,
         Option(
             "digits_vit, digits_swin, scenes_swin, scenes_yolos (embedded), a timm name, hf:FOLDER "
-            "(Transformers), local-dir:FOLDER, hf-hub:ORG/NAME (from the local cache), or "
-            "package.module:factory"
+            "(Transformers), local-dir:FOLDER, hf-hub:ORG/NAME (from the local cache), a float "
+            "FILE.onnx, or package.module:factory"
         ),
     ] = EMBEDDED_MODEL
     weights: Annotated[
@@ -225,6 +225,8 @@ class QuantizeOptions:
             )
         if self.module is not None:
             self._check_module()
+        elif is_onnx(self.model):
+            self._check_file()
 
     def _check_module(self) -> None:
         """Refuse a model in hand that is called like one that is not."""
@@ -235,6 +237,13 @@ class QuantizeOptions:
         plain = self.model == Path(self.model).name and ":" not in self.model
         if not plain or self.model in ("", ".", "..", *EMBEDDED_MODELS):
             raise VitqError(f"a model in hand cannot be called {self.model!r}: give another name")
+
+    def _check_file(self) -> None:
+        """Refuse what is for models that are built, and not read from a file."""
+        if self.weights is not None or self.random_weights is not None:
+            raise VitqError(f"{self.model} has its weights: leave weights and random_weights out")
+        if self.model_arguments:
+            raise VitqError(f"{self.model} is built: leave num_classes and model_kwargs out")
 
     @classmethod
     def parse(

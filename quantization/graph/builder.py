@@ -279,12 +279,24 @@ class Builder:
         return self.multiply(x, self.constant(factor, "factor"))
 
     def matmul(self, a: Operand, b: Operand, suffix: str = "") -> Operand:
-        """Multiply matrices: (..., M, K) by (..., K, N)."""
+        """Multiply matrices: (..., M, K) by (..., K, N); of scaled ones the product is scaled."""
+        factor = 1.0
+        for x in (a, b):
+            factor *= self.nodes[x.name].attrs["factor"] if self._is_scaled(x) else 1.0
+        if factor != 1.0:
+            a, b = (self._unscaled(x) if self._is_scaled(x) else x for x in (a, b))
+            return self.times(self.matmul(a, b, suffix or "product"), factor)
         outer = broadcast(
             a._replace(shape=(*a.shape[:-2], 1, 1)), b._replace(shape=(*b.shape[:-2], 1, 1))
         )
         shape = (*outer[0][:-2], a.shape[-2], b.shape[-1])
         return self.node(OpKind.MATMUL, (a, b), shape, outer[1], suffix=suffix)
+
+    def _is_scaled(self, x: Operand) -> bool:
+        return x.name not in self._last and self.nodes[x.name].op is OpKind.SCALE
+
+    def _unscaled(self, x: Operand) -> Operand:
+        return x._replace(name=self.nodes[x.name].inputs[0])
 
     def linear(self, x: Operand, params: dict[str, str]) -> Operand:
         """Apply a linear layer to the last axis."""

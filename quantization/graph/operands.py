@@ -31,12 +31,15 @@ class Walk:
         fixed: what no picture decides.
         pending: operators that are one only together with what reads them, as a norm that is
             divided by; what spellings know of them.
+        composed: operators of a function in pieces: None for one inside, what makes the result and
+            what it needs for the last.
     """
 
     def __init__(self) -> None:
         self.build = Builder()
         self.fixed = FixedValues()
         self.pending: dict[FxNode, tuple[Any, ...]] = {}
+        self.composed: dict[FxNode, Any] = {}
         self._operands: dict[FxNode, Operand] = {}
         self._keys: dict[FxNode, str] = {}
         self._constants: dict[FxNode, Operand] = {}

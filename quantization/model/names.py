@@ -5,6 +5,7 @@
     local-dir:FOLDER                 a folder with config.json and weights
     hf:FOLDER                        the same, built by the installed Transformers
     hf-hub:ORG/NAME[@REVISION]       one in Hugging Face's local cache; the network is never used
+    FILE.onnx                        a float ONNX file
     package.module:factory           the user's own function
 
 Nothing here loads torch.
@@ -24,6 +25,7 @@ TRANSFORMERS = "hf:"
 FOLDERS = (LOCAL, TRANSFORMERS)
 HUB_SPELLINGS = (HUB, "hf_hub:")
 TIMM = "timm/"
+ONNX = ".onnx"
 CONFIG_NAME = "config.json"
 SHORT_HASH = 8
 LONGEST_NAME = 100
@@ -37,9 +39,14 @@ def is_folder_name(model: str) -> bool:
     return model.startswith((*FOLDERS, *HUB_SPELLINGS))
 
 
+def is_onnx(model: str) -> bool:
+    """Whether a model's name means an ONNX file."""
+    return model.lower().endswith(ONNX)
+
+
 def is_factory(model: str) -> bool:
     """Whether a model's name means a factory."""
-    return ":" in model and not is_folder_name(model)
+    return ":" in model and not is_folder_name(model) and not is_onnx(model)
 
 
 def model_folder(model: str) -> Path | None:
@@ -100,6 +107,10 @@ def folder_name(model: str) -> str:
         folder = Path(model.partition(":")[2]).expanduser().resolve()
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:SHORT_HASH]
         return _UNSAFE.sub("_", f"{folder.name}-{digest}")
+    if is_onnx(model):
+        path = Path(model).expanduser().resolve()
+        digest = hashlib.sha256(str(path).encode()).hexdigest()[:SHORT_HASH]
+        return _UNSAFE.sub("_", f"{path.stem}-{digest}")
     return _SEPARATORS.sub(".", model.removeprefix(TIMM))
 
 

@@ -51,7 +51,8 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x7fELF", "a program or library: give the PyTorch weights"),
 )
 BY_SUFFIX = {
-    ".onnx": "an ONNX file: compile takes QDQ files (vitq compile FILE.onnx); here " + SAVE,
+    ".onnx": "an ONNX file: a float one is a model (--model FILE.onnx), a quantized one is "
+    "compiled (vitq compile FILE.onnx); here " + SAVE,
     ".msgpack": f"Flax's weights: {CONVERT}",
     ".h5": f"Keras' weights: {CONVERT}",
     ".keras": f"a Keras model: {CONVERT}",

@@ -157,7 +157,8 @@ def _built(module: "torch.nn.Module") -> Described:
     size = next((found for found in sizes if found is not None), None)
     convs = (m for m in module.modules() if isinstance(m, torch.nn.Conv2d))
     first = next(convs, None)
-    return Described(size=size, channels=None if first is None else first.in_channels)
+    channels = getattr(module, "in_chans", None) if first is None else first.in_channels
+    return Described(size=size, channels=channels)
 
 
 def _pair(size: Any) -> tuple[int, int] | None:

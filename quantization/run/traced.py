@@ -66,8 +66,7 @@ def check_traced(
     Raises:
         VitqError: it computes something else, or the model's results are random or not finite.
     """
-    means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
-    x = (torch.from_numpy(np.array(pixels[:COMPARED])) / 255 - means) / stds
+    x = normalized(pixels[:COMPARED], mean, std)
     names = graph.layout.names
     with user_code("the model fails on calibration pictures"):
         wanted = _results(module, x, names)
@@ -89,6 +88,21 @@ def check_traced(
                 "the model does other things while torch.export looks: write that part in other "
                 "operators, and report it"
             )
+
+
+def normalized(pixels: UInt8Array, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """Return pictures as a float model takes them.
+
+    Args:
+        pixels: (N, C, H, W).
+        mean: of the channels, for pixels in [0, 1].
+        std: likewise.
+
+    Returns:
+        (N, C, H, W) float32.
+    """
+    means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
+    return (torch.from_numpy(np.array(pixels)) / 255 - means) / stds
 
 
 def _results(module: torch.nn.Module, x: torch.Tensor, names: tuple[str, ...]) -> Tensors:

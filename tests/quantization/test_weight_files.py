@@ -51,7 +51,10 @@ FILES = {
     "keras.bin": (b"\x89HDF\r\n\x1a\n" + bytes(50), "an HDF5 file, as Keras writes it"),
     "one.npy": (b"\x93NUMPY\x01\x00", "a single NumPy array"),
     "w.pth.gz": (b"\x1f\x8b\x08\x00", "compressed by gzip: run gunzip"),
-    "model.onnx": (b"\x08\x09\x12\x07pytorch", "an ONNX file: compile takes QDQ files"),
+    "model.onnx": (
+        b"\x08\x09\x12\x07pytorch",
+        "an ONNX file: a float one is a model (--model FILE.onnx)",
+    ),
     "flax_model.msgpack": (b"\x81\xa6params", "Flax's weights"),
     "graph.pb": (b"\x0a\x10", "a TensorFlow graph"),
     "model.tflite": (b"\x1c\x00\x00\x00TFL3", "a TensorFlow Lite model"),

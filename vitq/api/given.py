@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    Model: TypeAlias = torch.nn.Module | str | Callable[[], torch.nn.Module]
+    Model: TypeAlias = torch.nn.Module | str | Path | Callable[[], torch.nn.Module]
     Pixels: TypeAlias = UInt8Array | str | Path | Iterable[Image]
     Labels: TypeAlias = Sequence[int] | np.ndarray
 
@@ -142,7 +142,7 @@ def given_model(model: "Model", name: str | None) -> tuple[str, GivenModel | Non
     """Find a model's name, and the model itself where it is in hand.
 
     Args:
-        model: module, factory, or the name of a model.
+        model: module, factory, or the name of a model or file.
         name: what a module in hand is to be called; None for its class or function.
 
     Returns:
@@ -151,7 +151,8 @@ def given_model(model: "Model", name: str | None) -> tuple[str, GivenModel | Non
     Raises:
         VitqError: a factory returns something else, or a named model is given another name.
     """
-    if isinstance(model, str):
+    if isinstance(model, str | Path):
+        model = str(model)
         if name is not None:
             raise VitqError(f"name={name!r} is for a module in hand: {model!r} has a name")
         return model, None

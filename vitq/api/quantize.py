@@ -113,7 +113,8 @@ def quantize(
     Args:
         model: a ``torch.nn.Module`` with its weights (copied; it stays as it is), a function that
             returns one, or a name: ``digits_vit`` (embedded), a timm name, ``local-dir:FOLDER``,
-            ``hf-hub:ORG/NAME`` (local cache only), ``package.module:name`` of a factory. It
+            ``hf-hub:ORG/NAME`` (local cache only), ``package.module:name`` of a factory, or a
+            float ONNX file, ``model.onnx``. It
             takes float32 (N, C, H, W) and returns logits (N, classes), or any tensors, alone or
             in a tuple, dict or dataclass.
         calibration: raw pixels (N, C, H, W) uint8 of the model's size, a folder of pictures, a

@@ -11,6 +11,7 @@ from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.graph.offsets import HIDDEN
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
 from vitq.quantization.graph.spellings import moments
+from vitq.quantization.graph.spellings.composed import compose
 from vitq.quantization.graph.spellings.folding import affine_channels, layer_behind
 from vitq.quantization.graph.spellings.registry import arguments, spelling
 
@@ -123,7 +124,9 @@ def gate_of(w: Walk, x: Any, other: Any) -> str:
     if name_of(other) != "sigmoid" or not is_tensor(inner) or name_of(inner) != "mul":
         return ""
     numbers = [arg for arg in inner.args if isinstance(arg, int | float)]
-    is_quick = x in inner.args and len(numbers) == 1 and math.isclose(numbers[0], 1.702)
+    is_quick = (
+        x in inner.args and len(numbers) == 1 and math.isclose(numbers[0], 1.702, rel_tol=1e-6)
+    )
     return "quick_gelu" if is_quick else ""
 
 
@@ -236,6 +239,8 @@ def power(w: Walk, node: FxNode) -> Operand | None:
     if name_of(node) == "pow" and moments.power_of_moment(w, node):
         return None
     if name_of(node) == "pow" and node.args[1] != 2:
+        if compose(w, node):
+            return None
         raise Refusal(f"pow with exponent {node.args[1]}")
     x = w.x(node.args[0])
     return w.build.multiply(x, x)

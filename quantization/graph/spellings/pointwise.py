@@ -3,6 +3,7 @@
 from vitq.quantization.graph.builder import Operand, Refusal
 from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
+from vitq.quantization.graph.spellings.composed import compose
 from vitq.quantization.graph.spellings.registry import arguments, spelling
 
 
@@ -22,10 +23,19 @@ SURE = 15
     "abs", "exp", "hardsigmoid", "hardswish", "log_sigmoid", "mish", "relu", "relu6", "sigmoid",
     "silu", "softsign", "tanh",
 )  # fmt: skip
-def plain(w: Walk, node: FxNode) -> Operand:
+def plain(w: Walk, node: FxNode) -> Operand | None:
     """Return a function without parameters."""
     name = name_of(node)
+    if name == "tanh" and compose(w, node):
+        return None
     return w.build.pointwise(w.x(node.args[0]), name.rstrip("_"))
+
+
+@spelling("erf")
+def erf(w: Walk, node: FxNode) -> None:
+    """Remember the function that it is a part of."""
+    if not compose(w, node):
+        raise Refusal("erf outside of GELU")
 
 
 @spelling("leaky_relu", "rrelu")

@@ -36,6 +36,9 @@ def spell(walk: Walk, node: FxNode) -> Operand | None:
     Raises:
         Refusal: if the graph cannot express it.
     """
+    if node in walk.composed:
+        made = walk.composed[node]
+        return None if made is None else made[0](walk, made[1])
     name = name_of(node)
     found = _SPELLINGS.get(name)
     in_place = found is None and name.endswith("_") and name[:-1] in _SPELLINGS

@@ -1,0 +1,1 @@
+"""A float ONNX file as a PyTorch module: what `quantize` traces like any other."""
