@@ -2,6 +2,8 @@
 
 from vitq.numerics.errors import VitqError
 
+_APART = "the pictures of a batch must not meet: reshape to (x.shape[0], ...), leave axis 0 alone"
+_READS = "what is read must not depend on the picture"
 REMEDIES = {
     "conv_transpose2d": "a transposed convolution needs groups of 1",
     "batch_norm": "fold the batch norm into the layer before it",
@@ -10,8 +12,22 @@ REMEDIES = {
     "a weight computed": "weights must not depend on the picture",
     "std in this form": "write sqrt(var + eps): an eps behind the root is another function",
     "rand": "a model must not draw random numbers",
+    "div by a tensor": "a fraction is integer as a softmax or a norm, or with a fixed divisor",
+    "pad with": "pad with 0",
+    "reshape that mixes": _APART,
+    "an operator along the pictures": _APART,
+    "an operator that mixes": _APART,
+    "index that depends": _READS,
+    "argsort": _READS,
+    "gather": _READS,
+    "topk": _READS,
 }
 """Beginning of a refusal -> advice."""
+OTHERWISE = (
+    "let --output-features name the modules before it as results, or replace it in a factory of "
+    "your own (package.module:factory)"
+)
+"""Where there is no better advice."""
 
 
 class Refusals:
@@ -37,11 +53,14 @@ class Refusals:
             f"{what} (x{count}{_place(count, module)})"
             for what, (count, module) in sorted(self._found.items())
         )
-        advice = sorted({
-            REMEDIES[start] for what in self._found for start in REMEDIES if what.startswith(start)
-        })  # fmt: skip
-        hints = f"; {'; '.join(advice)}" if advice else ""
-        raise VitqError(f"the model uses operators that are not supported: {listed}{hints}")
+        advice = {_remedy(what) for what in self._found}
+        hints = "; ".join([*sorted(advice - {OTHERWISE}), *(advice & {OTHERWISE})])
+        raise VitqError(f"the model uses operators that are not supported: {listed}; {hints}")
+
+
+def _remedy(what: str) -> str:
+    """Return the advice for a refusal."""
+    return next((REMEDIES[start] for start in REMEDIES if what.startswith(start)), OTHERWISE)
 
 
 def _place(count: int, module: str) -> str:
