@@ -3,14 +3,16 @@
     python -m tests.mutation.run [--minutes 40] [--seed 0] [--sample 20] [--only numerics/add.py]
 
 A mutant runs in a fork of a process that has imported what is heavy; the changed module replaces
-the file's on import, so that no file is touched. Its own tests come first, and the first failure
-ends it. Results are kept in ``build/mutants.json``: a run that is stopped goes on, one after a
-change of a module does that module anew, and one after a change of tests only its survivors (remove
-the file to do all anew). Survivors have to be in ``explained.toml``; otherwise the exit code is 1.
+the file's on import, so that no file is touched. Its own tests come first, then the files of tests
+that enter the changed function (``reach.py``), the quick ones first; the first failure ends it.
+Results are kept in ``build/mutants.json``: a run that is stopped goes on, one after a change of a
+module does that module anew, and one after a change of tests only its survivors (remove the file to
+do all anew). Survivors have to be in ``explained.toml``; otherwise the exit code is 1.
 """
 
 import argparse
 import ast
+import gc
 import hashlib
 import importlib.abc
 import importlib.machinery
@@ -20,12 +22,15 @@ import random
 import resource
 import signal
 import sys
+import tempfile
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from tests.mutation.mutate import Mutant, mutants
+from tests.mutation.reach import Reach, Recorder
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPLAINED = Path(__file__).with_name("explained.toml")
@@ -94,7 +99,7 @@ def covering(file: str) -> tuple[list[str], list[str]]:
 
 
 def preload() -> None:
-    """Import what every mutant needs and none changes."""
+    """Import what every mutant needs and none changes, and spare the forks what is slow in them."""
     import hypothesis
     import pytest
     import tvm.relax
@@ -102,23 +107,58 @@ def preload() -> None:
     assert pytest and tvm
     for name, examples in (("few", FEW_EXAMPLES), ("many", MANY_EXAMPLES)):
         hypothesis.settings.register_profile(
-            name, derandomize=True, database=None, deadline=None, max_examples=examples
+            name,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            max_examples=examples,
+            phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],  # a failure is enough
         )
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    gc.freeze()
 
 
-def survives(file: str, tree: ast.Module) -> bool:
+def reach(file: str) -> Reach:
+    """What a module's tests enter, which has to be with all of them passing."""
+    recorder = Recorder(ROOT)
+    with tempfile.NamedTemporaryFile(suffix=".json") as recorded:
+
+        def record() -> int:
+            code = _pytest(covering(file)[1], "many", recorder)
+            Path(recorded.name).write_text(json.dumps(recorder.found()))
+            return code
+
+        if not _passes(record):
+            raise SystemExit(f"{file}: its tests fail without any change")
+        return Reach(json.loads(Path(recorded.name).read_text()))
+
+
+def survives(mutant: Mutant, tree: ast.Module, reached: Reach) -> bool:
     """Whether all tests pass on a changed module."""
-    own, every = covering(file)
-    passed = not own or _passes(file, tree, own, "few")
-    return passed and _passes(file, tree, every, "many")
+    own, _ = covering(mutant.file)
+    changed = Changed(f"vitq.{mutant.file.removesuffix('.py').replace('/', '.')}", tree)
+
+    def passes(tests: list[str], profile: str) -> bool:
+        def test() -> int:
+            sys.meta_path.insert(0, changed)
+            return _pytest(tests, profile)
+
+        return not tests or _passes(test)
+
+    return passes(own, "few") and passes(reached.tests(mutant, own), "many")
 
 
-def _passes(file: str, tree: ast.Module, tests: list[str], profile: str) -> bool:
+def _passes(test: Callable[[], int]) -> bool:
+    """Whether a function returns 0 in a child that leaves with what it returns."""
     child = os.fork()
     if child == 0:
         os.setpgrp()
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
-        _test(file, tree, tests, profile)
+        code = 1
+        try:
+            code = test()
+        finally:
+            os._exit(min(code, 1))
     end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -130,8 +170,8 @@ def _passes(file: str, tree: ast.Module, tests: list[str], profile: str) -> bool
     return False
 
 
-def _test(file: str, tree: ast.Module, tests: list[str], profile: str) -> None:
-    """In the child: run the tests, and leave with 0 if none fails."""
+def _pytest(tests: list[str], profile: str, *plugins: object) -> int:
+    """In a child: run tests, without a word."""
     import hypothesis
     import pytest
 
@@ -139,14 +179,8 @@ def _test(file: str, tree: ast.Module, tests: list[str], profile: str) -> None:
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
-    name = f"vitq.{file.removesuffix('.py').replace('/', '.')}"
-    sys.meta_path.insert(0, Changed(name, tree))
     options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--noconftest"]
-    code = 1
-    try:
-        code = int(pytest.main([*options, *tests]))
-    finally:
-        os._exit(min(code, 1))
+    return int(pytest.main([*options, *tests], plugins=plugins))
 
 
 def hash_of(*paths: str) -> str:
@@ -180,7 +214,7 @@ def main() -> int:
     keys = {file: f"{file} {hash_of(file)}" for file in options.only or modules()}
     known = remembered(keys)
     end = time.monotonic() + 60 * options.minutes
-    survivors, left, green = [], 0, set[str]()
+    survivors, left, reached = [], 0, dict[str, Reach]()
     for file, key in keys.items():
         source, tests = (ROOT / file).read_text(), hash_of(*covering(file)[1])
         every = dict(mutants(file, source))
@@ -188,12 +222,11 @@ def main() -> int:
         random.Random(options.seed).shuffle(drawn)
         drawn = drawn[: options.sample]
         order = [mutant for mutant in drawn if known[key].get(str(mutant)) not in (CAUGHT, tests)]
-        if order and tests not in green and not survives(file, ast.parse(source)):
-            raise SystemExit(f"{file}: its tests fail without any change")
-        green.add(tests)
+        if order and tests not in reached:
+            reached[tests] = reach(file)
         while order and time.monotonic() < end:
             mutant = order.pop()
-            survived = survives(file, every[mutant])
+            survived = survives(mutant, every[mutant], reached[tests])
             known[key][str(mutant)] = tests if survived else CAUGHT
             save(known)
         alive = [mutant for mutant in every if known[key].get(str(mutant)) == tests]
