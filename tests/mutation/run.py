@@ -45,8 +45,6 @@ CPU_LIMIT_S, LIMIT_S = 90, 900.0
 """A mutant that takes longer is caught: its tests loop, or wait."""
 FEW_EXAMPLES, MANY_EXAMPLES = 25, 100
 """Of hypothesis: for a module's own tests, which catch nearly all, and for those of the rest."""
-TESTED_WITH = {"twin": "shiftgelu"}
-"""Modules of `numerics` whose tests are another one's."""
 NO_ARITHMETIC = (
     "numerics/__init__.py",
     "numerics/arrays.py",
@@ -92,7 +90,7 @@ def covering(file: str) -> tuple[list[str], list[str]]:
         own, *more = (f"tests/relay_passes/test_{name}*.py" for name in TESTS_OF_PROOFS)
     else:
         stem, folder = Path(file).stem, "tests/numerics"
-        own, more = f"{folder}/test_{TESTED_WITH.get(stem, stem)}.py", [f"{folder}/test_*.py"]
+        own, more = f"{folder}/test_{stem}.py", [f"{folder}/test_*.py"]
     first = [str(path) for path in sorted(ROOT.glob(own))]
     rest = [str(path) for pattern in more for path in sorted(ROOT.glob(pattern))]
     return first, list(dict.fromkeys([*first, *rest]))
