@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vitq.numerics.arrays import FloatArray
+from vitq.quantization.run.sqnr import decibels
 
 MOST_KEPT = 1 << 28
 """Values of embeddings that are kept; of more pictures the first count for retrieval."""
@@ -70,12 +71,11 @@ class OutputSums:
     def score(self, is_float: bool) -> OutputScore:
         """Return what it came to."""
         cosines = np.concatenate(self._cosines)
-        noise = max(self._noise, 1e-30)
         return OutputScore(
             self.name,
             float(cosines.mean()),
             float(cosines.min()),
-            None if is_float else 10 * float(np.log10(max(self._power, 1e-30) / noise)),
+            None if is_float else decibels(self._power, self._noise),
             self._retrieval() if self.keeps else None,
         )
 

@@ -197,17 +197,6 @@ def row_of(
     return scores.row()
 
 
-def sqnr_db(signal: FloatArray, approximation: FloatArray) -> float:
-    """``10 log10(sum(signal**2) / sum((signal - approximation)**2))`` in dB."""
-    noise = float(np.square(signal.astype(np.float64) - approximation).sum())
-    power = float(np.square(signal.astype(np.float64)).sum())
-    return _decibels(power, noise)
-
-
-def _decibels(power: float, noise: float) -> float:
-    return 10 * float(np.log10(power / max(noise, 1e-30)))
-
-
 def table_rows(rows: Sequence[Row]) -> Iterator[list[str]]:
     """Cells for a person's table."""
     for row in rows:

@@ -10,7 +10,6 @@ that ranks classes is judged by its logits and answers alone, any other by all o
 """
 
 import logging
-import math
 import re
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import numpy as np
 from vitq.compiler.stages.float_reference import float_model, float_runner
 from vitq.compiler.stages.identity import IN_MEMORY, STATE
 from vitq.compiler.stages.run import best_classes
-from vitq.compiler.stages.scores import row_of, sqnr_db
+from vitq.compiler.stages.scores import row_of
 from vitq.compiler.studies.explanation import (
     Changed,
     Explanation,
@@ -41,6 +40,7 @@ from vitq.quantization.graph.outputs import LOGITS, OutputLayout
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.pictures.given import GivenPictures
 from vitq.quantization.pictures.preprocessing import Preprocessing
+from vitq.quantization.run.sqnr import decibels, sqnr_db
 
 if TYPE_CHECKING:
     from vitq.quantization.explain.walk import Walk
@@ -262,7 +262,7 @@ def _removals(
 
     def variant(name: str, found: FloatArray) -> Variant:
         agreement = 1 - float(_differ(layout, floats, found).mean()) if ranks else None
-        return Variant(name, -10 * math.log10(noise(floats, found)), agreement)
+        return Variant(name, decibels(1.0, noise(floats, found)), agreement)
 
     def simulated(graph: "Graph") -> FloatArray:
         module = GraphModule(graph, simulate=True)
@@ -284,7 +284,7 @@ def _removals(
             part=cost.part.part,
             bits=cost.bits,
             share=cost.alone / total,
-            alone_db=-10 * math.log10(cost.alone),
+            alone_db=decibels(1.0, cost.alone),
             gone=cost.gone,
             regained=cost.regained if ranks else None,
         )

@@ -35,9 +35,9 @@ from vitq.quantization.plan.twin_ranges import twin_of
 from vitq.quantization.run.fake_quantize import compute_node, joined, simulate_node
 from vitq.quantization.run.int_tensor import IntTensor
 from vitq.quantization.run.reference import IntegerReference, pixel_codes
+from vitq.quantization.run.sqnr import TINY, decibels
 
-TINY = 1e-30
-SILENT = -120.0
+SILENT = 120.0
 """dB below the signal at which an error is rounding of float32."""
 
 
@@ -72,12 +72,12 @@ class Sums:
     @property
     def sqnr_db(self) -> float:
         """Signal-to-quantization-noise ratio of what the integer network has here."""
-        return decibels(self.exact, self.error)
+        return decibels(self.exact, self.error, SILENT)
 
     @property
     def own_sqnr_db(self) -> float:
         """The same of what the node itself adds."""
-        return decibels(self.exact, self.own)
+        return decibels(self.exact, self.own, SILENT)
 
     @property
     def cosine(self) -> float:
@@ -88,11 +88,6 @@ class Sums:
     def clipped_share(self) -> float:
         """Share of the float values that the quantizer cannot hold."""
         return self.clipped / max(self.count, 1)
-
-
-def decibels(signal: float, noise: float) -> float:
-    """``10 log10(signal / noise)``, at most the precision of float32."""
-    return min(10 * math.log10(max(signal, TINY) / max(noise, TINY)), -SILENT)
 
 
 def reach_of(node: Node) -> tuple[float, float] | None:

@@ -19,7 +19,6 @@ all of them.
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -38,6 +37,7 @@ from vitq.quantization.plan.widths import ACTIVATION, FULL_BITS, PARTS, PRODUCTS
 from vitq.quantization.ranges.layers import Inputs, Means, input_rows, round_layer
 from vitq.quantization.ranges.observers import Observer, activation_qparams
 from vitq.quantization.run.fake_quantize import GraphModule, joined
+from vitq.quantization.run.sqnr import decibels
 
 BATCH = 8
 ROWS_PER_INPUT = 4
@@ -67,7 +67,7 @@ class Sensitivity:
     @property
     def sqnr_db(self) -> float:
         """Signal-to-quantization-noise ratio of the logits."""
-        return -10 * math.log10(max(self.noise, 1e-30))
+        return decibels(1.0, self.noise)
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""

@@ -22,6 +22,7 @@ from vitq.quantization.graph.outputs import LOGITS, OutputLayout
 from vitq.quantization.plan.twin_ranges import twin_of
 from vitq.quantization.run.fake_quantize import GraphModule
 from vitq.quantization.run.retrieval import nearest_others
+from vitq.quantization.run.sqnr import sqnr_db
 
 BATCH = 8
 WORST = 3
@@ -116,12 +117,6 @@ def judge(graph: Graph, pixels: UInt8Array, wanted: FloatArray) -> Judgement:
     return Judgement(
         len(pixels),
         int((answers(logits, layout) == answers(wanted, layout)).sum()),
-        min(_sqnr_db(*pair) for pair in pairs),
+        min(sqnr_db(*pair) for pair in pairs),
         {label: shares[label] for label in worst if shares[label] > 0},
     )
-
-
-def _sqnr_db(wanted: FloatArray, found: FloatArray) -> float:
-    noise = float(np.square(wanted.astype(np.float64) - found).sum())
-    power = float(np.square(wanted.astype(np.float64)).sum())
-    return 10 * float(np.log10(max(power, 1e-30) / max(noise, 1e-30)))

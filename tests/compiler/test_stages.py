@@ -19,7 +19,6 @@ from vitq.compiler.stages.inspect import inspect
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.run import run
-from vitq.compiler.stages.scores import sqnr_db
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact, file_hash
 from vitq.models.digits_vit.data import eval_images
@@ -159,11 +158,6 @@ def test_integer_accuracy_is_within_half_a_point_of_float(compiled: Path) -> Non
 def test_evaluate_refuses_an_unknown_backend(compiled: Path) -> None:
     with pytest.raises(VitqError, match="'magic' is unknown: choose float, onnxruntime"):
         evaluate(compiled, backends=("magic",))
-
-
-def test_sqnr_of_a_known_noise() -> None:
-    signal = np.array([[3.0, 4.0]])
-    assert sqnr_db(signal, signal + np.array([[0.5, 0.0]])) == pytest.approx(20.0)
 
 
 def test_inspect_shows_operators_scales_and_no_float(compiled: Path) -> None:
