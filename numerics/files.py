@@ -1,6 +1,7 @@
-"""Writing files so that an interruption leaves nothing half-written."""
+"""Files: written so that no interruption leaves half of one, and JSON that is read."""
 
 import errno
+import json
 import os
 import stat
 import tempfile
@@ -8,8 +9,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from vitq.numerics.errors import VitqError
+from vitq.numerics.errors import VitqError, reason
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes that file systems take."""
@@ -18,6 +20,29 @@ TRIED_BYTES = 4096
 """A block of most file systems: an empty file fits on a full disk."""
 KEPT_NAME = 40
 """Characters of a name that its temporary name keeps: 32 more must fit behind them."""
+
+
+def read_object(path: Path, name: str, remedy: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: of the file, Unicode with or without a mark of its byte order.
+        name: what an error calls it.
+        remedy: what to do then.
+
+    Returns:
+        The object.
+
+    Raises:
+        VitqError: it is missing, is damaged, or holds something else than an object.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise VitqError(f"{name} cannot be read as JSON: {reason(error)}: {remedy}") from error
+    if not isinstance(content, dict):
+        raise VitqError(f"{name} holds a JSON {type(content).__name__} and no object: {remedy}")
+    return content
 
 
 def require_writable(path: Path) -> None:

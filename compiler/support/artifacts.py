@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from vitq.compiler.support.folders import ROOT
-from vitq.numerics.errors import VitqError, reason
-from vitq.numerics.files import write_atomically
+from vitq.numerics.errors import VitqError
+from vitq.numerics.files import read_object, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -140,17 +140,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         VitqError: missing or damaged.
     """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise VitqError(
-            f"{path} cannot be read as JSON: {reason(error)}: run its stage again"
-        ) from error
-    if not isinstance(content, dict):
-        raise VitqError(
-            f"{path} holds a JSON {type(content).__name__} and no object: run its stage again"
-        )
-    return content
+    return read_object(path, str(path), "run its stage again")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

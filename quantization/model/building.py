@@ -6,7 +6,6 @@ shape, which computes the same (`quantization.model.layouts` renames the weights
 """
 
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from vitq.models import EMBEDDED_MODELS, embedded
 from vitq.models.timm_compat import import_timm
 from vitq.numerics.errors import VitqError, reason
+from vitq.numerics.files import read_object
 from vitq.quantization.model.factories import call_factory
 from vitq.quantization.model.names import (
     CONFIG_NAME,
@@ -125,7 +125,7 @@ def _create(name: str, timm_name: str, arguments: Mapping[str, Any]) -> torch.nn
 def _from_folder(name: str, folder: Path, arguments: Mapping[str, Any]) -> torch.nn.Module:
     """Build the model that a folder's configuration describes."""
     path = folder / CONFIG_NAME
-    config = _read_object(path)
+    config = read_object(path, f"the configuration {path}", "download it again")
     if "architecture" in config:
         return _create(name, f"local-dir:{folder}", arguments)
     kinds = config.get("architectures") or [config.get("model_type", "nothing known")]
@@ -143,20 +143,6 @@ def _from_folder(name: str, folder: Path, arguments: Mapping[str, Any]) -> torch
     module.pretrained_cfg = module.default_cfg = {}  # of other weights; its folder says its own
     made: torch.nn.Module = module
     return made
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise VitqError(
-            f"the configuration {path} is no JSON: {reason(error)}: download it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise VitqError(
-            f"{path} holds a JSON {type(content).__name__}, not a configuration: download it again"
-        )
-    return content
 
 
 def _timm_arguments(config: Mapping[str, Any]) -> dict[str, Any]:

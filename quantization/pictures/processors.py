@@ -7,12 +7,12 @@ Objects are read by their shape, so that none of the three needs to be there:
     torchvision    a weights' ``transforms()``, or a Compose of Resize, CenterCrop, Normalize, ...
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitq.numerics.errors import VitqError
+from vitq.numerics.files import read_object
 from vitq.quantization.pictures.described import Described, filter_of
 from vitq.quantization.pictures.preprocessing import (
     Color,
@@ -80,12 +80,7 @@ def read_processor(path: Path) -> Described:
         path = found
     if not path.is_file():
         raise VitqError(f"--preprocessor {path}: no processor lies there: give {FILES[0]}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise VitqError(f"--preprocessor {path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, Mapping):
-        raise VitqError(f"--preprocessor {path} holds no JSON object: give {FILES[0]}")
+    content = read_object(path, f"--preprocessor {path}", f"give {FILES[0]}")
     return described(content, str(path))
 
 

@@ -1,4 +1,4 @@
-"""Atomic writing."""
+"""Atomic writing, and JSON that is read."""
 
 import errno
 import os
@@ -11,6 +11,7 @@ import pytest
 
 from vitq.numerics.errors import VitqError
 from vitq.numerics.files import (
+    read_object,
     replaced_folder,
     require_file,
     require_writable,
@@ -34,6 +35,31 @@ def test_folders_are_made(tmp_path: Path) -> None:
     write_atomically(path, "new")
     assert path.read_text() == "new"
     assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_an_object_is_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"é": [1, null]}', encoding=encoding)
+    assert read_object(path, "it", "write it again") == {"é": [1, None]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[1]", "the list holds a JSON list and no object: write it again"),
+        (b"", r"the list cannot be read as JSON: Expecting value.*: write it again"),
+        (b'{"a": "\xff"}', r"cannot be read as JSON: .*0xff.*: write it again"),
+        (b"[" * 100_000, r"cannot be read as JSON: maximum recursion.*: write it again"),
+        (None, r"cannot be read as JSON: .*No such file.*: write it again"),
+    ],
+)
+def test_what_is_no_object(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(VitqError, match=message):
+        read_object(path, "the list", "write it again")
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])

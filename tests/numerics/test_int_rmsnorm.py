@@ -51,6 +51,12 @@ def test_a_lone_code_stays_in_16_bits(channels: int) -> None:
         assert -(2**15) <= t < 2**15 and abs(t) >= 2**12
 
 
+@pytest.mark.parametrize(("channels", "bits"), [(3, 14), (4, 13), (15, 13), (16, 12), (4095, 9)])
+def test_fraction_bits(channels: int, bits: int) -> None:
+    """One less from a power of 4 on, no sooner."""
+    assert rmsnorm_params(1e-4, 1e-6, np.ones(channels, np.float32), OUT).fraction_bits == bits
+
+
 @pytest.mark.parametrize("channels", [32, 192, 768])
 @pytest.mark.parametrize("eps", [1e-6, 0.5])
 def test_the_float_layer(channels: int, eps: float) -> None:

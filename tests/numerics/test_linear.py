@@ -106,6 +106,12 @@ def test_a_bias_rounds_half_to_even() -> None:
     assert round_bias(np.array(1.0), np.array([1.0, 0.5])).dtype == np.int64
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_bias_that_is_no_number_is_refused(bad: float) -> None:
+    with pytest.raises(RangeError, match=r"a bias is not finite \(NaN or Inf\): check the weights"):
+        round_bias(np.array([1.0, bad]), np.array(1.0))
+
+
 def test_order_of_the_scales() -> None:
     """(input * weight) / output in float64: another order gives another last bit."""
     x_scale, weight_scale = float(np.float32(0.1)), np.array([0.3, 0.7], np.float32)

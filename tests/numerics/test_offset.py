@@ -10,6 +10,7 @@ from vitq.numerics.families import Nonlinear
 from vitq.numerics.ivit import ivit_shiftmax, ivit_softmax_params
 from vitq.numerics.nonlinear import SoftmaxParams, int_softmax, softmax_params
 from vitq.numerics.offset import (
+    HIDDEN,
     MASKED,
     OFFSET_LIMIT,
     REACH,
@@ -22,6 +23,10 @@ from vitq.numerics.shiftmax import SCORE_LIMIT, code_params, shiftmax_codes
 
 SMALLEST_STEP = 16 * np.log(2) / REACH
 LOWEST_FLOATS = [-np.inf, np.finfo(np.float32).min, -1e9]
+
+
+def test_constants_are_as_documented() -> None:
+    assert (float(MASKED), OFFSET_LIMIT, REACH, HIDDEN) == (-32768, 2**28, 2**26, 3 * 2**26)
 
 
 def test_ties_go_to_even() -> None:
@@ -48,15 +53,19 @@ def test_a_mask_that_no_limit_cuts_is_exact() -> None:
 
 def test_a_bias_beyond_the_limit_is_refused() -> None:
     assert offset_codes(np.float64([OFFSET_LIMIT]), 1.0)[0] == OFFSET_LIMIT
-    with pytest.raises(RangeError, match=r"a bias of .* at a score step of 1"):
-        offset_codes(np.float64([OFFSET_LIMIT + 1]), 1.0)
+    for value in ([OFFSET_LIMIT + 1], [0, OFFSET_LIMIT + 1]):
+        with pytest.raises(RangeError, match=r"a bias of .* at a score step of 1"):
+            offset_codes(np.float64(value), 1.0)
 
 
 def test_a_step_that_is_too_small_for_masks_is_refused() -> None:
     offset_codes(masked(np.array([-np.inf])), SMALLEST_STEP)
-    with pytest.raises(RangeError, match="too small for a mask"):
-        offset_codes(masked(np.array([-np.inf])), SMALLEST_STEP * (1 - 1e-9))
+    for mask in ([-np.inf], [-np.inf, 0.0]):
+        with pytest.raises(RangeError, match="too small for a mask"):
+            offset_codes(masked(np.array(mask)), SMALLEST_STEP * (1 - 1e-9))
     offset_codes(np.array([3.0]), SMALLEST_STEP / 2)  # no mask, no limit
+    lowest = np.array([-OFFSET_LIMIT * 2.0**-40])  # exact, and so not cut
+    assert offset_codes(lowest, 2.0**-40).tolist() == [-OFFSET_LIMIT]
 
 
 @given(

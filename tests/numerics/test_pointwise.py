@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitq.numerics import powers
 from vitq.numerics.errors import RangeError, VitqError
 from vitq.numerics.pointwise import (
     CLAMPS,
@@ -146,18 +145,3 @@ def test_refusals() -> None:
         pointwise_table("tanh", source, out, 0.5)
     with pytest.raises(RangeError, match=r"a function's input reaches 2\.56e\+12: check"):
         pointwise_table("silu", Source(1e10, 0, -128, 127, 8), out)
-
-
-def test_powers_and_logarithms() -> None:
-    """Within `powers.MAX_ERROR` of each result, whole octaves exact."""
-    t = np.arange(0, 3 << powers.EXPONENT_BITS, 99991, dtype=np.int64)
-    exact = 2.0 ** (-t / 2**powers.EXPONENT_BITS)
-    found = powers.inverse_power(t) / powers.ONE
-    assert np.abs(found - exact).max() <= powers.MAX_ERROR
-    whole = np.arange(31, dtype=np.int64)
-    octaves = powers.inverse_power(whole << powers.EXPONENT_BITS)
-    np.testing.assert_array_equal(octaves, powers.ONE >> whole)
-    z = np.append(np.linspace(powers.ONE, 2 * powers.ONE, 9999).astype(np.int64), 2 * powers.ONE)
-    logarithm = powers.log2(z) / 2**powers.EXPONENT_BITS
-    assert np.abs(logarithm - np.log2(z / powers.ONE)).max() <= powers.MAX_ERROR
-    assert logarithm[0] == 0 and logarithm[-1] == 1

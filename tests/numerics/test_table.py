@@ -33,9 +33,19 @@ def test_look_up() -> None:
         assert result[index] == table[index[1], x[index]]
 
 
-def test_wider_codes_are_refused() -> None:
-    with pytest.raises(VitqError, match="codes from 0 to 256 do not fit into 8 bits"):
-        pixel_table(np.zeros((1, LEVELS), np.float32), QuantParams.per_tensor(1.0, 0, 0, 256))
+def test_one_table_is_for_all_whatever_the_axis() -> None:
+    """The first and the last entry, of codes below 0."""
+    table = np.arange(LEVELS, dtype=np.uint8)[None]
+    x = np.array([-128, 5, 127])
+    for axis in (0, 3):
+        assert int_lut(x, table, TableParams(axis, -128)).tolist() == [0, 133, 255]
+
+
+@pytest.mark.parametrize(("qmin", "qmax"), [(0, 256), (-128, 128)])
+def test_wider_codes_are_refused(qmin: int, qmax: int) -> None:
+    out = QuantParams.per_tensor(1.0, 0, qmin, qmax)
+    with pytest.raises(VitqError, match=f"codes from {qmin} to {qmax} do not fit into 8 bits"):
+        pixel_table(np.zeros((1, LEVELS), np.float32), out)
 
 
 @pytest.mark.parametrize("code", [-129, 128])

@@ -295,7 +295,7 @@ def test_files(tmp_path: Path) -> None:
         read_processor(file)
     damaged = r"--preprocessor .* cannot be read as JSON"
     for text, message in (("{", damaged), ("[" * 100_000, damaged), ("\xff", damaged),
-                          ("[]", "no JSON object"), ("{}", "says nothing of")):  # fmt: skip
+                          ("[]", "list and no object"), ("{}", "says nothing of")):  # fmt: skip
         file.write_bytes(text.encode("latin-1"))
         with pytest.raises(VitqError, match=message):
             read_processor(file)

@@ -137,7 +137,7 @@ def test_arguments_reach_timm() -> None:
         ({"architectures": ["SwinModel"]}, "describes SwinModel: taken are timm's models and ViTF"),
         ({**CONFIG, "hidden_size": None}, "is incomplete"),
         ({k: v for k, v in CONFIG.items() if k != "patch_size"}, "is incomplete: patch_size"),
-        ([], "holds a JSON list, not a configuration: download it again"),
+        ([], "holds a JSON list and no object: download it again"),
         ({"architecture": "no_such_net"}, "timm refused"),
     ],
 )
@@ -152,7 +152,9 @@ def test_a_configuration_that_is_no_json(tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     write_folder(folder, {}, source().state_dict())
     (folder / "config.json").write_text("<html>")
-    with pytest.raises(VitqError, match=r"the configuration .*config\.json is no JSON: Expecting"):
+    with pytest.raises(
+        VitqError, match=r"the configuration .*config\.json cannot be read as JSON: Expecting"
+    ):
         load_model(f"local-dir:{folder}")
 
 
