@@ -17,10 +17,11 @@ Importing this module loads none of torch, TVM and NumPy; the first use of a nam
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitq.api.compile import Library, compile, load
+    from vitq.api.compile import compile, load
     from vitq.api.deploy import deploy
     from vitq.api.explain import explain
     from vitq.api.facts import doctor, inspect, report, targets
+    from vitq.api.library import Library
     from vitq.api.measure import benchmark, kit, tune
     from vitq.api.quantize import Quantized, quantize
     from vitq.api.study import compare_methods, sensitivity
@@ -58,7 +59,7 @@ _HOMES = {
     "Finding": "vitq.compiler.stages.doctor",
     "Integers": "vitq.compiler.stages.run",
     "IntegersDifferError": "vitq.compiler.stages.verify",
-    "Library": "vitq.api.compile",
+    "Library": "vitq.api.library",
     "Quantized": "vitq.api.quantize",
     "VitqError": "vitq.numerics.errors",
     "benchmark": "vitq.api.measure",

@@ -1,10 +1,8 @@
 """Bundles for this machine: the runner, what it refuses, and putting one together."""
 
 import json
-import os
 import shutil
 import subprocess
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ from PIL import Image
 import vitq
 from tests.compiler.bundles import is_one_line, rewrite_manifest, run, write_manifest
 from vitq.compiler.codegen.compiled import open_compiled
-from vitq.compiler.deploy import bundle as bundling
 from vitq.compiler.deploy.bundle import FLAVOURS, Bundle, DeployOptions
 from vitq.compiler.deploy.static_library import FUNCTIONS
 from vitq.compiler.stages.compile import CompileOptions, compile_model
@@ -24,7 +21,6 @@ from vitq.compiler.stages.run import classify
 from vitq.compiler.support.artifacts import Artifact
 from vitq.models.timm_compat import import_timm
 from vitq.numerics.arrays import IntArray, UInt8Array
-from vitq.numerics.errors import VitqError
 from vitq.quantization.pictures.pixels import fit_picture, load_picture
 
 STATIC_BUDGET = 2 << 20
@@ -208,89 +204,6 @@ def test_a_broken_manifest_is_one_line(copy: Path, text: str) -> None:
     assert code == 2 and is_one_line(error)
 
 
-def npy(header: str, data: bytes = b"", version: int = 1, length: int | None = None) -> bytes:
-    size = len(header) if length is None else length
-    start = b"\x93NUMPY" + bytes([version, 0])
-    return start + size.to_bytes(2 if version == 1 else 4, "little") + header.encode() + data
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that says it is so large."""
-    body = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\0\0\0\0"
-    return b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + body + zlib.crc32(body).to_bytes(4, "big")
-
-
-PICTURE = 3 * 32 * 32
-GOOD = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 3, 32, 32), }"
-BAD_FILES: dict[str, tuple[bytes, str]] = {
-    "empty.npy": (b"", "no .npy"),
-    "text.npy": (b"hello, this is no array at all", "no .npy"),
-    "version.npy": (npy(GOOD, bytes(PICTURE), 9), "version"),
-    "short.npy": (npy(GOOD, bytes(PICTURE - 1)), "size"),
-    "long.npy": (npy(GOOD, bytes(PICTURE + 1)), "size"),
-    "header.npy": (npy(GOOD, length=60000), "cut off"),
-    "fortran.npy": (npy(GOOD.replace("False", "True"), bytes(PICTURE)), "Fortran"),
-    "float.npy": (npy(GOOD.replace("|u1", "<f4"), bytes(4 * PICTURE)), "uint8"),
-    "int.npy": (npy(GOOD.replace("|u1", "<i4"), bytes(4 * PICTURE)), "uint8"),
-    "shape.npy": (npy(GOOD.replace("(1, 3", "(3, 1"), bytes(PICTURE)), "N x 3 x 32 x 32"),
-    "flat.npy": (npy(GOOD.replace("(1, 3, 32, 32)", f"({PICTURE},)"), bytes(PICTURE)), "N x 3"),
-    "negative.npy": (npy(GOOD.replace("(1, 3", "(-1, 3"), bytes(PICTURE)), "shape"),
-    "huge.npy": (npy(GOOD.replace("(1, 3", "(99999999, 3"), bytes(PICTURE)), "large"),
-    "none.npy": (npy(GOOD.replace("(1, 3", "(0, 3")), "no pictures"),
-    "nokey.npy": (npy(GOOD.replace("descr", "dtype"), bytes(PICTURE)), "descr"),
-    "noshape.npy": (npy("{'descr': '|u1', 'fortran_order': False, 'shape': 3"), "shape"),
-    "size.u8": (bytes(PICTURE + 5), "no whole number"),
-    "empty.u8": (b"", "no pictures"),
-    "ascii.ppm": (b"P3 32 32 255\n" + bytes(1024), "no JPEG, PNG or binary PPM"),
-    "other.JPG": (b"GIF89a" + bytes(PICTURE - 6), "no JPEG, PNG or binary PPM"),
-    "bomb.png": (png_header(60_000, 60_000), "at most 89478485"),
-    "cut.ppm": (b"P6 32 32 255\n" + bytes(100), "cut off"),
-    "deep.ppm": (b"P6 32 32 65535\n" + bytes(6 * 1024), "8-bit"),
-    "zero.ppm": (b"P6 0 32 255\n", "size"),
-    "huge.ppm": (b"P6 999999 999999 255\n", "at most 89478485"),
-    "digits.ppm": (b"P6 99999999999 1 255\n", "header"),
-    "comment.ppm": (b"P6 # no end", "header"),
-    "end.ppm": (b"P6", "no JPEG, PNG or binary PPM"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_input_is_one_line(bundles: dict[str, Bundle], tmp_path: Path, name: str) -> None:
-    content, said = BAD_FILES[name]
-    (tmp_path / name).write_bytes(content)
-    code, _, error = run(bundles["static"].folder, "infer", str(tmp_path / name))
-    assert code == 2 and is_one_line(error) and said in error
-
-
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_npy_versions(bundles: dict[str, Bundle], tmp_path: Path, version: int) -> None:
-    (tmp_path / "x.npy").write_bytes(npy(GOOD, bytes(PICTURE), version))
-    assert run(bundles["static"].folder, "infer", str(tmp_path / "x.npy"))[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((), "command"),
-        (("dance",), "command"),
-        (("infer",), "needs a file"),
-        (("infer", "nowhere.npy"), "missing"),
-        (("infer", "a.npy", "--raw", "--json"), "not several"),
-        (("bench", "a.npy"), "unexpected"),
-        (("bench", "--rounds"), "needs a value"),
-        (("bench", "--rounds", "0"), "from 1"),
-        (("bench", "--rounds", "many"), "from 1"),
-        (("bench", "--fast"), "unknown option"),
-        (("verify", "--bundle", "nowhere"), "missing"),
-    ],
-)
-def test_a_wrong_call_is_one_line(
-    bundles: dict[str, Bundle], arguments: tuple[str, ...], said: str
-) -> None:
-    code, _, error = run(bundles["vm"].folder, *arguments)
-    assert code == 2 and is_one_line(error) and said in error
-
-
 @pytest.mark.parametrize("command", ["verify", "info", "--help", "infer", "bench --json"])
 def test_lost_output_is_said(bundle: Path, command: str) -> None:
     words = [str(bundle / "vitq-run"), *command.split()]
@@ -305,31 +218,6 @@ def test_lost_output_is_said(bundle: Path, command: str) -> None:
     assert done.returncode == 4 and is_one_line(done.stderr) and "closed" in done.stderr
     silent = ["sh", "-c", 'exec "$@" 2>&-', "sh", *words]
     assert subprocess.run(silent, stdout=subprocess.DEVNULL, check=False).returncode == 0
-
-
-def test_threads_that_cannot_be(bundles: dict[str, Bundle]) -> None:
-    for flavour in FLAVOURS:
-        for threads in ("0", "-1", "65", "100000"):
-            code, _, error = run(bundles[flavour].folder, "verify", "--threads", threads)
-            assert code == 2 and is_one_line(error) and f"--threads {threads}" in error
-    assert run(bundles["static"].folder, "verify", "--threads", "64")[0] == 0
-
-
-def test_labels_must_fit(bundles: dict[str, Bundle], compiled: Path, tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text("one\ntwo\n")
-    picture = str(bundles["vm"].folder / "golden_pixels.npy")
-    code, _, error = run(
-        bundles["vm"].folder, "infer", picture, "--labels", str(tmp_path / "names.txt")
-    )
-    assert code == 2 and is_one_line(error) and "2 lines" in error
-    os.mkfifo(tmp_path / "pipe")  # nobody writes: opening it would wait
-    for name in ("pipe", "nowhere"):
-        given = ("--labels", str(tmp_path / name))
-        code, _, error = run(bundles["vm"].folder, "infer", picture, *given)
-        assert code == 2 and is_one_line(error) and "cannot be read" in error
-    with pytest.raises(VitqError, match="2 lines: the model has 10"):
-        deploy(compiled, DeployOptions(out=tmp_path / "out", labels=tmp_path / "names.txt"))
-    assert not (tmp_path / "out").exists()
 
 
 def test_the_static_library_is_lean(bundles: dict[str, Bundle]) -> None:
@@ -387,37 +275,6 @@ def test_any_batch_size(artifact: Artifact, digits_pixels: UInt8Array, tmp_path:
     wanted = open_compiled(folder).reference()(digits_pixels[:4])
     made = deploy(folder, DeployOptions(out=tmp_path / "static", flavour="static"))
     assert np.array_equal(codes_of(made.folder, tmp_path / "x.npy"), wanted)
-
-
-def test_only_a_bundle_is_replaced(compiled: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("text")
-    with pytest.raises(VitqError, match="is no bundle"):
-        deploy(compiled, DeployOptions(out=tmp_path / "mine"))
-    assert (tmp_path / "mine" / "thesis.tex").is_file()
-
-
-def test_a_failure_leaves_nothing(
-    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise VitqError("the device is on fire")
-
-    monkeypatch.setattr(bundling, "write_golden", fail)
-    with pytest.raises(VitqError, match="on fire"):
-        deploy(compiled, DeployOptions(out=tmp_path / "out"))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_compile_did_not_write_is_refused(compiled: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(compiled.parent, tmp_path / "artifact")) / compiled.name
-    (copy / "golden.npz").write_bytes(b"other")
-    with pytest.raises(VitqError, match=r"golden\.npz is not the file that compile wrote"):
-        deploy(copy, DeployOptions(out=tmp_path / "out"))
-    with pytest.raises(VitqError, match="choose vm or static"):
-        DeployOptions(out=tmp_path / "out", flavour="javascript")
-    with pytest.raises(VitqError, match="no compiled library"):
-        deploy(tmp_path, DeployOptions(out=tmp_path / "out"))
 
 
 def test_jpeg_and_png(bundle: Path, compiled: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import io
 import json
 import random
 import subprocess
-import zlib
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from tests.compiler.picture_files import chunk, jpeg, picture, png, resampled
 from tests.compiler.probes import build_probe
 from tests.fuzz.runner_fuzz import mutated, seeds
 from vitq.numerics.arrays import UInt8Array
@@ -63,24 +63,6 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     return call
 
 
-def picture(height: int, width: int, channels: int, seed: int = 0, noise: int = 20) -> Image.Image:
-    """Smooth colours and noise; at least one edge of 0 and of 255."""
-    noises = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    waves = [np.sin(x / (3 + c) + y / (5 - c)) + np.cos(y / (2 + c)) for c in range(channels)]
-    pixels = 128 + 90 * np.stack(waves, -1)
-    pixels += noises.integers(-noise, noise + 1, pixels.shape)
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
-    rounded = np.clip(pixels, 0, 255).astype(np.uint8)
-    return Image.fromarray(rounded[..., 0] if channels == 1 else rounded, mode)
-
-
-def jpeg(image: Image.Image, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG", **options)
-    return file.getvalue()
-
-
 def check_equal(read: Read, how: Preprocessing | None, paths: list[Path]) -> None:
     for path, found in zip(paths, read(how, paths), strict=True):
         with Image.open(path) as opened:
@@ -106,15 +88,6 @@ def test_jpeg(read: Read, tmp_path: Path, quality: int, monkeypatch: pytest.Monk
             path.write_bytes(jpeg(image, quality=quality, **options))
             paths.append(path)
     check_equal(read, None, paths)
-
-
-def resampled(content: bytes, factors: int, height: int, width: int) -> bytes:
-    """Another picture of as many blocks: luma's sampling factors and the size are overwritten."""
-    frame = max(content.find(b"\xff\xc0"), content.find(b"\xff\xc2"))
-    size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
-    patched = bytearray(content)
-    patched[frame + 5 : frame + 9], patched[frame + 11] = size, factors
-    return bytes(patched)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -163,25 +136,6 @@ def test_colors_of_jpeg(read: Read, tmp_path: Path, color: Color) -> None:
     for path, content in zip(paths, contents.values(), strict=True):
         path.write_bytes(content)
     check_equal(read, how_of(color), paths)
-
-
-def png(values: np.ndarray, depth: int, color: int, extra: bytes = b"") -> bytes:
-    """Write (h, w, channels) of any depth, which Pillow cannot."""
-    height, width, _ = values.shape
-    rows = values.reshape(height, -1)
-    if depth < 8:
-        bits = (rows[:, :, None] >> np.arange(depth - 1, -1, -1)) & 1
-        rows = np.packbits(bits.reshape(height, -1).astype(np.uint8), axis=1)
-    packed = rows.astype(">u2" if depth == 16 else "u1")
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
-    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    header = chunk(b"IHDR", size + bytes([depth, color, 0, 0, 0]))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    checksum = zlib.crc32(name + body).to_bytes(4, "big")
-    return len(body).to_bytes(4, "big") + name + body + checksum
 
 
 PNG_KINDS = [

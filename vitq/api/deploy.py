@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vitq.api.compile import Library
+from vitq.api.library import Library
 from vitq.api.workspace import Workspace
 from vitq.compiler.deploy.bundle import DeployOptions
 from vitq.compiler.stages.deploy import deploy as stage

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitq.api.compile import Library
 from vitq.api.explaining import explained
+from vitq.api.library import Library
 from vitq.api.quantize import Quantized
 from vitq.compiler.studies.explain import REMOVALS
 from vitq.compiler.studies.explanation import Explanation

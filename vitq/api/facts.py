@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vitq.api.compile import Library
+from vitq.api.library import Library
 from vitq.api.quantize import Quantized
 from vitq.compiler.stages.doctor import Finding
 from vitq.compiler.stages.doctor import doctor as doctor_stage

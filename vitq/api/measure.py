@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitq.api.compile import Library, opened
+from vitq.api.compile import opened
+from vitq.api.library import Library
 from vitq.api.quantize import Quantized
 from vitq.compiler.benchmark.benchmark import BenchmarkOptions, Report
 from vitq.compiler.benchmark.benchmark import benchmark as benchmark_stage
