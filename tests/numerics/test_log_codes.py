@@ -8,17 +8,26 @@ from hypothesis.extra import numpy as hnp
 
 from vitq.numerics.arrays import IntArray
 from vitq.numerics.errors import VitqError
-from vitq.numerics.log_codes import LEVELS, MAX_CODE_ERROR, STEPS, code_table, log_code_params
+from vitq.numerics.log_codes import (
+    LEVELS,
+    MAX_CODE_ERROR,
+    STEPS,
+    code_table,
+    describe_codes,
+    log_code_params,
+)
 from vitq.numerics.matmul import int_matmul
 from vitq.numerics.qparams import QuantParams
 from vitq.numerics.shiftmax import (
     CODE_LIMIT,
     CODE_MAX,
     SMALLEST_CODE_SUM,
+    code_params,
     normalize_params,
     normalized_matmul,
     shiftmax_codes,
 )
+from vitq.numerics.twin_codes import TwinCodes
 
 EVERY = [(steps, levels) for steps in STEPS for levels in LEVELS]
 rows = hnp.arrays(np.int16, hnp.array_shapes(max_dims=3, max_side=9))
@@ -52,6 +61,25 @@ def test_every_weight_is_a_power_of_two(steps: int, levels: int) -> None:
     assert table[0] == CODE_MAX and np.all(np.diff(table) <= 0)
     assert len(table) == levels or (table[-1] == 0 and len(table) == 10 * steps < levels)
     assert (len(table) - 1) << (12 - steps.bit_length() + 1) <= CODE_LIMIT
+
+
+def test_constants_are_as_documented() -> None:
+    assert STEPS == (1, 2, 4, 8) and LEVELS == (4, 8, 16, 32, 64, 128, 256)
+    assert 0.5 < MAX_CODE_ERROR < 0.55
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [(1, "log2, 8 weights"), (2, "log sqrt 2, 8 weights"), (4, "log 2**(1/4), 8 weights"),
+     (8, "log 2**(1/8), 8 weights")],
+)  # fmt: skip
+def test_a_person_reads(steps: int, said: str) -> None:
+    assert describe_codes(log_code_params(0.01, steps, 8, zero=False)) == said
+
+
+def test_a_person_reads_of_other_codes() -> None:
+    assert describe_codes(code_params(0.01)) == "uniform"
+    assert describe_codes(code_params(0.01, TwinCodes(2, 5))) == "twin, steps of 4 and 32"
 
 
 def test_known_weights() -> None:
