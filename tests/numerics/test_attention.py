@@ -10,6 +10,7 @@ from vitq.numerics.attention import (
     QkvShape,
     attention_params,
     int_attention,
+    int_offset_attention,
     split_heads,
 )
 from vitq.numerics.errors import VitqError
@@ -19,6 +20,7 @@ from vitq.numerics.shiftmax import (
     CodeParams,
     code_params,
     normalize_params,
+    normalized_matmul,
     normalized_matmul_params,
     shiftmax_codes,
 )
@@ -87,6 +89,23 @@ def test_against_python_integers(
             acc = sum(w * int(row[d]) for w, row in zip(weights, v, strict=True))
             rounded = (acc * multiplier + 2 ** (p.out_shift - 1)) // 2**p.out_shift
             assert result[b, n, h, d] == min(max(rounded + p.zero_point, p.qmin), p.qmax)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32])
+def test_a_windows_heads_have_their_constants(dtype: type) -> None:
+    """Windows count round and round through the pictures; int32 constants do not wrap."""
+    rng = np.random.default_rng(3)
+    qkv = rng.integers(-128, 128, (4, 5, 3, 3, 2), dtype=np.int8)
+    offsets = rng.integers(-400, 400, (6, 5, 5)).astype(dtype)
+    index = np.array([[0, 1, 2], [5, 4, 3]])
+    p = attention_params((1, 2, 3), code_params(3e-3), normalized_matmul_params(0.02, OUT))
+    found = int_offset_attention(qkv, offsets, index, p)
+    assert found.shape == (4, 5, 3, 2)
+    for b, h in np.ndindex(4, 3):
+        q, k, v = (qkv[b, :, part, h].astype(np.int64) for part in range(3))
+        scores = (q - 1) @ (k - 2).T + offsets[index[b % 2, h]]
+        codes = shiftmax_codes(scores, p.codes)
+        np.testing.assert_array_equal(found[b, :, h], normalized_matmul(codes, v, 3, p.normalize))
 
 
 def test_one_token_passes_its_value() -> None:

@@ -47,6 +47,13 @@ def test_around_the_float32_limit(terms: int) -> None:
     assert int_matmul(a[:, ::-1], b.T[::-1]).tolist() == exact.tolist()
 
 
+@pytest.mark.parametrize("terms", [599, 1033])
+def test_odd_sums_beyond_float32(terms: int) -> None:
+    """Between 2**24 and 2**25, where float32 has even integers only; in a stack of one row."""
+    a, b = np.full((1, 1, terms), 255, np.uint8), np.full((terms, 1), 127, np.int8)
+    assert int_matmul(a, b).tolist() == [[[terms * 255 * 127]]]
+
+
 def test_unsigned_codes() -> None:
     """The magnitude of uint8 and of the most negative code is not lost to a wrapping negation."""
     a, b = np.full((1, 700), 255, np.uint8), np.full((700, 1), -128, np.int8)
