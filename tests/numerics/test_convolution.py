@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitq.numerics.arrays import IntArray
-from vitq.numerics.convolution import Geometry, depthwise_sum, int_depthwise, tap_rows
+from vitq.numerics.convolution import (
+    PRODUCT_LIMIT,
+    Geometry,
+    depthwise_sum,
+    int_depthwise,
+    tap_rows,
+)
 from vitq.numerics.errors import RangeError
 from vitq.numerics.linear import linear_params, linear_sum
 from vitq.numerics.qparams import QScheme
@@ -51,6 +57,19 @@ def cases(draw: st.DrawFn) -> tuple[Shape, Geometry]:
     return (draw(st.integers(1, 2)), height, width, draw(st.integers(1, 5))), place
 
 
+@given(cases())
+def test_windows_are_the_places_where_a_kernel_fits(case: tuple[Shape, Geometry]) -> None:
+    (_, height, width, _), place = case
+    wanted = []
+    for axis, length in enumerate((height, width)):
+        places = range(-place.before[axis], length + place.after[axis])
+        reach = place.dilation[axis] * (place.kernel[axis] - 1)
+        fitting = [first for first in places if first + reach in places]
+        wanted.append(len(fitting[:: place.stride[axis]]))
+    assert place.windows((height, width)) == tuple(wanted)
+    assert tap_rows((height, width), place).shape == (np.prod(wanted), np.prod(place.kernel))
+
+
 @settings(max_examples=40, deadline=None)
 @given(cases(), st.integers(0, 255), st.integers(0, 2**32 - 1), st.sampled_from(["random", 0, 255]))
 def test_sums_are_those_of_the_taps(
@@ -83,6 +102,20 @@ def test_the_result_is_requantized_once() -> None:
     assert (found != expected).mean() < 0.01
 
 
-def test_a_kernel_beyond_the_map_is_refused() -> None:
-    with pytest.raises(RangeError, match="a kernel of 3 x 3 reaches beyond a map of 2 x 5"):
-        Geometry((3, 3)).windows((2, 5))
+def test_rows_of_taps() -> None:
+    """Written out: a border of zeros on the left and below, int32."""
+    rows = tap_rows((2, 3), Geometry((2, 1), (1, 2), (0, 1), (1, 0)))
+    assert rows.dtype == np.int32
+    assert rows.tolist() == [[-1, -1], [1, 4], [-1, -1], [4, -1]]
+
+
+def test_a_product_of_codes_fits_16_bits() -> None:
+    assert PRODUCT_LIMIT == 2**15 - 1
+
+
+@pytest.mark.parametrize(("kernel", "size"), [((3, 3), (2, 5)), ((3, 2), (5, 1)), ((9, 1), (2, 5))])
+def test_a_kernel_beyond_the_map_is_refused(kernel: tuple[int, int], size: tuple[int, int]) -> None:
+    said = f"a kernel of {kernel[0]} x {kernel[1]} reaches beyond a map of {size[0]} x {size[1]}"
+    with pytest.raises(RangeError, match=said):
+        Geometry(kernel).windows(size)
+    assert Geometry(kernel).windows(kernel) == (1, 1)

@@ -107,6 +107,21 @@ def test_bounds_are_reached(weight: IntArray, codes: tuple[int, int]) -> None:
     assert (low, high) == (smallest.min(), largest.max())
 
 
+@pytest.mark.parametrize(
+    ("weight", "bias", "codes", "wanted"),
+    [
+        (1, 5, (-3, 2), (-3, 7)),
+        (1, -5, (-3, 2), (-8, 2)),
+        (1, 5, (3, 9), (0, 14)),
+        (-1, -5, (3, 9), (-14, 0)),
+    ],
+)
+def test_bounds_hold_for_sums_without_the_bias_and_without_terms(
+    weight: int, bias: int, codes: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    assert weight_bounds(np.array([[weight]]), np.array([bias]), *codes) == wanted
+
+
 def test_bounds_do_not_wrap() -> None:
     """Long rows of extreme codes leave int32 visibly."""
     low, high = weight_bounds(np.full((1, 2**17), -128, np.int8), np.array([-(2**31)]), -128, 127)

@@ -1,6 +1,7 @@
 """Arrays on disk: what is damaged is one line."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,10 @@ def test_arrays_are_what_was_saved(index: int, tmp_path: Path) -> None:
         assert found.flags.writeable and found.flags.c_contiguous
 
 
-def saved(header: str, data: bytes = b"\0" * 24) -> bytes:
+def saved(header: str, data: bytes = b"\0" * 24, version: int = 1) -> bytes:
     text = header.encode() + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+    length = len(text).to_bytes(2 * version, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + length + text + data
 
 
 def described(descr: str = "'|u1'", shape: str = "(2, 3, 4)") -> str:
@@ -51,6 +53,9 @@ def described(descr: str = "'|u1'", shape: str = "(2, 3, 4)") -> str:
         (saved(described("'O'")), "holds object .*not numbers: write it again with numpy.save"),
         (saved(described("'<U9'", "(1,)")), "not numbers"),
         (saved(described(), b"\0" * 23), "shorter than its header says"),
+        (saved(described("'<f8'", "(3,)"), b"\0" * 23), "shorter than its header says"),
+        (saved(described(shape=str((1,) * 33))), "of shape .*not numbers: write it again"),
+        (saved(described() + " " * 2**16, version=2), "cannot be read as an .npy array"),
         (saved("__import__('os').system('true')"), "cannot be read as an .npy array"),
     ],
 )
@@ -59,6 +64,34 @@ def test_damaged_arrays(content: bytes, said: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(VitqError, match=said):
         read_npy(path)
+
+
+def test_the_largest_headers(tmp_path: Path) -> None:
+    """Of 2**16 bytes, which only version 2.0 can say, and of 32 dimensions."""
+    path = tmp_path / "a.npy"
+    path.write_bytes(saved(described() + " " * (2**16 - 1 - len(described())), version=2))
+    np.testing.assert_array_equal(read_npy(path), np.zeros((2, 3, 4), np.uint8))
+    path.write_bytes(saved(described(shape=str((1,) * 32)), b"\5"))
+    np.testing.assert_array_equal(read_npy(path), np.full((1,) * 32, 5, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError,
+     NotImplementedError, MemoryError],
+)  # fmt: skip
+def test_whatever_an_archive_raises_is_one_line(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damaged data, passwords, unknown compression, sizes without end."""
+
+    def fail(*_: object) -> bytes:
+        raise error("it fell apart")
+
+    np.savez(tmp_path / "a.npz", a=np.arange(3))
+    monkeypatch.setattr(zipfile.ZipFile, "read", fail)
+    with pytest.raises(VitqError, match=r"cannot be read as an .npz archive: it fell apart"):
+        read_npz(tmp_path / "a.npz", "a")
 
 
 def test_no_array_at_all(tmp_path: Path) -> None:

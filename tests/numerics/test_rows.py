@@ -22,7 +22,7 @@ def test_a_table_moves_rows_and_fills_what_is_missing(
             np.testing.assert_array_equal(found[g, m], -7 if row == MISSING else x[g, row])
 
 
-@pytest.mark.parametrize("bad", [[0, 3], [-2]])
+@pytest.mark.parametrize("bad", [[0, 3], [-2], [-2, 1]])
 def test_rows_that_do_not_exist_are_refused(bad: list[int]) -> None:
     with pytest.raises(VitqError, match=r"rows .* of 3"):
         gather_rows(np.zeros((1, 3, 2)), np.array(bad), GatherParams(0))
