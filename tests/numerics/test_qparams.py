@@ -214,6 +214,13 @@ def test_normalized_types() -> None:
     assert isinstance(qparams.granularity, PerTensor)
 
 
+def test_moved_codes_mean_the_same() -> None:
+    moved = per_tensor(0.5, -3, -8, 7).moved(10)
+    assert (float(moved.scale), int(moved.zero_point), moved.qmin, moved.qmax) == (0.5, 7, 2, 17)
+    axis = QuantParams(np.array([1.0, 2.0]), np.array([0, 3]), -8, 7, PerAxis(1)).moved(-1)
+    assert axis.zero_point.tolist() == [-1, 2] and axis.granularity == PerAxis(1)
+
+
 def test_along() -> None:
     """The shape that broadcasts along the axis."""
     qparams = QuantParams(np.ones(3), np.zeros(3), -8, 7, PerAxis(1))

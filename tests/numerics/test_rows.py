@@ -50,7 +50,9 @@ def test_a_pad_is_missing_in_every_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    "ids", [[[1, 0, 2]], [[1, 2, 3]], [[0, 1], [2, 3]], [[0, 1, MISSING]]], ids=str
+    "ids",
+    [[[1, 0, 2]], [[1, 2, 3]], [[0, 1], [2, 3]], [[0, 1, MISSING]], [[0, 1, 2], [4, 5, 6]]],
+    ids=str,
 )
 def test_what_is_no_move_of_whole_rows(ids: list[list[int]]) -> None:
     assert row_table(np.array(ids), 3) is None
@@ -61,3 +63,5 @@ def test_rows_that_cross_groups_stay_one_table() -> None:
     assert split_table(table, 4)[1] == 1
     assert split_table(np.array([1, 0, 3, 2]), 4)[1] == 2
     assert split_table(np.array([2, 3, 0, 1]), 4)[1] == 1
+    one, groups = split_table(np.array([1, 0, 3, 2, 5, 4]), 6)
+    assert (one.tolist(), groups) == ([1, 0], 3)
