@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from vitq.numerics import int_layernorm as module
 from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.errors import RangeError
 from vitq.numerics.int_layernorm import (
@@ -25,6 +26,11 @@ CHANNELS = [1, 2, 3, 4, 5, 16, 17, 64, 192, 384, 768, 1024, 1025, 4096]
 EPS = 1e-6
 INT16_MAX = 2**15 - 1
 INT32_MAX = 2**31 - 1
+
+
+def test_constants_are_as_documented() -> None:
+    assert (MAX_CHANNELS, module.RECIPROCAL_BITS, module.MULTIPLIER_BITS) == (4096, 61, 14)
+    assert (module.SHIFT_LIMIT, module.ADDEND_LIMIT) == (30, 2**29)
 
 
 def output(scale: float, zero_point: int = 0, bits: int = 8) -> QuantParams:

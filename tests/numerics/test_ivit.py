@@ -16,6 +16,7 @@ from tests.numerics.ivit_literal import (
     literal_shiftmax,
     literal_sigmoid,
 )
+from vitq.numerics import ivit as module
 from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.errors import RangeError
 from vitq.numerics.ivit import (
@@ -76,6 +77,14 @@ def raw_gelu(x: IntArray, scale: float) -> FloatArray:
         multiplier=2**30, shift=30, qmin=-(2**31), qmax=2**31
     )
     return ivit_shiftgelu(x, p) * scale / CODE_MAX
+
+
+def test_constants_are_as_documented() -> None:
+    assert (SOFTMAX_OCTAVES, GELU_OCTAVES, UNIT_LIMIT) == (15, 23, 2**20)
+    assert (module.RECIPROCAL_BITS, module.CODE_BITS, module.CODE_MAX) == (62, 7, 128)
+    assert module.CODE_SCALE == np.float32(1 / 128)
+    assert (ERROR_SCALE, module.GELU_RANGE) == (0.05, 6.0)
+    assert (module.SHIFTMAX_MAX_ERROR, module.SHIFTGELU_MAX_ERROR) == (0.07, 0.04)
 
 
 def test_known_exponentials() -> None:

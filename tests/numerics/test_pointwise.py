@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitq.numerics import pointwise as module
 from vitq.numerics.errors import RangeError, VitqError
 from vitq.numerics.pointwise import (
     CLAMPS,
@@ -22,6 +23,13 @@ from vitq.numerics.pointwise import (
 from vitq.numerics.qparams import QuantParams
 
 SLOPE = float(np.float32(0.3))
+
+
+def test_constants_are_as_documented() -> None:
+    assert (MAX_ERROR, module.FRACTION_LIMIT, module.OUTPUT_BITS) == (2.0**-23, 30, 17)
+    assert (module.RATIO_BITS, module.PROBE_BITS) == (28, 25)
+    assert float(np.float32(1.702)) == QUICK_GELU_FACTOR
+    assert (module.LOG2_E, module.LN_2) == (1 / math.log(2), math.log(2))
 
 
 def sigmoid(x: float) -> float:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from vitq.numerics import shiftgelu as module
 from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.errors import RangeError, VitqError
 from vitq.numerics.exp2 import ONE, mulhrs
@@ -30,6 +31,12 @@ from vitq.numerics.twin import Twin
 HALF_UP = Rounding.HALF_UP
 TAIL_CODES = np.arange(2 * TAIL_LIMIT + 2)
 LARGEST_TAIL = 0.17
+
+
+def test_constants_are_as_documented() -> None:
+    assert (MAX_ERROR, module.MULTIPLIER_BITS, MULTIPLIER_MAX) == (4e-4, 15, 2**15 - 1)
+    assert (module.WORD_SHIFT, module.SHIFT_LIMIT, STEP_BITS, module.UP_LIMIT) == (15, 30, 7, 8)
+    assert (TAIL_RANGE, TAIL_LIMIT) == (4.0, 2**14 - 1)
 
 
 def normal_tail(u: FloatArray) -> FloatArray:

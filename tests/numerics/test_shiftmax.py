@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from vitq.numerics import shiftmax as module
 from vitq.numerics.arrays import FloatArray, IntArray
 from vitq.numerics.errors import RangeError
 from vitq.numerics.exp2 import MAX_ERROR, ONE
@@ -33,6 +34,13 @@ from vitq.numerics.shiftmax import (
 COMMON_SCALES = [0.3, 0.1, 0.02, 0.003, 1e-4]
 rows = hnp.arrays(np.int16, hnp.array_shapes(max_dims=3, max_side=9))
 score_scales = st.floats(2.0**-20, 2.0)
+
+
+def test_constants_are_as_documented() -> None:
+    assert (module.LOG2_FRACTION_BITS, module.NORM_BITS, SCORE_LIMIT) == (12, 31, 2**30 - 1)
+    assert (module.CODE_LIMIT, module.WIDE_LIMIT) == (10 * 2**12 - 1, 16 * 2**12 - 1)
+    assert (CODE_MAX, SMALLEST_CODE_SUM, SMALLEST_WIDE_SUM) == (255, 255, ONE)
+    assert np.float32(1 / 255) == CODE_SCALE
 
 
 def literal_octaves(

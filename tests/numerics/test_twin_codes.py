@@ -81,7 +81,7 @@ def test_choices() -> None:
 
 
 def test_one_range_changes_nothing() -> None:
-    assert ONE_RANGE.bits == 8
+    assert (ONE_RANGE.bits, ONE_RANGE.border) == (8, 256)
     np.testing.assert_array_equal(twin_weights(WEIGHTS, ONE_RANGE), WEIGHTS)
     x = np.arange(-500, 0)
     found = shiftmax_codes(x, code_params(0.01, ONE_RANGE))
