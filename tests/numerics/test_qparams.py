@@ -165,6 +165,9 @@ def test_round_trip(x: FloatArray, scale: float, zero_point: int) -> None:
         ([1.0, 1.0], [0], -8, 7, PerAxis(0), r"scale \(2,\) and zero point \(1,\) differ"),
         ([1.0, -1.0], [0, 0], -8, 7, PerAxis(0), "not a positive finite number"),
         ([1.0, 1.0], [0, 9], -8, 7, PerAxis(0), "zero point is outside"),
+        ([[1.0]], [[0]], -8, 7, PerTensor(), r"scale of shape \(1, 1\) does not fit PerTensor"),
+        ([1.0, 1.0], [0, -9], -8, 7, PerAxis(0), "zero point is outside"),
+        ([np.inf, 1.0], [0, 0], -8, 7, PerAxis(0), "not a positive finite number"),
     ],
 )
 def test_refused(
@@ -173,6 +176,11 @@ def test_refused(
     """Every way in which parameters are none."""
     with np.errstate(under="ignore"), pytest.raises(VitqError, match=message):
         QuantParams(np.array(scale), np.array(zero_point), low, high, granularity)
+
+
+@pytest.mark.parametrize("zero_point", [-8, 7])
+def test_a_zero_point_at_a_bound(zero_point: int) -> None:
+    assert per_tensor(1.0, zero_point, -8, 7).zero_point == zero_point
 
 
 def test_negative_axis_is_refused() -> None:
