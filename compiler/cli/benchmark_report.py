@@ -66,14 +66,6 @@ def run_benchmark(folder: Path, request: BenchmarkRequest) -> None:
     report = benchmark(folder, request.options())
     if report.rows and request.tracker is None:
         _keep(folder, report, request.target)
-    if request.plot is not None and report.rows:
-        from vitq.compiler.cli.benchmark_plots import plot_rows
-
-        plot_rows(report.rows, report.machine, request.plot, _model(report))
-    if request.roofline is not None and report.profiles:
-        from vitq.compiler.cli.benchmark_plots import plot_roofline
-
-        plot_roofline(report.profiles[0], report.machine, request.roofline, _model(report))
     if request.as_json:
         from vitq.compiler.support.tables import print_json
 
@@ -82,6 +74,14 @@ def run_benchmark(folder: Path, request: BenchmarkRequest) -> None:
         from vitq.compiler.cli.benchmark_tables import print_report
 
         print_report(report)
+    if request.plot is not None and report.rows:
+        from vitq.compiler.cli.benchmark_plots import plot_rows
+
+        plot_rows(report.rows, report.machine, request.plot, _model(report))
+    if request.roofline is not None and report.profiles:
+        from vitq.compiler.cli.benchmark_plots import plot_roofline
+
+        plot_roofline(report.profiles[0], report.machine, request.roofline, _model(report))
 
 
 def _model(report: Report) -> str:

@@ -38,19 +38,19 @@ def explain(
     if wider is not None:
         require_file(wider)
     found = stage(folder, pictures, count, removals)
+    # Shown first: a disk that is full at the end costs the files, not the answer.
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_explanation(found)
     if html is not None:
         from vitq.compiler.studies.explain_page import write_explanation
 
         write_explanation(found, html)
     if wider is not None:
         write_wider(found, wider)
-    if as_json:
-        print_json(found.to_json())
-        return
-    print_explanation(found)
-    for path in (html, wider):
-        if path is not None:
-            typer.echo(path)
+    if not as_json:
+        _say_written(html, wider)
 
 
 def report(
@@ -68,11 +68,17 @@ def report(
 
     check_page("--html", html)
     entries = stage(folders)
-    if html is not None:
-        write_report(entries, html)
     if as_json:
         print_json({"entries": [entry.to_json() for entry in entries]})
-        return
-    print_table(list(HEAD), [[cell.text for cell in row] for row in report_rows(entries)], "")
+    else:
+        print_table(list(HEAD), [[cell.text for cell in row] for row in report_rows(entries)], "")
     if html is not None:
-        typer.echo(html)
+        write_report(entries, html)
+    if not as_json:
+        _say_written(html)
+
+
+def _say_written(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None:
+            typer.echo(path)

@@ -102,6 +102,7 @@ def kit(
     contestants: Annotated[
         bool, typer.Option("--contestants", help="TVM's float model and the QDQ file, too: minutes")
     ] = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Make what a machine with a GPU and without TVM needs: there, python3 -m gpu_kit."""
     from vitq.compiler.benchmark.kit import KitOptions
@@ -116,4 +117,8 @@ def kit(
         candidates=candidates,
         contestants=contestants,
     )
-    typer.echo(stage(folders, options))
+    made = stage(folders, options)
+    if as_json:
+        print_json({"folder": str(made)})
+        return
+    typer.echo(made)

@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -14,6 +14,9 @@ from vitq.compiler.support.limits import check_number
 from vitq.compiler.support.tables import print_json, print_table
 from vitq.numerics.errors import VitqError
 from vitq.quantization.model.names import parse_kwargs
+
+if TYPE_CHECKING:
+    from vitq.compiler.studies.compare_methods import Comparison
 
 TEXTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "calib": (str | None, lambda text: text),
@@ -131,6 +134,7 @@ def where(
     target: Annotated[str | None, typer.Option(help="print its library's folder instead")] = None,
     batch: opt.Batch = 1,
     untuned: opt.Untuned = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Print the folder of an artifact, or of a library in it, made or not."""
     from vitq.compiler.stages.compile import CompileOptions
@@ -147,7 +151,11 @@ def where(
     library = None
     if target is not None:
         library = CompileOptions(target=get_target(target), batch=batch, tuned=not untuned)
-    typer.echo(stage(given(), library, budget))
+    folder = stage(given(), library, budget)
+    if as_json:
+        print_json({"folder": str(folder)})
+        return
+    typer.echo(folder)
 
 
 @with_quantize_options
@@ -164,13 +172,13 @@ def sensitivity(
 
     check_plot("--plot", plot)
     result = stage(given(), opt.integers(widths, "widths"))
-    if plot is not None:
-        plot_sensitivity(result, plot)
     if as_json:
         print_json(result.to_json())
-        return
-    head, rows = sensitivity_rows(result)
-    print_table(head, rows, f"{result.model}, {result.pictures} pictures")
+    else:
+        head, rows = sensitivity_rows(result)
+        print_table(head, rows, f"{result.model}, {result.pictures} pictures")
+    if plot is not None:
+        plot_sensitivity(result, plot)
 
 
 @with_quantize_options
@@ -212,13 +220,18 @@ def compare_methods(
         for seed in drawn
     ]
     result = stage(variants, pictures, count, backend)
-    if plot is not None:
-        plot_comparison(result, plot)
     if as_json:
         print_json(result.to_json())
-        return
+    else:
+        _print_comparison(result, comparison_rows(result), len(drawn))
+    if plot is not None:
+        plot_comparison(result, plot)
+
+
+def _print_comparison(result: "Comparison", rows: list[list[str]], draws: int) -> None:
+    """Show a comparison, of one or of several draws."""
     head = ["calibration", "recipe", "method", "top-1", "top-5", "agreement", "cosine", "SQNR dB"]
     title = f"{result.model}, {result.float_row.images} pictures, backend {result.backend}"
-    if len(drawn) > 1:
-        title += f", mean and standard deviation over {len(drawn)} draws of calibration pictures"
-    print_table(head, comparison_rows(result), title)
+    if draws > 1:
+        title += f", mean and standard deviation over {draws} draws of calibration pictures"
+    print_table(head, rows, title)

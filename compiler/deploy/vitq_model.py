@@ -339,20 +339,31 @@ def read_picture(path: Path, model: Model) -> NDArray[np.uint8]:
         (height, width), (height, width, 3) or (height, width, 4), for `Model.prepare`.
 
     Raises:
-        ModelError: 32 bits for a channel, whose range is not known.
+        ModelError: it cannot be read, or has 32 bits for a channel, whose range is not known.
     """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            return _colored(opened, path, model)
+    except ModelError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to
+        said = error if str(error) else type(error).__name__
+        raise ModelError(f"{path} cannot be read as a picture: {said}") from error
+
+
+def _colored(opened: Any, path: Path, model: Model) -> NDArray[np.uint8]:
+    """Decode a picture; see `read_picture`."""
     from PIL import Image, ImageOps
 
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened) if model.orientation == "apply" else opened
-        is_pgm = opened.format == "PPM" and image.mode == "I"
-        if image.mode.startswith("I;16") or is_pgm:
-            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
-        if image.mode in ("I", "F"):
-            raise ModelError(
-                f"{path} has 32 bits for a channel (mode {image.mode}): save it with 8"
-            )
-        return np.asarray(image.convert("RGB" if model.color == "BGR" else model.color))
+    image = ImageOps.exif_transpose(opened) if model.orientation == "apply" else opened
+    is_pgm = opened.format == "PPM" and image.mode == "I"
+    if image.mode.startswith("I;16") or is_pgm:
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ModelError(f"{path} has 32 bits for a channel (mode {image.mode}): save it with 8")
+    return np.asarray(image.convert("RGB" if model.color == "BGR" else model.color))
 
 
 def _to_json(picture: str, guesses: list[Guess]) -> dict[str, Any]:

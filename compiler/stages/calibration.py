@@ -145,14 +145,25 @@ def save_images(pixels: UInt8Array, folder: Path) -> None:
 
     Raises:
         VitqError: if the pictures have no three channels.
+        OSError: of a file that cannot be written; none of them stays then.
     """
     from PIL import Image
 
     if pixels.shape[1] != 3:
         raise VitqError(f"pictures of {pixels.shape[1]} channels cannot be saved as PNG")
     images = [Image.fromarray(np.ascontiguousarray(p.transpose(1, 2, 0))) for p in pixels]
-    for index, image in enumerate(images):
-        _write_png(image, folder / f"{index:04d}.png")
+    places = [folder / f"{index:04d}.png" for index in range(len(images))]
+    with whole_or_nothing(folder / SHEET_NAME, *places):
+        for image, place in zip(images, places, strict=True):
+            _write_png(image, place)
+        _write_png(_contact_sheet(images), folder / SHEET_NAME)
+    logger.info("calibration: %d pictures and %s in %s", len(images), SHEET_NAME, folder)
+
+
+def _contact_sheet(images: list[Any]) -> Any:
+    """Paste pictures of one size on one, large enough to see each."""
+    from PIL import Image
+
     times = -(-SMALLEST_TILE // max(images[0].size))
     width, height = (min(side * times, SHEET_TILE) for side in images[0].size)
     resample = Image.Resampling.NEAREST if times > 1 else Image.Resampling.BICUBIC
@@ -163,8 +174,7 @@ def save_images(pixels: UInt8Array, folder: Path) -> None:
     for index, image in enumerate(images):
         place = (index % columns * step_x, index // columns * step_y)
         sheet.paste(image.resize((width, height), resample), place)
-    _write_png(sheet, folder / SHEET_NAME)
-    logger.info("calibration: %d pictures and %s in %s", len(images), SHEET_NAME, folder)
+    return sheet
 
 
 def _write_png(image: Any, path: Path) -> None:

@@ -20,12 +20,13 @@ import numpy as np
 from vitq.compiler.codegen.compiled import Compiled, open_compiled
 from vitq.compiler.stages.changes import warn_of_changes
 from vitq.compiler.stages.float_reference import float_backend, float_is_known
+from vitq.compiler.stages.overlap import Overlap
 from vitq.compiler.stages.proof import proven_integers
 from vitq.compiler.stages.records import keep_evaluation
 from vitq.compiler.stages.scores import FAITHFUL, Row, Scores
 from vitq.compiler.stages.verify import IntegersDifferError
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_json
-from vitq.compiler.support.progress import counted_bar, progress_bar
+from vitq.compiler.support.progress import counted_bar
 from vitq.numerics.arrays import FloatArray, IntArray, UInt8Array
 from vitq.numerics.errors import VitqError, nearest
 from vitq.quantization.model.given import GivenModel
@@ -135,6 +136,7 @@ class Evaluation:
     ) -> None:
         self._compiled = compiled
         self._seen = hashlib.sha256()
+        self._overlap = Overlap(compiled)
         is_known = float_is_known(compiled, module)
         chosen = backends
         if chosen is None:
@@ -171,7 +173,9 @@ class Evaluation:
             self._seen.update(np.ascontiguousarray(pixels).data)
             self._seen.update(b"" if labels is None else labels.astype("<i8").tobytes())
             self._take(pixels, labels, done, len(data))
+            self._overlap.add(pixels)
             done += len(pixels)
+        self._overlap.say(data.source)
         if self._sample is not None and self._sample < done:
             self._scores["reference"].computed = self._sample
         return [scores.row() for scores in self._scores.values()]
@@ -253,15 +257,6 @@ def spread(done: int, size: int, sample: int, total: int) -> IntArray:
     before = np.arange(done, done + size) * sample // total
     after = np.arange(done + 1, done + size + 1) * sample // total
     return np.flatnonzero((after > before) | (sample >= total))
-
-
-def with_progress(
-    backend: Callable[[UInt8Array], FloatArray], pixels: UInt8Array, name: str
-) -> FloatArray:
-    """Logits of all pixels (N, C, H, W), a few at a time, with a progress bar."""
-    starts = range(0, len(pixels), BATCH)
-    bar = progress_bar(starts, name, len(starts))
-    return np.concatenate([backend(pixels[i : i + BATCH]) for i in bar])
 
 
 def _batched(run: Callable[[UInt8Array], FloatArray]) -> Callable[[UInt8Array], FloatArray]:

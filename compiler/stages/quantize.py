@@ -169,6 +169,7 @@ def quantized_model(
         meet: see `quantize`.
     """
     from vitq.compiler.stages.held_out import check_held_out, hold_out
+    from vitq.compiler.stages.overlap import SEEN, seen
     from vitq.quantization.graph.artifact import QuantizedModel
     from vitq.quantization.graph.class_maps import append_argmax, check_maps
     from vitq.quantization.graph.identity import graph_hash, module_hash
@@ -183,6 +184,7 @@ def quantized_model(
     hashes = {GRAPH: graph_hash(graph), STATE: module_hash(model.module), FILES: files}
     sources = loaded_hashes(options.model, loaded)
     held = hold_out(options, graph, prep, pictures)
+    decided = held.pixels[: None if options.max_drop is not None and held.kind == "others" else 0]
     if options.output is Output.ARGMAX:
         check_maps(graph)
     graph, recipe, judged, bound = _quantized(options, graph, prep, pictures, held)
@@ -201,6 +203,7 @@ def quantized_model(
             "pictures": len(pictures),
             **described_calibration(options),
         },
+        SEEN: seen(options.calib, pictures.pixels, decided),
         "held_out": check_held_out(options, recipe, graph, held, judged),
         **bound,
         "recipe": recipe.to_json(),

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -281,9 +282,9 @@ class QuantizeOptions:
         classes = {} if self.num_classes is None else {"num_classes": self.num_classes}
         return {**dict(self.model_kwargs), **classes}
 
-    @property
+    @cached_property
     def described(self) -> Described:
-        """What is said of the input, all options together.
+        """What is said of the input, all options together; the processor's file is read once.
 
         Raises:
             VitqError: the processor's file is missing, damaged, or of another kind.

@@ -11,15 +11,16 @@ The hash is that of everything that decides the cell: model, weights, options, c
 import functools
 import hashlib
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vitq.compiler.stages.evaluate import with_progress
+from vitq.compiler.stages.evaluate import BATCH
 from vitq.compiler.stages.float_reference import float_runner, load_float_model
 from vitq.compiler.stages.identity import model_content, quantize_fingerprint
 from vitq.compiler.stages.quantize import quantized_model
@@ -39,7 +40,7 @@ from vitq.compiler.support.artifacts import (
 )
 from vitq.compiler.support.embedded import EMBEDDED_MODELS, own_pictures
 from vitq.compiler.support.progress import progress_bar
-from vitq.numerics.arrays import FloatArray
+from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError, nearest
 from vitq.numerics.files import require_file
 from vitq.quantization.graph.outputs import OutputLayout
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 FLOAT = "float"
 LIBRARY = "library"
+HELD_BYTES = 1 << 28
+"""Of pictures to evaluate on that stay in memory, decoded: 1,783 of 3 x 224 x 224."""
 LIBRARY_PACKAGES = ("numerics", "quantization", "export", "relay_passes", "compiler")
 
 
@@ -132,14 +135,32 @@ class _Judge:
         self._float = float_runner(model.module, prep.mean, prep.std)
         self.source = source
         outputs = self._float(np.zeros((1, *prep.input_shape), np.uint8)).shape[-1]
-        self.data = open_pictures(source, prep, count, EVALUATION, outputs=outputs).load()
+        self.data = open_pictures(source, prep, count, EVALUATION, outputs=outputs)
+        size = len(self.data) * math.prod(self.data.shape)
+        self._held = self.data.load().pixels if size <= HELD_BYTES else None
         labels = [] if self.data.labels is None else self.data.labels.tolist()
+        seen = hashlib.sha256()
+        for batch in self.batches():
+            seen.update(np.ascontiguousarray(batch).data)
         self._content = fingerprint({
             "float": module_hash(model.module),
-            "pixels": hashlib.sha256(self.data.pixels.tobytes()).hexdigest(),
+            "pixels": seen.hexdigest(),
             "labels": labels,
         })
         self._logits: FloatArray | None = None
+
+    def batches(self) -> Iterator[UInt8Array]:
+        """Yield the pictures, `BATCH` at a time: many are decoded anew for each cell."""
+        if self._held is None:
+            yield from self.data.batches(BATCH)
+            return
+        for start in range(0, len(self._held), BATCH):
+            yield self._held[start : start + BATCH]
+
+    def logits(self, run: Callable[[UInt8Array], FloatArray], title: str) -> FloatArray:
+        """Return what a backend says of all pictures, with a progress bar."""
+        number = -(-len(self.data) // BATCH)
+        return np.concatenate([run(batch) for batch in progress_bar(self.batches(), title, number)])
 
     def key(self, backend: str, model: str) -> str:
         """Fingerprint of a cell; `model` is that of the model."""
@@ -152,7 +173,7 @@ class _Judge:
     def float_logits(self) -> FloatArray:
         """Float logits of all pictures, computed once."""
         if self._logits is None:
-            self._logits = with_progress(self._float, self.data.pixels, FLOAT)
+            self._logits = self.logits(self._float, FLOAT)
         return self._logits
 
     def row(self, name: str, logits: FloatArray, seconds: float = 0.0) -> Row:
@@ -178,7 +199,7 @@ def _cell(options: QuantizeOptions, judge: _Judge, backend: str) -> Cell:
     def compute() -> Row:
         started = time.perf_counter()
         run = BACKENDS[backend](quantized_model(options), judge.source)
-        logits = with_progress(run, judge.data.pixels, title)
+        logits = judge.logits(run, title)
         return judge.row(title, logits, time.perf_counter() - started)
 
     try:

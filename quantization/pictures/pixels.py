@@ -2,27 +2,18 @@
 
 import math
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.pictures.colors import colored
 from vitq.quantization.pictures.described import standard
 from vitq.quantization.pictures.preprocessing import Color, Orientation, Preprocessing
-
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    UnidentifiedImageError,
-    SyntaxError,
-    ValueError,
-    Image.DecompressionBombError,
-)
 
 
 def load_picture(path: Path, prep: Preprocessing | tuple[int, int, int]) -> UInt8Array:
@@ -40,13 +31,28 @@ def load_picture(path: Path, prep: Preprocessing | tuple[int, int, int]) -> UInt
     """
     if isinstance(prep, tuple):
         prep = standard(prep, (0.5,) * prep[0], (0.5,) * prep[0])
-    try:
+    with _reading(str(path)):
         if not stat.S_ISREG(path.stat().st_mode):
             raise VitqError(f"{path} is no regular file: give pictures as files")
-        with Image.open(path) as opened:
-            return fit_picture(opened, prep, str(path))
-    except _UNREADABLE as error:
-        raise VitqError(f"{path} cannot be read as a picture: {error}") from error
+        opened = Image.open(path)
+    with opened:
+        return fit_picture(opened, prep, str(path))
+
+
+@contextmanager
+def _reading(source: str) -> Iterator[None]:
+    """Refuse a picture in one line, whatever Pillow's readers run into in its bytes.
+
+    Raises:
+        VitqError: it cannot be read.
+    """
+    try:
+        yield
+    except VitqError:
+        raise
+    except Exception as error:
+        said = error if str(error) else type(error).__name__
+        raise VitqError(f"{source} cannot be read as a picture: {said}") from error
 
 
 def fit_picture(
@@ -68,14 +74,12 @@ def fit_picture(
     _require_size(picture.size, picture.size, source)
     if prep.orientation is Orientation.KEEP:
         _resized(picture, prep, source)  # refuse before decoding
-    try:
+    with _reading(source):
         picture.load()
         image = colored(picture, prep, source)
         height, width = _resized(image, prep, source)
         filter_ = Image.Resampling[prep.interpolation.upper()]
         pixels = np.asarray(image.resize((width, height), filter_), np.uint8)
-    except _UNREADABLE as error:
-        raise VitqError(f"{source} cannot be read as a picture: {error}") from error
     pixels = pixels.reshape(height, width, -1)
     if prep.color is Color.BGR:
         pixels = pixels[..., ::-1]

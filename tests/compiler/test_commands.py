@@ -65,6 +65,12 @@ def test_each_command_is_in_the_api(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_answers_programs_too(command: str) -> None:
+    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    assert any("--json" in parameter.opts for parameter in parameters)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_commands_module_is_what_the_command_line_calls(command: str) -> None:
     texts = [path.read_text() for path in (ROOT / "compiler" / "cli").glob("*.py")]
     assert any(f"from {module_of(command)} import" in text for text in texts)

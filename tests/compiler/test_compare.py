@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from vitq.compiler.studies import compare_methods as compare
 from vitq.compiler.studies.backends import FOLDER_PREFIX
 from vitq.compiler.studies.compare_methods import Comparison, compare_methods
 from vitq.models.digits_vit.data import eval_images
+from vitq.numerics.arrays import UInt8Array
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.graph import Graph
 from vitq.quantization.pictures.given import GivenPictures
@@ -122,12 +124,34 @@ def test_nothing_is_computed_twice(
     def again(*_: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(compare, "with_progress", again)
+    monkeypatch.setattr(compare._Judge, "logits", again)
     assert compare_methods(variants(folder), count=COUNT).cells == result.cells
     assert kept(folder) == before
     for change in ({"count": COUNT - 1}, {"backend": "reference", "count": COUNT - 2}):
         with pytest.raises(AssertionError, match="computed again"):
             compare_methods(variants(folder), **change)  # type: ignore[arg-type]
+
+
+def test_many_pictures_are_decoded_for_each_cell_and_never_all_in_memory(
+    tmp_path: Path, result: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "HELD_BYTES", COUNT * 3 * 32 * 32 - 1)
+    sizes = list[int]()
+    batches = compare._Judge.batches
+
+    def counted(judge: compare._Judge) -> Iterator[UInt8Array]:
+        assert judge._held is None
+        for batch in batches(judge):
+            sizes.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(compare._Judge, "batches", counted)
+    streamed = compare_methods(variants(tmp_path)[1:2], count=COUNT)
+    assert [sum(sizes), max(sizes)] == [3 * COUNT, compare.BATCH]  # hash, float model, the cell
+    rows = [
+        replace(cell.row, seconds=0) for cell in (streamed.cells[0], result.cells[1]) if cell.row
+    ]
+    assert len(rows) == 2 and rows[0] == rows[1]
 
 
 def test_killed_run_goes_on(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """No room, no right to write: each command that writes says so in one line, and leaves nothing."""
 
 import errno
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ WRITING = {
     "plot": ["benchmark", "COMPILED", "--plot", f"{NOWHERE}.png"],
     "roofline": ["benchmark", "COMPILED", "--profile", "--roofline", f"{NOWHERE}.png"],
 }
+BRIEF = ["--contestants", "vitq-int8-tuned", "--rounds", "1"]
 FULL = {
     "quantize": ["quantize", *SHORT, "--artifacts", "HERE/art"],
     "images": ["quantize", *SHORT, "--artifacts", "ART", "--save-images", "HERE/images"],
@@ -45,7 +46,18 @@ FULL = {
     "run": ["run", "COMPILED", "PIXELS", "--output", "HERE/y.npy"],
     "report": ["report", "COMPILED", "--html", "HERE/r.html"],
     "foreign": ["compile", "FOREIGN", "--mean", ".5", "--std", ".5", "--artifacts", "HERE/art"],
+    "explain": ["explain", "COMPILED", "--count", "2", "--removals", "0", "--html", "HERE/e.html"],
+    "plot": ["benchmark", "COMPILED", *BRIEF, "--plot", "HERE/b.png"],
+    "roofline": ["benchmark", "COMPILED", *BRIEF, "--roofline", "HERE/r.png"],
+    "widths": [
+        *("sensitivity", *SHORT, "--widths", "4", "--artifacts", "ART", "--plot", "HERE/s.svg")
+    ],
+    "methods": [
+        *("compare-methods", *SHORT, "--count", "4", "--artifacts", "ART", "--plot", "HERE/c.pdf")
+    ],
 }
+SHOWN = ("explain", "plot", "roofline", "widths", "methods", "report")
+"""Commands that measure first: their answer is there although its picture is not."""
 Fill = Callable[[list[str]], list[str]]
 
 
@@ -72,8 +84,21 @@ def fill(artifact: Artifact, compiled: Path, tmp_path: Path) -> Fill:
     return filled
 
 
-def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    error = capsys.readouterr().err
+def fill_up(folder: Path, monkeypatch: pytest.MonkeyPatch, takes: int = 0) -> None:
+    """Let the disk be full where `folder` lies, behind as many files as it still takes."""
+    replace, left = os.replace, [takes]
+
+    def no_room(source: Path, place: Path) -> None:
+        if folder in Path(place).parents:
+            if not left[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            left[0] -= 1
+        replace(source, place)
+
+    monkeypatch.setattr(os, "replace", no_room)
+
+
+def one_line(error: str) -> str:
     assert "Traceback" not in error
     lines = [line for line in error.splitlines() if line.startswith("vitq:")]
     assert len(lines) == 1 and error.splitlines()[-1] == lines[0], error
@@ -84,11 +109,11 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_place_that_takes_nothing_is_said_at_the_door(
     name: str, fill: Fill, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if name in ("plot", "roofline") and importlib.util.find_spec("matplotlib") is None:
+    if name in ("plot", "roofline") and not find_spec("matplotlib"):
         pytest.skip("no matplotlib")
     monkeypatch.setattr(os, "replace", lambda *given: pytest.fail("it began to write"))
     assert call(fill(WRITING[name]), monkeypatch) == 2
-    line = one_line(capsys)
+    line = one_line(capsys.readouterr().err)
     assert line.startswith("vitq: /proc: Operation not permitted: give a path that you may use")
 
 
@@ -100,17 +125,28 @@ def test_a_disk_that_fills_up_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def no_room(*given: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    if {"--plot", "--roofline"} & set(FULL[name]) and not find_spec("matplotlib"):
+        pytest.skip("no matplotlib")
+    here = tmp_path / "here"
+    fill_up(here, monkeypatch)
     arguments = fill(FULL[name])
-    before = [path for path in (tmp_path / "here").rglob("*") if path.is_file()]
-    monkeypatch.setattr(os, "replace", no_room)
+    before = [path for path in here.rglob("*") if path.is_file()]
     assert call(arguments, monkeypatch) == 2
-    line = one_line(capsys)
-    assert str(tmp_path / "here") in line
+    captured = capsys.readouterr()
+    line = one_line(captured.err)
+    assert str(here) in line
+    assert bool(captured.out) is (name in SHOWN)
     assert "No space left on device: free some space, or write elsewhere" in line
-    assert [path for path in (tmp_path / "here").rglob("*") if path.is_file()] == before
+    assert [path for path in here.rglob("*") if path.is_file()] == before
+
+
+def test_pictures_that_do_not_fit_leave_none_of_them(
+    fill: Fill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_up(tmp_path / "here" / "images", monkeypatch, takes=1)
+    assert call(fill(FULL["images"]), monkeypatch) == 2
+    assert "No space left on device" in one_line(capsys.readouterr().err)
+    assert list((tmp_path / "here" / "images").iterdir()) == []
 
 
 def test_a_bundle_that_does_not_fit_leaves_the_earlier_one(
@@ -125,6 +161,6 @@ def test_a_bundle_that_does_not_fit_leaves_the_earlier_one(
     monkeypatch.setattr(contents, "write_json", no_room)
     arguments = ["deploy", "COMPILED", "--flavour", "static", "--out", str(out)]
     assert call(fill(arguments), monkeypatch) == 2
-    assert "No space left on device" in one_line(capsys)
+    assert "No space left on device" in one_line(capsys.readouterr().err)
     assert [path.name for path in out.iterdir()] == ["manifest.json"]
     assert sorted(path.name for path in out.parent.iterdir()) == ["bundle", "quantized"]
