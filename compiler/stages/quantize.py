@@ -32,6 +32,7 @@ from vitq.compiler.support.artifacts import (
     whole_or_nothing,
 )
 from vitq.compiler.support.embedded import GENERATED
+from vitq.compiler.support.limits import free_memory
 from vitq.compiler.support.locks import alone
 from vitq.compiler.support.progress import progress_bar
 from vitq.numerics.arrays import UInt8Array
@@ -122,6 +123,7 @@ def prepare(
     if options.module is None and is_onnx(options.model):
         _check_file(Path(options.model).expanduser(), loaded.module, pictures.pixels, prep)
     _say_strange_labels(pictures, graph.layout.classes)
+    _say_memory(options, graph, len(pictures))
     if options.save_images is not None:
         save_images(pictures.pixels, options.save_images)
     return graph, prep, pictures
@@ -144,6 +146,22 @@ def _say_strange_labels(pictures: "Pictures", outputs: int | None) -> None:
             "these pictures of another data set?",
             *(pictures.source, largest, outputs),
         )
+
+
+def _say_memory(options: QuantizeOptions, graph: "Graph", number: int) -> None:
+    """Warn before long work that the system may end it: nothing is said at a kill."""
+    from vitq.quantization.ranges.memory import walk_bytes
+
+    needed, free = walk_bytes(graph, number, options.method), free_memory()
+    if free is None or needed < free:
+        return
+    fewer = max(1, number * free // (2 * needed))
+    logger.warning(
+        "WARNING: method %s holds values of all %d calibration pictures, about %.1f GiB, and %.1f "
+        "GiB of memory are free: the system may end this: take --calib-count %d, or --method "
+        "minmax, which streams them",
+        *(options.method.name, number, needed / 2**30, free / 2**30, fewer),
+    )
 
 
 def _check_learned(options: QuantizeOptions, model: "LoadedModel") -> None:

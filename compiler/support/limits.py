@@ -2,6 +2,8 @@
 
 import math
 import os
+from contextlib import suppress
+from pathlib import Path
 
 from vitq.numerics.errors import VitqError
 
@@ -33,6 +35,24 @@ def check_number(name: str, value: float | None, low: float, high: float, remedy
         return
     shown = repr(value) if len(repr(value)) < 30 else f"{repr(value)[:20]}..."
     raise VitqError(f"{name} {shown}: give {remedy or f'{low:g} to {high:g}'}")
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Return how many bytes this process may still take; None where the system does not say.
+
+    Args:
+        root: where ``proc`` and ``sys`` lie.
+    """
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(1024 * int(line.split()[1]))
+    group = root / "sys/fs/cgroup"
+    with suppress(OSError, ValueError):  # "max" is no number
+        limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
+        found.append(int(limit) - int(used))
+    return min(found, default=None)
 
 
 def usable_cores(threads: int) -> list[int]:

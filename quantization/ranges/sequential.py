@@ -10,7 +10,7 @@ Beside it goes the float network, on the same pictures and with the same rewrite
 corrected towards the mean of what the float layer produces.
 
 What it keeps: one value for each live node, for all pictures, and the float one if biases are
-corrected; at most some 100 MB each for DeiT-Base.
+corrected; `quantization.ranges.memory` says how much.
 """
 
 from collections.abc import Callable, Iterable
