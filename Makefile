@@ -172,6 +172,7 @@ zoo: $(READY)
 	$(VITQ) zoo $(MODELS) --recipes "$(RECIPES)" --targets "$(TARGETS)" --batch "$(BATCH)" \
 		--method $(METHOD) --artifacts "$(ARTIFACTS)" $(call option,--weights,$(WEIGHTS)) \
 		$(call option,--random-weights,$(RANDOM_WEIGHTS)) $(foreach pair,$(MODEL_KWARGS),--model-kwargs "$(pair)") \
+		$(call option,--image-size,$(IMAGE_SIZE)) $(call option,--preprocessor,$(PREPROCESSOR)) \
 		$(call option,--calib,$(CALIB)) $(call option,--calib-count,$(CALIB_COUNT)) $(PICTURE_OPTIONS) \
 		$(call option,--parallel,$(PARALLEL)) $(call option,--dask,$(DASK)) $(call option,--arch,$(ARCH)) \
 		$(if $(JSON),--json > "$(JSON)")

@@ -34,6 +34,13 @@ def zoo(
         list[str] | None,
         typer.Option(help="key=value for timm.create_model, of all models; may be repeated"),
     ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="of the input of all models: one number, or height,width")
+    ] = None,
+    preprocessor: Annotated[
+        Path | None,
+        typer.Option(help="a Hugging Face preprocessor_config.json, for models that say nothing"),
+    ] = None,
     calib: Annotated[
         str | None,
         typer.Option(help="calibration pictures, as of quantize; noise if absent"),
@@ -66,6 +73,7 @@ def zoo(
             QuantizeOptions.parse(
                 model=model, recipe=recipe, method=method, calib=calib, calib_count=calib_count,
                 artifacts=artifacts, model_kwargs=parse_kwargs(model_kwargs or ()),
+                image_size=opt.image_size(image_size), preprocessor=preprocessor,
             ),
             weights,
             random_weights,

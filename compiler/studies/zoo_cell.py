@@ -67,8 +67,14 @@ class Plan:
     def title(self) -> str:
         """What the cell is called in a message."""
         size = "" if self.batch == 1 else f", batch {self.batch}"
-        name = titled(self.options.model, self.options.model_arguments)
+        name = titled(self.options.model, asked(self.options))
         return f"{name} {self.options.recipe.name} {self.target.name}{size}"
+
+
+def asked(options: QuantizeOptions) -> dict[str, Any]:
+    """Return what a model is built with beside its name."""
+    size = {} if options.image_size is None else {"image_size": list(options.image_size)}
+    return {**options.model_arguments, **size}
 
 
 def titled(model: str, arguments: Mapping[str, Any]) -> str:
@@ -142,7 +148,7 @@ def blank(plan: Plan) -> ZooCell:
     return ZooCell(
         model=options.model, recipe=options.recipe.name, method=options.method.name,
         calibration=options.calibration_name, target=plan.target.name, batch=plan.batch,
-        weights=plan.weights, arguments=options.model_arguments,
+        weights=plan.weights, arguments=asked(options),
     )  # fmt: skip
 
 

@@ -216,7 +216,7 @@ def test_arguments_reach_the_model_and_stand_in_its_row(
     monkeypatch.setattr(stage, "spread_out", lambda run, jobs, _: enumerate(map(run, jobs)))
     monkeypatch.setattr(sys, "argv", [
         "vitq", "zoo", "vit_tiny_patch16_224", "--model-kwargs", "depth=2", "--random-weights", "5",
-        "--artifacts", str(artifacts),
+        "--artifacts", str(artifacts), "--image-size", "32,48",
     ])  # fmt: skip
     from vitq.compiler.cli.main import main
 
@@ -224,7 +224,8 @@ def test_arguments_reach_the_model_and_stand_in_its_row(
         main()
     assert [options.model_arguments for options in asked] == [{"depth": 2}]
     assert asked[0].random_weights == 5
-    assert "vit_tiny_patch16_224(depth=2) " in capsys.readouterr().out
+    assert asked[0].image_size == (32, 48)
+    assert "vit_tiny_patch16_224(depth=2, image_size=" in capsys.readouterr().out
 
 
 def test_jobs_run_apart_at_the_same_time_and_die_alone(tmp_path: Path) -> None:

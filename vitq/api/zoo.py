@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitq.api.given import given_pictures
+from vitq.api.given import given_pictures, preprocessor_of
 from vitq.api.workspace import Workspace
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.studies.spreading import Spread
@@ -14,7 +14,7 @@ from vitq.compiler.target.choice import get_target
 from vitq.quantization.model.names import freeze
 
 if TYPE_CHECKING:
-    from vitq.api.given import Labels, Pixels
+    from vitq.api.given import Labels, Pixels, Preprocessor
 
 
 def zoo(
@@ -28,6 +28,8 @@ def zoo(
     weights: str | Path | None = None,
     random_weights: int | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    preprocessing: "Preprocessor | None" = None,
     pixels: "Pixels | None" = None,
     labels: "Labels | None" = None,
     count: int = 32,
@@ -50,6 +52,8 @@ def zoo(
             own, get random ones.
         random_weights: their seed, 0 if None; with it factories and folders get random ones, too.
         model_kwargs: further arguments of ``timm.create_model``, of all models.
+        image_size: H = W of the input of all models, or (H, W).
+        preprocessing: of models that do not say what their input means, as `quantize` takes it.
         pixels: to evaluate on: (N, C, H, W) uint8, PIL images, a folder or a ``.npy`` file.
         labels: (N,) class numbers of pictures in hand.
         count: how many calibration pictures.
@@ -73,11 +77,13 @@ def zoo(
     workspace = Workspace()
     folder = workspace.folder if artifacts is None else Path(artifacts)
     given = given_pictures(calibration, None, count, "array")
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
     variants = [
         with_weights(
             QuantizeOptions.parse(
                 model=model, recipe=recipe, method=method, calib=given, calib_count=count,
-                artifacts=folder, model_kwargs=freeze(model_kwargs),
+                artifacts=folder, model_kwargs=freeze(model_kwargs), image_size=size,
+                preprocessor=preprocessor_of(preprocessing),
             ),
             None if weights is None else Path(weights),
             random_weights,
