@@ -7,6 +7,7 @@ behind.
 
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,24 @@ def _read_onnx(path: Path) -> None:
     from vitq.compiler.codegen.importing import Meaning, import_model
 
     import_model(path, Meaning(1, (0.5,) * 3, (0.25,) * 3))
+
+
+def _float_seeds() -> list[bytes]:
+    from tests.compiler.foreign.network.files import pieces
+
+    with tempfile.TemporaryDirectory() as folder:  # torch.export's start is not the reading's time
+        path = Path(folder) / "m.onnx"
+        path.write_bytes(pieces())
+        _read_float(path)
+    return [pieces()]
+
+
+def _read_float(path: Path) -> None:
+    from vitq.compiler.foreign.network.reading import read_network
+    from vitq.quantization.graph.tracing import trace
+
+    network = read_network(path)
+    trace(network, (network.in_chans, *(network.image_size or (32, 32))))
 
 
 def _npy_seeds() -> list[bytes]:
@@ -255,6 +274,7 @@ def _read_log(path: Path) -> None:
 
 PARSERS: dict[str, Parser] = {
     "onnx": Parser(".onnx", _onnx_seeds, onnx_damaged, _read_onnx),
+    "float-onnx": Parser(".onnx", _float_seeds, onnx_damaged, _read_float),
     "npy": Parser(".npy", _npy_seeds, bytes_damaged, _read_npy),
     "npz": Parser(".npz", _npz_seeds, bytes_damaged, _read_npz),
     "recipe": Parser(".json", _recipe_seeds, json_damaged, _read_recipe),

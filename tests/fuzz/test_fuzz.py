@@ -6,7 +6,7 @@ from tests.fuzz.fuzzing import CORPUS, SlowError, damaged, fuzz, read
 from tests.fuzz.parsers import PARSERS, Parser
 
 SEED = 20_241
-TRIES = dict.fromkeys(PARSERS, 60) | {"onnx": 40}
+TRIES = dict.fromkeys(PARSERS, 60) | {"onnx": 40, "float-onnx": 40}
 PAST = sorted(
     path for name in PARSERS for path in (CORPUS / name).glob("*") if not path.name.startswith(".")
 )

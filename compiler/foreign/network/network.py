@@ -101,6 +101,9 @@ class Step(torch.nn.Module):
             found = OPERATORS[self.op](call)
         except VitqError as error:
             raise VitqError(f"node {self.label} ({self.op}): {error}") from error
+        except Exception as error:  # whatever PyTorch and NumPy raise for what does not fit
+            said = f"{type(error).__name__}: {reason(error)}"
+            raise VitqError(f"node {self.label} ({self.op}): {said}") from error
         results = found if isinstance(found, list) else [found]
         return [plain(value) if isinstance(value, np.ndarray) else value for value in results]
 
@@ -146,16 +149,17 @@ def array_of(tensor: Any) -> Host:
 
     Args:
         tensor: an ``onnx.TensorProto``.
+
+    Raises:
+        VitqError: it holds texts, or other bytes than its shape says.
     """
     from onnx import numpy_helper
 
-    value = numpy_helper.to_array(tensor)
-    if value.dtype.kind in "iub":
-        return np.array(value)
     try:
-        return np.array(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise VitqError(f"the tensor {tensor.name} holds {value.dtype}: {reason(error)}") from error
+        value = numpy_helper.to_array(tensor)
+        return np.array(value, dtype=None if value.dtype.kind in "iub" else np.float32)
+    except Exception as error:  # whatever onnx and NumPy raise for fields that contradict
+        raise VitqError(f"the tensor {tensor.name} cannot be read: {reason(error)}") from error
 
 
 class Network(torch.nn.Module):
@@ -232,7 +236,17 @@ class Network(torch.nn.Module):
 
         Returns:
             A tensor, or by name where there are several.
+
+        Raises:
+            VitqError: another size than the file's, or what an operator refuses.
         """
+        size = tuple(pictures.shape[-2:])
+        if self.image_size not in (None, size):
+            height, width = self.image_size
+            side = height if height == width else f"{height},{width}"
+            raise VitqError(
+                f"the file is made for pictures of {height} x {width}: give --image-size {side}"
+            )
         x = pictures.permute(0, 2, 3, 1) if self.channels_last else pictures
         values: dict[str, Any] = {self.input_name: x}
         for step, reads, makes, frees in self.plan:

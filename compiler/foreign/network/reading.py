@@ -10,6 +10,7 @@ from vitq.compiler.foreign.network.network import Network
 from vitq.compiler.foreign.preparing import CHANNELS, channels_first, drop_initializers, ends_of
 from vitq.compiler.foreign.reading import checked, loaded, parsed
 from vitq.compiler.foreign.refusal import counted, named
+from vitq.compiler.support.limits import LARGEST_SIDE
 from vitq.numerics.errors import VitqError
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ def read_network(path: Path) -> Network:
             f"{path}: its input {pictures.name} has {len(dims)} dimensions: it must be pictures "
             "(N, C, H, W)"
         )
+    if max(dims[1:]) > LARGEST_SIDE:
+        sides = "x".join(map(str, dims[1:]))
+        raise VitqError(f"{path}: pictures of {sides}: at most {LARGEST_SIDE} a side")
     last = dims[3] in CHANNELS and dims[1] not in CHANNELS
     batch, channels, height, width = dims if not last else [dims[0], dims[3], *dims[1:3]]
     size = (height, width) if height and width else None

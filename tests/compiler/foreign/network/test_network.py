@@ -2,7 +2,6 @@
 
 import io
 import logging
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
 
+from tests.compiler.foreign.network.files import (
+    PATCHES,
+    dynamo,
+    head,
+    legacy,
+    pieces,
+    random,
+    small_file,
+)
 from tests.quantization.vits import SHAPE, lively, pixels, quantize, unfused, vit
 from vitq.compiler.foreign.network.network import Network
 from vitq.compiler.foreign.network.parity import check_network
@@ -22,30 +30,6 @@ from vitq.compiler.foreign.network.reading import files_of, read_network
 from vitq.numerics.errors import VitqError
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.run.reference import IntegerReference
-
-
-def legacy(model: nn.Module, path: Path, opset: int, fixed: int = 0) -> Path:
-    """Write a file with torch's older exporter; for `fixed` pictures, or any number."""
-    axes = None if fixed else {"x": {0: "batch"}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model.eval(), (torch.zeros(fixed or 1, *SHAPE),), path, dynamo=False,
-            opset_version=opset, input_names=["x"], dynamic_axes=axes,
-        )  # fmt: skip
-    return path
-
-
-def dynamo(model: nn.Module, path: Path, opset: int) -> Path:
-    """Write a file with torch's newer exporter, for any number of pictures."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model.eval(), (torch.zeros(2, *SHAPE),), path, dynamo=True, opset_version=opset,
-            dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
-        )  # fmt: skip
-    return path
-
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "opset 11, everything in pieces": lambda path: legacy(unfused(), path, 11),
@@ -162,43 +146,18 @@ def test_what_only_looks_like_a_function_stays_in_pieces() -> None:
     assert "tanh" in names and "multiply" in names
 
 
-def small_file(
-    nodes: list[Any], constants: dict[str, Any], shape: tuple[Any, ...] = ("n", *SHAPE),
-    result: str = "y", kind: int = TensorProto.FLOAT, rank: int = 2, opset: int = 20,
-) -> bytes:  # fmt: skip
-    """Return a file of a few nodes."""
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", kind, list(shape))],
-        [helper.make_tensor_value_info(result, TensorProto.FLOAT, list("abcd"[:rank]))],
-        [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()],
-    )  # fmt: skip
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
-
-
-def random(*shape: int) -> Any:
-    """Return a constant."""
-    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
-
-
-def head(*behind: Any) -> list[Any]:
-    """Return patches of 16 channels, as rows (N, 16, 16), and what is behind them."""
-    return [
-        helper.make_node("Conv", ["x", "w"], ["p"], strides=[8, 8]),
-        helper.make_node("Reshape", ["p", "rows"], ["r"]),
-        helper.make_node("Transpose", ["r"], ["t"], perm=[0, 2, 1]),
-        *behind,
-    ]
-
-
-PATCHES = {"w": random(16, 3, 8, 8), "rows": np.array([0, 16, -1])}
-
-
 def read(content: bytes, folder: Path) -> tuple[Network, Path]:
     """Write a file and read it."""
     path = folder / "m.onnx"
     path.write_bytes(content)
     return read_network(path), path
+
+
+def test_everything_in_pieces(tmp_path: Path) -> None:
+    network, path = read(pieces(), tmp_path)
+    check_network(network, path, torch.randn(2, *SHAPE))
+    operators = [str(node.op) for node in trace(network, SHAPE)]
+    assert [operators.count(op) for op in ("layer_norm", "softmax", "gelu")] == [1, 1, 1]
 
 
 def test_onnxruntimes_fused_operators(tmp_path: Path) -> None:
@@ -316,6 +275,14 @@ BAD: dict[str, tuple[str, bytes]] = {
         "operators that are not supported: LRN (x1) (at y): build the model without them",
         small_file([helper.make_node("LRN", ["x"], ["y"], size=3)], {}, rank=4),
     ),
+    "sides": (
+        "pictures of 3x99999x32: at most",
+        small_file(head(), PATCHES, ("n", 3, 99_999, 32), result="t", rank=3),
+    ),
+    "texts": (
+        "the tensor c cannot be read: ",
+        small_file([helper.make_node("Add", ["x", "c"], ["y"])], {"c": np.array(["a"])}, rank=4),
+    ),
     "blocks": (
         "node y (DequantizeLinear): scales of blocks",
         small_file(
@@ -336,6 +303,13 @@ def test_what_is_no_float_file_is_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(VitqError) as error:
         read(content, tmp_path)
     assert message in str(error.value) and "m.onnx: " in str(error.value)
+
+
+def test_sizes_that_contradict_name_the_node(tmp_path: Path) -> None:
+    nodes = head(helper.make_node("MatMul", ["t", "fc"], ["y"], name="the_node"))
+    network, _ = read(small_file(nodes, {**PATCHES, "fc": random(9, 5)}, rank=3), tmp_path)
+    with pytest.raises(VitqError, match=r"node the_node \(MatMul\): RuntimeError: "):
+        trace(network, SHAPE)
 
 
 def test_other_files(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vitq
-from tests.compiler.foreign.network.test_network import legacy
+from tests.compiler.foreign.network.files import legacy
 from tests.quantization.vits import vit
 from vitq.compiler.stages.identity import used_weights
 from vitq.compiler.stages.quantize_options import QuantizeOptions
@@ -97,7 +97,9 @@ def test_the_meaning_of_the_input_has_to_be_said(digits: Path) -> None:
 def test_a_file_that_fits_no_picture_of_that_size(tmp_path: Path) -> None:
     path = legacy(vit(), tmp_path / "m.onnx", 17)
     pixels = np.zeros((4, 3, 48, 48), np.uint8)
-    with pytest.raises(VitqError, match="it takes 32 x 32: give --image-size 32"):
+    with pytest.raises(
+        VitqError, match="the file is made for pictures of 32 x 32: give --image-size 32"
+    ):
         vitq.quantize(path, pixels, image_size=48, **NORMALIZATION)
 
 
