@@ -21,7 +21,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SHOWN = 20
 FURTHEST, OVERLAP = 0.01, 0.95
 """Mean difference of the maps from the file's own, and intersection over union of where they are
-over 0.5; of all 200 pictures 0.0034 and 0.977 were measured."""
+over 0.5."""
 
 pytestmark = pytest.mark.skipif(
     not Path(os.environ.get(VARIABLE, "")).is_file(),
