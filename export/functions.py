@@ -65,6 +65,9 @@ def write_function(node: Node, x: str, emit: Emit, constant: Constant) -> str:
     if function == "log_sigmoid":
         above = emit("Softplus", [emit("Neg", [x], f"{name}.negative")], f"{name}.below")
         return emit("Neg", [above], name)
+    if function in ("reciprocal", "rsqrt"):
+        below = x if function == "reciprocal" else emit("Sqrt", [x], f"{name}.root")
+        return emit("Div", [constant("one", np.float32(1)), below], name)
     if function == "square":
         return emit("Pow", [x, constant("square.exponent", np.float32(2))], name)
     if function == "hardsigmoid":

@@ -24,6 +24,9 @@ and the forms are those of ShiftGELU and Shiftmax with more bits, ``e = 2**-(|X|
     hardsigmoid, hardswish   clip(X + 3, 0, 6) / 6, and X times that
     softsign, square, abs    X / (1 + |X|), X X, |X|
     log_sigmoid  min(X, 0) - ln 2 log2(1 + e)
+    reciprocal   min(2**(F + 30 - N) / |X|, 2**30) with X's sign, 2**N beyond the largest output;
+                 the largest where x = 0
+    rsqrt        isqrt(2**E // max(|X|, 1)) / 2**((E - F) / 2), E the even or odd one of 62, 61
 
 Clamps (ReLU, ReLU6, Hardtanh) need no table: they are the bounds of the quantizer behind them
 (`clamp_bounds`).
@@ -32,8 +35,9 @@ so that an entry depends on its code, on both quantizers and on the input's type
 else: whoever makes a table, for whatever interval of codes, makes the same entries.
 
 Error before the output's rounding: `MAX_ERROR` of the reach (or of 1), from X's rounding (2**-30
-of the reach), the powers (2**-25) and the divisions (2**-30). An input of 8 bits has a
-coarse step beside that: a gate reads 12 bits (`quantization.plan.placement` says why).
+of the reach), the powers (2**-25) and the divisions (2**-30). A reciprocal's is relative,
+``2**-(F + 1) / |x|`` from X's rounding; a root's is half of that and 2**-16. An input of 8 bits has
+a coarse step beside that: a gate reads 12 bits (`quantization.plan.placement` says why).
 """
 
 from collections.abc import Callable
@@ -177,6 +181,21 @@ def _square(a: Argument, _: float) -> Fixed:
     return Fixed(product, 2.0 ** (VALUE_BITS - 2 * a.bits))
 
 
+def _reciprocal(a: Argument, _: float) -> Fixed:
+    one = 1 << int(np.clip(a.bits + VALUE_BITS - a.top, 0, 2 * VALUE_BITS))
+    value = np.minimum(one // np.maximum(np.abs(a.x), 1), ONE)
+    return Fixed(np.where(a.x < 0, -value, value), 2.0 ** (a.top - VALUE_BITS))
+
+
+def _rsqrt(a: Argument, _: float) -> Fixed:
+    exponent = 62 - (a.bits & 1)
+    square = (1 << exponent) // np.maximum(np.abs(a.x), 1)
+    root = np.sqrt(square.astype(np.float64)).astype(np.int64)  # at most one off, both ways
+    root -= root * root > square
+    root += (root + 1) * (root + 1) <= square
+    return Fixed(root, 2.0 ** ((a.bits - exponent) // 2))
+
+
 TABLES: dict[str, Callable[[Argument, float], Fixed]] = {
     "abs": lambda a, _: a.fixed(np.abs(a.x)),
     "elu": _elu,
@@ -187,6 +206,8 @@ TABLES: dict[str, Callable[[Argument, float], Fixed]] = {
     "log_sigmoid": _log_sigmoid,
     "mish": _mish,
     "quick_gelu": _swish(QUICK_GELU_FACTOR),
+    "reciprocal": _reciprocal,
+    "rsqrt": _rsqrt,
     "sigmoid": lambda a, _: Fixed(_sigmoid(a), 2.0**-VALUE_BITS),
     "silu": _swish(1.0),
     "softplus": _softplus,
@@ -195,6 +216,13 @@ TABLES: dict[str, Callable[[Argument, float], Fixed]] = {
     "tanh": _tanh,
 }
 """By name; the number beside is `elu`'s alpha or `leaky_relu`'s slope, and 1 for all others."""
+OF_LARGEST: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "exp": np.exp,
+    "reciprocal": np.reciprocal,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+}
+"""Functions whose tables have steps of the largest result, which a probe does not know, or that
+are not finite everywhere."""
 Ends = tuple[float, float]
 CLAMPS: dict[str, Ends] = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 """Functions that are bounds: no smaller and no larger than. `CLAMP` has bounds of its own."""
@@ -272,8 +300,9 @@ def function_values(function: str, x: FloatArray, parameter: float | None = None
     """
     if function in CLAMPS:
         return np.clip(x, *CLAMPS[function])
-    if function == "exp":  # its steps are those of the largest result
-        return np.exp(x)
+    if function in OF_LARGEST:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return OF_LARGEST[function](x)
     bits = PROBE_BITS
     argument = Argument(np.rint(np.ldexp(x, bits)).astype(np.int64), bits)
     found = TABLES[function](argument, 1.0 if parameter is None else parameter)

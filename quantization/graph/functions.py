@@ -15,6 +15,8 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 
 QUICK_GELU_FACTOR = 1.702
 
+STEEP = ("reciprocal", "rsqrt")
+"""Functions whose error is their input's relative one: it needs many bits."""
 FUNCTIONS: dict[str, Function] = {
     "abs": torch.abs,
     "elu": F.elu,
@@ -24,6 +26,8 @@ FUNCTIONS: dict[str, Function] = {
     "log_sigmoid": F.logsigmoid,
     "mish": F.mish,
     "quick_gelu": lambda x: x * torch.sigmoid(QUICK_GELU_FACTOR * x),
+    "reciprocal": torch.reciprocal,
+    "rsqrt": torch.rsqrt,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
     "softplus": F.softplus,

@@ -17,7 +17,8 @@ range: two products of 16-bit codes with such tables fit an int32 together (2 * 
 2**30), which is what a rotation ``x cos + x' sin`` with one rounding needs. A function reads
 `FUNCTION_BITS` = 12: a table of 4096 entries stays in the first-level cache (65,536 of 16 bits do
 not), and with twice the observed range for headroom a step is a 16th of an 8-bit code's, below the
-rounding of its 8-bit results. A clamp (ReLU) reads whatever there is: it is bounds of the quantizer
+rounding of its 8-bit results; a reciprocal or a root, whose error is its input's relative one,
+reads ``residual_bits``. A clamp (ReLU) reads whatever there is: it is bounds of the quantizer
 behind it; only an accumulator that others read, too, is quantized before it. RMS and L2
 normalizations read what LayerNorm does.
 
@@ -30,6 +31,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from vitq.quantization.graph.clamps import ends_of
+from vitq.quantization.graph.functions import STEEP
 from vitq.quantization.graph.graph import ACCUMULATOR_OPS, LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.plan.climbing import climb, origin, readers, sharing
 from vitq.quantization.plan.recipe import LayerBits, Recipe
@@ -163,7 +165,8 @@ def _required_bits(
         if ends_of(node) is not None:
             is_shared = sharing(graph, node.inputs[index]) is not None
             return recipe.residual_bits if is_shared else None
-        return min(FUNCTION_BITS, recipe.residual_bits)
+        is_steep = node.attrs["function"] in STEEP
+        return recipe.residual_bits if is_steep else min(FUNCTION_BITS, recipe.residual_bits)
     if node.op is OpKind.MULTIPLY and _is_factor(graph, node, index):
         return min(FACTOR_BITS, recipe.residual_bits)
     if node.op in _READS_RESIDUAL:

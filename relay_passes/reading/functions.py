@@ -97,7 +97,7 @@ def _named(values: FloatArray) -> tuple[str, float | None]:
             if not 0 < abs(parameter) < np.abs(FAR) / 2:
                 continue
         known = function_values(name, GRID, parameter)
-        if np.allclose(found, known, rtol=TOLERANCE, atol=TOLERANCE):
+        if np.allclose(found, known, TOLERANCE, TOLERANCE, equal_nan=True):  # 1 / 0 is inf
             return name, parameter
     return "", None
 
@@ -133,12 +133,18 @@ class _Reader:
         name = op_name(call)
         if name not in ELEMENTWISE or name == GELU_STEP:
             raise _OtherError
-        self.is_function |= name not in LINEAR
+        self.is_function |= name not in LINEAR or self._divides_by(call)
         if name == "relax.clip":
             low, high = (number(arg, self.ctx) for arg in call.args[1:3])
             return np.clip(self.value(call.args[0]), low, high)
         arguments = [self.value(arg) for arg in call.args]
         return np.asarray(ELEMENTWISE[name](call, arguments))
+
+    def _divides_by(self, call: Expr) -> bool:
+        """Whether a call is a quotient whose lower side is no constant."""
+        return op_name(call) == "relax.divide" and not is_constant(
+            self.ctx.definition(call.args[1])
+        )
 
     def _tensor(self, codes: Codes) -> FloatArray:
         """Return what a dequantized tensor holds: the first one's scale is the unit."""

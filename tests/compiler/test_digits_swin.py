@@ -5,33 +5,24 @@ on random and extreme codes, where its processor is: here, under qemu, or in Num
 by thread. Windows, masks, biases and patch merging are in all of them.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tvm
 
-from tests.compiler.kernels.util import compile_function
+from tests.compiler.each_target import assert_kernels_exact
 from tests.sharing import made_once, session_folder
 from vitq.compiler.codegen.compiled import open_compiled
-from vitq.compiler.codegen.contract import Operator, operators_of
 from vitq.compiler.codegen.importing import ImportedModel, Meaning, import_model
-from vitq.compiler.gpu_kit.drawing import CASES
-from vitq.compiler.kernels.building import build_kernel
-from vitq.compiler.kernels.cuda.emulator.emulator import run_kernel
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.export import export
 from vitq.compiler.stages.quantize import quantize
 from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.stages.verify import verify
 from vitq.compiler.support.artifacts import Artifact
-from vitq.compiler.target.choice import get_target
-from vitq.compiler.target.features import Features, GpuFeatures
 from vitq.models.digits_vit import MEAN, STD
 from vitq.models.digits_vit.data import eval_images, load_digits_split
 from vitq.models.digits_vit.train import evaluate
-from vitq.numerics.arrays import IntArray
 from vitq.quantization.graph import artifact as storage
 from vitq.quantization.model.models import load_model
 from vitq.quantization.run.reference import IntegerReference
@@ -90,38 +81,6 @@ def test_windows_are_places_that_products_read_and_write(imported: ImportedModel
     assert names.ATTENTION not in found  # every block has a bias at least
 
 
-def inputs_of(operator: Operator, drawn: list[IntArray]) -> list[IntArray]:
-    """The kernel's inputs: what was drawn, and its constants."""
-    rest = iter(drawn)
-    return [next(rest) if value is None else value for value in operator.constants]
-
-
-def runner(operator: Operator, features: Features) -> Callable[[list[IntArray]], IntArray]:
-    """The operator's kernel, built once."""
-    func, out = build_kernel(operator.kernel, {}), operator.kernel.out
-    if isinstance(features, GpuFeatures):
-        known = [i for i, value in enumerate(operator.constants) if value is not None]
-        return lambda inputs: run_kernel(func, inputs, np.zeros(out.shape, out.dtype), known)
-    function = compile_function(func, features)
-
-    def run(inputs: list[IntArray]) -> IntArray:
-        result = tvm.runtime.tensor(np.full(out.shape, 77, out.dtype))
-        function(*(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in inputs), result)
-        return result.numpy()
-
-    return run
-
-
 @pytest.mark.parametrize("name", TARGETS)
 def test_kernels_of_every_target(imported: ImportedModel, name: str) -> None:
-    features = get_target(name).features
-    operators = operators_of(imported.integer.mod, features)
-    kernels = {operator.kernel: operator for operator in operators}
-    assert len(kernels) > 15
-    for operator in kernels.values():
-        run = runner(operator, features)
-        for case in CASES:
-            drawn = operator.draw(case)
-            found = run(inputs_of(operator, drawn))
-            told = f"{operator.kernel.name}, {case}"
-            np.testing.assert_array_equal(found, operator.evaluate(drawn), err_msg=told)
+    assert_kernels_exact(imported, name, least=15)

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
 from tvm.relax.frontend.onnx import from_onnx
 
@@ -24,7 +25,9 @@ from vitq.export.parity import onnx_runner
 from vitq.export.qdq import save_onnx, to_onnx
 from vitq.numerics.pointwise import CLAMPS, TABLES
 from vitq.quantization.graph.clamps import clamp_attrs
+from vitq.quantization.graph.functions import STEEP
 from vitq.quantization.graph.graph import Graph, OpKind
+from vitq.quantization.graph.spellings import normalizing
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.run.fake_quantize import GraphModule
 from vitq.quantization.run.reference import IntegerReference
@@ -60,13 +63,32 @@ def agree(graph: Graph, recipe: str = "w8a8", method: str = "repq") -> list[str]
     return ops(module)
 
 
-@pytest.mark.parametrize("function", [*TABLES, *CLAMPS])
+@pytest.mark.parametrize("function", sorted({*TABLES, *CLAMPS} - set(STEEP)))
 def test_functions(function: str) -> None:
     attrs: dict[str, object] = {"function": function}
     if function in PARAMETERS:
         attrs["parameter"] = PARAMETERS[function]
     found = agree(with_node(OpKind.POINTWISE, **attrs))
     assert (names.LUT in found) == (function in TABLES)
+
+
+def test_a_quotient_is_a_product_with_a_table() -> None:
+    found = agree(
+        trace(toy(body=lambda self, x: x + self.fc(x) / (self.fc(x).relu() + 0.3)), SHAPE)
+    )
+    assert names.LUT in found and names.MULTIPLY in found
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_norms_in_parts(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GroupNorm of more elements than a LayerNorm's row may have."""
+    monkeypatch.setattr(normalizing, "MAX_CHANNELS", 8)
+    body = nn.Sequential(nn.GroupNorm(groups, 16), nn.GELU())
+    nn.init.uniform_(body[0].weight, 0.5, 2)  # type: ignore[arg-type]
+    nn.init.uniform_(body[0].bias, -1, 1)  # type: ignore[arg-type]
+    graph = trace(toy(body=lambda self, x: x + self.fc(body(self.fc(x).mT).mT)), SHAPE)
+    found = agree(graph)
+    assert names.LUT in found and found.count("vitq.mean") > 3
 
 
 @pytest.mark.parametrize("ends", [(0, None), (-1, 1), (None, 0.5), (-0.3, None)])

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 def settled(model: nn.Module) -> nn.Module:
@@ -67,6 +68,46 @@ def pooled() -> nn.Module:
     wider = [nn.ConvTranspose2d(8, 8, 2, 2), nn.GELU(), nn.ConvTranspose2d(8, 4, 3, 2, 1)]
     last = [nn.BatchNorm2d(4), nn.UpsamplingNearest2d(scale_factor=2), nn.PixelUnshuffle(2)]
     return settled(nn.Sequential(*maxima, *means, *wider, *last, *head(16)))
+
+
+class LinearAttention(nn.Module):
+    """EfficientViT's: the products with a column of ones, divided by it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Conv2d(channels, channels, 1) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key = (torch.relu(layer(x)).flatten(2) for layer in (self.query, self.key))
+        value = functional.pad(self.value(x).flatten(2), (0, 0, 0, 1), value=1.0)
+        found = value @ key.mT @ query
+        return x + (found[:, :-1] / (found[:, -1:] + 1e-5)).reshape(x.shape)
+
+
+class Pyramid(nn.Module):
+    """Two scales, linear attention, pooled context, resized and put together: (N, 4, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = nn.Conv2d(3, 6, 3, 2, 1, groups=3, bias=False)
+        self.stem = nn.Sequential(first, nn.BatchNorm2d(6), nn.GELU())
+        strided = nn.Conv2d(6, 8, 3, 2, 1)
+        self.deep = nn.Sequential(strided, nn.GroupNorm(2, 8), Residual(8, 8), LinearAttention(8))
+        self.wide, self.context = nn.Conv2d(6, 8, 1), nn.AdaptiveAvgPool2d(3)
+        self.join = nn.Sequential(nn.Conv2d(24, 16, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.head = nn.Sequential(nn.PixelShuffle(2), nn.Conv2d(4, 4, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        deep, size = self.deep(x), x.shape[2:]
+        context = functional.interpolate(self.context(deep), size, mode="bicubic")
+        deep = functional.interpolate(deep, size, mode="bilinear", align_corners=True)
+        return self.head(self.join(torch.cat([self.wide(x), deep, context], 1)))
+
+
+def pyramid() -> nn.Module:
+    """What segmenters are made of."""
+    return settled(Pyramid())
 
 
 def dense() -> nn.Module:

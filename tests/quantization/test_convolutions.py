@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.quantization import convnets
 from vitq.numerics.arrays import IntArray
-from vitq.quantization.graph.graph import LAYER_OPS, Graph, Node, OpKind
+from vitq.quantization.graph.graph import LAYER_OPS, LAYOUT_OPS, Graph, Node, OpKind
 from vitq.quantization.graph.tracing import trace
 from vitq.quantization.plan.methods import get_method
 from vitq.quantization.plan.recipe import Recipe
@@ -60,6 +60,11 @@ def test_each_channel_alone_is_one_operator() -> None:
         nn.AvgPool2d(3, 1, 1, count_include_pad=False),
         nn.AvgPool2d((3, 2), 2, (1, 0)),
         nn.AvgPool2d(4),
+        nn.AdaptiveAvgPool2d((3, 5)),
+        nn.AdaptiveAvgPool2d((13, 2)),
+        nn.AdaptiveMaxPool2d((13, 4)),
+        nn.Sequential(nn.ConstantPad2d((0, 1, 1, 2), -torch.inf), nn.MaxPool2d(3, 2)),
+        nn.ConstantPad2d((2, -1, 0, 1), 0.75),
         nn.ConvTranspose2d(4, 4, 2, 2),
         nn.ConvTranspose2d(4, 3, (3, 4), 2, 1, output_padding=1),
         nn.ConvTranspose2d(4, 4, 3, 1, 1, dilation=2),
@@ -69,6 +74,46 @@ def test_each_channel_alone_is_one_operator() -> None:
 def test_windows_of_any_kind_trace(layer: nn.Module) -> None:
     first = nn.Conv2d(3, 4, 1)
     traced(convnets.settled(nn.Sequential(first, nn.GELU(), layer, nn.Flatten())))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": (2, 3), "dilation": (2, 1), "padding": (0, 1)},
+        {"kernel_size": 2, "stride": 3},
+    ],
+    ids=str,
+)
+def test_columns_are_added_where_windows_took_them(options: dict[str, int]) -> None:
+    cut, size = nn.Unfold(**options), (14, 17)  # type: ignore[arg-type]
+
+    class Folded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            back: torch.Tensor = nn.functional.fold(cut(self.conv(x)), size, **options)  # type: ignore[arg-type]
+            return back.flatten(1)
+
+    graph = traced(convnets.settled(Folded()), size)
+    assert {node.op for node in graph} <= {OpKind.INPUT, OpKind.ADD, OpKind.LINEAR, *LAYOUT_OPS}
+
+
+@pytest.mark.parametrize("out", [3, 6])
+def test_a_first_convolution_may_have_groups(out: int) -> None:
+    """Its mean and std fold, and the border is exact; the layers of `convnets` are behind it."""
+    first = nn.Conv2d(3, out, 3, 2, 1, groups=3)
+    model = convnets.settled(nn.Sequential(first, nn.GELU(), nn.Conv2d(out, 4, 1), nn.Flatten()))
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 3, 9, 8), dtype=np.uint8)
+    graph = quantized(model, pixels)
+    x = torch.from_numpy(pixels).float() / 255
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (MEAN, STD))
+    with torch.no_grad():
+        expected = model((x - mean) / std).numpy()
+    real = IntegerReference(graph).real(IntegerReference(graph)(pixels))
+    assert np.abs(real - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_batch_norm_and_layer_scale_are_in_the_layer_before() -> None:

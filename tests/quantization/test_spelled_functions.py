@@ -30,6 +30,9 @@ FUNCTIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, int
     "rrelu": (F.rrelu, {"pointwise": 1}),
     "log_sigmoid": (F.logsigmoid, {"pointwise": 1}),
     "softplus": (lambda x: F.softplus(x, 2.0, 30), {"pointwise": 1, "scale": 2}),
+    "reciprocal": (lambda x: (x.abs() + 1).reciprocal(), {"pointwise": 2, "multiply": 0}),
+    "quotient": (lambda x: x / (x.abs() + 1.5), {"pointwise": 2, "multiply": 1}),
+    "quotient_of_1": (lambda x: 1 / (x.abs() + 1), {"pointwise": 2, "multiply": 0}),
     "glu": (lambda x: F.glu(x, 1), {"pointwise": 1, "multiply": 1}),
 }
 

@@ -290,13 +290,14 @@ REFUSED: dict[str, Head] = {
     "index that depends on the picture.*what is read must not": lambda self, x: end(
         self, x[:, x[0, :, 0].argsort()]
     ),
-    "pad with 1": lambda self, x: end(self, F.pad(x, (0, 0, 1, 1), value=1.0)),
-    "group_norm of 4 groups": lambda self, x: end(self, flat(F.group_norm(grid(x), 4))),
+    "pad with -inf.*finite number": lambda self, x: end(
+        self, F.pad(x, (0, 0, 1, 1), value=-torch.inf)
+    ),
     "einsum bnc,bnd,bne->bcd": lambda self, x: end(self, torch.einsum("bnc,bnd,bne->bcd", x, x, x)),
     "max_pool1d with kernel": lambda self, x: end(self, F.max_pool1d(x.mT, 3, 1, 1).mT),
     "add_ on a part of a tensor .slice along axis 1": lambda self, x: end(self, odd(self.fc(x))),
     "rand": lambda self, x: end(self, x + torch.rand(16)),
-    "div by a tensor.*with a fixed divisor": lambda self, x: end(self, x / (self.norm(x) + 9)),
+    "div that rounds": lambda self, x: end(self, torch.div(x, x, rounding_mode="floor")),
     "pow with exponent 3": lambda self, x: end(self, x**3),
     "attention with scale 0": lambda self, x: end(
         self, F.scaled_dot_product_attention(x, x, x, scale=0.0)

@@ -163,7 +163,10 @@ def div(w: Walk, node: FxNode) -> Operand:
     if found is None and _is_softsign(first, second):
         return w.build.pointwise(w.x(first), "softsign")
     if found is None:
-        raise Refusal("div by a tensor")
+        below = w.build.pointwise(w.x(second), "reciprocal")
+        one = w.tensor(first)
+        is_one = one is not None and bool((one == 1).all())
+        return below if is_one else w.build.multiply(w.x(first), below)
     x = w.x(first)
     if found.numel() == 1 and found.ndim <= x.rank:
         return w.build.times(x, 1.0 / float(found))

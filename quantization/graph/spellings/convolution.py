@@ -42,7 +42,7 @@ def conv2d(w: Walk, node: FxNode) -> Operand:
             return _patches(w, a, params)
     sides = _pads(padding, kernel, dilation)
     last = w.build.channels_last(a)
-    if groups == a.shape[1] > 1:
+    if groups == a.shape[1] > 1 and not _is_picture(w, a):  # into a layer its mean and std fold
         before, after = zip(*sides, strict=True)
         place = Geometry(*(tuple(v) for v in (kernel, stride, before, after, dilation)))
         return w.build.channels_first(depthwise(w, last, value[:, 0], params["bias"], place))
@@ -149,6 +149,35 @@ def im2col(w: Walk, node: FxNode) -> Operand:
     columns = w.build.permute(split, [0, 3, 2, 1])
     flat = (rows.shape[0], channels * taps, length)
     return w.build.reshape(columns, flat, columns.batch_axis)
+
+
+@spelling("col2im")
+def col2im(w: Walk, node: FxNode) -> Operand:
+    """Put columns (N, C * kernel, L) back where windows took them, and add: ``F.fold``.
+
+    Each tap is a map of its own, spread by the stride and moved to its place.
+    """
+    x, size, *geometry = (arg if i == 0 else _pair(w.plain(arg)) for i, arg in enumerate(node.args))
+    kernel, dilation, padding, stride = geometry
+    before = (padding[0], padding[1])
+    place = Geometry(*(tuple(v) for v in (kernel, stride, before, before, dilation)))
+    columns = w.x(x)
+    counts, taps = place.windows((size[0], size[1])), kernel[0] * kernel[1]
+    channels = columns.shape[1] // taps
+    split = (columns.shape[0], channels, taps, *counts)
+    columns = w.build.reshape(columns, split, columns.batch_axis)
+    columns = w.build.permute(columns, [0, 2, 3, 4, 1])
+    total = None
+    for tap in range(taps):
+        part = _spread(w, w.build.select(columns, 1, tap), stride)
+        sides = [(0, 0)]
+        for axis, i in enumerate(divmod(tap, kernel[1])):
+            first = dilation[axis] * i - padding[axis]
+            sides.append((first, size[axis] - first - part.shape[1 + axis]))
+        part = w.build.pad(part, [*sides, (0, 0)])
+        total = part if total is None else w.build.add(total, part)
+    assert total is not None
+    return w.build.channels_first(total)
 
 
 @spelling("conv_transpose2d")

@@ -1,5 +1,6 @@
 """Operators that move elements: views, permutations, parts, repetitions, padding."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from vitq.quantization.graph.exporting import shape_at_one
 from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
 from vitq.quantization.graph.spellings.registry import arguments, spelling
+
+LOWEST = "lowest"
+"""What is known (`Walk.pending`) of a map with -inf around it: the map, its sides before, after."""
 
 
 @spelling(
@@ -228,8 +232,8 @@ def stack(w: Walk, node: FxNode) -> Operand:
 
 
 @spelling("pad", "constant_pad_nd")
-def pad(w: Walk, node: FxNode) -> Operand:
-    """Put zeros around, or mirrored, repeated or wrapped elements."""
+def pad(w: Walk, node: FxNode) -> Operand | None:
+    """Put a number around, or mirrored, repeated or wrapped elements."""
     _, sides, mode, value = arguments(node, x=None, pad=(), mode="constant", value=None)
     if name_of(node) == "constant_pad_nd":
         mode, value = "constant", mode if isinstance(mode, int | float) else 0
@@ -237,12 +241,39 @@ def pad(w: Walk, node: FxNode) -> Operand:
     pairs = [(0, 0)] * (x.rank - len(flat) // 2)
     pairs += [(flat[i], flat[i + 1]) for i in range(len(flat) - 2, -1, -2)]
     if mode == "constant":
-        if value and any(side for pair in pairs for side in pair):
-            raise Refusal(f"pad with {value}")
-        return w.build.pad(x, pairs)
+        if value and _is_maximum(node, value, pairs):
+            w.pending[node] = (LOWEST, x, *zip(*pairs[2:], strict=True))
+            return None
+        return _filled(w, x, pairs, float(value)) if value else w.build.pad(x, pairs)
     for axis, (before, after) in enumerate(pairs):
         if before or after:
             x = w.build.take(x, axis, _beyond(x.shape[axis], before, after, mode))
+    return x
+
+
+def _is_maximum(node: FxNode, value: float, pairs: list[tuple[int, int]]) -> bool:
+    """Whether a pad only puts what is smaller than all around a map whose maxima are taken."""
+    is_map = len(pairs) == 4 and not any(side for pair in pairs[:2] for side in pair)
+    plain = all(
+        name_of(user) == "max_pool2d" and not any(arguments(user, x=0, k=0, s=None, padding=[0])[3])
+        for user in node.users
+    )
+    return is_map and plain and value == -math.inf
+
+
+def _filled(w: Walk, x: Operand, pairs: list[tuple[int, int]], value: float) -> Operand:
+    """Put a number around, axis by axis; negative sides cut off."""
+    if not math.isfinite(value):
+        raise Refusal(f"pad with {value}")
+    for axis, sides in enumerate(pairs):
+        x = w.build.slice(x, axis, max(0, -sides[0]), x.shape[axis] - max(0, -sides[1]))
+        first, last = (
+            [w.build.constant(np.full((*x.shape[:axis], side, *x.shape[axis + 1 :]), value), "pad")]
+            if side > 0
+            else []
+            for side in sides
+        )
+        x = w.build.concat([*first, x, *last], axis)
     return x
 
 

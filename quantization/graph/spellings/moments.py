@@ -153,12 +153,13 @@ def passes_on(w: Walk, node: FxNode) -> bool:
 
 
 @spelling("reciprocal")
-def reciprocal(w: Walk, node: FxNode) -> None:
-    """Remember one over a root."""
+def reciprocal(w: Walk, node: FxNode) -> Operand | None:
+    """1 / x; of a root it is remembered."""
     found = root_of(w, node.args[0])
     if found is None:
-        raise Refusal(f"{name_of(node)} in this form")
+        return w.build.pointwise(w.x(node.args[0]), "reciprocal")
     w.pending[node] = (ROOT, Root(found.moment, not found.inverse))
+    return None
 
 
 def power_of_moment(w: Walk, node: FxNode) -> bool:

@@ -1,14 +1,19 @@
-"""Norms: LayerNorm and RMSNorm over the last axes, GroupNorm of one group, batch norm."""
+"""Norms: LayerNorm and RMSNorm over the last axes, GroupNorm, batch norm."""
 
 from typing import Any
 
 import numpy as np
 
+from vitq.numerics.arrays import FloatArray
+from vitq.numerics.int_layernorm import MAX_CHANNELS
 from vitq.quantization.graph.builder import Operand, Refusal
 from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
 from vitq.quantization.graph.spellings.folding import affine_channels
+from vitq.quantization.graph.spellings.pooling import over
 from vitq.quantization.graph.spellings.registry import arguments, spelling
+
+ROLES = ("gamma", "beta")
 
 
 def _flat(w: Walk, arg: Any, size: int, otherwise: float, role: str) -> str:
@@ -44,23 +49,59 @@ def layer_norm(w: Walk, node: FxNode) -> Operand:
 
 @spelling("group_norm")
 def group_norm(w: Walk, node: FxNode) -> Operand:
-    """One group over all channels and positions: a LayerNorm of all, then a scale for each."""
+    """Norm groups of channels over all positions: rows of a LayerNorm, or several operators."""
     x, groups, gamma, beta, eps = arguments(node, x=0, n=1, weight=None, bias=None, eps=1e-5)[:5]
-    if groups != 1:
-        raise Refusal(f"group_norm of {groups} groups")
     a = w.x(x)
-    size, each = int(np.prod(a.shape[1:])), int(np.prod(a.shape[2:]))
-    last = w.build.channels_last(a) if a.rank == 4 else a
-    flat = w.build.reshape(last, (a.shape[0], size), a.batch_axis)
-    params = {}
-    for role, arg, otherwise in (("gamma", gamma, 1.0), ("beta", beta, 0.0)):
+    channels, each = a.shape[1], int(np.prod(a.shape[2:]))
+    values = []
+    for arg, otherwise in ((gamma, 1.0), (beta, 0.0)):
         found = w.tensor(arg)
-        value = np.full(a.shape[1], otherwise) if found is None else found.detach().numpy()
-        whole = np.tile(value, each) if a.rank == 4 else np.repeat(value, each)
-        params[role] = w.build.tensor(whole, role)
+        values.append(np.full(channels, otherwise) if found is None else found.detach().numpy())
+    if groups > 1 or each * channels > MAX_CHANNELS:
+        return _in_parts(w, a, groups, values, float(eps))
+    last = w.build.channels_last(a) if a.rank == 4 else a
+    flat = w.build.reshape(last, (a.shape[0], each * channels), a.batch_axis)
+    whole = [np.tile(v, each) if a.rank == 4 else np.repeat(v, each) for v in values]
+    params = {role: w.build.tensor(v, role) for role, v in zip(ROLES, whole, strict=True)}
     normed = w.build.rowwise(OpKind.LAYER_NORM, flat, {"eps": float(eps)}, params)
     normed = w.build.reshape(normed, last.shape, last.batch_axis)
     return w.build.channels_first(normed) if a.rank == 4 else normed
+
+
+def _in_parts(w: Walk, x: Operand, groups: int, values: list[FloatArray], eps: float) -> Operand:
+    """Norm (N, C, ...) by operators of their own: rows may have any number of elements.
+
+    y = x - mean(x),  y (gamma / sqrt(mean(y y) + eps)) + beta
+
+    Each mean is taken over the positions, then over a group's channels; what is in brackets has one
+    value for each picture and channel.
+    """
+    own = x.shape[1] // groups
+    order = [0, *range(2, x.rank), 1]
+    last = w.build.channels_last(x) if x.rank == 4 else w.build.permute(x, order)
+    positions = int(np.prod(x.shape[2:]))
+    split = w.build.reshape(last, (x.shape[0], positions, groups, own), last.batch_axis)
+    mean = _mean_of_groups(w, split)
+    centred = w.build.add(split, w.build.times(mean, -1.0))
+    square = _mean_of_groups(w, w.build.multiply(centred, centred))
+    spread = w.build.add(square, w.build.constant(eps, "eps"))
+    gamma, beta = (v.reshape(1, 1, groups, own) for v in values)
+    inverse = w.build.pointwise(spread, "rsqrt")
+    if np.any(gamma != 1):
+        wide = w.build.expand(inverse, (*inverse.shape[:3], own), inverse.batch_axis)
+        inverse = w.build.multiply(wide, w.build.constant(gamma, "gamma"))
+    found = w.build.multiply(centred, inverse)
+    if np.any(beta):
+        found = w.build.add(found, w.build.constant(beta, "beta"))
+    found = w.build.reshape(found, last.shape, last.batch_axis)
+    if x.rank == 4:
+        return w.build.channels_first(found)
+    return w.build.permute(found, [order.index(axis) for axis in range(x.rank)])
+
+
+def _mean_of_groups(w: Walk, x: Operand) -> Operand:
+    """Mean of (N, positions, groups, channels of one) over positions and channels."""
+    return over(w, OpKind.MEAN, over(w, OpKind.MEAN, x, [1], True), [3], True)
 
 
 @spelling("batch_norm")

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitq.numerics.arrays import FloatArray
 from vitq.numerics.convolution import Geometry, tap_rows
 from vitq.numerics.rows import MISSING
 from vitq.quantization.graph.builder import Operand, Refusal, keep_pictures
@@ -12,6 +13,7 @@ from vitq.quantization.graph.exporting import shape_at_one
 from vitq.quantization.graph.graph import OpKind
 from vitq.quantization.graph.operands import FxNode, Walk, name_of
 from vitq.quantization.graph.spellings.convolution import depthwise
+from vitq.quantization.graph.spellings.layout import LOWEST
 from vitq.quantization.graph.spellings.registry import arguments, spelling
 
 
@@ -81,16 +83,37 @@ def max_(w: Walk, node: FxNode) -> None:
     w.pending[node] = ("result", over(w, OpKind.MAX, w.x(node.args[0]), axis, keeps))
 
 
-@spelling("adaptive_avg_pool2d", "adaptive_avg_pool1d", "adaptive_max_pool2d")
+@spelling("adaptive_avg_pool2d", "adaptive_avg_pool1d")
 def adaptive(w: Walk, node: FxNode) -> Operand:
-    """Mean of equal windows that cover all."""
+    """Mean of windows that cover all; of unequal ones, constant weights from each side."""
     x, sizes = w.x(node.args[0]), w.plain(node.args[1])
     sizes = [sizes] if isinstance(sizes, int) else sizes
     outer = x.shape[-len(sizes) :]
+    if not any(n % size for n, size in zip(outer, sizes, strict=True)):
+        kernel = [n // size for n, size in zip(outer, sizes, strict=True)]
+        return windows(w, OpKind.MEAN, x, kernel)
+    across = _means(outer[-1], sizes[-1]).T
+    return _weighted(w, x, _means(outer[0], sizes[0]) if len(sizes) == 2 else None, across)
+
+
+@spelling("adaptive_max_pool2d")
+def adaptive_max(w: Walk, node: FxNode) -> None:
+    """Maximum of equal windows that cover all, the first of two results."""
+    x, sizes = w.x(node.args[0]), w.plain(node.args[1])
+    outer = x.shape[-2:]
     if any(n % size for n, size in zip(outer, sizes, strict=True)):
-        raise Refusal(f"{name_of(node)} of {list(outer)} to {sizes}")
+        raise Refusal(f"adaptive_max_pool2d of {list(outer)} to {sizes}")
     kernel = [n // size for n, size in zip(outer, sizes, strict=True)]
-    return windows(w, OpKind.MEAN, x, kernel)
+    w.pending[node] = ("result", windows(w, OpKind.MAX, x, kernel))
+
+
+def _means(size: int, count: int) -> FloatArray:
+    """Return the weights (count, size) of adaptive means: PyTorch's windows, which may overlap."""
+    found = np.zeros((count, size))
+    for i in range(count):
+        first, last = i * size // count, -(-(i + 1) * size // count)
+        found[i, first:last] = 1 / (last - first)
+    return found
 
 
 def windows(w: Walk, op: OpKind, x: Operand, kernel: list[int]) -> Operand:
@@ -150,7 +173,11 @@ def maximum(w: Walk, node: FxNode) -> Operand:
     """Maximum of windows, along one axis after the other; a tap outside repeats one inside."""
     x, kernel, stride, padding, dilation = arguments(node, x=0, kernel=1, stride=None, padding=0,
         dilation=1)[:5]  # fmt: skip
-    a, place = w.x(x), _place(kernel, stride, padding, dilation)
+    kind, *known = w.pending.get(x, ("",))
+    a = known[0] if kind == LOWEST else w.x(x)
+    place = _place(kernel, stride, padding, dilation)
+    if kind == LOWEST:
+        place = place._replace(before=known[1], after=known[2])
     if _covers(a, place):
         return windows(w, OpKind.MAX, a, list(place.kernel))
     last = w.build.channels_last(a)
@@ -196,10 +223,16 @@ def resize(w: Walk, node: FxNode) -> Operand:
     if "nearest" in name_of(node):
         x = w.build.take(x, x.rank - 2, down.argmax(1).tolist())
         return w.build.take(x, x.rank - 1, across.argmax(0).tolist())
-    if rows != height:
-        x = w.build.matmul(w.build.constant(down.numpy(), "rows"), x)
-    if columns != width:
-        x = w.build.matmul(x, w.build.constant(across.numpy(), "columns"))
+    sides = (None if rows == height else down.numpy(), None if columns == width else across.numpy())
+    return _weighted(w, x, *sides)
+
+
+def _weighted(w: Walk, x: Operand, down: FloatArray | None, across: FloatArray | None) -> Operand:
+    """Multiply the last two axes by constant weights, (H', H) and (W, W')."""
+    if down is not None:
+        x = w.build.matmul(w.build.constant(down, "rows"), x)
+    if across is not None:
+        x = w.build.matmul(x, w.build.constant(across, "columns"))
     return x
 
 
