@@ -10,6 +10,7 @@ from vitq.compiler.stages.quantize_options import QuantizeOptions
 from vitq.compiler.support.artifacts import QUANTIZE_NAME, open_artifact, read_json
 from vitq.numerics.arrays import FloatArray, UInt8Array
 from vitq.numerics.errors import VitqError
+from vitq.quantization.graph.user_code import prints_aside
 from vitq.quantization.model.given import GivenModel
 from vitq.quantization.model.names import freeze
 from vitq.quantization.pictures.preprocessing import Preprocessing
@@ -63,7 +64,7 @@ def float_runner(
     means, stds = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
 
     def run(pixels: UInt8Array) -> FloatArray:
-        with torch.inference_mode():
+        with torch.inference_mode(), prints_aside():
             x = (torch.from_numpy(pixels.copy()) / 255 - means) / stds
             results = [value.numpy() for value in taken_tensors(module(x)).values()]
         if output is Output.ARGMAX:

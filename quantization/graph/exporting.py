@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.user_code import explained
+from vitq.quantization.graph.user_code import explained, prints_aside
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def export_program(
     example = torch.zeros(TRACE_BATCH, *input_shape)
     batch = torch.export.Dim("batch")
     try:
-        with quiet():
+        with quiet(), prints_aside():
             program = torch.export.export(
                 model.eval(), (example,), dynamic_shapes=({0: batch},), strict=False
             )

@@ -7,7 +7,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 
 from vitq.numerics.errors import VitqError, reason
@@ -17,6 +17,11 @@ logger = logging.getLogger(__name__)
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 OURS = Path(__file__).resolve().parents[2]
 """The folder of this project's own files."""
+
+
+def prints_aside() -> AbstractContextManager[object]:
+    """Send what the user's code prints to stderr: a command's answer is alone on stdout."""
+    return redirect_stdout(sys.stderr)
 
 
 @contextmanager
@@ -30,7 +35,8 @@ def user_code(what: str) -> Iterator[None]:
         VitqError: with the innermost line of the user's that the exception passed.
     """
     try:
-        yield
+        with prints_aside():
+            yield
     except VitqError:
         raise
     except (Exception, SystemExit) as error:

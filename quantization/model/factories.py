@@ -8,10 +8,11 @@ happens to be called ``numpy.py`` breaks nothing. Nothing here loads torch.
 import ast
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from typing import Any
 
 from vitq.models.timm_compat import MISSING, repaired, with_repair
 from vitq.numerics.errors import VitqError
-from vitq.quantization.graph.user_code import INSTALLED, explained, user_code
+from vitq.quantization.graph.user_code import INSTALLED, explained, prints_aside, user_code
 
 PROJECT = "vitq"
 """Its sources are in every fingerprint already."""
@@ -38,7 +39,9 @@ def call_factory(model: str) -> object:
         VitqError: there is no such module or attribute, or its code raised an exception.
     """
     module_name, _, attribute = model.partition(":")
-    with _importable(module_name):
+    # A factory that moves to its weights' folder would take all relative paths along, and what it
+    # prints does not belong to a command's answer.
+    with _importable(module_name), chdir(os.curdir), prints_aside():
         factory = with_repair(lambda: _imported(model, module_name, attribute))
         with user_code(f"model {model!r} raised an error"):
             return with_repair(factory)

@@ -1,5 +1,6 @@
 """A user's own model, from the factory with weights of its own to the changed weights."""
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.compiler.test_cli import call
 from vitq.compiler.stages.compile import CompileOptions, compile_model
 from vitq.compiler.stages.evaluate import evaluate
 from vitq.compiler.stages.export import export
@@ -95,3 +97,17 @@ def test_from_the_factory_to_changed_weights(
         verify(folder, "x.npy", 4)
     with pytest.raises(VitqError, match=r"model\.onnx is of an earlier quantize: run export first"):
         compile_model(artifact.folder, CompileOptions())
+
+
+def test_what_the_users_code_prints_is_not_the_answer(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loud = FACTORY.replace('model.load_state_dict(torch.load("own.pth"))', "print('built')")
+    loud = loud.replace("        features = self", "        print('seen')\n        features = self")
+    Path("vitq_own_net.py").write_text("print('imported')\n" + loud)
+    arguments = ["quantize", "--model", "vitq_own_net:net", "--random-weights", "0", "--json"]
+    arguments += ["--calib", "x.npy", "--method", "minmax", "--artifacts", "art"]
+    assert call(arguments, monkeypatch) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["provenance"]["model"] == "vitq_own_net:net"
+    assert all(word in captured.err for word in ("imported", "built", "seen"))

@@ -37,6 +37,19 @@ def test_what_it_imports_lies_there_too_even_when_it_is_called(here: Path) -> No
     assert call_factory("vitq_my_model:build") == 8
 
 
+def test_what_a_factory_prints_and_where_it_goes_is_its_own(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "vitq_my_model.py").write_text(
+        "import os\nprint('imported')\n\ndef build():\n    print('built')\n"
+        "    os.chdir('/')\n    return 9\n"
+    )
+    assert call_factory("vitq_my_model:build") == 9
+    assert Path.cwd() == here
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "imported\nbuilt\n")
+
+
 def test_the_folders_module_wins_over_an_installed_one(
     here: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
