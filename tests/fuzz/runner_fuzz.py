@@ -199,11 +199,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"))
     options = parser.parse_args()
-    end, seed, tried, found = time.monotonic() + 60 * options.minutes, options.seed, 0, 0
+    seed, tried, found = options.seed, 0, 0
     with tempfile.TemporaryDirectory() as name:
         program = Path(name) / "readers"
         build(program)
-        while time.monotonic() < end:
+        end = time.monotonic() + 60 * options.minutes  # of reading: building may take as long
+        while not tried or time.monotonic() < end:
             for kind in sorted({letter for letter, _ in seeds()}):
                 contents = inputs(kind, 500, seed)
                 tried += len(contents)
