@@ -204,8 +204,22 @@ def where(call: Call) -> Value:
     parts = [call.value(index) for index in range(3)]
     if all(isinstance(part, np.ndarray) for part in parts):
         return plain(np.where(*(np.asarray(part) for part in parts)))
+    known = call.number(0)
     mask, first, second = map(to_tensor, parts)
+    if known is not None:
+        chosen, other = (first, second) if known else (second, first)
+        if chosen.ndim >= other.ndim and other.numel() == 1:
+            return chosen
     return torch.where(mask.bool(), first, second)
+
+
+@operator("IsNaN")
+def is_nan(call: Call) -> Host:
+    """Return False: exporters ask it of softmax, whose rows are never hidden as a whole.
+
+    A row that is would be another model: `check_network` compares with onnxruntime.
+    """
+    return np.array(False)
 
 
 @operator("Gelu", "com.microsoft.Gelu")

@@ -136,6 +136,8 @@ def _for_each(call: Call, tensor: torch.Tensor) -> torch.Tensor:
 def expand(call: Call) -> Value:
     """Broadcast to a shape, or repeat."""
     x, wanted = call.value(0), numbers(call.host(1))
+    if not all(isinstance(n, int) for n in wanted):
+        x = to_tensor(x)
     if isinstance(x, np.ndarray):
         sized = [int(n) for n in wanted]
         if call.op == "Tile":

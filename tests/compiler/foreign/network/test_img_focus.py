@@ -35,7 +35,9 @@ def test_maps_of_saliency_are_the_files_own(real_data: Path) -> None:
     q = vitq.quantize(path, real_data / "imagenet300" / "calib", mean=MEAN, std=STD)
     lib = vitq.compile(q)
     prep = Preprocessing.from_json(q.provenance["preprocessing"], path)
-    pixels = load_pictures(str(real_data / "imagenet300" / "eval"), prep, SHOWN, "evaluation").pixels
+    pixels = load_pictures(
+        str(real_data / "imagenet300" / "eval"), prep, SHOWN, "evaluation"
+    ).pixels
     assert lib.verify(pixels[:2])
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found, wanted = lib(pixels).reshape(-1, SIZE, SIZE), _by_file(session, pixels)

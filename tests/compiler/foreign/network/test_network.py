@@ -305,6 +305,23 @@ def test_what_is_no_float_file_is_refused(kind: str, tmp_path: Path) -> None:
     assert message in str(error.value) and "m.onnx: " in str(error.value)
 
 
+def test_rows_that_might_be_hidden_are_not(tmp_path: Path) -> None:
+    """Exporters repeat a mask that shows all for each picture, and replace NaN behind softmax."""
+    shape = {"ones": np.array([1, 1]), "zero": np.float32(0), "shown": np.ones((1, 1, 1), bool)}
+    nodes = head(
+        helper.make_node("Shape", ["t"], ["sizes"], end=1),
+        helper.make_node("Concat", ["sizes", "ones"], ["wanted"], axis=0),
+        helper.make_node("Expand", ["shown", "wanted"], ["mask"]),
+        helper.make_node("Where", ["mask", "t", "zero"], ["u"]),
+        helper.make_node("Softmax", ["u"], ["s"]),
+        helper.make_node("IsNaN", ["s"], ["bad"]),
+        helper.make_node("Where", ["bad", "zero", "s"], ["y"]),
+    )
+    network, path = read(small_file(nodes, {**PATCHES, **shape}, rank=3), tmp_path)
+    check_network(network, path, torch.randn(2, *SHAPE))
+    assert [str(n.op) for n in trace(network, SHAPE)].count("softmax") == 1
+
+
 def test_sizes_that_contradict_name_the_node(tmp_path: Path) -> None:
     nodes = head(helper.make_node("MatMul", ["t", "fc"], ["y"], name="the_node"))
     network, _ = read(small_file(nodes, {**PATCHES, "fc": random(9, 5)}, rank=3), tmp_path)

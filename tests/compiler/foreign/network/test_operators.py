@@ -209,8 +209,8 @@ def test_every_operator_is_compared() -> None:
     seen = {case.op for case in CASES.values()}
     elsewhere = {
         "And", "Attention", "CastLike", "Ceil", "ConstantOfShape", "DequantizeLinear", "Equal",
-        "Gemm", "GreaterOrEqual", "GroupNormalization", "Less", "LessOrEqual", "Log", "Mod", "Not",
-        "Or", "QuantizeLinear", "Range", "Reciprocal", "ReduceMin", "ReduceProd", "Shape", "Size",
+        "Gemm", "GreaterOrEqual", "GroupNormalization", "IsNaN", "Less", "LessOrEqual", "Log", "Mod",
+        "Not", "Or", "QuantizeLinear", "Range", "Reciprocal", "ReduceMin", "ReduceProd", "Shape", "Size",
         "SimplifiedLayerNormalization", "SpaceToDepth", "Sqrt", "Squeeze", "Upsample",
         "com.microsoft.Attention", "com.microsoft.DequantizeLinear",
         "com.microsoft.LayerNormalization", "com.microsoft.MultiHeadAttention",
