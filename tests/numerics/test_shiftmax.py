@@ -184,6 +184,30 @@ def test_normalize_params(factor: float, smallest: int) -> None:
     assert error <= max(Fraction(factor) / 2**30, Fraction(1, 2**47))
 
 
+@pytest.mark.parametrize(
+    ("factor", "numerator", "shift"),
+    [
+        (1.0, 2**37, 37),  # 1 / 255 is 0.502 * 2**-7
+        (2.0**-20, 2**26, 46),
+        (1000.75 * 2.0**-46, 1001, 46),
+        (255 * 2.0**28, 255 * 2**29, 1),
+    ],
+)
+def test_known_normalize_params(factor: float, numerator: int, shift: int) -> None:
+    """The largest shift, the smallest one, and a numerator that is rounded."""
+    p = normalize_params(factor, SMALLEST_CODE_SUM, unsigned(1.0, 255))
+    assert p == NormalizeParams(numerator, shift, 0, 0, 255)
+    with pytest.raises(RangeError, match="is too large: check the scales"):
+        normalize_params(255 * 2.0**29, SMALLEST_CODE_SUM, unsigned(1.0, 255))
+
+
+def test_params_of_uniform_codes_and_of_their_division() -> None:
+    assert code_params(0.01)[2:] == (12, module.CODE_LIMIT, 0, 0, 0)
+    out = unsigned(0.25, 255)
+    found = module.normalized_matmul_params(0.5, out)
+    assert found == normalize_params(2.0, SMALLEST_CODE_SUM, out)
+
+
 @pytest.mark.parametrize("factor", [0.0, -1.0, np.nan, np.inf])
 def test_normalize_params_refuses(factor: float) -> None:
     """A factor comes from scales, which are positive."""
