@@ -292,8 +292,34 @@ def test_order_of_the_integers() -> None:
     assert (p.multiplier.dtype, p.addend.dtype) == (np.int32, np.int32)
 
 
+def test_known_params() -> None:
+    """Factors 2**-12 and -2**-13 of t in Q14, offsets 4.4 (rounded up) and -5, half a unit more."""
+    out = QuantParams.per_tensor(0.25, 3, -128, 127)
+    p = layernorm_params(0.5, EPS, np.array([1.0, -0.5]), np.array([0.35, -2.0]), out)
+    assert (p.fraction_bits, p.shift, p.eps_q) == (14, 25, 1)
+    assert p.multiplier.tolist() == [2**13, -(2**12)]
+    assert p.addend.tolist() == [147639501 + 2**24, -5 * 2**25 + 2**24]
+
+
+def test_limits_of_the_shift_and_of_eps() -> None:
+    """A dead channel shifts as far as 2**29 allows; an offset of 2**28 leaves one bit."""
+    out = QuantParams.per_tensor(1.0, 0, -128, 127)
+    dead, one = np.array([2.0**-20]), np.ones(1)
+    p = layernorm_params(1.0, 2.75, dead, np.zeros(1), out)
+    assert (p.shift, p.addend.tolist(), p.eps_q) == (29, [2**28], 3)
+    p = layernorm_params(1.0, EPS, one, np.array([2.0**28]), out)
+    assert (p.shift, p.addend.tolist()) == (1, [2**29 + 1])
+    with pytest.raises(RangeError, match="beta is too large for its output scale"):
+        layernorm_params(1.0, EPS, one, np.array([2.0**29]), out)
+    p = layernorm_params(2.0**-30, 1 - 2.0**-24, one, np.zeros(1), out)
+    assert p.eps_q == 2**60 - 2**36
+    with pytest.raises(RangeError, match=r"eps 1\.0 is too large for an input scale"):
+        layernorm_params(2.0**-30, 1.0, one, np.zeros(1), out)
+
+
 def test_too_many_channels() -> None:
     """4096 are proven."""
+    assert layernorm_params(1.0, EPS, np.ones(4096), np.zeros(4096), output(0.1)).eps_q == 17
     with pytest.raises(RangeError, match="over 4097 channels: at most 4096 are proven"):
         layernorm_params(1.0, EPS, np.ones(4097), np.zeros(4097), output(0.1))
 
