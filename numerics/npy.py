@@ -57,7 +57,7 @@ def read_npz(path: Path, *names: str) -> tuple[Array, ...]:
     except KeyError as error:
         raise VitqError(f"{path} lacks an array: {reason(error)}") from error
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError,
-            NotImplementedError, MemoryError) as error:  # fmt: skip
+            MemoryError) as error:  # fmt: skip
         raise VitqError(f"{path} cannot be read as an .npz archive: {reason(error)}") from error
     parts = zip(names, found, strict=True)
     return tuple(_array(io.BytesIO(data), len(data), f"{path}:{name}") for name, data in parts)
