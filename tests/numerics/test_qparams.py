@@ -123,6 +123,8 @@ def test_quantize_saturates_far_values() -> None:
     """Quotients far beyond int64 still end at the bounds."""
     qparams = per_tensor(1e-10, 0, -128, 127)
     assert quantize(np.array([1e28, -1e28, 0.0]), qparams).tolist() == [127, -128, 0]
+    moved = per_tensor(1e-10, -5, -128, 127)  # nor does the zero point wrap them
+    assert quantize(np.array([1e28, -1e28, 0.0]), moved).tolist() == [127, -128, -5]
 
 
 def test_quantize_to_a_narrow_range() -> None:
