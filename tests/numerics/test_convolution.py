@@ -109,6 +109,10 @@ def test_rows_of_taps() -> None:
     assert rows.tolist() == [[-1, -1], [1, 4], [-1, -1], [4, -1]]
 
 
+def test_a_kernel_alone_is_dense() -> None:
+    assert Geometry((2, 3))[1:] == ((1, 1), (0, 0), (0, 0), (1, 1))
+
+
 def test_a_product_of_codes_fits_16_bits() -> None:
     assert PRODUCT_LIMIT == 2**15 - 1
 
