@@ -127,7 +127,7 @@ def batch_norm(call: Call) -> torch.Tensor:
     )
 
 
-@operator("LayerNormalization", "com.microsoft.LayerNormalization")
+@operator("LayerNormalization")
 def layer_norm(call: Call) -> torch.Tensor:
     """Normalize over the last axes."""
     x = call.x()
@@ -147,8 +147,7 @@ def skip_layer_norm(call: Call) -> list[torch.Tensor | None]:
     return [F.layer_norm(x, size, call.x(2), bias, call.get("epsilon", 1e-12)), None, None, x]
 
 
-@operator("RMSNormalization", "com.microsoft.SimplifiedLayerNormalization",
-          "SimplifiedLayerNormalization")  # fmt: skip
+@operator("RMSNormalization")
 def rms_norm(call: Call) -> torch.Tensor:
     """Normalize by the root of the mean square."""
     x = call.x()

@@ -322,6 +322,59 @@ def test_rows_that_might_be_hidden_are_not(tmp_path: Path) -> None:
     assert [str(n.op) for n in trace(network, SHAPE)].count("softmax") == 1
 
 
+def test_shapes_that_are_computed(tmp_path: Path) -> None:
+    """In more ways than exporters know: (N, 16, 16) -> (N, 256), its tokens in their own order."""
+    node = helper.make_node
+    constants = {
+        **PATCHES, "one": np.array([1]), "three": np.array([3]), "zero": np.array([0]),
+        "five": np.array([5]), "real": np.float32(1), "start": np.int64(0), "step": np.int64(1),
+        "ends": np.array(16),
+    }  # fmt: skip
+    nodes = head(
+        node("Shape", ["t"], ["s"]),
+        node("Slice", ["s", "one", "three"], ["tail"]),
+        node("ReduceProd", ["tail"], ["flat"], keepdims=1),
+        node("Mod", ["flat", "five"], ["rest"]),
+        node("Equal", ["rest", "one"], ["is_one"]),
+        node("Less", ["flat", "five"], ["is_small"]),
+        node("Not", ["is_small"], ["is_large"]),
+        node("And", ["is_one", "is_large"], ["both"]),
+        node("Or", ["both", "is_small"], ["either"]),
+        node("Where", ["either", "flat", "one"], ["chosen"]),
+        node("CastLike", ["chosen", "real"], ["wide"]),
+        node("Sqrt", ["wide"], ["side"]),
+        node("Reciprocal", ["side"], ["part"]),
+        node("Mul", ["part", "wide"], ["again"]),
+        node("Ceil", ["again"], ["whole"]),
+        node("Cast", ["whole"], ["narrow"], to=7),
+        node("Mul", ["narrow", "narrow"], ["square"]),
+        node("Concat", ["zero", "square"], ["wanted"], axis=0),
+        node("Range", ["start", "ends", "step"], ["order"]),
+        node("Gather", ["t", "order"], ["g"], axis=1),
+        node("Unsqueeze", ["g", "one"], ["u"]),
+        node("Squeeze", ["u", "one"], ["v"]),
+        node("Size", ["order"], ["count"]),
+        node("Unsqueeze", ["count", "zero"], ["counts"]),
+        node("ConstantOfShape", ["counts"], ["nothing"]),
+        node("Add", ["v", "nothing"], ["w2"]),
+        node("Reshape", ["w2", "wanted"], ["y"]),
+    )
+    network, path = read(small_file(nodes, constants), tmp_path)
+    check_network(network, path, torch.randn(2, *SHAPE))
+    operators = {str(n.op) for n in trace(network, SHAPE)}
+    assert operators <= {"input", "conv2d", "reshape", "permute", "take", "add", "constant"}
+
+
+def test_attention_of_newer_opsets(tmp_path: Path) -> None:
+    """Heads that lie beside each other in the channels."""
+    nodes = head(
+        helper.make_node("Attention", ["t", "t", "t"], ["y"], q_num_heads=2, kv_num_heads=2)
+    )
+    network, path = read(small_file(nodes, PATCHES, rank=3, opset=23), tmp_path)
+    check_network(network, path, torch.randn(2, *SHAPE))
+    assert "softmax" in {str(n.op) for n in trace(network, SHAPE)}
+
+
 def test_sizes_that_contradict_name_the_node(tmp_path: Path) -> None:
     nodes = head(helper.make_node("MatMul", ["t", "fc"], ["y"], name="the_node"))
     network, _ = read(small_file(nodes, {**PATCHES, "fc": random(9, 5)}, rank=3), tmp_path)
