@@ -6,7 +6,7 @@ model that it returns, so `traced_hash` builds and traces it, and hashes graph a
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def quantize_fingerprint(options: QuantizeOptions) -> str:
     """Hash of all that goes in, without loading torch."""
     return fingerprint({
         "options": {
-            **vars(options),
+            **{field.name: getattr(options, field.name) for field in fields(options)},
             **dict.fromkeys(UNHASHED),
             "calib": _name(options.calib),
             "recipe": options.recipe.to_json(),
