@@ -121,6 +121,25 @@ def _sizes(value: Any) -> list[int]:
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
+def picture_sizes(pictures: Any, path: Path) -> list[int]:
+    """Return the four sizes of the input, 0 where one is not fixed.
+
+    Args:
+        pictures: the model's input.
+        path: for messages.
+
+    Raises:
+        VitqError: it has another number of dimensions.
+    """
+    sizes = _sizes(pictures)
+    if len(sizes) != 4:
+        raise VitqError(
+            f"{path}: its input {pictures.name} has {len(sizes)} dimensions: it must be pictures "
+            "(N, C, H, W)"
+        )
+    return sizes
+
+
 def channels_first(facts: Facts, pictures: Any) -> None:
     """Take a Transpose away that only brings (N, H, W, C) into our order, perhaps behind a Cast.
 
@@ -156,12 +175,7 @@ def channels_first(facts: Facts, pictures: Any) -> None:
 
 def _shape_of(pictures: Any, path: Path, batch: int) -> tuple[int, ...]:
     """(batch, C, H, W) of the input."""
-    sizes = _sizes(pictures)
-    if len(sizes) != 4:
-        raise VitqError(
-            f"{path}: its input {pictures.name} has {len(sizes)} dimensions: it must be pictures "
-            "(N, C, H, W)"
-        )
+    sizes = picture_sizes(pictures, path)
     if sizes[3] in CHANNELS and sizes[1] not in CHANNELS:
         raise VitqError(
             f"{path}: its input {pictures.name} is (N, H, W, C): export a model that takes "

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the name PyTorch's own documentation uses
 
 from vitq.compiler.foreign.network.call import Call, operator
-from vitq.compiler.foreign.network.values import Host, Value, is_host, plain, to_tensor
+from vitq.compiler.foreign.network.values import Host, Value, is_host, to_tensor
 from vitq.numerics.errors import VitqError
 
 Binary = Callable[[Any, Any], Any]
@@ -72,7 +72,7 @@ def binary(call: Call) -> Value:
     first, second = call.value(0), call.value(1)
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         integers = call.op == "Div" and all(v.dtype.kind in "iuO" for v in (first, second))
-        return plain(np.asarray((np.floor_divide if integers else on_host)(first, second)))
+        return np.asarray((np.floor_divide if integers else on_host)(first, second))
     number = call.number(1)
     if number is not None and np.ndim(call.host(1)) <= to_tensor(first).ndim:
         return in_torch(to_tensor(first), number)
@@ -188,7 +188,7 @@ def reduce(call: Call) -> Value:
     x = call.value(0)
     if isinstance(x, np.ndarray):
         over = None if axes is None else tuple(axes)
-        return plain(np.asarray(REDUCTIONS_ON_HOST[call.op](x, axis=over, keepdims=keeps)))
+        return np.asarray(REDUCTIONS_ON_HOST[call.op](x, axis=over, keepdims=keeps))
     if call.op not in REDUCTIONS:
         raise VitqError(f"{call.op} of what is in the pictures")
     if axes is None:
@@ -203,7 +203,7 @@ def where(call: Call) -> Value:
     """Choose by a mask."""
     parts = [call.value(index) for index in range(3)]
     if all(isinstance(part, np.ndarray) for part in parts):
-        return plain(np.where(*(np.asarray(part) for part in parts)))
+        return np.where(*(np.asarray(part) for part in parts))
     known = call.number(0)
     mask, first, second = map(to_tensor, parts)
     if known is not None:

@@ -11,7 +11,6 @@ from vitq.compiler.foreign.network.values import (
     Value,
     is_host,
     numbers,
-    plain,
     sizes_of,
     to_tensor,
 )
@@ -33,7 +32,7 @@ def shape(call: Call) -> Host:
 @operator("Size")
 def size(call: Call) -> Host:
     """Return the number of elements."""
-    return plain(np.asarray(np.prod(shape(call))))
+    return np.asarray(np.prod(shape(call)))
 
 
 @operator("Identity", "Dropout")
@@ -122,7 +121,7 @@ def concat(call: Call) -> Value:
 def _joined(parts: list[Any], axis: int) -> Host:
     """Join on the host; whatever the types, sizes stay what they are."""
     kinds = [part.astype(object) if part.dtype.kind in "iu" else part for part in parts]
-    return plain(np.concatenate(kinds, axis))
+    return np.concatenate(kinds, axis)
 
 
 def _for_each(call: Call, tensor: torch.Tensor) -> torch.Tensor:
@@ -199,7 +198,7 @@ def gather(call: Call) -> Value:
     """Take elements of one axis by constant indices."""
     x, axis, index = call.value(0), call.get("axis", 0), call.host(1)
     if isinstance(x, np.ndarray):
-        return plain(np.asarray(np.take(x, index.astype(np.int64), axis)))
+        return np.asarray(np.take(x, index.astype(np.int64), axis))
     axis = axis % x.ndim
     if index.ndim == 0:
         return x.select(axis, int(index))

@@ -7,7 +7,13 @@ from typing import Any
 from vitq.compiler.foreign.facts import Facts, label, op_of
 from vitq.compiler.foreign.network.call import OPERATORS
 from vitq.compiler.foreign.network.network import Network
-from vitq.compiler.foreign.preparing import CHANNELS, channels_first, drop_initializers, ends_of
+from vitq.compiler.foreign.preparing import (
+    CHANNELS,
+    channels_first,
+    drop_initializers,
+    ends_of,
+    picture_sizes,
+)
 from vitq.compiler.foreign.reading import checked, loaded, parsed
 from vitq.compiler.foreign.refusal import counted, named
 from vitq.compiler.support.limits import LARGEST_SIDE
@@ -50,12 +56,7 @@ def read_network(path: Path) -> Network:
     _prune(model.graph, facts, outputs)
     _require_known(model.graph, path)
     channels_first(Facts(model), pictures)
-    dims = [dim.dim_value for dim in pictures.type.tensor_type.shape.dim]
-    if len(dims) != 4:
-        raise VitqError(
-            f"{path}: its input {pictures.name} has {len(dims)} dimensions: it must be pictures "
-            "(N, C, H, W)"
-        )
+    dims = picture_sizes(pictures, path)
     if max(dims[1:]) > LARGEST_SIDE:
         sides = "x".join(map(str, dims[1:]))
         raise VitqError(f"{path}: pictures of {sides}: at most {LARGEST_SIDE} a side")
